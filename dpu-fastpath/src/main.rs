@@ -1,0 +1,3 @@
+//! dpu-fastpath
+
+fn main() {}

@@ -1,0 +1,3 @@
+//! The daemon of a customer edge.
+
+fn main() {}

@@ -1,0 +1,7 @@
+//! Bytes of packets: buffers with headroom, parsing, rewriting, checksums, ICMP, fragments.
+//!
+//! Knows nothing of forwarding state. Nothing here reads outside the frame or panics, whatever the frame holds.
+
+mod buffer;
+
+pub use buffer::{MAX_FRAME, NoRoom, Packet};

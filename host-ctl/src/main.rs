@@ -1,0 +1,3 @@
+//! host-ctl
+
+fn main() {}

@@ -1,0 +1,13 @@
+//! Flows: the key they are found by, the program that says what happens to their packets, and TCP's state.
+//!
+//! A program is the only description of what happens to the later packets of one direction. Executors (software, NIC, the
+//! NIC twin) read it; none of them looks at forwarding state.
+
+mod key;
+mod op;
+mod program;
+pub mod tcp;
+
+pub use key::{Family, FlowKey};
+pub use op::{Op, TunnelHeader};
+pub use program::{Choices, Dependency, DependencyKind, Program, ReverseKey};

@@ -1,0 +1,61 @@
+//! Programs: what happens to the packets of one direction, what that was read from, and what was chosen.
+
+use std::net::IpAddr;
+
+use super::{FlowKey, Op};
+use crate::{AclId, Label, NexthopId, VifId, VrfId};
+
+/// What happens to the packets of one direction of a flow.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Program {
+    /// The operations, in the order of [`Op`].
+    pub ops: Vec<Op>,
+    /// Everything the walk read, with the generation it read it in.
+    pub dependencies: Vec<Dependency>,
+    /// Nexthop of the route (D(nh)); shown by the command line.
+    pub nexthop: NexthopId,
+    /// Label pushed (D(L)).
+    pub label: Option<Label>,
+}
+
+/// One thing that a walk read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Dependency {
+    /// What.
+    pub kind: DependencyKind,
+    /// Generation of the snapshot in which it last changed.
+    pub generation: u64,
+}
+
+/// What a program can depend on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum DependencyKind {
+    /// The vif and its flags, MTU and lists.
+    Vif(VifId),
+    /// All IPv4 routes of a VRF: a longer prefix may come.
+    Routes4(VrfId),
+    /// All IPv6 routes of a VRF.
+    Routes6(VrfId),
+    /// A nexthop.
+    Nexthop(NexthopId),
+    /// An incoming label.
+    Label(Label),
+    /// An access list.
+    Acl(AclId),
+    /// A neighbour on a vif.
+    Neighbour(VifId, IpAddr),
+    /// The path MTU toward an outer destination.
+    PathMtu(IpAddr),
+}
+
+/// Choices that the walk made and that later derivations of the same flow keep while they are legal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Choices {
+    /// ECMP slot at each level of composites; `None` where there is no composite. The slot is the flow's home: when its
+    /// member is gone the flow moves, when it returns the flow moves back.
+    pub ecmp: [Option<u8>; 2],
+}
+
+/// The key that the other direction of a flow will be looked up by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ReverseKey(pub FlowKey);

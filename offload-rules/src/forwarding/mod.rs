@@ -1,0 +1,33 @@
+//! The node's forwarding state, typed and validated.
+//!
+//! A [`State`] is what someone asked for; [`Snapshot`] is a state that has been found consistent, with tables to look
+//! things up in and a generation for each object. No packet sees half of one.
+
+mod acl;
+mod error;
+mod fib;
+mod listener;
+mod mpls;
+mod neighbour;
+mod nexthop;
+mod route;
+mod settings;
+mod snapshot;
+mod state;
+mod validate;
+mod vif;
+mod vrf;
+
+pub use acl::{Ace, Acl, Action, Scope};
+pub use error::{StateError, StateErrors};
+pub use fib::Fib;
+pub use listener::{Listener, ListenerTable};
+pub use mpls::MplsLabel;
+pub use neighbour::{Neighbour, NeighbourTable, PathMtuTable};
+pub use nexthop::{DscpMap, L2Rewrite, Member, Nexthop, NexthopKind, Receive, Tunnel};
+pub use route::{Route, RouteFlags, RouteOrigin};
+pub use settings::{Settings, Timeouts};
+pub use snapshot::Snapshot;
+pub use state::{Delta, State};
+pub use vif::{IoDriver, PortConfig, Vif, VifFlags, VifKind, VlanTag};
+pub use vrf::Vrf;

@@ -1,0 +1,1 @@
+//! Whether a state is consistent: every reference, range, overlap and cycle.
