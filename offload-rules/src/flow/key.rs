@@ -95,10 +95,52 @@ impl FlowKey {
         Self { src: self.dst, dst: self.src, sport, dport, vrf, vif, ..*self }
     }
 
+    /// A 64-bit hash of everything but the vif: the same on every node and in every run. ECMP members and the entropy of tunnel
+    /// source ports (RFC 7510 §3) come from it. Not for hash tables: whoever can guess it can collide it.
+    #[must_use]
+    pub fn spread(&self) -> u64 {
+        let ports = u64::from(self.sport) << 48
+            | u64::from(self.dport) << 32
+            | u64::from(self.vrf.get()) << 16
+            | u64::from(self.proto) << 8
+            | u64::from(self.version);
+        let hash = mix(half(&self.src, 0) ^ half(&self.src, 8).rotate_left(32), half(&self.dst, 0) ^ 0x9e37_79b9_7f4a_7c15);
+        mix(hash ^ half(&self.dst, 8), ports)
+    }
+
+    /// A 64-bit hash that is the same for both directions of a flow and for any vif and VRF: it chooses the worker that owns
+    /// the pair.
+    #[must_use]
+    pub fn owner_hash(&self) -> u64 {
+        let end = |address: &[u8; 16], port: u16| mix(half(address, 0) ^ u64::from(port), half(address, 8) ^ 0x9e37_79b9_7f4a_7c15);
+        let ends = if self.swaps_ports() {
+            end(&self.src, self.sport).wrapping_add(end(&self.dst, self.dport))
+        } else {
+            end(&self.src, self.sport).wrapping_add(end(&self.dst, self.sport))
+        };
+        mix(ends, u64::from(self.proto))
+    }
+
     /// ICMP's "ports" are an identifier or a type: they are the same in both directions.
     const fn swaps_ports(&self) -> bool {
         !matches!((self.version, self.proto), (4, 1) | (6, 58))
     }
+}
+
+const fn half(octets: &[u8; 16], at: usize) -> u64 {
+    let mut value = 0;
+    let mut i = 0;
+    while i < 8 {
+        value = value << 8 | octets[at + i] as u64;
+        i += 1;
+    }
+    value
+}
+
+/// Multiplies and folds: each bit of the result depends on each bit of both words.
+const fn mix(a: u64, b: u64) -> u64 {
+    let product = (a ^ 0xa076_1d64_78bd_642f) as u128 * (b ^ 0xe703_7ed1_a0b4_28db) as u128;
+    (product >> 64) as u64 ^ product as u64
 }
 
 impl std::fmt::Debug for FlowKey {

@@ -10,4 +10,4 @@ pub mod tcp;
 
 pub use key::{Family, FlowKey};
 pub use op::{Op, TunnelHeader};
-pub use program::{Choices, Dependency, DependencyKind, Program, ReverseKey};
+pub use program::{Choices, Dependency, DependencyKind, Program, VrfCounter};

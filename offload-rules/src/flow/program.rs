@@ -2,8 +2,8 @@
 
 use std::net::IpAddr;
 
-use super::{FlowKey, Op};
-use crate::{AclId, Label, NexthopId, VifId, VrfId};
+use super::Op;
+use crate::{AclId, DropReason, Label, NexthopId, VifId, VrfId};
 
 /// What happens to the packets of one direction of a flow.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,6 +16,66 @@ pub struct Program {
     pub nexthop: NexthopId,
     /// Label pushed (D(L)).
     pub label: Option<Label>,
+    /// VRF that the packets leave in.
+    pub vrf: VrfId,
+    /// What each packet counts as in `vrfstats`.
+    pub passes: Vec<(VrfId, VrfCounter)>,
+}
+
+impl Program {
+    /// The vif that packets leave on, forwarded or punted.
+    #[must_use]
+    pub fn egress(&self) -> Option<VifId> {
+        self.ops.iter().find_map(|op| match op {
+            Op::Output(vif) | Op::Punt(vif) => Some(*vif),
+            _ => None,
+        })
+    }
+
+    /// Why every packet is dropped, if that is what the program does.
+    #[must_use]
+    pub fn drops(&self) -> Option<DropReason> {
+        self.ops.iter().find_map(|op| match op {
+            Op::Drop(reason) => Some(*reason),
+            _ => None,
+        })
+    }
+}
+
+/// Counters of `vrfstats`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum VrfCounter {
+    /// Dropped by a nexthop or for want of one.
+    Discard,
+    /// Waited for a neighbour.
+    Resolve,
+    /// For this node.
+    Receive,
+    /// Went on in another VRF.
+    VrfTranslate,
+    /// Went through a composite.
+    EcmpComposite,
+    /// Went into a tunnel.
+    UdpMplsTunnel,
+    /// Left behind an Ethernet header of a nexthop.
+    Encap,
+    /// ARP or ND answered for someone else on a virtual vif.
+    ArpVirtualProxy,
+    /// ... on a physical vif.
+    ArpPhysicalProxy,
+    /// ARP request that a route asks to flood.
+    ArpFlood,
+}
+
+impl VrfCounter {
+    /// How many there are.
+    pub const COUNT: usize = Self::ArpFlood as usize + 1;
+
+    /// Position in a counter array.
+    #[must_use]
+    pub const fn index(self) -> usize {
+        self as usize
+    }
 }
 
 /// One thing that a walk read.
@@ -55,7 +115,3 @@ pub struct Choices {
     /// member is gone the flow moves, when it returns the flow moves back.
     pub ecmp: [Option<u8>; 2],
 }
-
-/// The key that the other direction of a flow will be looked up by.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ReverseKey(pub FlowKey);

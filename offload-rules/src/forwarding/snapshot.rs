@@ -87,6 +87,10 @@ impl Snapshot {
     pub fn path_mtu(&self, destination: IpAddr) -> Option<u16> { todo!() }
     /// All path MTUs.
     pub fn path_mtus(&self) -> &PathMtuTable { todo!() }
+    /// With a vif's operational state; a vif is up until told otherwise. Counts as a change of the vif.
+    pub fn with_vif_up(&self, vif: VifId, up: bool) -> Self { todo!() }
+    /// Is the vif there and up (and its parent)?
+    pub fn is_up(&self, vif: VifId) -> bool { todo!() }
     /// Is this UDP packet's destination an address where MPLS over UDP is opened: a host route to a Receive nexthop
     /// that terminates it? Precomputed: called for each packet on port 6635 or 51234.
     pub fn terminates_mpls_o_udp(&self, vrf: VrfId, destination: IpAddr) -> bool { todo!() }

@@ -1,0 +1,126 @@
+//! Reverse path: may a packet with this source arrive here?
+//!
+//! The nexthop of the route to the source, S(nh), must lead back where the packet came from: Encap and Resolve by the vif,
+//! Tunnel by the outer source, Composite by any of its members.
+
+use super::{
+    Ingress, Inquiry,
+    walk::{Reads, Walk},
+};
+use crate::{
+    DropReason, NexthopId, VrfId,
+    flow::{Choices, FlowKey},
+    forwarding::{NexthopKind, Snapshot, VifKind},
+};
+
+/// Nexthops that are followed.
+const MAX_STEPS: u8 = 8;
+
+/// S(nh), or why the source may not come from there. [`NexthopId::NONE`] where RPF is off.
+pub(super) fn check(snapshot: &Snapshot, inquiry: &Inquiry<'_>, read: &mut Reads<'_>) -> Result<NexthopId, DropReason> {
+    let mut trail = Trail { read, snapshot, ingress: inquiry.ingress, choices: Choices::default(), level: 0 };
+    trail.check(inquiry.key)
+}
+
+/// The ECMP slots on the way back to where a packet came from.
+pub(super) fn slots_toward(snapshot: &Snapshot, key: &FlowKey, ingress: Ingress) -> Result<Choices, DropReason> {
+    let inquiry = Inquiry {
+        key,
+        service_port: 0,
+        ingress,
+        start: super::Start::Route,
+        role: super::Role::Initiator,
+        prior: Choices::default(),
+        other_ingress: None,
+        hash: 0,
+    };
+    let mut walk = Walk::new(snapshot, &inquiry);
+    let mut trail = Trail { read: &mut walk.read, snapshot, ingress, choices: Choices::default(), level: 0 };
+    trail.check(key)?;
+    Ok(trail.choices)
+}
+
+struct Trail<'t, 'a> {
+    read: &'t mut Reads<'a>,
+    snapshot: &'t Snapshot,
+    ingress: Ingress,
+    choices: Choices,
+    level: usize,
+}
+
+impl Trail<'_, '_> {
+    fn check(&mut self, key: &FlowKey) -> Result<NexthopId, DropReason> {
+        let source = key.source();
+        let Some(vif) = self.read.vif(self.ingress.vif) else { return Err(DropReason::InvalidIf) };
+        if self.ingress.tunnel.is_none() && vif.flags.no_rpf {
+            return Ok(NexthopId::NONE);
+        }
+        let from_host = self.ingress.tunnel.is_none() && matches!(vif.kind, VifKind::Host { .. } | VifKind::Agent { .. });
+        let own = self.snapshot.vifs().any(|vif| vif.vrf == key.vrf && vif.owns(source));
+        if own && !from_host {
+            return Err(DropReason::OwnSource);
+        }
+        let route = self.read.route(key.vrf, source).ok_or(DropReason::InvalidSource)?;
+        let id = route.nexthop;
+        if own || self.leads_back(id, key, MAX_STEPS) { Ok(id) } else { Err(DropReason::InvalidSource) }
+    }
+
+    fn leads_back(&mut self, id: NexthopId, key: &FlowKey, steps: u8) -> bool {
+        let Some(steps) = steps.checked_sub(1) else { return false };
+        let Some(nexthop) = self.read.nexthop(id).filter(|nexthop| nexthop.valid) else { return false };
+        match &nexthop.kind {
+            NexthopKind::Encap { oif, .. } | NexthopKind::Resolve { oif } => {
+                self.ingress.tunnel.is_none() && *oif == self.ingress.vif
+            }
+            NexthopKind::Tunnel(tunnel) => {
+                if self.ingress.tunnel != Some(tunnel.dip) {
+                    return false;
+                }
+                // Which of the underlay's members it came by decides no admission, only the way back.
+                if let Some(direct) = tunnel.direct {
+                    self.note_member(direct);
+                }
+                true
+            }
+            NexthopKind::Composite { members } => {
+                let level = self.level;
+                self.level += 1;
+                for (slot, member) in members.iter().enumerate() {
+                    let Some(member) = member else { continue };
+                    if self.leads_back(member.nexthop, key, steps) {
+                        self.set_slot(level, slot);
+                        return true;
+                    }
+                }
+                self.level = level;
+                false
+            }
+            NexthopKind::VrfTranslate { vrf } => self.leads_back_in(*vrf, key, steps),
+            NexthopKind::Receive(_) | NexthopKind::Drop => false,
+        }
+    }
+
+    fn leads_back_in(&mut self, vrf: VrfId, key: &FlowKey, steps: u8) -> bool {
+        self.read.route(vrf, key.source()).is_some_and(|route| self.leads_back(route.nexthop, key, steps))
+    }
+
+    /// The slot of a tunnel's underlay composite whose interface the packet came by.
+    fn note_member(&mut self, direct: NexthopId) {
+        let Some(nexthop) = self.read.nexthop(direct) else { return };
+        let NexthopKind::Composite { members } = &nexthop.kind else { return };
+        let underlay = Ingress { vif: self.ingress.vif, tunnel: None };
+        for (slot, member) in members.iter().enumerate() {
+            let Some(member) = member else { continue };
+            if super::walk::leads_to(self.read, member.nexthop, underlay, 2) {
+                self.set_slot(self.level, slot);
+                return;
+            }
+        }
+    }
+
+    fn set_slot(&mut self, level: usize, slot: usize) {
+        if let (Some(choice), Ok(slot)) = (self.choices.ecmp.get_mut(level), u8::try_from(slot)) {
+            *choice = Some(slot);
+        }
+    }
+}

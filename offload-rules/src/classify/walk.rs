@@ -1,0 +1,436 @@
+//! From the first route lookup through the chain of nexthops to an egress vif.
+
+use std::net::IpAddr;
+
+use super::{Ingress, Inquiry, Start, ecmp};
+use crate::{
+    DropReason, Label, NexthopId, VifId, VrfId,
+    flow::{Choices, Dependency, DependencyKind, FlowKey, Op, Program, TunnelHeader, VrfCounter},
+    forwarding::{L2Rewrite, Nexthop, NexthopKind, Receive, Route, Snapshot, Tunnel, Vif, VifKind},
+};
+
+/// Nexthops that one packet may pass: longer chains are loops.
+const MAX_STEPS: usize = 16;
+/// VRF translations that one packet may make.
+const MAX_TRANSLATIONS: u8 = 4;
+
+const ICMP: u8 = 1;
+const ICMP6: u8 = 58;
+const TCP: u8 = 6;
+
+/// Where a walk ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum End {
+    Output(VifId),
+    Punt(VifId),
+    Echo,
+    Resolve { vif: VifId, target: IpAddr },
+    Drop(DropReason),
+}
+
+/// What a walk has read so far.
+#[derive(Debug)]
+pub(super) struct Reads<'a> {
+    snapshot: &'a Snapshot,
+    list: Vec<Dependency>,
+}
+
+impl<'a> Reads<'a> {
+    pub(super) fn note(&mut self, kind: DependencyKind) {
+        if !self.list.iter().any(|d| d.kind == kind) {
+            self.list.push(Dependency { kind, generation: self.snapshot.version_of(kind) });
+        }
+    }
+
+    pub(super) fn vif(&mut self, id: VifId) -> Option<&'a Vif> {
+        self.note(DependencyKind::Vif(id));
+        self.snapshot.vif(id).map(AsRef::as_ref)
+    }
+
+    pub(super) fn route(&mut self, vrf: VrfId, destination: IpAddr) -> Option<&'a Route> {
+        self.note(match destination {
+            IpAddr::V4(_) => DependencyKind::Routes4(vrf),
+            IpAddr::V6(_) => DependencyKind::Routes6(vrf),
+        });
+        self.snapshot.route(vrf, destination).map(AsRef::as_ref)
+    }
+
+    pub(super) fn nexthop(&mut self, id: NexthopId) -> Option<&'a Nexthop> {
+        self.note(DependencyKind::Nexthop(id));
+        self.snapshot.nexthop(id).map(AsRef::as_ref)
+    }
+
+    pub(super) fn finish(mut self) -> Vec<Dependency> {
+        self.list.sort_by_key(|d| d.kind);
+        self.list
+    }
+}
+
+/// A walk in progress.
+pub(super) struct Walk<'a> {
+    snapshot: &'a Snapshot,
+    inquiry: &'a Inquiry<'a>,
+    /// Everything read.
+    pub(super) read: Reads<'a>,
+    /// The packet is for this node: a listener took it.
+    pub(super) local: bool,
+    /// VRF of the tenant packet at this point.
+    vrf: VrfId,
+    /// Route lookups for the tenant packet.
+    lookups: u8,
+    translations: u8,
+    /// Tunnel and label, once entered: from here on the outer packet is walked.
+    tunnel: Option<(&'a Tunnel, Label)>,
+    route_label: Option<Label>,
+    /// Nexthop of the last route of the tenant packet: D(nh).
+    route_nexthop: NexthopId,
+    choices: Choices,
+    level: usize,
+    rewrite: Option<L2Rewrite>,
+    passes: Vec<(VrfId, VrfCounter)>,
+}
+
+impl<'a> Walk<'a> {
+    pub(super) fn new(snapshot: &'a Snapshot, inquiry: &'a Inquiry<'a>) -> Self {
+        Self {
+            snapshot,
+            inquiry,
+            read: Reads { snapshot, list: Vec::with_capacity(12) },
+            local: false,
+            vrf: inquiry.key.vrf,
+            lookups: 0,
+            translations: 0,
+            tunnel: None,
+            route_label: None,
+            route_nexthop: NexthopId::NONE,
+            choices: Choices::default(),
+            level: 0,
+            rewrite: None,
+            passes: Vec::with_capacity(4),
+        }
+    }
+
+    /// Where the packet that is walked now is going: the tenant packet's destination or the tunnel's.
+    fn destination(&self) -> IpAddr {
+        match self.tunnel {
+            Some((tunnel, _)) => IpAddr::V4(tunnel.dip),
+            None => self.inquiry.key.destination(),
+        }
+    }
+
+    pub(super) fn run(&mut self) -> End {
+        let mut next = match self.inquiry.start {
+            Start::Route => self.look_up(self.vrf),
+            Start::Nexthop(id) => {
+                self.route_nexthop = id;
+                Ok(id)
+            }
+        };
+        for _ in 0..MAX_STEPS {
+            let id = match next {
+                Ok(id) => id,
+                Err(end) => return self.ended(end),
+            };
+            next = self.step(id);
+        }
+        self.ended(End::Drop(DropReason::PacketLoop))
+    }
+
+    fn ended(&mut self, end: End) -> End {
+        match end {
+            End::Drop(_) => self.passes.push((self.vrf, VrfCounter::Discard)),
+            End::Resolve { .. } => self.passes.push((self.vrf, VrfCounter::Resolve)),
+            _ => {}
+        }
+        end
+    }
+
+    fn look_up(&mut self, vrf: VrfId) -> Result<NexthopId, End> {
+        let destination = self.destination();
+        let route = self.read.route(vrf, destination);
+        let Some(route) = route.filter(|route| route.nexthop != NexthopId::NONE) else {
+            return Err(End::Drop(DropReason::NoRoute));
+        };
+        if self.tunnel.is_none() {
+            self.lookups = self.lookups.saturating_add(1);
+            self.route_label = route.label;
+            self.route_nexthop = route.nexthop;
+        }
+        Ok(route.nexthop)
+    }
+
+    /// One nexthop: the next one, or the end.
+    fn step(&mut self, id: NexthopId) -> Result<NexthopId, End> {
+        let Some(nexthop) = self.read.nexthop(id).filter(|nexthop| nexthop.valid) else {
+            return Err(End::Drop(DropReason::InvalidNh));
+        };
+        match &nexthop.kind {
+            NexthopKind::Drop => Err(End::Drop(DropReason::Discard)),
+            NexthopKind::Encap { oif, rewrite } => Err(self.encap(*oif, *rewrite)),
+            NexthopKind::Resolve { oif } => Err(self.resolve(*oif)),
+            NexthopKind::Tunnel(tunnel) => self.enter_tunnel(nexthop, tunnel),
+            NexthopKind::Composite { members } => {
+                self.passes.push((self.vrf, VrfCounter::EcmpComposite));
+                let prior = self.inquiry.prior.ecmp.get(self.level).copied().flatten();
+                let choice =
+                    ecmp::choose(&mut self.read, self.snapshot, members, prior, self.inquiry.other_ingress, self.inquiry.hash);
+                let Some(choice) = choice else { return Err(End::Drop(DropReason::InvalidNh)) };
+                if let Some(level) = self.choices.ecmp.get_mut(self.level) {
+                    *level = Some(choice.home);
+                }
+                self.level += 1;
+                self.route_label = choice.member.label.or(self.route_label);
+                Ok(choice.member.nexthop)
+            }
+            NexthopKind::VrfTranslate { vrf } => {
+                self.translations += 1;
+                if self.translations > MAX_TRANSLATIONS {
+                    return Err(End::Drop(DropReason::PacketLoop));
+                }
+                self.passes.push((self.vrf, VrfCounter::VrfTranslate));
+                if self.tunnel.is_none() {
+                    self.vrf = *vrf;
+                }
+                self.look_up(*vrf)
+            }
+            NexthopKind::Receive(receive) => self.receive(receive),
+        }
+    }
+
+    fn enter_tunnel(&mut self, nexthop: &'a Nexthop, tunnel: &'a Tunnel) -> Result<NexthopId, End> {
+        if self.tunnel.is_some() {
+            return Err(End::Drop(DropReason::PacketLoop));
+        }
+        let Some(label) = self.route_label else { return Err(End::Drop(DropReason::InvalidLabel)) };
+        self.passes.push((self.vrf, VrfCounter::UdpMplsTunnel));
+        self.tunnel = Some((tunnel, label));
+        match (tunnel.direct, nexthop.vrf) {
+            (Some(direct), _) => Ok(direct),
+            (None, Some(underlay)) => self.look_up(underlay),
+            (None, None) => Err(End::Drop(DropReason::InvalidNh)),
+        }
+    }
+
+    fn receive(&mut self, receive: &Receive) -> Result<NexthopId, End> {
+        if self.tunnel.is_some() {
+            // A tunnel that ends where it begins.
+            return Err(End::Drop(DropReason::PacketLoop));
+        }
+        if !self.local {
+            self.passes.push((self.vrf, VrfCounter::Receive));
+        }
+        if self.local {
+            // A listener that leads to a Receive: validation refuses the cycle, a second one is of no use.
+            return Err(End::Drop(DropReason::PacketLoop));
+        }
+        self.local = true;
+        let key = self.inquiry.key;
+        match receive.listeners.lookup(key.proto, self.inquiry.service_port) {
+            Some(listener) => Ok(listener),
+            None => Err(self.unclaimed()),
+        }
+    }
+
+    /// For this node, but no listener: echo requests are answered in place.
+    fn unclaimed(&self) -> End {
+        let key = self.inquiry.key;
+        match (key.version, key.proto, self.inquiry.service_port) {
+            (4, ICMP, 8) | (6, ICMP6, 128) => End::Echo,
+            _ => End::Drop(DropReason::NoListener),
+        }
+    }
+
+    fn encap(&mut self, oif: VifId, rewrite: Option<L2Rewrite>) -> End {
+        let Some(vif) = self.read.vif(oif) else { return End::Drop(DropReason::InvalidIf) };
+        self.rewrite = match (rewrite, &vif.kind) {
+            (Some(rewrite), VifKind::PhysicalVlan { .. }) if rewrite.tags() == 0 => tagged(rewrite.bytes(), vif),
+            (rewrite, _) => rewrite,
+        };
+        self.leave(vif)
+    }
+
+    fn resolve(&mut self, oif: VifId) -> End {
+        let target = self.destination();
+        let Some(vif) = self.read.vif(oif) else { return End::Drop(DropReason::InvalidIf) };
+        if vif.owns(target) && self.tunnel.is_none() {
+            self.local = true;
+            self.passes.push((self.vrf, VrfCounter::Receive));
+            return self.unclaimed();
+        }
+        if is_subnet_broadcast(vif, target) {
+            return End::Drop(DropReason::McastUnsupported);
+        }
+        if vif.flags.raw_ip {
+            return self.leave(vif);
+        }
+        self.read.note(DependencyKind::Neighbour(oif, target));
+        let Some(neighbour) = self.snapshot.neighbour(oif, target) else {
+            return if vif.flags.no_arp { End::Drop(DropReason::NeighbourUnresolved) } else { End::Resolve { vif: oif, target } };
+        };
+        let mut header = [0u8; 14];
+        let (destination, rest) = header.split_at_mut(6);
+        destination.copy_from_slice(&neighbour.mac.0);
+        if let (Some(source), Some(mac)) = (rest.get_mut(..6), vif.mac) {
+            source.copy_from_slice(&mac.0);
+        }
+        self.rewrite = tagged(&header, vif);
+        if self.tunnel.is_none() {
+            self.route_nexthop = NexthopId::learned(neighbour.slot);
+        }
+        self.leave(vif)
+    }
+
+    fn leave(&mut self, vif: &Vif) -> End {
+        if !self.snapshot.is_up(vif.id) {
+            return End::Drop(DropReason::IfDown);
+        }
+        self.passes.push((self.vrf, VrfCounter::Encap));
+        if vif.kind.is_punt() { End::Punt(vif.id) } else { End::Output(vif.id) }
+    }
+
+    /// The vif whose lists judge the packet on its way out: none when it leaves inside a tunnel.
+    pub(super) const fn policy_egress(&self, egress: VifId) -> VifId {
+        if self.tunnel.is_some() { VifId::TUNNEL } else { egress }
+    }
+
+    /// The key of the other direction: from the tunnel, or on the vif that this direction leaves on.
+    pub(super) fn reverse_key(&self, egress: VifId) -> FlowKey {
+        let key = self.inquiry.key;
+        if self.tunnel.is_some() {
+            return key.reversed(self.vrf, VifId::TUNNEL);
+        }
+        let vrf = self.snapshot.vif(egress).map_or(self.vrf, |vif| vif.vrf);
+        key.reversed(vrf, egress)
+    }
+
+    pub(super) fn program(mut self, output: Op, egress: VifId) -> (Program, Choices) {
+        let key = self.inquiry.key;
+        let mut ops = Vec::with_capacity(7);
+        if self.inquiry.ingress.tunnel.is_some() {
+            ops.push(Op::DecapMplsOUdp);
+        }
+        let from = self.read.vif(self.inquiry.ingress.vif);
+        let keep_ttl = self.inquiry.ingress.tunnel.is_none() && from.is_some_and(|vif| vif.flags.ttl_unmodified);
+        let own = inquiry_is_own(self.inquiry);
+        if !keep_ttl && !own {
+            // A label that leads straight to an Encap is a forwarding step, too.
+            ops.push(Op::DecrementTtl(self.lookups.max(1)));
+        }
+        let limit = self.egress_limit(egress);
+        if key.proto == TCP && !own {
+            let back = from.map_or(limit, |from| self.ingress_limit(from));
+            let reserve = |vif: Option<&Vif>| vif.map_or(u16::MAX, |vif| vif.mtu.saturating_sub(vif.enc_mss));
+            let mtu = limit.min(back).min(reserve(self.snapshot.vif(egress).map(AsRef::as_ref)));
+            let mtu = if self.inquiry.ingress.tunnel.is_none() { mtu.min(reserve(from)) } else { mtu };
+            let headers = if key.version == 4 { 40 } else { 60 };
+            ops.push(Op::ClampMss(mtu.saturating_sub(headers).max(MIN_MSS)));
+        }
+        let fragment = self.snapshot.vif(egress).is_none_or(|vif| !vif.flags.no_fragment);
+        ops.push(Op::LimitSize { mtu: limit, fragment });
+        let label = self.tunnel.map(|(_, label)| label);
+        if let Some((tunnel, label)) = self.tunnel {
+            ops.push(Op::EncapMplsOUdp(Box::new(TunnelHeader {
+                sip: tunnel.sip,
+                dip: tunnel.dip,
+                udp_port: tunnel.udp_port,
+                label,
+                dscp: tunnel.dscp.clone(),
+            })));
+        }
+        if let Some(rewrite) = self.rewrite {
+            ops.push(Op::RewriteL2(rewrite));
+        }
+        ops.push(output);
+        let program = Program {
+            ops,
+            dependencies: self.read.finish(),
+            nexthop: self.route_nexthop,
+            label,
+            vrf: self.vrf,
+            passes: self.passes,
+        };
+        (program, self.choices)
+    }
+
+    /// Largest tenant packet that fits the way out.
+    fn egress_limit(&mut self, egress: VifId) -> u16 {
+        let mtu = self.read.vif(egress).map_or(u16::MAX, |vif| vif.mtu);
+        match self.tunnel {
+            Some((tunnel, _)) => self.tunnel_limit(mtu, IpAddr::V4(tunnel.dip)),
+            None => mtu,
+        }
+    }
+
+    /// Largest tenant packet that fits the way it came, as far as it is known.
+    fn ingress_limit(&mut self, from: &Vif) -> u16 {
+        match self.inquiry.ingress.tunnel {
+            Some(outer) => self.tunnel_limit(from.mtu, IpAddr::V4(outer)),
+            None => from.mtu,
+        }
+    }
+
+    fn tunnel_limit(&mut self, mtu: u16, outer: IpAddr) -> u16 {
+        self.read.note(DependencyKind::PathMtu(outer));
+        let path = self.snapshot.path_mtu(outer).unwrap_or(u16::MAX);
+        mtu.min(path).saturating_sub(TunnelHeader::OVERHEAD)
+    }
+}
+
+/// Smallest MSS that is ever written (RFC 9293 §3.7.1: the default of 536 less options and a small path).
+const MIN_MSS: u16 = 88;
+
+fn inquiry_is_own(inquiry: &Inquiry<'_>) -> bool {
+    matches!(inquiry.role, super::Role::Own)
+}
+
+/// A header (14 octets) with the tags of a sub-interface put in.
+fn tagged(header: &[u8], vif: &Vif) -> Option<L2Rewrite> {
+    let VifKind::PhysicalVlan { outer, inner, .. } = &vif.kind else { return L2Rewrite::new(header) };
+    let (macs, ethertype) = header.split_at_checked(12)?;
+    let mut bytes = Vec::with_capacity(22);
+    bytes.extend_from_slice(macs);
+    for tag in std::iter::once(outer).chain(inner) {
+        bytes.extend_from_slice(&tag.tpid.to_be_bytes());
+        bytes.extend_from_slice(&tag.vid.to_be_bytes());
+    }
+    bytes.extend_from_slice(ethertype);
+    L2Rewrite::new(&bytes)
+}
+
+fn is_subnet_broadcast(vif: &Vif, target: IpAddr) -> bool {
+    vif.addresses.iter().any(|net| match (net, target) {
+        (ipnet::IpNet::V4(net), IpAddr::V4(target)) => {
+            net.prefix_len() < 31 && (net.broadcast() == target || net.network() == target)
+        }
+        _ => false,
+    })
+}
+
+/// Does this nexthop lead where packets from `ingress` come from?
+pub(super) fn leads_to(read: &mut Reads<'_>, id: NexthopId, ingress: Ingress, depth: u8) -> bool {
+    let Some(nexthop) = read.nexthop(id) else { return false };
+    match &nexthop.kind {
+        NexthopKind::Encap { oif, .. } | NexthopKind::Resolve { oif } => *oif == ingress.vif,
+        NexthopKind::Tunnel(tunnel) => ingress.tunnel == Some(tunnel.dip),
+        NexthopKind::Composite { members } => {
+            depth > 0 && members.iter().flatten().any(|m| leads_to(read, m.nexthop, ingress, depth - 1))
+        }
+        _ => false,
+    }
+}
+
+/// Can packets leave through this nexthop now: valid, and its interface up?
+pub(super) fn is_usable(read: &mut Reads<'_>, snapshot: &Snapshot, id: NexthopId, depth: u8) -> bool {
+    let Some(nexthop) = read.nexthop(id).filter(|nexthop| nexthop.valid) else { return false };
+    match &nexthop.kind {
+        NexthopKind::Encap { oif, .. } | NexthopKind::Resolve { oif } => {
+            read.note(DependencyKind::Vif(*oif));
+            snapshot.is_up(*oif)
+        }
+        NexthopKind::Tunnel(Tunnel { direct: Some(direct), .. }) => depth > 0 && is_usable(read, snapshot, *direct, depth - 1),
+        NexthopKind::Composite { members } => {
+            depth > 0 && members.iter().flatten().any(|m| is_usable(read, snapshot, m.nexthop, depth - 1))
+        }
+        _ => true,
+    }
+}
