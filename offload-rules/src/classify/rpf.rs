@@ -55,7 +55,8 @@ impl Trail<'_, '_> {
         if self.ingress.tunnel.is_none() && vif.flags.no_rpf {
             return Ok(NexthopId::NONE);
         }
-        let from_host = self.ingress.tunnel.is_none() && matches!(vif.kind, VifKind::Host { .. } | VifKind::Agent { .. });
+        let from_host =
+            self.ingress.tunnel.is_none() && matches!(vif.kind, VifKind::Host { .. } | VifKind::Agent { .. });
         let own = self.snapshot.vifs().any(|vif| vif.vrf == key.vrf && vif.owns(source));
         if own && !from_host {
             return Err(DropReason::OwnSource);

@@ -172,8 +172,14 @@ impl<'a> Walk<'a> {
             NexthopKind::Composite { members } => {
                 self.passes.push((self.vrf, VrfCounter::EcmpComposite));
                 let prior = self.inquiry.prior.ecmp.get(self.level).copied().flatten();
-                let choice =
-                    ecmp::choose(&mut self.read, self.snapshot, members, prior, self.inquiry.other_ingress, self.inquiry.hash);
+                let choice = ecmp::choose(
+                    &mut self.read,
+                    self.snapshot,
+                    members,
+                    prior,
+                    self.inquiry.other_ingress,
+                    self.inquiry.hash,
+                );
                 let Some(choice) = choice else { return Err(End::Drop(DropReason::InvalidNh)) };
                 if let Some(level) = self.choices.ecmp.get_mut(self.level) {
                     *level = Some(choice.home);
@@ -265,7 +271,11 @@ impl<'a> Walk<'a> {
         }
         self.read.note(DependencyKind::Neighbour(oif, target));
         let Some(neighbour) = self.snapshot.neighbour(oif, target) else {
-            return if vif.flags.no_arp { End::Drop(DropReason::NeighbourUnresolved) } else { End::Resolve { vif: oif, target } };
+            return if vif.flags.no_arp {
+                End::Drop(DropReason::NeighbourUnresolved)
+            } else {
+                End::Resolve { vif: oif, target }
+            };
         };
         let mut header = [0u8; 14];
         let (destination, rest) = header.split_at_mut(6);
@@ -427,7 +437,9 @@ pub(super) fn is_usable(read: &mut Reads<'_>, snapshot: &Snapshot, id: NexthopId
             read.note(DependencyKind::Vif(*oif));
             snapshot.is_up(*oif)
         }
-        NexthopKind::Tunnel(Tunnel { direct: Some(direct), .. }) => depth > 0 && is_usable(read, snapshot, *direct, depth - 1),
+        NexthopKind::Tunnel(Tunnel { direct: Some(direct), .. }) => {
+            depth > 0 && is_usable(read, snapshot, *direct, depth - 1)
+        }
         NexthopKind::Composite { members } => {
             depth > 0 && members.iter().flatten().any(|m| is_usable(read, snapshot, m.nexthop, depth - 1))
         }

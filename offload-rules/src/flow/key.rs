@@ -104,7 +104,8 @@ impl FlowKey {
             | u64::from(self.vrf.get()) << 16
             | u64::from(self.proto) << 8
             | u64::from(self.version);
-        let hash = mix(half(&self.src, 0) ^ half(&self.src, 8).rotate_left(32), half(&self.dst, 0) ^ 0x9e37_79b9_7f4a_7c15);
+        let hash =
+            mix(half(&self.src, 0) ^ half(&self.src, 8).rotate_left(32), half(&self.dst, 0) ^ 0x9e37_79b9_7f4a_7c15);
         mix(hash ^ half(&self.dst, 8), ports)
     }
 
@@ -112,7 +113,9 @@ impl FlowKey {
     /// the pair.
     #[must_use]
     pub fn owner_hash(&self) -> u64 {
-        let end = |address: &[u8; 16], port: u16| mix(half(address, 0) ^ u64::from(port), half(address, 8) ^ 0x9e37_79b9_7f4a_7c15);
+        let end = |address: &[u8; 16], port: u16| {
+            mix(half(address, 0) ^ u64::from(port), half(address, 8) ^ 0x9e37_79b9_7f4a_7c15)
+        };
         let ends = if self.swaps_ports() {
             end(&self.src, self.sport).wrapping_add(end(&self.dst, self.dport))
         } else {

@@ -1,0 +1,183 @@
+//! Counters of one worker. Plain integers: nobody else writes them.
+
+use std::collections::BTreeMap;
+
+use offload_rules::{
+    DropReason, VifId, VrfId,
+    flow::VrfCounter,
+};
+
+/// Packets and octets of a vif or a port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct VifCounters {
+    /// Received.
+    pub rx_packets: u64,
+    /// Octets received, Ethernet header included.
+    pub rx_bytes: u64,
+    /// Sent.
+    pub tx_packets: u64,
+    /// Octets sent, Ethernet header included.
+    pub tx_bytes: u64,
+    /// The device took no more.
+    pub tx_errors: u64,
+    /// Received here and dropped.
+    pub drops: u64,
+    /// RST outside RFC 5961, received here.
+    pub tcp_resets_ignored: u64,
+}
+
+impl VifCounters {
+    /// Adds another worker's.
+    pub const fn add(&mut self, other: &Self) {
+        self.rx_packets += other.rx_packets;
+        self.rx_bytes += other.rx_bytes;
+        self.tx_packets += other.tx_packets;
+        self.tx_bytes += other.tx_bytes;
+        self.tx_errors += other.tx_errors;
+        self.drops += other.drops;
+        self.tcp_resets_ignored += other.tcp_resets_ignored;
+    }
+}
+
+/// Every received packet, once: `received = forwarded + punted + consumed + Σ dropped + held`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Account {
+    /// Received from ports.
+    pub received: u64,
+    /// Sent on.
+    pub forwarded: u64,
+    /// Handed to the host or an agent.
+    pub punted: u64,
+    /// Answered or used up by the node.
+    pub consumed: u64,
+    /// Dropped, by [`DropReason::index`].
+    pub dropped: [u64; DropReason::COUNT],
+    /// Made by the node.
+    pub originated: u64,
+    /// Of the packets made by the node, those that went nowhere.
+    pub originated_dropped: u64,
+    /// Received packets that found their flow.
+    pub flow_hits: u64,
+    /// Received packets that walked the tables.
+    pub slow_path: u64,
+}
+
+impl Default for Account {
+    fn default() -> Self {
+        Self {
+            received: 0,
+            forwarded: 0,
+            punted: 0,
+            consumed: 0,
+            dropped: [0; DropReason::COUNT],
+            originated: 0,
+            originated_dropped: 0,
+            flow_hits: 0,
+            slow_path: 0,
+        }
+    }
+}
+
+impl Account {
+    /// All drops.
+    #[must_use]
+    pub fn dropped_total(&self) -> u64 {
+        self.dropped.iter().sum()
+    }
+
+    /// Adds another worker's.
+    pub fn add(&mut self, other: &Self) {
+        self.received += other.received;
+        self.forwarded += other.forwarded;
+        self.punted += other.punted;
+        self.consumed += other.consumed;
+        for (mine, theirs) in self.dropped.iter_mut().zip(&other.dropped) {
+            *mine += theirs;
+        }
+        self.originated += other.originated;
+        self.originated_dropped += other.originated_dropped;
+        self.flow_hits += other.flow_hits;
+        self.slow_path += other.slow_path;
+    }
+
+    /// What is missing from the account when this many packets are held: 0, always.
+    #[must_use]
+    pub fn unaccounted(&self, held: u64) -> i64 {
+        let out = self.forwarded + self.punted + self.consumed + self.dropped_total() + held;
+        self.received.cast_signed().wrapping_sub(out.cast_signed())
+    }
+}
+
+/// All counters of one worker.
+#[derive(Debug, Clone, Default)]
+pub struct Counters {
+    /// The account of packets.
+    pub account: Account,
+    /// By vif number: packets of the vif.
+    vifs: Vec<VifCounters>,
+    /// By vif number: frames of the device.
+    ports: Vec<VifCounters>,
+    /// `vrfstats` of packets that no program counted.
+    pub vrfs: BTreeMap<VrfId, [u64; VrfCounter::COUNT]>,
+}
+
+impl Counters {
+    /// Makes room for vifs up to this one; counts for others are not kept.
+    pub fn reserve(&mut self, highest: VifId) {
+        let len = (highest.index() + 1).max(self.vifs.len());
+        self.vifs.resize(len, VifCounters::default());
+        self.ports.resize(len, VifCounters::default());
+    }
+
+    /// Counters of a vif, to add to.
+    #[inline]
+    pub fn vif(&mut self, id: VifId) -> Option<&mut VifCounters> {
+        self.vifs.get_mut(id.index())
+    }
+
+    /// Counters of a device, to add to.
+    #[inline]
+    pub fn port(&mut self, id: VifId) -> Option<&mut VifCounters> {
+        self.ports.get_mut(id.index())
+    }
+
+    /// Counters of a vif.
+    #[must_use]
+    pub fn of_vif(&self, id: VifId) -> VifCounters {
+        self.vifs.get(id.index()).copied().unwrap_or_default()
+    }
+
+    /// Counters of a device.
+    #[must_use]
+    pub fn of_port(&self, id: VifId) -> VifCounters {
+        self.ports.get(id.index()).copied().unwrap_or_default()
+    }
+
+    /// Counts in `vrfstats`.
+    pub fn pass(&mut self, vrf: VrfId, what: VrfCounter, packets: u64) {
+        if let Some(counter) = self.vrfs.entry(vrf).or_default().get_mut(what.index()) {
+            *counter += packets;
+        }
+    }
+
+    /// Adds another worker's.
+    pub fn add(&mut self, other: &Self) {
+        self.account.add(&other.account);
+        if let Some(last) = other.vifs.len().checked_sub(1)
+            && let Ok(id) = VifId::new(u32::try_from(last.max(1)).unwrap_or(u32::MAX))
+        {
+            self.reserve(id);
+        }
+        for (mine, theirs) in self.vifs.iter_mut().zip(&other.vifs) {
+            mine.add(theirs);
+        }
+        for (mine, theirs) in self.ports.iter_mut().zip(&other.ports) {
+            mine.add(theirs);
+        }
+        for (vrf, counts) in &other.vrfs {
+            for (mine, theirs) in self.vrfs.entry(*vrf).or_default().iter_mut().zip(counts) {
+                *mine += theirs;
+            }
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! Programs of one worker, each kept once however many flows run it.
+//!
+//! Flows of one site share a handful of programs, so the hot path finds the plan in the first-level cache. A program also
+//! remembers whether what it depends on is still as it was: one look serves all its flows.
+
+use std::collections::{HashMap, hash_map::RandomState};
+use std::hash::BuildHasher;
+
+use offload_rules::{
+    VrfId,
+    flow::{Op, Program, VrfCounter},
+    forwarding::Snapshot,
+};
+
+use crate::exec::Plan;
+
+/// Number of a program; 0 is "to be derived".
+pub type ProgramId = u32;
+
+/// The flow has no program yet.
+pub const TO_BE_DERIVED: ProgramId = 0;
+
+/// A program in use.
+#[derive(Debug)]
+pub struct Entry {
+    /// As decided.
+    pub program: Program,
+    /// As executed.
+    pub plan: Plan,
+    /// Packets that ran it, for `vrfstats`.
+    pub packets: u64,
+    flows: u32,
+    /// Snapshot version in which the dependencies were last compared.
+    checked: u64,
+    current: bool,
+}
+
+/// All programs of one worker.
+#[derive(Debug, Default)]
+pub struct Programs {
+    entries: Vec<Option<Entry>>,
+    free: Vec<ProgramId>,
+    by_hash: HashMap<u64, Vec<ProgramId>>,
+    hasher: RandomState,
+}
+
+impl Programs {
+    /// The number of a program, with one more flow that runs it.
+    pub fn intern(&mut self, program: Program, snapshot: &Snapshot) -> ProgramId {
+        let hash = self.hash(&program);
+        let ids = self.by_hash.entry(hash).or_default();
+        for id in ids.iter() {
+            if let Some(Some(entry)) = self.entries.get_mut(*id as usize - 1)
+                && entry.program == program
+            {
+                entry.flows += 1;
+                return *id;
+            }
+        }
+        let plan = Plan::new(&program, snapshot);
+        let entry = Entry { program, plan, packets: 0, flows: 1, checked: snapshot.version(), current: true };
+        let id = match self.free.pop() {
+            Some(id) => {
+                if let Some(slot) = self.entries.get_mut(id as usize - 1) {
+                    *slot = Some(entry);
+                }
+                id
+            }
+            None => {
+                self.entries.push(Some(entry));
+                self.entries.len() as ProgramId
+            }
+        };
+        ids.push(id);
+        id
+    }
+
+    /// One flow less runs it. Gives back what its packets have to be added to `vrfstats`, when it was the last.
+    pub fn release(&mut self, id: ProgramId) -> Option<(Vec<(VrfId, VrfCounter)>, u64)> {
+        let slot = self.entries.get_mut((id as usize).checked_sub(1)?)?;
+        let entry = slot.as_mut()?;
+        entry.flows -= 1;
+        if entry.flows > 0 {
+            return None;
+        }
+        let entry = slot.take()?;
+        self.free.push(id);
+        let hash = self.hash(&entry.program);
+        if let Some(ids) = self.by_hash.get_mut(&hash) {
+            ids.retain(|other| *other != id);
+            if ids.is_empty() {
+                self.by_hash.remove(&hash);
+            }
+        }
+        Some((entry.program.passes, entry.packets))
+    }
+
+    /// A program.
+    #[inline]
+    #[must_use]
+    pub fn get(&self, id: ProgramId) -> Option<&Entry> {
+        self.entries.get((id as usize).wrapping_sub(1))?.as_ref()
+    }
+
+    /// A program, to count on.
+    #[inline]
+    pub fn get_mut(&mut self, id: ProgramId) -> Option<&mut Entry> {
+        self.entries.get_mut((id as usize).wrapping_sub(1))?.as_mut()
+    }
+
+    /// Is everything that the program depends on as it was when it was derived?
+    pub fn is_current(&mut self, id: ProgramId, snapshot: &Snapshot) -> bool {
+        let Some(entry) = self.get_mut(id) else { return false };
+        if entry.checked != snapshot.version() {
+            entry.checked = snapshot.version();
+            entry.current = entry.program.dependencies.iter().all(|d| snapshot.version_of(d.kind) == d.generation);
+        }
+        entry.current
+    }
+
+    /// Programs in use.
+    pub fn iter(&self) -> impl Iterator<Item = &Entry> {
+        self.entries.iter().flatten()
+    }
+
+    fn hash(&self, program: &Program) -> u64 {
+        // What tells programs apart most often; equality is compared in full.
+        let op_word = |op: &Op| match op {
+            Op::EncapMplsOUdp(header) => {
+                u64::from(u32::from(header.dip)) << 32 | u64::from(header.label.get())
+            }
+            Op::Output(vif) | Op::Punt(vif) => u64::from(vif.get()),
+            _ => 0,
+        };
+        let words: Vec<u64> = program.ops.iter().map(op_word).collect();
+        self.hasher.hash_one((program.nexthop.get(), program.vrf.get(), words))
+    }
+}
