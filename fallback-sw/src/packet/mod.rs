@@ -3,5 +3,7 @@
 //! Knows nothing of forwarding state. Nothing here reads outside the frame or panics, whatever the frame holds.
 
 mod buffer;
+pub mod checksum;
+pub mod parse;
 
 pub use buffer::{MAX_FRAME, NoRoom, Packet};
