@@ -37,6 +37,13 @@ pub const fn add(a: u16, b: u16) -> u16 {
     fold(a as u64 + b as u64)
 }
 
+/// One's complement addition of four sums.
+#[inline]
+#[must_use]
+pub const fn add4(a: u16, b: u16, c: u16, d: u16) -> u16 {
+    fold(a as u64 + b as u64 + c as u64 + d as u64)
+}
+
 /// Checksum of the octets: the complement of [`sum`].
 #[inline]
 #[must_use]

@@ -4,6 +4,9 @@
 
 mod buffer;
 pub mod checksum;
+pub mod ecn;
+pub mod mss;
 pub mod parse;
+pub mod rewrite;
 
 pub use buffer::{MAX_FRAME, NoRoom, Packet};
