@@ -2,7 +2,7 @@
 
 /// Room before a received frame, for the largest encapsulation: Ethernet with two tags (22) + IPv4 (20) + UDP (8) + label (4),
 /// and as much again for what is to come (ESP), rounded to a cache line.
-pub const HEADROOM: usize = 128;
+pub(super) const HEADROOM: usize = 128;
 /// Largest frame: IP MTU 9216 + Ethernet with two tags.
 pub const MAX_FRAME: usize = 9216 + 22;
 /// Memory of a standard buffer: headroom and a frame of 1500 + 22 octets, with room to spare.
@@ -28,7 +28,7 @@ impl Packet {
     /// An empty packet with room for `capacity` octets behind the headroom.
     #[must_use]
     pub fn with_capacity(capacity: usize) -> Self {
-        let size = (HEADROOM + capacity).max(STANDARD);
+        let size = HEADROOM.saturating_add(capacity).max(STANDARD);
         Self { memory: vec![0; size].into_boxed_slice(), head: HEADROOM, len: 0 }
     }
 
@@ -41,8 +41,9 @@ impl Packet {
     }
 
     /// Replaces the content by a copy of `frame`, reusing the memory when it is large enough.
+    #[inline]
     pub fn refill(&mut self, frame: &[u8]) {
-        if self.memory.len() < HEADROOM + frame.len() {
+        if self.memory.len() - HEADROOM < frame.len() {
             *self = Self::with_capacity(frame.len());
         }
         self.head = HEADROOM;
@@ -51,37 +52,48 @@ impl Packet {
     }
 
     /// The frame.
+    #[inline]
     #[must_use]
     pub fn data(&self) -> &[u8] {
-        // Invariant: head + len <= memory.len() after every method.
-        self.memory.get(self.head..self.head + self.len).unwrap_or(&[])
+        debug_assert!(self.head <= self.memory.len() && self.len <= self.memory.len() - self.head);
+        // SAFETY: head + len <= memory.len(), without overflow. It holds for a new packet (head = HEADROOM, len = 0, memory at
+        // least HEADROOM long), and every method that changes one of them keeps it: `refill` makes the memory large enough
+        // first, `prepend` moves `head` down by what it adds to `len`, `extend` checks the tailroom, `advance` moves `head` up
+        // by what it takes off `len`, `truncate` only lowers `len`.
+        unsafe { self.memory.get_unchecked(self.head..self.head + self.len) }
     }
 
     /// The frame, to be changed in place.
+    #[inline]
     pub fn data_mut(&mut self) -> &mut [u8] {
-        // Invariant: as in `data`.
-        self.memory.get_mut(self.head..self.head + self.len).unwrap_or(&mut [])
+        debug_assert!(self.head <= self.memory.len() && self.len <= self.memory.len() - self.head);
+        // SAFETY: as in `data`.
+        unsafe { self.memory.get_unchecked_mut(self.head..self.head + self.len) }
     }
 
     /// Length of the frame in octets.
+    #[inline]
     #[must_use]
     pub const fn len(&self) -> usize {
         self.len
     }
 
     /// No octets.
+    #[inline]
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.len == 0
     }
 
     /// Octets that [`Packet::prepend`] can still take.
+    #[inline]
     #[must_use]
     pub const fn headroom(&self) -> usize {
         self.head
     }
 
     /// Octets that [`Packet::extend`] can still take.
+    #[inline]
     #[must_use]
     pub const fn tailroom(&self) -> usize {
         self.memory.len() - self.head - self.len
@@ -91,6 +103,7 @@ impl Packet {
     ///
     /// # Errors
     /// [`NoRoom`]: the packet stays as it was.
+    #[inline]
     pub fn prepend(&mut self, octets: usize) -> Result<&mut [u8], NoRoom> {
         self.head = self.head.checked_sub(octets).ok_or(NoRoom { wanted: octets })?;
         self.len += octets;
@@ -101,6 +114,7 @@ impl Packet {
     ///
     /// # Errors
     /// [`NoRoom`]: the packet stays as it was.
+    #[inline]
     pub fn extend(&mut self, octets: usize) -> Result<&mut [u8], NoRoom> {
         if octets > self.tailroom() {
             return Err(NoRoom { wanted: octets });
@@ -111,6 +125,7 @@ impl Packet {
     }
 
     /// Removes up to this many octets at the front.
+    #[inline]
     pub fn advance(&mut self, octets: usize) {
         let octets = octets.min(self.len);
         self.head += octets;
@@ -118,6 +133,7 @@ impl Packet {
     }
 
     /// Cuts the frame to at most this length.
+    #[inline]
     pub fn truncate(&mut self, len: usize) {
         self.len = self.len.min(len);
     }

@@ -3,5 +3,10 @@
 //! Knows nothing of forwarding state. Nothing here reads outside the frame or panics, whatever the frame holds.
 
 mod buffer;
+pub mod checksum;
+pub mod ecn;
+pub mod mss;
+pub mod parse;
+pub mod rewrite;
 
 pub use buffer::{MAX_FRAME, NoRoom, Packet};

@@ -1,0 +1,12 @@
+//! Changing headers in place: TTL, DSCP and ECN, link layer, MPLS over UDP.
+#![forbid(unsafe_code)]
+
+mod ip;
+mod l2;
+mod outer;
+#[cfg(test)]
+mod tests;
+
+pub use ip::{decrement_ttl, set_dscp, set_ecn, set_tos};
+pub use l2::{set_ethertype, write_ethernet, write_l2};
+pub use outer::{OUTER_LEN, Outer, OuterTemplate, entropy_port};
