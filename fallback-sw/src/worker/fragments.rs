@@ -64,8 +64,8 @@ struct Datagram {
 /// What to do with a fragment.
 #[derive(Debug)]
 pub enum Fate {
-    /// It may go on with these ports; with it, those that waited for it.
-    Go(Head, Vec<Delivery>),
+    /// It may go on with what the head told; after it, those that waited for it.
+    Go(Head, Delivery, Vec<Delivery>),
     /// It waits for its head.
     Held,
     /// Drop it, and those that waited with it.
@@ -111,16 +111,8 @@ impl FragmentTable {
         self.held
     }
 
-    /// Takes in a fragment. `ip` was parsed from it; it must be a fragment of the datagram `key`. The packet comes back unless
-    /// it is held.
-    pub fn take(
-        &mut self,
-        key: DatagramKey,
-        ip: &Ip,
-        packet: Delivery,
-        limits: FragmentLimits,
-        now: u64,
-    ) -> (Fate, Option<Delivery>) {
+    /// Takes in a fragment. `ip` was parsed from it; it must be a fragment of the datagram `key`.
+    pub fn take(&mut self, key: DatagramKey, ip: &Ip, packet: Delivery, limits: FragmentLimits, now: u64) -> Fate {
         let (offset, more) = match ip.fragment {
             FragmentInfo::None => (0, false),
             FragmentInfo::First { .. } => (0, true),
@@ -129,7 +121,7 @@ impl FragmentTable {
         let end = offset + u32::from(ip.payload_len());
         if !self.datagrams.contains_key(&key) {
             if self.datagrams.len() >= limits.datagrams {
-                return (Fate::Drop(DropReason::FragmentTableFull, packet, Vec::new()), None);
+                return Fate::Drop(DropReason::FragmentTableFull, packet, Vec::new());
             }
             let expires = now + limits.timeout;
             let fresh = Datagram {
@@ -144,13 +136,13 @@ impl FragmentTable {
             self.queue.push_back((expires, key));
         }
         let Some(datagram) = self.datagrams.get_mut(&key) else {
-            return (Fate::Drop(DropReason::FragmentTableFull, packet, Vec::new()), None);
+            return Fate::Drop(DropReason::FragmentTableFull, packet, Vec::new());
         };
         if datagram.spoilt || !datagram.admits(offset, end, more, ip) {
             datagram.spoilt = true;
             let waiting: Vec<_> = datagram.held.drain(..).collect();
             self.held -= waiting.len();
-            return (Fate::Drop(DropReason::FragmentErr, packet, waiting), None);
+            return Fate::Drop(DropReason::FragmentErr, packet, waiting);
         }
         if offset == 0 {
             let head = Head { proto: ip.proto, sport: ip.sport, dport: ip.dport, icmp_type: ip.icmp_type };
@@ -159,17 +151,17 @@ impl FragmentTable {
         let Some(head) = datagram.head else {
             if self.held >= limits.held {
                 datagram.spoilt = true;
-                return (Fate::Drop(DropReason::FragmentTableFull, packet, Vec::new()), None);
+                return Fate::Drop(DropReason::FragmentTableFull, packet, Vec::new());
             }
             datagram.pieces.push((offset, end));
             datagram.held.push_back(packet);
             self.held += 1;
-            return (Fate::Held, None);
+            return Fate::Held;
         };
         datagram.pieces.push((offset, end));
         let waiting: Vec<_> = datagram.held.drain(..).collect();
         self.held -= waiting.len();
-        (Fate::Go(head, waiting), Some(packet))
+        Fate::Go(head, packet, waiting)
     }
 
     /// Forgets datagrams whose time is over; what still waited comes back.

@@ -249,7 +249,7 @@ impl<'a> Walk<'a> {
     fn encap(&mut self, oif: VifId, rewrite: Option<L2Rewrite>) -> End {
         let Some(vif) = self.read.vif(oif) else { return End::Drop(DropReason::InvalidIf) };
         self.rewrite = match (rewrite, &vif.kind) {
-            (Some(rewrite), VifKind::PhysicalVlan { .. }) if rewrite.tags() == 0 => tagged(rewrite.bytes(), vif),
+            (Some(rewrite), VifKind::PhysicalVlan { .. }) if rewrite.tags() == 0 => vif.with_tags(rewrite.bytes()),
             (rewrite, _) => rewrite,
         };
         self.leave(vif)
@@ -277,13 +277,7 @@ impl<'a> Walk<'a> {
                 End::Resolve { vif: oif, target }
             };
         };
-        let mut header = [0u8; 14];
-        let (destination, rest) = header.split_at_mut(6);
-        destination.copy_from_slice(&neighbour.mac.0);
-        if let (Some(source), Some(mac)) = (rest.get_mut(..6), vif.mac) {
-            source.copy_from_slice(&mac.0);
-        }
-        self.rewrite = tagged(&header, vif);
+        self.rewrite = vif.header_to(neighbour.mac);
         if self.tunnel.is_none() {
             self.route_nexthop = NexthopId::learned(neighbour.slot);
         }
@@ -337,6 +331,10 @@ impl<'a> Walk<'a> {
         }
         let fragment = self.snapshot.vif(egress).is_none_or(|vif| !vif.flags.no_fragment);
         ops.push(Op::LimitSize { mtu: limit, fragment });
+        if self.inquiry.ingress.tunnel.is_some() && self.inquiry.start == Start::Route {
+            // The label's nexthop that led into this VRF.
+            self.passes.push((key.vrf, VrfCounter::VrfTranslate));
+        }
         let label = self.tunnel.map(|(_, label)| label);
         if let Some((tunnel, label)) = self.tunnel {
             ops.push(Op::EncapMplsOUdp(Box::new(TunnelHeader {
@@ -391,20 +389,6 @@ const MIN_MSS: u16 = 88;
 
 fn inquiry_is_own(inquiry: &Inquiry<'_>) -> bool {
     matches!(inquiry.role, super::Role::Own)
-}
-
-/// A header (14 octets) with the tags of a sub-interface put in.
-fn tagged(header: &[u8], vif: &Vif) -> Option<L2Rewrite> {
-    let VifKind::PhysicalVlan { outer, inner, .. } = &vif.kind else { return L2Rewrite::new(header) };
-    let (macs, ethertype) = header.split_at_checked(12)?;
-    let mut bytes = Vec::with_capacity(22);
-    bytes.extend_from_slice(macs);
-    for tag in std::iter::once(outer).chain(inner) {
-        bytes.extend_from_slice(&tag.tpid.to_be_bytes());
-        bytes.extend_from_slice(&tag.vid.to_be_bytes());
-    }
-    bytes.extend_from_slice(ethertype);
-    L2Rewrite::new(&bytes)
 }
 
 fn is_subnet_broadcast(vif: &Vif, target: IpAddr) -> bool {

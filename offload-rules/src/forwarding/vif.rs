@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
+use super::L2Rewrite;
 use crate::{AclId, MacAddr, NexthopId, VifId, VrfId};
 
 /// An interface of the node.
@@ -183,6 +184,37 @@ impl Vif {
             .find(|net| net.contains(&like))
             .or_else(|| self.addresses.iter().find(same))
             .map(IpNet::addr)
+    }
+
+    /// The Ethernet header from this vif to a station, with the tags of a sub-interface; its ethertype is 0 and to be
+    /// replaced. `None` on a raw IP vif.
+    #[must_use]
+    pub fn header_to(&self, destination: MacAddr) -> Option<L2Rewrite> {
+        if self.flags.raw_ip {
+            return None;
+        }
+        let mut header = [0u8; 14];
+        let (to, rest) = header.split_at_mut(6);
+        to.copy_from_slice(&destination.0);
+        if let (Some(from), Some(mac)) = (rest.get_mut(..6), self.mac) {
+            from.copy_from_slice(&mac.0);
+        }
+        self.with_tags(&header)
+    }
+
+    /// An untagged Ethernet header (14 octets) with the tags of a sub-interface put in.
+    #[must_use]
+    pub fn with_tags(&self, header: &[u8]) -> Option<L2Rewrite> {
+        let VifKind::PhysicalVlan { outer, inner, .. } = &self.kind else { return L2Rewrite::new(header) };
+        let (macs, ethertype) = header.split_at_checked(12)?;
+        let mut bytes = Vec::with_capacity(22);
+        bytes.extend_from_slice(macs);
+        for tag in std::iter::once(outer).chain(inner) {
+            bytes.extend_from_slice(&tag.tpid.to_be_bytes());
+            bytes.extend_from_slice(&tag.vid.to_be_bytes());
+        }
+        bytes.extend_from_slice(ethertype);
+        L2Rewrite::new(&bytes)
     }
 
     /// Is the address one of its own?

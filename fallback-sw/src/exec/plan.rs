@@ -1,0 +1,100 @@
+//! A program laid out for speed.
+
+use offload_rules::{
+    DropReason, VifId,
+    flow::{Op, Program},
+    forwarding::{L2Rewrite, Snapshot},
+};
+
+use crate::packet::rewrite::OuterTemplate;
+
+/// Where packets go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Target {
+    /// Sent on a vif.
+    Output {
+        /// The vif.
+        vif: VifId,
+        /// The vif whose device carries the frame.
+        port: VifId,
+    },
+    /// Handed to the host or an agent.
+    Punt {
+        /// The vif.
+        vif: VifId,
+        /// The vif whose device carries the frame.
+        port: VifId,
+    },
+    /// Dropped.
+    Drop(DropReason),
+}
+
+/// Outer headers.
+#[derive(Debug, Clone)]
+pub struct Encap {
+    /// Prebuilt headers.
+    pub template: OuterTemplate,
+    /// Outer DSCP by inner DSCP.
+    pub dscp: [u8; 64],
+}
+
+/// A program laid out for speed.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// Where to.
+    pub target: Target,
+    /// Largest IP packet in octets before encapsulation.
+    pub limit: u16,
+    /// What is larger may be fragmented when its header allows it.
+    pub fragment: bool,
+    /// To be taken off TTL or hop limit.
+    pub ttl: u8,
+    /// Largest MSS; 0 leaves it alone.
+    pub mss: u16,
+    /// Ethernet header.
+    pub l2: Option<L2Rewrite>,
+    /// Outer headers.
+    pub encap: Option<Encap>,
+}
+
+impl Plan {
+    /// Lays out a program. The snapshot tells which device carries a vif's frames.
+    #[must_use]
+    pub fn new(program: &Program, snapshot: &Snapshot) -> Self {
+        let mut plan = Self {
+            target: Target::Drop(DropReason::InvalidNh),
+            limit: u16::MAX,
+            fragment: true,
+            ttl: 0,
+            mss: 0,
+            l2: None,
+            encap: None,
+        };
+        for op in &program.ops {
+            match op {
+                // The packet's own context says where the inner packet begins.
+                Op::DecapMplsOUdp => {}
+                Op::Drop(reason) => plan.target = Target::Drop(*reason),
+                Op::DecrementTtl(by) => plan.ttl = *by,
+                Op::ClampMss(mss) => plan.mss = *mss,
+                Op::LimitSize { mtu, fragment } => (plan.limit, plan.fragment) = (*mtu, *fragment),
+                Op::EncapMplsOUdp(header) => {
+                    plan.encap = Some(Encap {
+                        template: OuterTemplate::new(header.sip, header.dip, header.udp_port, header.label),
+                        dscp: header.dscp.0,
+                    });
+                }
+                Op::RewriteL2(rewrite) => plan.l2 = Some(*rewrite),
+                Op::Output(vif) => plan.target = Target::Output { vif: *vif, port: snapshot.port_of(*vif) },
+                Op::Punt(vif) => plan.target = Target::Punt { vif: *vif, port: snapshot.port_of(*vif) },
+            }
+        }
+        plan
+    }
+
+    /// Where the outer packet goes, when there is one.
+    #[must_use]
+    pub fn is_tunnel(&self) -> bool {
+        self.encap.is_some()
+    }
+}

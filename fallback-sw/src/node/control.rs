@@ -1,0 +1,209 @@
+//! What the node knows besides its forwarding state, and how a new snapshot comes about.
+//!
+//! One owner for all workers: neighbours, path MTUs and the state of interfaces come together here, and leave as the next
+//! snapshot. No I/O, and time is a parameter, so that a replay does exactly what the daemon does.
+
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
+
+use offload_rules::{
+    MacAddr, VifId,
+    forwarding::{Delta, Snapshot, State, StateErrors},
+};
+
+use crate::worker::{Event, NeighbourKey};
+
+/// Milliseconds after which a neighbour that has not been heard of is asked again (RFC 4861 §10 REACHABLE_TIME).
+const REACHABLE_MS: u64 = 30_000;
+/// Milliseconds between two such questions (RFC 4861 §10 RETRANS_TIMER).
+const PROBE_MS: u64 = 1000;
+/// Unanswered questions after which a neighbour is forgotten (RFC 4861 §10 MAX_UNICAST_SOLICIT).
+const PROBES: u8 = 3;
+/// Milliseconds that a path MTU is believed (RFC 1191 §6.3).
+const PATH_MTU_MS: u64 = 600_000;
+
+/// What is known of a neighbour besides its address.
+#[derive(Debug, Clone, Copy)]
+struct Heard {
+    /// When it was last heard of.
+    confirmed: u64,
+    /// Questions since.
+    probes: u8,
+    next_probe: u64,
+}
+
+/// A neighbour's standing, for the command line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// Heard of lately.
+    Reachable,
+    /// Being asked again.
+    Stale,
+}
+
+/// What has to be done after an event or after time has passed.
+#[derive(Debug, Default)]
+pub struct Actions {
+    /// A new snapshot for all workers.
+    pub snapshot: Option<Arc<Snapshot>>,
+    /// Neighbours to ask again, at the MAC that is known.
+    pub probe: Vec<(NeighbourKey, MacAddr)>,
+    /// Neighbours that the table has no room for.
+    pub refuse: Vec<NeighbourKey>,
+}
+
+/// The node's knowledge.
+#[derive(Debug)]
+pub struct Control {
+    snapshot: Arc<Snapshot>,
+    heard: BTreeMap<NeighbourKey, Heard>,
+    path_mtus: BTreeMap<IpAddr, u64>,
+}
+
+impl Control {
+    /// With this snapshot.
+    #[must_use]
+    pub fn new(snapshot: Arc<Snapshot>) -> Self {
+        Self { snapshot, heard: BTreeMap::new(), path_mtus: BTreeMap::new() }
+    }
+
+    /// The snapshot in force.
+    #[must_use]
+    pub const fn snapshot(&self) -> &Arc<Snapshot> {
+        &self.snapshot
+    }
+
+    /// How a neighbour stands at `now`.
+    #[must_use]
+    pub fn standing(&self, neighbour: NeighbourKey) -> Standing {
+        match self.heard.get(&neighbour) {
+            Some(heard) if heard.probes > 0 => Standing::Stale,
+            _ => Standing::Reachable,
+        }
+    }
+
+    /// Puts a state in force.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it; the old one stays in force.
+    pub fn apply_state(&mut self, state: State) -> Result<Arc<Snapshot>, StateErrors> {
+        let next = self.snapshot.with_state(state)?;
+        Ok(self.publish(next))
+    }
+
+    /// Puts a change in force.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it; the old state stays in force.
+    pub fn apply_delta(&mut self, delta: Delta) -> Result<Arc<Snapshot>, StateErrors> {
+        let next = self.snapshot.with_delta(delta)?;
+        Ok(self.publish(next))
+    }
+
+    fn publish(&mut self, next: Snapshot) -> Arc<Snapshot> {
+        self.heard.retain(|(vif, address), _| next.neighbour(*vif, *address).is_some());
+        self.snapshot = Arc::new(next);
+        Arc::clone(&self.snapshot)
+    }
+
+    /// The device of a vif has come or gone.
+    pub fn set_up(&mut self, vif: VifId, up: bool) -> Option<Arc<Snapshot>> {
+        if self.snapshot.vif(vif).is_none() || self.snapshot.is_up(vif) == up {
+            return None;
+        }
+        let next = self.snapshot.with_vif_up(vif, up);
+        Some(self.publish(next))
+    }
+
+    /// The device of a vif has this MAC.
+    pub fn set_device_mac(&mut self, vif: VifId, mac: MacAddr) -> Option<Arc<Snapshot>> {
+        let known = self.snapshot.vif(vif)?;
+        if known.mac == Some(mac) {
+            return None;
+        }
+        let next = self.snapshot.with_device_mac(vif, mac);
+        Some(self.publish(next))
+    }
+
+    /// Takes in what the workers tell.
+    pub fn handle(&mut self, events: impl IntoIterator<Item = Event>, now: u64) -> Actions {
+        let mut actions = Actions::default();
+        for event in events {
+            match event {
+                Event::Neighbour { vif, address, mac, solicited } => {
+                    self.hear((vif, address), mac, solicited, now, &mut actions);
+                }
+                Event::PathMtu { destination, mtu } => {
+                    let destination = IpAddr::V4(destination);
+                    self.path_mtus.insert(destination, now + PATH_MTU_MS);
+                    if self.snapshot.path_mtu(destination).is_none_or(|known| mtu < known) {
+                        let next = self.snapshot.with_path_mtu(destination, Some(mtu));
+                        actions.snapshot = Some(self.publish(next));
+                    }
+                }
+            }
+        }
+        actions
+    }
+
+    fn hear(&mut self, neighbour: NeighbourKey, mac: MacAddr, solicited: bool, now: u64, actions: &mut Actions) {
+        let (vif, address) = neighbour;
+        let known = self.snapshot.neighbour(vif, address).map(|known| known.mac);
+        if known.is_none() && !solicited {
+            // RFC 826 and RFC 4861 §7.2.5: what nobody asked for makes no new entry.
+            return;
+        }
+        if known != Some(mac) {
+            let next = self.snapshot.with_neighbour(vif, address, mac).or_else(|| {
+                self.forget_oldest_stale();
+                self.snapshot.with_neighbour(vif, address, mac)
+            });
+            match next {
+                Some(next) => actions.snapshot = Some(self.publish(next)),
+                None => {
+                    actions.refuse.push(neighbour);
+                    return;
+                }
+            }
+        }
+        self.heard.insert(neighbour, Heard { confirmed: now, probes: 0, next_probe: now + REACHABLE_MS });
+    }
+
+    fn forget_oldest_stale(&mut self) {
+        let stale = self.heard.iter().filter(|(_, heard)| heard.probes > 0).min_by_key(|(_, heard)| heard.confirmed);
+        if let Some(((vif, address), _)) = stale {
+            let next = self.snapshot.without_neighbour(*vif, *address);
+            self.publish(next);
+        }
+    }
+
+    /// Lets time pass.
+    pub fn tick(&mut self, now: u64) -> Actions {
+        let mut actions = Actions::default();
+        let mut lost = Vec::new();
+        for (neighbour, heard) in &mut self.heard {
+            if now < heard.next_probe {
+                continue;
+            }
+            if heard.probes >= PROBES {
+                lost.push(*neighbour);
+                continue;
+            }
+            heard.probes += 1;
+            heard.next_probe = now + PROBE_MS;
+            if let Some(known) = self.snapshot.neighbour(neighbour.0, neighbour.1) {
+                actions.probe.push((*neighbour, known.mac));
+            }
+        }
+        for (vif, address) in lost {
+            let next = self.snapshot.without_neighbour(vif, address);
+            actions.snapshot = Some(self.publish(next));
+        }
+        let over: Vec<_> = self.path_mtus.iter().filter(|(_, until)| **until <= now).map(|(to, _)| *to).collect();
+        for destination in over {
+            self.path_mtus.remove(&destination);
+            let next = self.snapshot.with_path_mtu(destination, None);
+            actions.snapshot = Some(self.publish(next));
+        }
+        actions
+    }
+}

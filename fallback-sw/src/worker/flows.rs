@@ -1,0 +1,373 @@
+//! Flows of a worker: made, derived anew when what they depend on changes, removed.
+
+use offload_rules::{
+    DropReason, VifId,
+    classify::{self, AclMatch, Decision, Ingress, Inquiry, Role, Start, Verdict},
+    flow::{
+        Choices, FlowKey, Program,
+        tcp::{TcpPhase, TcpState},
+    },
+};
+
+use super::{TO_BE_DERIVED, Worker, ingress::Context};
+use crate::{
+    flow_table::{InsertError, Record},
+    packet::rewrite::entropy_port,
+};
+
+/// Bits of [`Record::flags`].
+pub(crate) mod flag {
+    /// This direction made the pair.
+    pub(crate) const INITIATOR: u8 = 0x01;
+    /// Counted as half-open on its ingress vif.
+    pub(crate) const HALF_OPEN: u8 = 0x02;
+    /// The policy denies the flow: there is no other direction.
+    pub(crate) const DENIED: u8 = 0x04;
+}
+
+const TCP: u8 = 6;
+/// Pairs that are looked at for one to evict.
+const EVICTION_LOOKS: u32 = 64;
+
+/// What became of a flow that was derived anew.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Derived {
+    /// It has a program.
+    Runs,
+    /// A neighbour is needed first.
+    Needs(VifId, std::net::IpAddr),
+    /// It may not, or cannot, be forwarded any more.
+    Refused(DropReason),
+}
+
+impl Worker {
+    /// Makes a flow of a decision. The pair takes the place of one that has its reverse key.
+    pub(super) fn install(
+        &mut self,
+        context: &Context,
+        decision: Decision,
+        now: u64,
+    ) -> Result<u32, DropReason> {
+        let forward = context.key;
+        let reverse = decision.reverse_key;
+        let (slot, back) = self.insert(forward, reverse, now)?;
+        let ingress = context.ingress();
+        let egress = expected_ingress(&decision.program);
+        self.set_program(slot, decision, ingress, now);
+        if let Some(record) = self.flows.record_mut(slot) {
+            record.flags |= flag::INITIATOR;
+            record.created = now as u32;
+            record.last_seen = now as u32;
+        }
+        if let Some(record) = self.flows.record_mut(back) {
+            record.created = now as u32;
+            record.last_seen = now as u32;
+            record.destination_vrf = forward.vrf.get();
+            record.tunnel_sport = self.config.entropy.unwrap_or_else(|| entropy_port(reverse.spread() as u32));
+        }
+        if slot != back
+            && let Some(egress) = egress
+        {
+            // When it cannot be derived yet (a neighbour is missing), its first packet does it.
+            self.derive(back, egress, now);
+        }
+        Ok(slot)
+    }
+
+    /// Remembers that the policy denies a flow.
+    pub(super) fn install_denied(&mut self, context: &Context, program: Program, acl: AclMatch, now: u64) {
+        if self.flows.len() >= self.flows.capacity() - self.flows.capacity() / 8 {
+            // Denials are cheap to find out again; the last eighth of the table is for traffic.
+            return;
+        }
+        let Ok(slot) = self.flows.insert_one(context.key) else { return };
+        let reason = program.drops();
+        let id = self.programs.intern(program, &self.snapshot);
+        let version = self.version;
+        if let Some(record) = self.flows.record_mut(slot) {
+            record.program = id;
+            record.version = version;
+            record.flags = flag::INITIATOR | flag::DENIED;
+            record.drop_reason = reason.map_or(0, |reason| reason.index() as u8);
+            record.created = now as u32;
+            record.changed = now as u32;
+            record.last_seen = now as u32;
+            (record.acl, record.ace) = (acl.acl.get(), acl.ace.unwrap_or(0));
+            remember_ingress(record, context.ingress());
+        }
+    }
+
+    fn insert(&mut self, forward: FlowKey, reverse: FlowKey, now: u64) -> Result<(u32, u32), DropReason> {
+        for _ in 0..3 {
+            match self.flows.insert_pair(forward, reverse) {
+                Ok(slots) => return Ok(slots),
+                Err(InsertError::Exists(slot)) => self.remove_flow(slot),
+                Err(InsertError::Full) => {
+                    if !self.evict(now) {
+                        return Err(DropReason::FlowTableFull);
+                    }
+                }
+            }
+        }
+        Err(DropReason::FlowTableFull)
+    }
+
+    /// Removes a pair that is dead, closed, or over its time, if one is near.
+    fn evict(&mut self, now: u64) -> bool {
+        for _ in 0..EVICTION_LOOKS {
+            let Some(slot) = self.flows.next_occupied(self.evict_at).or_else(|| self.flows.next_occupied(0)) else {
+                return false;
+            };
+            self.evict_at = slot + 1;
+            let Some(record) = self.flows.record(slot) else { continue };
+            let phase = self.phase(record);
+            let disposable = matches!(phase, Some(TcpPhase::Dead | TcpPhase::Closed))
+                || record.flags & flag::DENIED != 0
+                || self.is_idle(slot, now);
+            if disposable {
+                self.remove_flow(slot);
+                return true;
+            }
+        }
+        false
+    }
+
+    /// TCP's phase of a record's pair; `None` for other protocols.
+    pub(super) fn phase(&self, record: &Record) -> Option<TcpPhase> {
+        if record.key.proto != TCP {
+            return None;
+        }
+        let other = self.flows.record(record.reverse).map_or(0, |other| other.tcp);
+        Some(TcpPhase::of(TcpState::from_bits(record.tcp), TcpState::from_bits(other)))
+    }
+
+    /// Removes both directions.
+    pub(super) fn remove_flow(&mut self, slot: u32) {
+        let Some(record) = self.flows.record(slot) else { return };
+        let back = record.reverse;
+        self.forget(slot);
+        if back != slot && self.flows.record(back).is_some() {
+            self.forget(back);
+        }
+        self.flows.remove_pair(slot);
+    }
+
+    /// Gives back what a record holds.
+    fn forget(&mut self, slot: u32) {
+        self.leave_half_open(slot);
+        let Some(record) = self.flows.record_mut(slot) else { return };
+        let program = std::mem::replace(&mut record.program, TO_BE_DERIVED);
+        self.release_program(program);
+    }
+
+    /// Gives back a program that a record no longer runs.
+    pub(super) fn release_program(&mut self, program: u32) {
+        if program == TO_BE_DERIVED {
+            return;
+        }
+        if let Some((passes, packets)) = self.programs.release(program) {
+            for (vrf, what) in passes {
+                self.counters.pass(vrf, what, packets);
+            }
+        }
+    }
+
+    /// Counts a flow as half-open on the vif that its SYN came in on.
+    pub(super) fn enter_half_open(&mut self, slot: u32, vif: VifId) {
+        if let Some(record) = self.flows.record_mut(slot) {
+            record.flags |= flag::HALF_OPEN;
+            if let Some(count) = self.half_open.get_mut(vif.index()) {
+                *count += 1;
+            }
+        }
+    }
+
+    /// It is half-open no more.
+    pub(super) fn leave_half_open(&mut self, slot: u32) {
+        let Some(record) = self.flows.record_mut(slot) else { return };
+        if record.flags & flag::HALF_OPEN == 0 {
+            return;
+        }
+        record.flags &= !flag::HALF_OPEN;
+        let vif = if record.key.vif == VifId::TUNNEL { usize::from(record.underlay_vif) } else { record.key.vif.index() };
+        if let Some(count) = self.half_open.get_mut(vif) {
+            *count = count.saturating_sub(1);
+        }
+    }
+
+    /// Stores a decision in a record.
+    fn set_program(&mut self, slot: u32, decision: Decision, ingress: Ingress, now: u64) {
+        let vrf = decision.program.vrf;
+        let id = self.programs.intern(decision.program, &self.snapshot);
+        let version = self.version;
+        let entropy = self.config.entropy;
+        let Some(record) = self.flows.record_mut(slot) else { return };
+        let old = std::mem::replace(&mut record.program, id);
+        record.version = version;
+        if old != id {
+            record.changed = now as u32;
+        }
+        if record.tunnel_sport == 0 {
+            record.tunnel_sport = entropy.unwrap_or_else(|| entropy_port(record.key.spread() as u32));
+        }
+        record.ecmp = decision.choices.ecmp.map(|slot| slot.unwrap_or(0xff));
+        record.source_nexthop = decision.source_nexthop.get();
+        record.destination_vrf = vrf.get();
+        record.drop_reason = 0;
+        (record.acl, record.ace) = decision.acl.map_or((0, 0), |acl| (acl.acl.get(), acl.ace.unwrap_or(0)));
+        remember_ingress(record, ingress);
+        self.release_program(old);
+    }
+
+    /// Derives the program of a direction whose packets come in at `ingress`, with the choices that it has. The flow stays as it
+    /// is, without a program, when that is not possible.
+    pub(super) fn derive(&mut self, slot: u32, ingress: Ingress, now: u64) -> Derived {
+        let Some(record) = self.flows.record(slot) else { return Derived::Refused(DropReason::InvalidNh) };
+        let key = record.key;
+        let (program, back) = (record.program, record.reverse);
+        let prior = Choices { ecmp: record.ecmp.map(|slot| (slot != 0xff).then_some(slot)) };
+        let initiator = record.flags & flag::INITIATOR != 0;
+        let other = self.flows.record(back).filter(|_| back != slot);
+        let role = match other {
+            Some(other) if !initiator => Role::Responder(other.key),
+            _ => Role::Initiator,
+        };
+        let other_ingress = other.filter(|other| other.packets > 0 || other.flags & flag::INITIATOR != 0).and_then(ingress_of);
+        let inquiry = Inquiry {
+            key: &key,
+            service_port: service_port(&key, initiator),
+            ingress,
+            start: Start::Route,
+            role,
+            prior,
+            other_ingress,
+            hash: key.spread(),
+        };
+        match classify::classify(&self.snapshot, &inquiry) {
+            Verdict::Forward(decision) => {
+                self.set_program(slot, *decision, ingress, now);
+                Derived::Runs
+            }
+            Verdict::Resolve { vif, target } => {
+                self.drop_program(slot, program);
+                Derived::Needs(vif, target)
+            }
+            Verdict::AnswerEcho => {
+                self.drop_program(slot, program);
+                Derived::Refused(DropReason::NoListener)
+            }
+            Verdict::Drop { reason, acl: Some(acl) } => {
+                let denial = classify::drop_program(&self.snapshot, &inquiry, reason);
+                let id = self.programs.intern(denial, &self.snapshot);
+                let version = self.version;
+                if let Some(record) = self.flows.record_mut(slot) {
+                    record.program = id;
+                    record.version = version;
+                    record.changed = now as u32;
+                    record.drop_reason = reason.index() as u8;
+                    (record.acl, record.ace) = (acl.acl.get(), acl.ace.unwrap_or(0));
+                }
+                self.release_program(program);
+                Derived::Runs
+            }
+            Verdict::Drop { reason, acl: None } => {
+                self.drop_program(slot, program);
+                Derived::Refused(reason)
+            }
+        }
+    }
+
+    fn drop_program(&mut self, slot: u32, program: u32) {
+        if let Some(record) = self.flows.record_mut(slot) {
+            record.program = TO_BE_DERIVED;
+        }
+        self.release_program(program);
+    }
+
+    /// Brings a record up to the snapshot in force: kept when nothing that it depends on has changed, else derived anew.
+    pub(super) fn refresh(&mut self, slot: u32, ingress: Ingress, now: u64) -> Derived {
+        let version = self.version;
+        let Some(record) = self.flows.record_mut(slot) else { return Derived::Refused(DropReason::InvalidNh) };
+        if record.program != TO_BE_DERIVED {
+            if record.version == version {
+                return Derived::Runs;
+            }
+            if self.programs.is_current(record.program, &self.snapshot) {
+                record.version = version;
+                return Derived::Runs;
+            }
+        }
+        self.derive(slot, ingress, now)
+    }
+
+    /// Idle for longer than its protocol and state allow?
+    pub(super) fn is_idle(&self, slot: u32, now: u64) -> bool {
+        let Some(record) = self.flows.record(slot) else { return false };
+        let timeouts = &self.snapshot.settings().timeouts;
+        let seconds = match (record.key.proto, self.phase(record)) {
+            _ if record.flags & flag::DENIED != 0 => timeouts.other.min(timeouts.icmp),
+            (_, Some(TcpPhase::Opening)) => timeouts.tcp_opening,
+            (_, Some(TcpPhase::Established)) => timeouts.tcp_established,
+            (_, Some(TcpPhase::Closing)) => timeouts.tcp_closing,
+            (_, Some(TcpPhase::Closed)) => timeouts.tcp_closed,
+            (_, Some(TcpPhase::Dead)) => 0,
+            (17, None) => timeouts.udp,
+            (1 | 58, None) => timeouts.icmp,
+            (_, None) => timeouts.other,
+        };
+        let limit = seconds.saturating_mul(1000);
+        let idle = |record: &Record| (now as u32).wrapping_sub(record.last_seen) >= limit;
+        idle(record) && self.flows.record(record.reverse).is_none_or(idle)
+    }
+}
+
+/// Where the packets of the other direction come in, as far as this direction's program tells.
+fn expected_ingress(program: &Program) -> Option<Ingress> {
+    use offload_rules::flow::Op;
+    let vif = program.egress()?;
+    let tunnel = program.ops.iter().find_map(|op| match op {
+        Op::EncapMplsOUdp(header) => Some(header.dip),
+        _ => None,
+    });
+    Some(Ingress { vif, tunnel })
+}
+
+/// Where the packets of a record came in last.
+pub(super) fn ingress_of(record: &Record) -> Option<Ingress> {
+    if record.key.vif != VifId::TUNNEL {
+        return Some(Ingress { vif: record.key.vif, tunnel: None });
+    }
+    let vif = VifId::new(u32::from(record.underlay_vif)).ok()?;
+    Some(Ingress { vif, tunnel: Some(record.rpf_source.into()) })
+}
+
+pub(super) fn remember_ingress(record: &mut Record, ingress: Ingress) {
+    match ingress.tunnel {
+        Some(outer) => {
+            record.rpf_source = outer.octets();
+            record.underlay_vif = ingress.vif.get();
+        }
+        None => (record.rpf_source, record.underlay_vif) = ([0; 4], 0),
+    }
+}
+
+/// The port that listeners and lists look at, when only the key is at hand: an echo's key holds no type.
+fn service_port(key: &FlowKey, initiator: bool) -> u16 {
+    match (key.version, key.proto, key.dport) {
+        (4, 1, 0) => {
+            if initiator {
+                8
+            } else {
+                0
+            }
+        }
+        (6, 58, 0) => {
+            if initiator {
+                128
+            } else {
+                129
+            }
+        }
+        (_, _, port) => port,
+    }
+}

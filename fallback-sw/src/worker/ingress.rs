@@ -1,0 +1,288 @@
+//! From a frame to what is looked up for it: vif by VLAN, the tunnel opened, the key.
+//!
+//! Only reads the frame; the first of the three stages of a batch.
+
+use std::net::Ipv4Addr;
+
+use offload_rules::{
+    DropReason, Label, VifId, VrfId,
+    classify::Start,
+    flow::FlowKey,
+    forwarding::{NexthopKind, VlanTag},
+};
+
+use super::{Head, VifFast, Worker};
+use crate::packet::{self, Ethernet, FragmentInfo, Ip, parse};
+
+/// UDP ports of MPLS over UDP: RFC 7510, and the one that vRouter used before.
+const MPLS_O_UDP: [u16; 2] = [6635, 51234];
+const ICMP6: u8 = 58;
+const UDP: u8 = 17;
+const NEIGHBOUR_SOLICITATION: u8 = 135;
+const NEIGHBOUR_ADVERTISEMENT: u8 = 136;
+
+/// What kind of frame it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Class {
+    /// An IP packet: the context is filled in.
+    Ip,
+    /// ARP.
+    Arp,
+    /// Neighbour discovery.
+    Nd,
+}
+
+/// The outside of a packet that came out of a tunnel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Outer {
+    pub(super) source: Ipv4Addr,
+    pub(super) tos: u8,
+}
+
+/// How a packet is decided on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Path {
+    /// By its flow.
+    Flow,
+    /// By a walk of its own, beginning here: neither vif nor nexthop has Policy.
+    Walk(Start),
+}
+
+/// What is known of a packet after the first stage.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Context {
+    /// Ingress vif; the underlay's for what came out of a tunnel.
+    pub(super) vif: VifId,
+    /// The vif of the device.
+    pub(super) port: VifId,
+    /// Where the (inner) IP header begins in the frame.
+    pub(super) l3: u16,
+    /// First tag's control information, for its priority.
+    pub(super) tci: u16,
+    /// Key of the lookup.
+    pub(super) key: FlowKey,
+    /// The (inner) IP packet.
+    pub(super) ip: Ip,
+    /// Set when it came out of a tunnel.
+    pub(super) outer: Option<Outer>,
+    pub(super) path: Path,
+    /// Needs more than its flow's program: TCP flags, a fragment, an ICMP error.
+    pub(super) special: bool,
+    /// What the head of its datagram told, for a fragment that has found it.
+    pub(super) head: Option<Head>,
+}
+
+/// A frame that goes no further, and on which vif.
+pub(super) type Refused = (VifId, DropReason);
+
+impl Worker {
+    /// Finds out what a frame is.
+    pub(super) fn sort(&self, frame: &[u8], port: VifId, head: Option<Head>) -> Result<(Class, Context), Refused> {
+        let device = self.vif_fast(port).ok_or((port, DropReason::InvalidIf))?;
+        if device.raw_ip {
+            let version = frame.first().ok_or((port, DropReason::Truncated))? >> 4;
+            return self.sort_ip(frame, 0, version, 0, (port, device), (port, false), head);
+        }
+        let ethernet = parse::ethernet(frame).map_err(|reason| (port, reason))?;
+        let vif = self.demultiplex(&ethernet, port, device).ok_or((port, DropReason::InvalidIf))?;
+        let here = if vif == port { device } else { self.vif_fast(vif).ok_or((port, DropReason::InvalidIf))? };
+        let group = ethernet.dst.is_multicast();
+        if !group && ethernet.dst != here.mac {
+            return Err((vif, DropReason::InvalidMac));
+        }
+        let version = match ethernet.ethertype {
+            parse::ETHERTYPE_IPV4 => 4,
+            parse::ETHERTYPE_IPV6 => 6,
+            parse::ETHERTYPE_ARP => {
+                let context = Context::of_arp(vif, port, &ethernet);
+                return Ok((Class::Arp, context));
+            }
+            _ => return Err((vif, DropReason::InvalidProtocol)),
+        };
+        self.sort_ip(frame, ethernet.len, version, ethernet.tci[0], (vif, here), (port, group), head)
+    }
+
+    /// The vif of a tagged frame. A priority tag (VLAN id 0) is no tag (IEEE 802.1Q §9.6).
+    fn demultiplex(&self, ethernet: &Ethernet, port: VifId, device: &VifFast) -> Option<VifId> {
+        let vid = |i: usize| ethernet.tci.get(i).map_or(0, |tci| tci & 0x0fff);
+        let tag = |i: usize| VlanTag { tpid: ethernet.tpid.get(i).copied().unwrap_or(0), vid: vid(i) };
+        match ethernet.tags {
+            0 => Some(port),
+            1 if vid(0) == 0 => Some(port),
+            1 if ethernet.tpid[0] == 0x8100 => {
+                let id = *device.vlans.as_ref()?.get(usize::from(vid(0)))?;
+                (id != VifId::TUNNEL).then_some(id)
+            }
+            1 => self.snapshot.vlan_vif(port, tag(0), None),
+            _ => self.snapshot.vlan_vif(port, tag(0), Some(tag(1))),
+        }
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    #[inline]
+    fn sort_ip(
+        &self,
+        frame: &[u8],
+        l3: usize,
+        version: u8,
+        tci: u16,
+        (vif, here): (VifId, &VifFast),
+        (port, group): (VifId, bool),
+        head: Option<Head>,
+    ) -> Result<(Class, Context), Refused> {
+        let refuse = |reason| (vif, reason);
+        let bytes = frame.get(l3..).unwrap_or(&[]);
+        let ip = parse::ip(bytes, version).map_err(refuse)?;
+        let l3 = u16::try_from(l3).map_err(|_| refuse(DropReason::InvalidPacket))?;
+        let path = if here.policy { Path::Flow } else { Path::Walk(Start::Route) };
+        let mut context = Context {
+            vif,
+            port,
+            l3,
+            tci,
+            key: parse::flow_key(&ip, here.vrf, vif),
+            ip,
+            outer: None,
+            path,
+            special: false,
+            head,
+        };
+        if ip.proto == ICMP6 && version == 6 && matches!(ip.icmp_type, NEIGHBOUR_SOLICITATION | NEIGHBOUR_ADVERTISEMENT) {
+            return Ok((Class::Nd, context));
+        }
+        if ip.multicast || group {
+            return Err(refuse(DropReason::McastUnsupported));
+        }
+        if ip.proto == UDP
+            && version == 4
+            && MPLS_O_UDP.contains(&ip.dport)
+            && self.snapshot.terminates_mpls_o_udp(here.vrf, ip.destination())
+        {
+            self.open_tunnel(bytes, &mut context).map_err(refuse)?;
+        }
+        self.finish_key(frame, &mut context).map_err(refuse)?;
+        Ok((Class::Ip, context))
+    }
+
+    /// Looks into an MPLS-over-UDP packet (RFC 7510 §3): from here on the context is that of the inner packet.
+    fn open_tunnel(&self, l3: &[u8], context: &mut Context) -> Result<(), DropReason> {
+        let outer = context.ip;
+        if outer.fragment != FragmentInfo::None {
+            // Nothing that this node sends is fragmented on the outside; reassembly is not for a forwarder.
+            return Err(DropReason::FragmentErr);
+        }
+        let source = match outer.source() {
+            std::net::IpAddr::V4(source) => source,
+            std::net::IpAddr::V6(_) => return Err(DropReason::InvalidPacket),
+        };
+        if self.snapshot.is_own_tunnel_source(outer.source()) {
+            return Err(DropReason::OwnSource);
+        }
+        let udp = outer.payload(l3);
+        if !packet::checksum::udp_holds(&outer, udp) {
+            return Err(DropReason::ChecksumErr);
+        }
+        let mpls = parse::mpls_udp(udp.get(8..).unwrap_or(&[]))?;
+        let label = Label::new(mpls.label).map_err(|_| DropReason::InvalidLabel)?;
+        let id = self.snapshot.label(label).ok_or(DropReason::InvalidLabel)?;
+        let nexthop = self.snapshot.nexthop(id).filter(|nexthop| nexthop.valid).ok_or(DropReason::InvalidNh)?;
+        let (vrf, path) = match nexthop.kind {
+            NexthopKind::VrfTranslate { vrf } if nexthop.policy => (vrf, Path::Flow),
+            NexthopKind::VrfTranslate { vrf } => (vrf, Path::Walk(Start::Route)),
+            _ => (nexthop.vrf.unwrap_or(context.key.vrf), Path::Walk(Start::Nexthop(id))),
+        };
+        let offset = outer.header_len + 8 + mpls.header_len;
+        let inner = l3.get(usize::from(offset)..usize::from(outer.total_len)).ok_or(DropReason::Truncated)?;
+        let ip = parse::ip(inner, mpls.inner_version)?;
+        if ip.multicast {
+            return Err(DropReason::McastUnsupported);
+        }
+        context.l3 += offset;
+        context.tci = 0;
+        context.ip = ip;
+        context.key = parse::flow_key(&ip, vrf, VifId::TUNNEL);
+        context.outer = Some(Outer { source, tos: outer.tos });
+        context.path = path;
+        Ok(())
+    }
+
+    /// ICMP errors are looked up by what they quote, fragments by what their head told.
+    fn finish_key(&self, frame: &[u8], context: &mut Context) -> Result<(), DropReason> {
+        const SYN_FIN_RST: u8 = 0x07;
+        let ip = &context.ip;
+        if ip.is_icmp_error && ip.fragment == FragmentInfo::None {
+            context.special = true;
+            if context.path == Path::Flow {
+                let quoted = parse::embedded(ip, frame.get(usize::from(context.l3)..).unwrap_or(&[]))?;
+                let key = quoted.flow_key(context.key.vrf, context.key.vif);
+                if key.dst != ip.dst {
+                    return Err(DropReason::IcmpErrorUnmatched);
+                }
+                context.key = key;
+            }
+        } else if ip.fragment != FragmentInfo::None {
+            context.special = true;
+            if let Some(head) = context.head {
+                context.key.proto = head.proto;
+                context.key.sport = head.sport;
+                context.key.dport = head.dport;
+            } else {
+                // Until the head has told: owned by the addresses alone.
+                context.key.sport = 0;
+                context.key.dport = 0;
+            }
+        } else {
+            let is_tcp = context.key.proto == 6;
+            context.special = is_tcp && (ip.tcp_flags & SYN_FIN_RST != 0 || ip.tcp_flags & 0x10 == 0);
+        }
+        Ok(())
+    }
+}
+
+impl Context {
+    /// A fragment whose head has not told anything yet.
+    pub(super) fn is_fragment_without_head(&self) -> bool {
+        self.ip.fragment != FragmentInfo::None && self.head.is_none() && self.path == Path::Flow
+    }
+
+    /// Where it came from, as the walk sees it.
+    pub(super) fn ingress(&self) -> offload_rules::classify::Ingress {
+        offload_rules::classify::Ingress { vif: self.vif, tunnel: self.outer.map(|outer| outer.source) }
+    }
+
+    /// Destination port as listeners and access lists see it.
+    pub(super) fn service_port(&self) -> u16 {
+        if matches!((self.key.version, self.key.proto), (4, 1) | (6, ICMP6)) {
+            u16::from(self.head.map_or(self.ip.icmp_type, |head| head.icmp_type))
+        } else {
+            self.key.dport
+        }
+    }
+
+    fn of_arp(vif: VifId, port: VifId, ethernet: &Ethernet) -> Self {
+        let mut context = Self::empty();
+        context.vif = vif;
+        context.port = port;
+        context.l3 = ethernet.len as u16;
+        context.tci = ethernet.tci[0];
+        context
+    }
+
+    /// Holds nothing.
+    pub(super) fn empty() -> Self {
+        let zero = std::net::IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+        Self {
+            vif: VifId::TUNNEL,
+            port: VifId::TUNNEL,
+            l3: 0,
+            tci: 0,
+            key: FlowKey::new(VrfId::default(), VifId::TUNNEL, zero, zero, 0, 0, 0),
+            ip: Ip::default(),
+            outer: None,
+            path: Path::Walk(Start::Route),
+            special: false,
+            head: None,
+        }
+    }
+}
+

@@ -1,0 +1,423 @@
+//! One worker: batches of frames in, batches of frames out, run to completion.
+//!
+//! Owns its flows, programs, fragments, held packets and counters, and shares nothing. What others must know (a neighbour's
+//! address, a path's MTU) leaves as an [`Event`]; what others have learnt comes back in the next snapshot.
+//!
+//! Every received packet meets exactly one fate, see [`Account`].
+
+mod batch;
+mod counters;
+mod flows;
+mod fragments;
+mod held;
+mod icmp;
+mod ingress;
+mod limits;
+mod neighbour;
+mod own;
+mod programs;
+mod slow;
+mod sweep;
+
+use std::{net::IpAddr, net::Ipv4Addr, sync::Arc};
+
+use offload_rules::{
+    DropReason, MacAddr, VifId, VrfId,
+    flow::VrfCounter,
+    forwarding::{Snapshot, VifKind},
+};
+
+pub use counters::{Account, Counters, VifCounters};
+pub use fragments::{FragmentLimits, FragmentTable, Head};
+pub use held::{Ask, HoldQueue, NeighbourKey};
+pub use programs::{ProgramId, Programs, TO_BE_DERIVED};
+
+use crate::{flow_table::FlowTable, packet::Packet};
+use batch::Batch;
+use limits::RateLimit;
+
+/// A packet on its way through a worker.
+#[derive(Debug)]
+pub struct Delivery {
+    /// A frame as received; only the IP packet when the node made it.
+    pub packet: Packet,
+    /// Where it is from.
+    pub origin: Origin,
+}
+
+/// Where a packet is from.
+#[derive(Debug, Clone, Copy)]
+pub enum Origin {
+    /// Received on the device of this vif.
+    Port {
+        /// The vif of the device.
+        port: VifId,
+        /// What its datagram's head told, when it is a fragment that has found it.
+        head: Option<Head>,
+        /// It is in the vif's counters already.
+        counted: bool,
+    },
+    /// Made by the node, to be routed in this VRF.
+    Own(VrfId),
+}
+
+impl Delivery {
+    /// Made by the node.
+    #[must_use]
+    pub const fn is_own(&self) -> bool {
+        matches!(self.origin, Origin::Own(_))
+    }
+}
+
+/// What a worker tells the rest of the node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// A neighbour told its address. An unsolicited one only changes what is known already.
+    Neighbour {
+        /// On this vif.
+        vif: VifId,
+        /// Its address.
+        address: IpAddr,
+        /// Its MAC.
+        mac: MacAddr,
+        /// It was asked, or asked itself.
+        solicited: bool,
+    },
+    /// A router on the way to a tunnel's end takes no larger outer packets.
+    PathMtu {
+        /// The tunnel's end.
+        destination: Ipv4Addr,
+        /// Octets.
+        mtu: u16,
+    },
+}
+
+/// What a frame that is sent counts as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TxKind {
+    /// A received packet, sent on.
+    Forwarded,
+    /// A received packet, handed to the host or an agent.
+    Punted,
+    /// Made by the node.
+    Originated,
+}
+
+/// What is known of a frame that is sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TxMeta {
+    /// Egress vif.
+    pub vif: VifId,
+    /// What it counts as.
+    pub kind: TxKind,
+}
+
+/// Frames to send on one port.
+#[derive(Debug, Default)]
+pub struct TxQueue {
+    /// The frames.
+    pub packets: Vec<Packet>,
+    /// What each is, in the same order.
+    pub metas: Vec<TxMeta>,
+}
+
+/// What comes out of a worker. Kept and emptied by the caller, so that nothing is allocated for each batch.
+#[derive(Debug, Default)]
+pub struct Outbox {
+    /// By number of the port's vif.
+    tx: Vec<TxQueue>,
+    /// Ports with frames to send, each once.
+    pub dirty: Vec<VifId>,
+    /// What happened.
+    pub events: Vec<Event>,
+    /// Packets of flows that another worker owns.
+    pub handoff: Vec<(usize, Delivery)>,
+    /// Packets to reuse.
+    pub spare: Vec<Packet>,
+}
+
+impl Outbox {
+    /// The frames for a port.
+    pub fn queue(&mut self, port: VifId) -> &mut TxQueue {
+        if self.tx.len() <= port.index() {
+            self.tx.resize_with(port.index() + 1, TxQueue::default);
+        }
+        // Invariant: resized just above.
+        #[allow(clippy::indexing_slicing)]
+        &mut self.tx[port.index()]
+    }
+
+    #[inline]
+    fn send(&mut self, port: VifId, packet: Packet, meta: TxMeta) {
+        let queue = self.queue(port);
+        queue.packets.push(packet);
+        queue.metas.push(meta);
+        if queue.packets.len() == 1 {
+            self.dirty.push(port);
+        }
+    }
+
+    /// Keeps a packet for reuse, up to a bound.
+    #[inline]
+    fn recycle(&mut self, packet: Packet) {
+        if self.spare.len() < MAX_SPARE {
+            self.spare.push(packet);
+        }
+    }
+}
+
+/// Packets kept for reuse.
+const MAX_SPARE: usize = 1024;
+
+/// How a worker is set up.
+#[derive(Debug, Clone)]
+pub struct WorkerConfig {
+    /// Its number, from 0.
+    pub id: usize,
+    /// How many there are.
+    pub workers: usize,
+    /// First IP identification that it uses.
+    pub ip_id: u16,
+    /// Fixed UDP source port of tunnels instead of the flow's entropy: for reproducing a packet.
+    pub entropy: Option<u16>,
+}
+
+/// What the hot path needs to know of a vif.
+#[derive(Debug, Clone)]
+struct VifFast {
+    vrf: VrfId,
+    mac: MacAddr,
+    /// The vif whose device carries its frames.
+    port: VifId,
+    policy: bool,
+    raw_ip: bool,
+    /// By VLAN id (TPID 0x8100, one tag): number of the sub-interface, 0 for none.
+    vlans: Option<Box<[VifId; 4096]>>,
+}
+
+/// One worker.
+pub struct Worker {
+    config: WorkerConfig,
+    snapshot: Arc<Snapshot>,
+    /// Low bits of the snapshot's version, as flow records keep them.
+    version: u32,
+    vifs: Vec<Option<VifFast>>,
+    flows: FlowTable,
+    programs: Programs,
+    fragments: FragmentTable,
+    held: HoldQueue,
+    counters: Counters,
+    icmp_rate: RateLimit,
+    new_flow_rate: RateLimit,
+    /// Half-open TCP flows by ingress vif.
+    half_open: Vec<u32>,
+    ip_id: u16,
+    /// Where ageing goes on.
+    sweep_at: u32,
+    /// Where eviction goes on.
+    evict_at: u32,
+    batch: Option<Box<Batch>>,
+}
+
+impl Worker {
+    /// A worker with its share of the flow table.
+    ///
+    /// # Errors
+    /// No memory for the flow table.
+    pub fn new(config: WorkerConfig, snapshot: Arc<Snapshot>) -> std::io::Result<Self> {
+        let share = snapshot.settings().max_flows / u32::try_from(config.workers.max(1)).unwrap_or(1);
+        let mut worker = Self {
+            ip_id: config.ip_id,
+            config,
+            version: 0,
+            vifs: Vec::new(),
+            flows: FlowTable::new(share.max(64))?,
+            programs: Programs::default(),
+            fragments: FragmentTable::default(),
+            held: HoldQueue::default(),
+            counters: Counters::default(),
+            icmp_rate: RateLimit::default(),
+            new_flow_rate: RateLimit::default(),
+            half_open: Vec::new(),
+            sweep_at: 0,
+            evict_at: 0,
+            batch: Some(Box::default()),
+            snapshot: Arc::clone(&snapshot),
+        };
+        worker.read_vifs();
+        Ok(worker)
+    }
+
+    /// From now on packets are judged by this snapshot. Flows are derived anew as their packets come, and by [`Worker::tick`].
+    /// Packets that waited for what the snapshot brings go on.
+    pub fn adopt(&mut self, snapshot: Arc<Snapshot>, now: u64, out: &mut Outbox) {
+        self.snapshot = snapshot;
+        self.read_vifs();
+        let current = Arc::clone(&self.snapshot);
+        self.icmp_rate.retain(|vif| current.vif(vif).is_some());
+        self.new_flow_rate.retain(|vif| current.vif(vif).is_some());
+        let free = self.held.release(|(vif, address)| {
+            current.neighbour(vif, address).is_some() || current.vif(vif).is_none() || !current.is_up(vif)
+        });
+        self.deliver_all(free, now, out);
+    }
+
+    fn read_vifs(&mut self) {
+        let snapshot = &self.snapshot;
+        self.version = snapshot.version() as u32;
+        self.vifs.clear();
+        for vif in snapshot.vifs() {
+            let index = vif.id.index();
+            if self.vifs.len() <= index {
+                self.vifs.resize(index + 1, None);
+            }
+            self.counters.reserve(vif.id);
+            let fast = VifFast {
+                vrf: vif.vrf,
+                mac: vif.mac.unwrap_or_default(),
+                port: snapshot.port_of(vif.id),
+                policy: vif.flags.policy,
+                raw_ip: vif.flags.raw_ip,
+                vlans: None,
+            };
+            if let Some(slot) = self.vifs.get_mut(index) {
+                *slot = Some(fast);
+            }
+        }
+        for vif in snapshot.vifs() {
+            let VifKind::PhysicalVlan { parent, outer, inner: None } = vif.kind else { continue };
+            if outer.tpid != 0x8100 {
+                continue;
+            }
+            if let Some(Some(parent)) = self.vifs.get_mut(parent.index()) {
+                let vlans = parent.vlans.get_or_insert_with(|| Box::new([VifId::TUNNEL; 4096]));
+                if let Some(slot) = vlans.get_mut(usize::from(outer.vid)) {
+                    *slot = vif.id;
+                }
+            }
+        }
+        if self.half_open.len() < self.vifs.len() {
+            self.half_open.resize(self.vifs.len(), 0);
+        }
+    }
+
+    /// The snapshot in force.
+    #[must_use]
+    pub const fn snapshot(&self) -> &Arc<Snapshot> {
+        &self.snapshot
+    }
+
+    /// The flow table.
+    #[must_use]
+    pub const fn flows(&self) -> &FlowTable {
+        &self.flows
+    }
+
+    /// The programs.
+    #[must_use]
+    pub const fn programs(&self) -> &Programs {
+        &self.programs
+    }
+
+    /// Packets waiting for neighbours.
+    #[must_use]
+    pub const fn hold_queue(&self) -> &HoldQueue {
+        &self.held
+    }
+
+    /// Fragmented datagrams.
+    #[must_use]
+    pub const fn fragment_table(&self) -> &FragmentTable {
+        &self.fragments
+    }
+
+    /// Received packets that wait now.
+    #[must_use]
+    pub fn held_packets(&self) -> u64 {
+        self.held.held_received() + self.fragments.held() as u64
+    }
+
+    /// All counters; those of programs included.
+    #[must_use]
+    pub fn counters(&self) -> Counters {
+        let mut counters = self.counters.clone();
+        for entry in self.programs.iter() {
+            for (vrf, what) in &entry.program.passes {
+                counters.pass(*vrf, *what, entry.packets);
+            }
+        }
+        counters
+    }
+
+    /// Tells that the device did not take these frames of a queue.
+    pub fn not_sent(&mut self, port: VifId, frames: &[TxMeta]) {
+        for TxMeta { kind, .. } in frames {
+            let account = &mut self.counters.account;
+            match kind {
+                TxKind::Forwarded => account.forwarded = account.forwarded.saturating_sub(1),
+                TxKind::Punted => account.punted = account.punted.saturating_sub(1),
+                TxKind::Originated => account.originated_dropped += 1,
+            }
+            if *kind != TxKind::Originated
+                && let Some(count) = account.dropped.get_mut(DropReason::IfTxDiscard.index())
+            {
+                *count += 1;
+            }
+        }
+        if let Some(counters) = self.counters.port(port) {
+            counters.tx_errors += frames.len() as u64;
+        }
+    }
+
+    fn vif_fast(&self, id: VifId) -> Option<&VifFast> {
+        self.vifs.get(id.index())?.as_ref()
+    }
+
+    /// Drops a received packet.
+    #[inline]
+    fn drop_packet(&mut self, vif: VifId, packet: Packet, reason: DropReason, out: &mut Outbox) {
+        self.count_drop(vif, reason);
+        out.recycle(packet);
+    }
+
+    fn count_drop(&mut self, vif: VifId, reason: DropReason) {
+        if let Some(count) = self.counters.account.dropped.get_mut(reason.index()) {
+            *count += 1;
+        }
+        if let Some(counters) = self.counters.vif(vif) {
+            counters.drops += 1;
+            if reason == DropReason::TcpResetIgnored {
+                counters.tcp_resets_ignored += 1;
+            }
+        }
+    }
+
+    /// Drops whatever it is, wherever it waited.
+    fn drop_delivery(&mut self, delivery: Delivery, reason: DropReason, out: &mut Outbox) {
+        match delivery.origin {
+            Origin::Port { port, .. } => self.drop_packet(port, delivery.packet, reason, out),
+            Origin::Own(_) => {
+                self.counters.account.originated_dropped += 1;
+                out.recycle(delivery.packet);
+            }
+        }
+    }
+
+    fn discard_in(&mut self, vrf: VrfId) {
+        self.counters.pass(vrf, VrfCounter::Discard, 1);
+    }
+
+    /// A received packet was used up by the node.
+    fn consume(&mut self, packet: Packet, out: &mut Outbox) {
+        self.counters.account.consumed += 1;
+        out.recycle(packet);
+    }
+
+    /// The next IP identification (RFC 6864 §4: any value will do for what may be fragmented, unique for two minutes as far as
+    /// 16 bits go).
+    fn next_ip_id(&mut self) -> u16 {
+        let id = self.ip_id;
+        self.ip_id = self.ip_id.wrapping_add(1);
+        id
+    }
+}

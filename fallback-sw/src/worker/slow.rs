@@ -1,0 +1,480 @@
+//! Packets that need more than their flow's program: the first of a flow, TCP control, fragments, ICMP errors, whatever is too
+//! large or too old, and what no policy asks to look up.
+
+use offload_rules::{
+    DropReason, VifId,
+    classify::{self, Inquiry, Role, Start, Verdict},
+    flow::{
+        Choices,
+        tcp::{self, TcpPhase, TcpVerdict},
+    },
+};
+
+use super::{
+    Ask, Delivery, Head, Origin, Outbox, TO_BE_DERIVED, TxKind, Worker,
+    batch::{segment, varying},
+    flows::{Derived, remember_ingress},
+    fragments::{DatagramKey, Fate, FragmentLimits},
+    ingress::{Context, Path},
+};
+use crate::{
+    exec::{self, Plan, Target},
+    packet::{FragmentInfo, Packet, rewrite::entropy_port},
+};
+
+const TCP: u8 = 6;
+/// A flow's ECMP member follows the other direction at most once in this many milliseconds, so that two ends which follow each
+/// other come to rest.
+const FOLLOW_MS: u32 = 1000;
+
+impl Worker {
+    /// Decides on one packet, whatever it is, and carries it out.
+    pub(super) fn slow(&mut self, packet: Packet, context: &Context, hash: u64, now: u64, out: &mut Outbox) {
+        match context.path {
+            Path::Walk(start) => self.walk(packet, context, start, now, out),
+            Path::Flow if context.is_fragment_without_head() => self.fragment(packet, context, now, out),
+            Path::Flow => match self.flows.find(hash, &context.key) {
+                Some(slot) => self.known(slot, packet, context, hash, now, out),
+                None => self.unknown(packet, context, hash, now, out),
+            },
+        }
+    }
+
+    /// A packet of a known flow.
+    fn known(&mut self, slot: u32, packet: Packet, context: &Context, hash: u64, now: u64, out: &mut Outbox) {
+        let ingress = context.ingress();
+        if let Err(reason) = self.follow(slot, context, now) {
+            return self.drop_packet(context.vif, packet, reason, out);
+        }
+        if let Some(verdict) = self.track(slot, &packet, context) {
+            match verdict {
+                TcpVerdict::Accept => {}
+                TcpVerdict::ResetIgnored => {
+                    return self.drop_packet(context.vif, packet, DropReason::TcpResetIgnored, out);
+                }
+                TcpVerdict::InvalidFlags => {
+                    return self.drop_packet(context.vif, packet, DropReason::TcpInvalidFlags, out);
+                }
+                TcpVerdict::Reopen => {
+                    self.remove_flow(slot);
+                    return self.unknown(packet, context, hash, now, out);
+                }
+            }
+        }
+        match self.refresh(slot, ingress, now) {
+            Derived::Runs => {}
+            Derived::Needs(vif, target) => {
+                self.counters.account.slow_path += 1;
+                return self.hold(vif, target, packet, context, now, out);
+            }
+            Derived::Refused(reason) => {
+                self.counters.account.slow_path += 1;
+                self.remove_flow(slot);
+                self.discard_in(context.key.vrf);
+                return self.drop_packet(context.vif, packet, reason, out);
+            }
+        }
+        self.counters.account.flow_hits += 1;
+        self.run_flow(slot, packet, context, now, out);
+    }
+
+    /// A packet that comes out of another tunnel or underlay interface than the last one of its flow: may it, and which way does
+    /// the other direction go from now on?
+    fn follow(&mut self, slot: u32, context: &Context, now: u64) -> Result<(), DropReason> {
+        let Some(outer) = context.outer else { return Ok(()) };
+        let Some(record) = self.flows.record(slot) else { return Ok(()) };
+        if record.rpf_source == outer.source.octets() && record.underlay_vif == context.vif.get() {
+            return Ok(());
+        }
+        let ingress = context.ingress();
+        let choices = classify::check_source(&self.snapshot, &context.key, ingress)?;
+        if let Some(record) = self.flows.record_mut(slot) {
+            remember_ingress(record, ingress);
+        }
+        self.lead_back(slot, choices, now);
+        Ok(())
+    }
+
+    /// Moves the other direction of a flow to the ECMP slots that lead back where this direction came from.
+    fn lead_back(&mut self, slot: u32, choices: Choices, now: u64) {
+        let Some(back) = self.flows.record(slot).map(|record| record.reverse).filter(|back| *back != slot) else { return };
+        let Some(record) = self.flows.record_mut(back) else { return };
+        if (now as u32).wrapping_sub(record.changed) < FOLLOW_MS && record.packets > 0 {
+            return;
+        }
+        let mut moved = false;
+        for (kept, choice) in record.ecmp.iter_mut().zip(choices.ecmp) {
+            if let Some(choice) = choice
+                && *kept != choice
+            {
+                *kept = choice;
+                moved = true;
+            }
+        }
+        if !moved {
+            return;
+        }
+        if let Some(ingress) = super::flows::ingress_of(record) {
+            self.derive(back, ingress, now);
+        }
+    }
+
+    /// Follows TCP; `None` when there is nothing to follow.
+    fn track(&mut self, slot: u32, packet: &Packet, context: &Context) -> Option<TcpVerdict> {
+        if context.ip.proto != TCP || context.ip.fragment != FragmentInfo::None {
+            return None;
+        }
+        let segment = segment(packet.data(), context);
+        let record = self.flows.record(slot)?;
+        let back = record.reverse;
+        let mut this = record.tcp_direction();
+        let mut other = self.flows.record(back).filter(|_| back != slot).map(|r| r.tcp_direction()).unwrap_or_default();
+        let verdict = tcp::track(&mut this, &mut other, &segment);
+        let phase = TcpPhase::of(this.state, other.state);
+        if let Some(record) = self.flows.record_mut(back).filter(|_| back != slot) {
+            record.set_tcp_direction(other);
+        }
+        if let Some(record) = self.flows.record_mut(slot) {
+            record.set_tcp_direction(this);
+        }
+        if phase != TcpPhase::Opening {
+            self.leave_half_open(slot);
+            self.leave_half_open(back);
+        }
+        Some(verdict)
+    }
+
+    /// Carries out a flow's program on one of its packets.
+    fn run_flow(&mut self, slot: u32, packet: Packet, context: &Context, now: u64, out: &mut Outbox) {
+        let Some(record) = self.flows.record_mut(slot) else {
+            return self.drop_packet(context.vif, packet, DropReason::InvalidNh, out);
+        };
+        record.packets += 1;
+        record.bytes += packet.len() as u64;
+        record.last_seen = now as u32;
+        let sport = record.tunnel_sport;
+        let Some(entry) = self.programs.get_mut(record.program) else {
+            return self.drop_packet(context.vif, packet, DropReason::InvalidNh, out);
+        };
+        entry.packets += 1;
+        let plan = entry.plan.clone();
+        self.carry_out(&plan, packet, context, sport, now, out);
+    }
+
+    /// Carries out a plan, with all that may come in its way.
+    fn carry_out(&mut self, plan: &Plan, mut packet: Packet, context: &Context, sport: u16, now: u64, out: &mut Outbox) {
+        let (vif, port, kind) = match plan.target {
+            Target::Output { vif, port } => (vif, port, TxKind::Forwarded),
+            Target::Punt { vif, port } => (vif, port, TxKind::Punted),
+            Target::Drop(_) => return self.drop_packet(context.vif, packet, DropReason::FlowActionDrop, out),
+        };
+        let mut ip = context.ip;
+        if ip.ttl <= plan.ttl {
+            self.time_exceeded(&packet, context, now, out);
+            return self.drop_packet(context.vif, packet, DropReason::TtlExceeded, out);
+        }
+        if ip.total_len > plan.limit && (ip.df || !plan.fragment) {
+            self.too_big(&packet, context, plan.limit, now, out);
+            return self.drop_packet(context.vif, packet, DropReason::PacketTooBig, out);
+        }
+        let varying = varying(context, 0, sport);
+        if let Err(reason) = exec::strip(&mut packet, &mut ip, &varying) {
+            return self.drop_packet(context.vif, packet, reason, out);
+        }
+        if ip.total_len <= plan.limit {
+            let varying = exec::Varying { ip_id: if plan.is_tunnel() { self.next_ip_id() } else { 0 }, ..varying };
+            return match exec::run(plan, &mut packet, &ip, &varying) {
+                Ok(()) => self.transmit(vif, port, kind, packet, out),
+                Err(reason) => self.drop_packet(context.vif, packet, reason, out),
+            };
+        }
+        // Fragmented before encapsulation: RFC 2003 §3.1, so that only the last hop has to reassemble.
+        let ttl = match crate::packet::rewrite::decrement_ttl(packet.data_mut(), plan.ttl) {
+            Ok(ttl) => ttl,
+            Err(reason) => return self.drop_packet(context.vif, packet, reason, out),
+        };
+        let mut pieces = Vec::new();
+        if let Err(reason) = crate::packet::fragment::fragment(packet.data(), plan.limit, &mut pieces) {
+            return self.drop_packet(context.vif, packet, reason, out);
+        }
+        out.recycle(packet);
+        let mut kind = kind;
+        for mut piece in pieces {
+            let varying = exec::Varying { ip_id: if plan.is_tunnel() { self.next_ip_id() } else { 0 }, ..varying };
+            if exec::wrap(plan, &mut piece, &ip, ttl, &varying).is_ok() {
+                if kind == TxKind::Originated {
+                    self.counters.account.originated += 1;
+                }
+                self.transmit(vif, port, kind, piece, out);
+                // The datagram was received once: the other pieces are the node's own.
+                kind = TxKind::Originated;
+            }
+        }
+    }
+
+    /// The first packet of a flow, or one that belongs to none.
+    fn unknown(&mut self, packet: Packet, context: &Context, hash: u64, now: u64, out: &mut Outbox) {
+        self.counters.account.slow_path += 1;
+        if context.ip.is_icmp_error && context.ip.fragment == FragmentInfo::None {
+            return self.unmatched_error(packet, context, now, out);
+        }
+        if let Some(slot) = self.flows.find_sibling(hash, &context.key)
+            && self.moved(slot, context, now)
+        {
+            self.counters.account.slow_path -= 1;
+            return self.known(slot, packet, context, hash, now, out);
+        }
+        if let Err(reason) = self.admit(&packet, context, now) {
+            return self.drop_packet(context.vif, packet, reason, out);
+        }
+        let inquiry = inquiry(context, Start::Route);
+        match classify::classify(&self.snapshot, &inquiry) {
+            Verdict::Forward(decision) => {
+                if context.ip.proto == TCP && context.ip.tcp_flags & tcp::flag::RST != 0 {
+                    // A reset begins nothing: forwarded, but no flow is made for it.
+                    return self.run_once(decision.program, packet, context, now, out);
+                }
+                match self.install(context, *decision, now) {
+                    Ok(slot) => {
+                        if let Some(verdict) = self.track(slot, &packet, context)
+                            && verdict == TcpVerdict::InvalidFlags
+                        {
+                            self.remove_flow(slot);
+                            return self.drop_packet(context.vif, packet, DropReason::TcpInvalidFlags, out);
+                        }
+                        if is_first_syn(context) {
+                            self.enter_half_open(slot, context.vif);
+                        }
+                        self.run_flow(slot, packet, context, now, out);
+                    }
+                    Err(reason) => self.drop_packet(context.vif, packet, reason, out),
+                }
+            }
+            Verdict::AnswerEcho => self.answer_echo(packet, context, now, out),
+            Verdict::Resolve { vif, target } => self.hold(vif, target, packet, context, now, out),
+            Verdict::Drop { reason, acl } => {
+                if let Some(acl) = acl {
+                    let denial = classify::drop_program(&self.snapshot, &inquiry, reason);
+                    self.install_denied(context, denial, acl, now);
+                }
+                self.discard_in(context.key.vrf);
+                self.drop_packet(context.vif, packet, reason, out);
+            }
+        }
+    }
+
+    /// A packet whose tuple is known from another vif: its source is reached through several, and now it comes by this one.
+    fn moved(&mut self, slot: u32, context: &Context, now: u64) -> bool {
+        let ingress = context.ingress();
+        let no_rpf = self.snapshot.vif(ingress.vif).is_some_and(|vif| vif.flags.no_rpf);
+        if context.outer.is_some() || no_rpf {
+            return false;
+        }
+        let Ok(choices) = classify::check_source(&self.snapshot, &context.key, ingress) else { return false };
+        if choices.ecmp.iter().all(Option::is_none) {
+            return false;
+        }
+        self.leave_half_open(slot);
+        self.flows.set_vif(slot, ingress.vif);
+        if let Some(record) = self.flows.record_mut(slot) {
+            // The lists of the new vif have their say.
+            let program = std::mem::replace(&mut record.program, TO_BE_DERIVED);
+            self.release_program(program);
+        }
+        self.lead_back(slot, choices, now);
+        true
+    }
+
+    /// May this packet begin a flow at all?
+    fn admit(&mut self, packet: &Packet, context: &Context, now: u64) -> Result<(), DropReason> {
+        let Some(vif) = self.snapshot.vif(context.vif) else { return Err(DropReason::InvalidIf) };
+        if context.outer.is_none() {
+            if vif.flags.drop_new_flows {
+                return Err(DropReason::NewFlowsRefused);
+            }
+            if !vif.kind.is_punt() && self.snapshot.is_own_tunnel_source(context.key.source()) {
+                return Err(DropReason::OwnSource);
+            }
+        }
+        let whole_tcp = context.ip.proto == TCP && context.ip.fragment == FragmentInfo::None;
+        if whole_tcp && !segment(packet.data(), context).flags_are_valid() {
+            return Err(DropReason::TcpInvalidFlags);
+        }
+        let settings = self.snapshot.settings();
+        let workers = u32::try_from(self.config.workers.max(1)).unwrap_or(1);
+        let rate = settings.new_flow_rate_per_vif;
+        if rate > 0 && !self.new_flow_rate.allow(context.vif, rate.div_ceil(workers), now) {
+            return Err(DropReason::NewFlowRate);
+        }
+        if is_first_syn(context) {
+            // Records of this worker; a half-open flow takes two.
+            let share = u64::from(self.flows.capacity()) * u64::from(settings.half_open_percent_per_vif) / 200;
+            let open = self.half_open.get(context.vif.index()).copied().unwrap_or(0);
+            if u64::from(open) >= share.max(1) {
+                return Err(DropReason::HalfOpenLimit);
+            }
+        }
+        Ok(())
+    }
+
+    /// A packet that no policy asks to look up: walked by itself.
+    fn walk(&mut self, packet: Packet, context: &Context, start: Start, now: u64, out: &mut Outbox) {
+        self.counters.account.slow_path += 1;
+        if context.outer.is_none()
+            && self.snapshot.is_own_tunnel_source(context.key.source())
+            && !self.snapshot.vif(context.vif).is_some_and(|vif| vif.kind.is_punt())
+        {
+            return self.drop_packet(context.vif, packet, DropReason::OwnSource, out);
+        }
+        if context.ip.is_icmp_error && self.take_path_mtu(&packet, context, out) {
+            return self.consume(packet, out);
+        }
+        match classify::classify(&self.snapshot, &inquiry(context, start)) {
+            Verdict::Forward(decision) => self.run_once(decision.program, packet, context, now, out),
+            Verdict::AnswerEcho => self.answer_echo(packet, context, now, out),
+            Verdict::Resolve { vif, target } => self.hold(vif, target, packet, context, now, out),
+            Verdict::Drop { reason, .. } => {
+                self.discard_in(context.key.vrf);
+                self.drop_packet(context.vif, packet, reason, out);
+            }
+        }
+    }
+
+    /// An ICMP error that belongs to no flow: for the node itself, or for nobody.
+    fn unmatched_error(&mut self, packet: Packet, context: &Context, now: u64, out: &mut Outbox) {
+        if self.take_path_mtu(&packet, context, out) {
+            return self.consume(packet, out);
+        }
+        // The key is that of the quoted packet; a listener is found by the error's own.
+        let own = crate::packet::parse::flow_key(&context.ip, context.key.vrf, context.key.vif);
+        let by_itself = Context { key: own, ..*context };
+        if let Verdict::Forward(decision) = classify::classify(&self.snapshot, &inquiry(&by_itself, Start::Route))
+            && matches!(decision.program.ops.last(), Some(offload_rules::flow::Op::Punt(_)))
+        {
+            return self.run_once(decision.program, packet, &by_itself, now, out);
+        }
+        self.drop_packet(context.vif, packet, DropReason::IcmpErrorUnmatched, out);
+    }
+
+    /// Carries out a program on one packet without keeping it.
+    fn run_once(
+        &mut self,
+        program: offload_rules::flow::Program,
+        packet: Packet,
+        context: &Context,
+        now: u64,
+        out: &mut Outbox,
+    ) {
+        for (vrf, what) in &program.passes {
+            self.counters.pass(*vrf, *what, 1);
+        }
+        let plan = Plan::new(&program, &self.snapshot);
+        let sport = self.config.entropy.unwrap_or_else(|| entropy_port(context.key.spread() as u32));
+        self.carry_out(&plan, packet, context, sport, now, out);
+    }
+
+    /// A fragment whose head has not told the ports yet.
+    fn fragment(&mut self, packet: Packet, context: &Context, now: u64, out: &mut Outbox) {
+        let Some(datagram) = DatagramKey::of(context.key.vrf, &context.ip) else {
+            return self.drop_packet(context.vif, packet, DropReason::FragmentErr, out);
+        };
+        let settings = self.snapshot.settings();
+        let workers = self.config.workers.max(1);
+        let limits = FragmentLimits {
+            datagrams: (settings.max_fragmented_datagrams as usize).div_ceil(workers),
+            held: (settings.max_held as usize).div_ceil(workers),
+            timeout: u64::from(settings.fragment_timeout_secs) * 1000,
+        };
+        let delivery =
+            Delivery { packet, origin: Origin::Port { port: context.port, head: None, counted: true } };
+        match self.fragments.take(datagram, &context.ip, delivery, limits, now) {
+            Fate::Go(head, first, waiting) => {
+                for delivery in std::iter::once(first).chain(waiting) {
+                    self.with_head(delivery, head, now, out);
+                }
+            }
+            Fate::Held => {}
+            Fate::Drop(reason, delivery, waiting) => {
+                for delivery in std::iter::once(delivery).chain(waiting) {
+                    self.drop_delivery(delivery, reason, out);
+                }
+            }
+        }
+    }
+
+    /// A fragment goes on with what its head told: here, or at the worker that owns the flow.
+    fn with_head(&mut self, delivery: Delivery, head: Head, now: u64, out: &mut Outbox) {
+        let Origin::Port { port, .. } = delivery.origin else { return };
+        let origin = Origin::Port { port, head: Some(head), counted: true };
+        match self.sort(delivery.packet.data(), port, Some(head)) {
+            Ok((_, context)) => {
+                if self.config.workers > 1
+                    && let Some(owner) = self.other_owner(&context)
+                {
+                    out.handoff.push((owner, Delivery { packet: delivery.packet, origin }));
+                    return;
+                }
+                let hash = self.flows.hash(&context.key);
+                self.slow(delivery.packet, &context, hash, now, out);
+            }
+            // The forwarding state has changed since it was sorted first.
+            Err((vif, reason)) => self.drop_packet(vif, delivery.packet, reason, out),
+        }
+    }
+
+    /// Holds a packet until a neighbour is known.
+    fn hold(
+        &mut self,
+        vif: VifId,
+        target: std::net::IpAddr,
+        packet: Packet,
+        context: &Context,
+        now: u64,
+        out: &mut Outbox,
+    ) {
+        self.counters.pass(context.key.vrf, offload_rules::flow::VrfCounter::Resolve, 1);
+        let origin = Origin::Port { port: context.port, head: context.head, counted: true };
+        self.hold_delivery((vif, target), Delivery { packet, origin }, now, out);
+    }
+
+    /// Holds anything until a neighbour is known, and asks for it.
+    pub(super) fn hold_delivery(
+        &mut self,
+        neighbour: super::NeighbourKey,
+        delivery: Delivery,
+        now: u64,
+        out: &mut Outbox,
+    ) {
+        let settings = self.snapshot.settings();
+        let workers = self.config.workers.max(1);
+        let limits = (settings.max_held_per_neighbour as usize, (settings.max_held as usize).div_ceil(workers));
+        let mut dropped = Vec::new();
+        let ask = self.held.hold(neighbour, delivery, limits, now, &mut dropped);
+        for (delivery, reason) in dropped {
+            self.drop_delivery(delivery, reason, out);
+        }
+        if ask == Ask::Now {
+            self.ask(neighbour, None, out);
+        }
+    }
+
+}
+
+fn is_first_syn(context: &Context) -> bool {
+    const SYN: u8 = tcp::flag::SYN;
+    const ACK: u8 = tcp::flag::ACK;
+    context.ip.proto == TCP && context.ip.tcp_flags & (SYN | ACK) == SYN
+}
+
+fn inquiry(context: &Context, start: Start) -> Inquiry<'_> {
+    Inquiry {
+        key: &context.key,
+        service_port: context.service_port(),
+        ingress: context.ingress(),
+        start,
+        role: Role::Initiator,
+        prior: Choices::default(),
+        other_ingress: None,
+        hash: context.key.spread(),
+    }
+}

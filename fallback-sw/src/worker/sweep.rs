@@ -1,0 +1,79 @@
+//! What time does: flows age, flows are brought up to the snapshot without waiting for their packets, fragments and held packets
+//! are given up.
+
+use offload_rules::DropReason;
+
+use super::{
+    Outbox, TO_BE_DERIVED, Worker,
+    flows::{Derived, flag, ingress_of},
+};
+
+/// Flow records looked at in one tick.
+const STEP: u32 = 4096;
+
+impl Worker {
+    /// Lets time pass; to be called every few milliseconds. `now` is in milliseconds of the node's clock. Returns whether the
+    /// whole flow table has been looked at since the last time it said so.
+    pub fn tick(&mut self, now: u64, out: &mut Outbox) -> bool {
+        for delivery in self.fragments.expire(now) {
+            self.drop_delivery(delivery, DropReason::FragmentTimeout, out);
+        }
+        let (again, lost) = self.held.tick(now);
+        for neighbour in again {
+            self.ask(neighbour, None, out);
+        }
+        for delivery in lost {
+            self.unreachable(&delivery, now, out);
+            self.drop_delivery(delivery, DropReason::NeighbourUnresolved, out);
+        }
+        self.sweep(STEP, now)
+    }
+
+    /// Looks at up to `step` flow records: removes idle ones, refreshes those that an older snapshot decided on.
+    fn sweep(&mut self, step: u32, now: u64) -> bool {
+        for _ in 0..step {
+            let Some(slot) = self.flows.next_occupied(self.sweep_at) else {
+                self.sweep_at = 0;
+                return true;
+            };
+            self.sweep_at = slot + 1;
+            if self.is_idle(slot, now) {
+                self.remove_flow(slot);
+                continue;
+            }
+            let Some(record) = self.flows.record(slot) else { continue };
+            if record.version == self.version || record.program == TO_BE_DERIVED {
+                continue;
+            }
+            let denied = record.flags & flag::DENIED != 0;
+            let Some(ingress) = ingress_of(record) else { continue };
+            let program = record.program;
+            if denied {
+                // It has no other direction: what is permitted now begins anew.
+                if self.programs.is_current(program, &self.snapshot) {
+                    self.stamp(slot);
+                } else {
+                    self.remove_flow(slot);
+                }
+                continue;
+            }
+            if let Derived::Refused(_) = self.refresh(slot, ingress, now) {
+                self.remove_flow(slot);
+            }
+        }
+        false
+    }
+
+    /// Brings the whole flow table up to the snapshot, now.
+    pub fn sweep_all(&mut self, now: u64) {
+        self.sweep_at = 0;
+        while !self.sweep(STEP, now) {}
+    }
+
+    pub(super) fn stamp(&mut self, slot: u32) {
+        let version = self.version;
+        if let Some(record) = self.flows.record_mut(slot) {
+            record.version = version;
+        }
+    }
+}
