@@ -4,4 +4,5 @@
 //! from `offload_rules::classify`, and are rewritten in place. A worker runs to completion and shares nothing with others.
 
 pub mod io;
+pub mod node;
 pub mod packet;

@@ -1,5 +1,7 @@
-//! The protobuf packages of Sluicegate and the code generated from them; nothing else.
+//! The protobuf packages of Sluicegate and the code generated from them, with their JSON mapping; nothing else.
 #![allow(missing_docs, clippy::all, clippy::pedantic)]
+
+pub mod json;
 
 use std::sync::LazyLock;
 

@@ -1,0 +1,559 @@
+//! Each rule of the conversion, and that it is exact in both directions.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use ipnet::IpNet;
+use offload_rules::{
+    MacAddr,
+    forwarding::{
+        Ace, Acl, Action, DscpMap, IoDriver, L2Rewrite, Listener, ListenerTable, Member, MplsLabel, Nexthop,
+        NexthopKind, PortConfig, Receive, Route, RouteFlags, RouteOrigin, Scope, Settings, Timeouts, Tunnel, Vif,
+        VifFlags, VifKind, VlanTag,
+    },
+};
+use proptest::{collection::vec, option, prelude::*};
+use proto::json;
+
+use super::*;
+use crate::node::encode;
+
+fn read(text: &str) -> Result<State, StateErrors> {
+    state(&json::parse(text, "state.json").unwrap())
+}
+
+/// The one error of a state, as `object|field|problem`.
+fn error(text: &str) -> String {
+    let errors = read(text).expect_err("must be refused").0;
+    assert_eq!(errors.len(), 1, "{errors:?}");
+    format!("{}|{}|{}", errors[0].object, errors[0].field, errors[0].problem)
+}
+
+#[test]
+fn absent_fields_get_the_documented_defaults() {
+    let state = read(
+        r#"{"settings": {"maxFlows": 1000, "timeouts": {"udpSecs": 20}},
+            "vifs": [{"id": 6, "name": "argo-envoy-0", "type": "VIRTUAL", "vrf": 3}],
+            "nexthops": [
+              {"id": 489, "vrf": 8, "tunnel": {"type": "MPLS_O_UDP", "sip": "10.101.10.39", "dip": "10.101.9.245"}},
+              {"id": 532, "composite": {"members": [{"nexthop": 85}, {}]}},
+              {"id": 584, "vrf": 17, "receive": {"listeners": [{"proto": 6, "firstPort": 80, "nexthop": 585}]}}],
+            "routes": [{"vrf": 18, "prefix": "0.0.0.0/0"}]}"#,
+    )
+    .unwrap();
+    assert_eq!(state.settings.max_flows, 1000);
+    assert_eq!(state.settings.max_neighbours, 16384);
+    assert_eq!(state.settings.timeouts, Timeouts { udp: 20, ..Timeouts::default() });
+    let vif = &state.vifs[0];
+    assert_eq!((vif.mtu, vif.mac), (1500, Some(MacAddr::VIRTUAL)));
+    assert_eq!(vif.kind.port().unwrap().device, "argo-envoy-0");
+    let NexthopKind::Tunnel(tunnel) = &state.nexthops[0].kind else { panic!() };
+    assert_eq!((tunnel.udp_port, tunnel.direct, &tunnel.dscp), (6635, None, &DscpMap::default()));
+    let NexthopKind::Composite { members } = &state.nexthops[1].kind else { panic!() };
+    assert_eq!(members.iter().map(|m| m.map(|m| m.weight)).collect::<Vec<_>>(), [Some(100), None]);
+    let NexthopKind::Receive(receive) = &state.nexthops[2].kind else { panic!() };
+    assert_eq!((receive.listeners.listeners[0].first, receive.listeners.listeners[0].last), (80, 80));
+    assert_eq!(state.routes[0].nexthop, NexthopId::NONE);
+}
+
+#[test]
+fn encap_data_is_read_with_any_separator() {
+    for data in [
+        "00 0c 29 b7 22 94 00 0c 29 0f f4 a1 81 00 01 2e 08 00",
+        "00:0c:29:b7:22:94 00:0c:29:0f:f4:a1 8100 012e 0800",
+        "000C29B72294-000C290FF4A1-8100012E-0800",
+    ] {
+        let state =
+            read(&format!(r#"{{"nexthops": [{{"id": 524, "encap": {{"oif": 4113, "encapData": "{data}"}}}}]}}"#));
+        let NexthopKind::Encap { rewrite: Some(rewrite), .. } = &state.unwrap().nexthops[0].kind else { panic!() };
+        assert_eq!(rewrite.bytes()[12..], [0x81, 0x00, 0x01, 0x2e, 0x08, 0x00], "{data}");
+    }
+}
+
+#[test]
+fn every_wrong_field_of_every_object_is_named_at_once() {
+    let errors = read(
+        r#"{"vifs": [{"id": 70000, "name": "a", "type": "PHYSICAL", "vrf": 1, "mtu": 100, "mac": "zz"}],
+            "nexthops": [{"id": 1}],
+            "routes": [{"vrf": 1, "prefix": "10.0.0.1/24", "nexthop": 1, "label": 3}]}"#,
+    )
+    .unwrap_err();
+    let named: Vec<_> = errors.0.iter().map(|e| format!("{} {}", e.object, e.field)).collect();
+    assert_eq!(
+        named,
+        [
+            "vif 70000 id",
+            "vif 70000 mac",
+            "vif 70000 mtu",
+            "nexthop 1 kind",
+            "route vrf 1 10.0.0.1/24 prefix",
+            "route vrf 1 10.0.0.1/24 label"
+        ]
+    );
+}
+
+#[test]
+fn an_object_without_a_number_is_named_by_its_place() {
+    assert_eq!(error(r#"{"vrfs": [{"id": 1}, {"name": "blue"}]}"#), "vrf at vrfs[1]|id|is missing");
+}
+
+#[test]
+fn what_later_steps_bring_is_refused_as_not_implemented() {
+    for text in [
+        r#"{"vifs": [{"id": 1, "name": "t", "type": "TUNNEL", "vrf": 1}]}"#,
+        r#"{"vifs": [{"id": 1, "name": "t", "type": "IP6_FLOW", "vrf": 1}]}"#,
+        r#"{"nexthops": [{"id": 605, "nat": {"source": true}}]}"#,
+        r#"{"sas": [{"id": 1}]}"#,
+    ] {
+        assert!(error(text).contains("is not implemented yet by this node"), "{text}");
+    }
+}
+
+#[test]
+fn a_sub_interface_has_tags_and_a_parent_and_no_device() {
+    let vif = |rest: &str| format!(r#"{{"vifs": [{{"id": 2, "name": "e.1", "vrf": 1, {rest}}}]}}"#);
+    let good = r#""type": "PHYSICAL_VLAN", "parent": 1, "outerVlan": {"vid": 302}"#;
+    assert!(read(&vif(good)).is_ok());
+    assert!(error(&vif(&format!(r#"{good}, "device": "eth0""#))).contains("|device|"));
+    assert!(error(&vif(&format!(r#"{good}, "io": "IO_DRIVER_TAP""#))).contains("|io|"));
+    assert!(error(&vif(r#""type": "PHYSICAL_VLAN", "parent": 1"#)).contains("|outer_vlan|is missing"));
+    assert!(error(&vif(r#""type": "PHYSICAL_VLAN", "outerVlan": {"vid": 1}"#)).contains("|parent|is missing"));
+    assert!(error(&vif(r#""type": "PHYSICAL", "outerVlan": {"vid": 1}"#)).contains("|outer_vlan|is only for"));
+    for (tag, field) in [
+        (r#"{"vid": 0}"#, "outer_vlan.vid"),
+        (r#"{"vid": 4095}"#, "outer_vlan.vid"),
+        (r#"{"vid": 1, "tpid": 37120}"#, "outer_vlan.tpid"),
+    ] {
+        let text = vif(&format!(r#""type": "PHYSICAL_VLAN", "parent": 1, "outerVlan": {tag}"#));
+        assert!(error(&text).contains(&format!("|{field}|")), "{tag}");
+    }
+}
+
+#[test]
+fn wrong_values_of_vifs_are_refused_with_what_to_do() {
+    let vif = |rest: &str| format!(r#"{{"vifs": [{{"id": 1, "name": "e", "type": "PHYSICAL", "vrf": 1, {rest}}}]}}"#);
+    for (rest, want) in [
+        (r#""mtu": 575"#, "mtu|575 is out of range, use 576..=9216"),
+        (r#""mtu": 9217"#, "mtu|9217 is out of range, use 576..=9216"),
+        (r#""mac": "01:00:5e:00:00:01""#, "mac|01:00:5e:00:00:01 is a group address"),
+        (r#""addresses": ["192.168.1.1"]"#, "addresses[0]|'192.168.1.1' is not an address with its subnet, give"),
+        (r#""addresses": ["10.0.0.1/8", "224.0.0.1/24"]"#, "addresses[1]|224.0.0.1 is not a unicast address"),
+        (r#""natPool": ["x"]"#, "nat_pool[0]|'x' is not an address"),
+        (r#""ingressAcls": [65, 0]"#, "ingress_acls[1]|is missing"),
+        (r#""io": 9"#, "io|9 is not a driver"),
+    ] {
+        assert!(error(&vif(rest)).starts_with(&format!("vif 1|{want}")), "{}", error(&vif(rest)));
+    }
+    assert!(error(r#"{"vifs": [{"id": 1, "vrf": 1, "type": "PHYSICAL"}]}"#).contains("|device|is missing"));
+    assert!(error(r#"{"vifs": [{"id": 1, "vrf": 1}]}"#).contains("|type|is missing"));
+}
+
+#[test]
+fn wrong_values_of_nexthops_are_refused_with_what_to_do() {
+    let nexthop = |kind: &str| format!(r#"{{"nexthops": [{{"id": 1, {kind}}}]}}"#);
+    let tunnel = r#""type": "MPLS_O_UDP", "sip": "10.0.0.1", "dip": "10.0.0.2""#;
+    for (kind, want) in [
+        (r#""encap": {"oif": 1, "encapData": "00 0c 2"}"#.to_owned(), "encap_data|'2' is not octets"),
+        (r#""encap": {"oif": 1, "encapData": "00 0c"}"#.to_owned(), "encap_data|2 octets are not an Ethernet header"),
+        (r#""encap": {}"#.to_owned(), "oif|is missing"),
+        (r#""tunnel": {"sip": "10.0.0.1", "dip": "10.0.0.2"}"#.to_owned(), "type|is missing"),
+        (
+            r#""tunnel": {"type": "MPLS_O_UDP", "sip": "::1", "dip": "10.0.0.2"}"#.to_owned(),
+            "sip|'::1' is not an IPv4 address",
+        ),
+        (
+            r#""tunnel": {"type": "MPLS_O_UDP", "sip": "10.0.0.1", "dip": "255.255.255.255"}"#.to_owned(),
+            "dip|255.255.255.255 is not a unicast address",
+        ),
+        (format!(r#""tunnel": {{{tunnel}, "udpPort": 4789}}"#), "udp_port|4789 is not a port of MPLS over UDP"),
+        (
+            format!(r#""tunnel": {{{tunnel}, "dscpMap": [{{"inner": 64, "outer": 0}}]}}"#),
+            "dscp_map[0].inner|64 is out of range",
+        ),
+        (
+            format!(r#""tunnel": {{{tunnel}, "dscpMap": [{{"inner": 1, "outer": 2}}, {{"inner": 1, "outer": 2}}]}}"#),
+            "dscp_map[1].inner|1 is mapped twice",
+        ),
+        (
+            r#""composite": {"members": [{"nexthop": 2, "weight": 65536}]}"#.to_owned(),
+            "members[0].weight|65536 is out of range",
+        ),
+        (
+            r#""composite": {"members": [{"nexthop": 2, "label": 15}]}"#.to_owned(),
+            "members[0].label|15 is out of range",
+        ),
+        (
+            r#""receive": {"listeners": [{"proto": 6, "firstPort": 90, "lastPort": 80, "nexthop": 2}]}"#.to_owned(),
+            "listeners[0].last_port|80 is before first_port 90",
+        ),
+        (
+            r#""receive": {"listeners": [{"proto": 1, "firstPort": 8, "lastPort": 256, "nexthop": 2}]}"#.to_owned(),
+            "listeners[0].last_port|256 is out of range, use 0..=255",
+        ),
+        (
+            r#""receive": {"defaults": [{"proto": 256, "nexthop": 2}]}"#.to_owned(),
+            "defaults[0].proto|256 is out of range",
+        ),
+        (r#""vrfTranslate": {}"#.to_owned(), "vrf_translate.vrf|is missing"),
+    ] {
+        assert!(error(&nexthop(&kind)).starts_with(&format!("nexthop 1|{want}")), "{}", error(&nexthop(&kind)));
+    }
+}
+
+#[test]
+fn wrong_values_of_routes_labels_lists_and_settings_are_refused_with_what_to_do() {
+    for (text, want) in [
+        (
+            r#"{"routes": [{"vrf": 1, "prefix": "10.0.0.1/24", "nexthop": 1}]}"#,
+            "route vrf 1 10.0.0.1/24|prefix|'10.0.0.1/24' has host bits set, write 10.0.0.0/24",
+        ),
+        (
+            r#"{"routes": [{"vrf": 1, "prefix": "10.0.0.1", "nexthop": 1}]}"#,
+            "route vrf 1 10.0.0.1|prefix|'10.0.0.1' is not a prefix, write 10.0.0.1/32 for this address alone",
+        ),
+        (
+            r#"{"routes": [{"vrf": 1, "prefix": "10.0.0.0/24", "policyLabels": ["1:45", "x"]}]}"#,
+            "route vrf 1 10.0.0.0/24|policy_labels[1]|'x' is not a policy label",
+        ),
+        (r#"{"labels": [{"label": 1048576, "nexthop": 1}]}"#, "label 1048576|label|1048576 is out of range"),
+        (r#"{"labels": [{"label": 280}]}"#, "label 280|nexthop|is missing"),
+        (r#"{"acls": [{"id": 65, "entries": [{"id": 1}]}]}"#, "acl 65|entries[0].action|is missing"),
+        (
+            r#"{"acls": [{"id": 65, "entries": [{"action": "DENY", "source": "10.0.0.0/8", "destination": "::/0"}]}]}"#,
+            "acl 65|entries[0].destination|::/0 is not of the family",
+        ),
+        (
+            r#"{"acls": [{"id": 65, "entries": [{"action": "DENY", "sourcePorts": {"first": 9, "last": 1}}]}]}"#,
+            "acl 65|entries[0].source_ports.last|1 is before first 9",
+        ),
+        (r#"{"settings": {"halfOpenPercentPerVif": 101}}"#, "settings|half_open_percent_per_vif|101 is out of range"),
+    ] {
+        assert!(error(text).starts_with(want), "{}", error(text));
+    }
+}
+
+fn id<T: std::fmt::Debug>(max: u32, new: impl Fn(u32) -> Result<T, IdError>) -> impl Strategy<Value = T> {
+    (1..=max).prop_map(move |number| new(number).unwrap())
+}
+
+fn vif_id() -> impl Strategy<Value = VifId> {
+    id(65535, VifId::new)
+}
+
+fn vrf_id() -> impl Strategy<Value = VrfId> {
+    id(65535, VrfId::new)
+}
+
+fn nexthop_id() -> impl Strategy<Value = NexthopId> {
+    id(0x00ff_ffff, NexthopId::new)
+}
+
+fn acl_ids() -> impl Strategy<Value = Vec<AclId>> {
+    vec(id(u32::MAX, AclId::new), 0..3)
+}
+
+fn any_label() -> impl Strategy<Value = Label> {
+    (16..=0x000f_ffff_u32).prop_map(|number| Label::new(number).unwrap())
+}
+
+fn unicast_v4() -> impl Strategy<Value = Ipv4Addr> {
+    (0x0100_0000..0xe000_0000_u32).prop_map(Ipv4Addr::from)
+}
+
+fn address() -> impl Strategy<Value = IpAddr> {
+    prop_oneof![
+        unicast_v4().prop_map(IpAddr::V4),
+        (1..0xff00_u128 << 112).prop_map(|bits| IpAddr::V6(Ipv6Addr::from_bits(bits)))
+    ]
+}
+
+fn interface_address() -> impl Strategy<Value = IpNet> {
+    (address(), 0..=128_u8).prop_map(|(address, length)| {
+        let max = if address.is_ipv4() { 32 } else { 128 };
+        IpNet::new(address, length.min(max)).unwrap()
+    })
+}
+
+fn prefix() -> impl Strategy<Value = IpNet> {
+    interface_address().prop_map(|net| net.trunc())
+}
+
+fn any_mac() -> impl Strategy<Value = MacAddr> {
+    any::<[u8; 6]>().prop_map(|mut octets| {
+        octets[0] &= 0xfe;
+        MacAddr(octets)
+    })
+}
+
+fn any_tag() -> impl Strategy<Value = VlanTag> {
+    (prop_oneof![Just(0x8100), Just(0x88a8)], 1..=4094_u16).prop_map(|(tpid, vid)| VlanTag { tpid, vid })
+}
+
+fn any_port() -> impl Strategy<Value = PortConfig> {
+    let driver =
+        prop_oneof![Just(IoDriver::Auto), Just(IoDriver::AfXdp), Just(IoDriver::AfPacket), Just(IoDriver::Tap)];
+    ("[a-z0-9.]{1,15}", driver).prop_map(|(device, driver)| PortConfig { device, driver })
+}
+
+fn any_vif() -> impl Strategy<Value = Vif> {
+    let kind = prop_oneof![
+        any_port().prop_map(|port| VifKind::Physical { port }),
+        any_port().prop_map(|port| VifKind::Virtual { port }),
+        any_port().prop_map(|port| VifKind::Host { port }),
+        any_port().prop_map(|port| VifKind::Agent { port }),
+        (vif_id(), any_tag(), option::of(any_tag())).prop_map(|(parent, outer, inner)| VifKind::PhysicalVlan {
+            parent,
+            outer,
+            inner
+        }),
+    ];
+    let flags = any::<[bool; 11]>().prop_map(|[a, b, c, d, e, f, g, h, i, j, k]| VifFlags {
+        policy: a,
+        proxy: b,
+        ttl_unmodified: c,
+        no_rpf: d,
+        no_arp: e,
+        no_fragment: f,
+        drop_new_flows: g,
+        multi_queue: h,
+        raw_ip: i,
+        syn_cookies: j,
+        gro: k,
+    });
+    let names = (vif_id(), "[a-z0-9 -]{0,12}", kind, option::of(any_mac()), vrf_id());
+    let numbers = (vec(interface_address(), 0..3), 576..=9216_u16, 0..=9216_u16, flags, option::of(nexthop_id()));
+    let lists = (acl_ids(), acl_ids(), acl_ids(), vec(address(), 0..3), any::<u32>());
+    (names, numbers, lists).prop_map(
+        |(
+            (id, name, kind, mac, vrf),
+            (addresses, mtu, enc_mss, flags, nexthop),
+            (ingress_acls, egress_acls, service_acls, nat_pool, vn),
+        )| {
+            // A virtual vif always has an address.
+            let mac = if matches!(kind, VifKind::Virtual { .. }) { mac.or(Some(MacAddr::VIRTUAL)) } else { mac };
+            Vif {
+                id,
+                name,
+                kind,
+                mac,
+                vrf,
+                addresses,
+                mtu,
+                enc_mss,
+                flags,
+                nexthop,
+                ingress_acls,
+                egress_acls,
+                service_acls,
+                nat_pool,
+                vn,
+            }
+        },
+    )
+}
+
+fn any_rewrite() -> impl Strategy<Value = L2Rewrite> {
+    (any::<[u8; 22]>(), 0..=2_usize).prop_map(|(mut octets, tags)| {
+        for tag in 0..tags {
+            octets[12 + tag * 4] = 0x81;
+            octets[13 + tag * 4] = 0x00;
+        }
+        L2Rewrite::new(&octets[..14 + tags * 4]).unwrap()
+    })
+}
+
+fn any_listener() -> impl Strategy<Value = Listener> {
+    (any::<u8>(), any::<u16>(), any::<u16>(), nexthop_id()).prop_map(|(proto, a, b, nexthop)| {
+        let max = policy::max_port(proto.into());
+        let (a, b) = (a.min(max), b.min(max));
+        Listener { proto, first: a.min(b), last: a.max(b), nexthop }
+    })
+}
+
+fn any_nexthop() -> impl Strategy<Value = Nexthop> {
+    let dscp = vec(0..64_u8, 64).prop_map(|outer| DscpMap(outer.try_into().unwrap()));
+    let udp_port = prop_oneof![Just(6635), Just(51234)];
+    let tunnel = (unicast_v4(), unicast_v4(), option::of(nexthop_id()), udp_port, dscp)
+        .prop_map(|(sip, dip, direct, udp_port, dscp)| Tunnel { sip, dip, direct, udp_port, dscp });
+    let member = (nexthop_id(), 1..=u16::MAX, option::of(any_label())).prop_map(|(nexthop, weight, label)| Member {
+        nexthop,
+        weight,
+        label,
+    });
+    let receive = (vec(any_listener(), 0..4), vec((any::<u8>(), nexthop_id()), 0..3), any::<bool>()).prop_map(
+        |(listeners, defaults, terminate_mpls_o_udp)| Receive {
+            listeners: ListenerTable { listeners, defaults },
+            terminate_mpls_o_udp,
+        },
+    );
+    let kind = prop_oneof![
+        Just(NexthopKind::Drop),
+        (vif_id(), option::of(any_rewrite())).prop_map(|(oif, rewrite)| NexthopKind::Encap { oif, rewrite }),
+        tunnel.prop_map(NexthopKind::Tunnel),
+        vec(option::of(member), 0..5).prop_map(|members| NexthopKind::Composite { members }),
+        vrf_id().prop_map(|vrf| NexthopKind::VrfTranslate { vrf }),
+        receive.prop_map(NexthopKind::Receive),
+        vif_id().prop_map(|oif| NexthopKind::Resolve { oif }),
+    ];
+    (nexthop_id(), option::of(vrf_id()), any::<bool>(), any::<bool>(), kind)
+        .prop_map(|(id, vrf, policy, valid, kind)| Nexthop { id, vrf, policy, valid, kind })
+}
+
+fn any_route() -> impl Strategy<Value = Route> {
+    let nexthop = prop_oneof![Just(NexthopId::NONE), nexthop_id()];
+    let origin = (any::<[u32; 4]>(), vec("[0-9]{1,5}:[0-9]{1,5}", 0..4)).prop_map(
+        |([site, network, vn, stats_uid], policy_labels)| RouteOrigin { site, network, vn, stats_uid, policy_labels },
+    );
+    let flags = any::<[bool; 5]>().prop_map(|[proxy_arp, trap_arp, flood_arp, proxy_arp_for_host, preferred_vrf]| {
+        RouteFlags { proxy_arp, trap_arp, flood_arp, proxy_arp_for_host, preferred_vrf }
+    });
+    (vrf_id(), prefix(), nexthop, option::of(any_label()), flags, origin)
+        .prop_map(|(vrf, prefix, nexthop, label, flags, origin)| Route { vrf, prefix, nexthop, label, flags, origin })
+}
+
+fn any_acl() -> impl Strategy<Value = Acl> {
+    let action = || prop_oneof![Just(Action::Permit), Just(Action::Deny)];
+    let scope = prop_oneof![Just(Scope::Stateful), Just(Scope::Stateless)];
+    let range = || option::of((any::<u16>(), any::<u16>()).prop_map(|(a, b)| (a.min(b), a.max(b))));
+    let ace = (
+        (any::<u32>(), action(), scope, option::of(any::<u8>())),
+        (option::of(prefix()), option::of(prefix()), range(), range()),
+    )
+        .prop_map(|((id, action, scope, proto), (source, destination, source_ports, destination_ports))| {
+            let same = |net: &IpNet| source.is_none_or(|source| source.addr().is_ipv4() == net.addr().is_ipv4());
+            let max = proto.map_or(u16::MAX, |proto| policy::max_port(proto.into()));
+            Ace {
+                id,
+                action,
+                scope,
+                proto,
+                source,
+                destination: destination.filter(same),
+                source_ports,
+                destination_ports: destination_ports.map(|(first, last)| (first.min(max), last.min(max))),
+            }
+        });
+    (id(u32::MAX, AclId::new), "[a-z ]{0,8}", vec(ace, 0..4), option::of(action()))
+        .prop_map(|(id, name, entries, default)| Acl { id, name, entries, default })
+}
+
+fn any_settings() -> impl Strategy<Value = Settings> {
+    (1..1000_u32, 1..=100_u32, any::<u32>(), 1..=120_u32, 1..u32::MAX).prop_map(|(a, percent, rate, secs, timeout)| {
+        Settings {
+            max_flows: a * 1000,
+            new_flow_rate_per_vif: rate,
+            half_open_percent_per_vif: percent,
+            max_neighbours: a + 1,
+            max_fragmented_datagrams: a + 2,
+            fragment_timeout_secs: secs,
+            max_held_per_neighbour: a + 3,
+            max_held: a + 4,
+            icmp_error_rate: timeout,
+            timeouts: Timeouts {
+                tcp_opening: timeout,
+                tcp_established: a,
+                tcp_closing: a + 5,
+                tcp_closed: a + 6,
+                udp: a + 7,
+                icmp: a + 8,
+                other: a + 9,
+            },
+        }
+    })
+}
+
+fn any_state() -> impl Strategy<Value = State> {
+    let label = (any_label(), nexthop_id()).prop_map(|(label, nexthop)| MplsLabel { label, nexthop });
+    let vrf = (vrf_id(), "[a-z]{0,8}").prop_map(|(id, name)| Vrf { id, name });
+    (
+        (any::<u64>(), "[a-z0-9-]{0,8}", any_settings(), vec(any_vif(), 0..3), vec(vrf, 0..3)),
+        (vec(any_nexthop(), 0..4), vec(any_route(), 0..4), vec(label, 0..3), vec(any_acl(), 0..3)),
+    )
+        .prop_map(|((generation, node, settings, vifs, vrfs), (nexthops, routes, labels, acls))| State {
+            generation,
+            node,
+            settings,
+            vifs,
+            vrfs,
+            nexthops,
+            routes,
+            labels,
+            acls,
+        })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(128))]
+
+    #[test]
+    fn a_state_survives_protobuf_and_json(typed in any_state()) {
+        let encoded = encode::state(&typed);
+        prop_assert_eq!(state(&encoded).expect("what was encoded is legal"), typed.clone());
+        for defaults in [json::Defaults::Written, json::Defaults::Skipped] {
+            let text = json::to_string(&encoded, defaults).unwrap();
+            let read: pb::ForwardingState = json::parse(&text, "state.json").unwrap();
+            prop_assert_eq!(state(&read).expect("what was written is legal"), typed.clone());
+        }
+    }
+
+    #[test]
+    fn a_delta_survives_protobuf(
+        from in any_state(),
+        keep_settings in any::<bool>(),
+        removed in (vec(vif_id(), 0..3), vec(vrf_id(), 0..3), vec(nexthop_id(), 0..3), acl_ids(), vec(any_label(), 0..3)),
+        routes in vec((vrf_id(), prefix()), 0..3),
+    ) {
+        let typed = Delta {
+            base_generation: from.generation / 2,
+            generation: from.generation,
+            remove_vifs: removed.0,
+            remove_vrfs: removed.1,
+            remove_nexthops: removed.2,
+            remove_routes: routes,
+            remove_labels: removed.4,
+            remove_acls: removed.3,
+            settings: keep_settings.then_some(from.settings),
+            vifs: from.vifs,
+            vrfs: from.vrfs,
+            nexthops: from.nexthops,
+            routes: from.routes,
+            labels: from.labels,
+            acls: from.acls,
+        };
+        prop_assert_eq!(delta(&encode::delta(&typed)).expect("what was encoded is legal"), typed);
+    }
+
+    #[test]
+    fn no_protobuf_makes_the_conversion_panic(
+        numbers in any::<[u32; 6]>(),
+        texts in vec(".{0,12}", 6),
+        kind in any::<i32>(),
+    ) {
+        let [a, b, c, d, e, f] = numbers;
+        let tag = Some(pb::VlanTag { vid: a, tpid: b });
+        let text = |i: usize| texts[i].clone();
+        let _ = state(&pb::ForwardingState {
+            vifs: vec![pb::Vif {
+                id: a, name: text(0), r#type: kind, device: text(1), parent: b, outer_vlan: tag, inner_vlan: tag,
+                mac: text(2), vrf: c, addresses: texts.clone(), mtu: d, enc_mss: e, nexthop: f, io: kind,
+                nat_pool: texts.clone(), ..pb::Vif::default()
+            }],
+            nexthops: vec![
+                pb::Nexthop {
+                    id: a,
+                    kind: Some(pb::nexthop::Kind::Encap(pb::EncapNexthop { oif: b, encap_data: text(3) })),
+                    ..pb::Nexthop::default()
+                },
+                pb::Nexthop {
+                    id: a,
+                    kind: Some(pb::nexthop::Kind::Tunnel(pb::TunnelNexthop {
+                        r#type: kind, sip: text(4), dip: text(5), direct_nexthop: c, udp_port: d,
+                        dscp_map: vec![pb::DscpMapping { inner: e, outer: f }],
+                    })),
+                    ..pb::Nexthop::default()
+                },
+            ],
+            routes: vec![pb::Route { vrf: a, prefix: text(0), label: Some(b), policy_labels: texts, ..pb::Route::default() }],
+            ..pb::ForwardingState::default()
+        });
+    }
+}

@@ -1,0 +1,4 @@
+//! What makes the dataplane a node: its forwarding state as protobuf, typed.
+
+pub mod decode;
+pub mod encode;
