@@ -1,4 +1,6 @@
-//! What makes the dataplane a node: its forwarding state as protobuf, typed.
+//! What makes the dataplane a node: its forwarding state as protobuf and typed, what it learns, how it is asked.
 
+pub mod control;
 pub mod decode;
 pub mod encode;
+pub mod view;

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     exec::{self, Target, Varying},
-    flow_table::FlowTable,
+    flow_table,
     packet::Packet,
 };
 use offload_rules::{
@@ -35,7 +35,7 @@ impl Default for Batch {
             contexts: Vec::with_capacity(BATCH),
             keys: Vec::with_capacity(BATCH),
             hashes: Vec::with_capacity(BATCH),
-            slots: vec![FlowTable::MISS; BATCH],
+            slots: vec![flow_table::NONE; BATCH],
         }
     }
 }
@@ -138,7 +138,7 @@ impl Worker {
         for (((packet, context), hash), slot) in
             packets.drain(..).zip(contexts.iter()).zip(hashes.iter()).zip(slots.iter())
         {
-            if *slot != FlowTable::MISS && !context.special && context.path == Path::Flow {
+            if *slot != flow_table::NONE && !context.special && context.path == Path::Flow {
                 if let Some(packet) = self.hit(*slot, context, packet, now, out) {
                     self.slow(packet, context, *hash, now, out);
                 }

@@ -1,0 +1,366 @@
+//! What the node shows of itself: workers and snapshot as the messages of the introspection API.
+
+use std::net::IpAddr;
+
+use offload_rules::{
+    DropReason, Label, NexthopId, VifId, VrfId,
+    flow::{
+        Family, Op, VrfCounter,
+        tcp::{TcpLetters, TcpState},
+    },
+    forwarding::{Nexthop, NexthopKind, Route, Snapshot, Vif, VifKind},
+};
+use proto::v1 as pb;
+
+use super::{
+    control::{Control, Standing},
+    encode,
+};
+use crate::worker::{Account, Counters, VifCounters, Worker};
+
+/// Index of a record among all workers.
+#[must_use]
+pub fn flow_index(slot: u32, worker: usize, workers: usize) -> u64 {
+    u64::from(slot) * workers as u64 + worker as u64
+}
+
+/// Worker and slot of a flow index.
+#[must_use]
+pub fn flow_slot(index: u64, workers: usize) -> Option<(usize, u32)> {
+    let workers = workers.max(1) as u64;
+    let slot = u32::try_from(index / workers).ok()?;
+    Some(((index % workers) as usize, slot))
+}
+
+/// One direction of a flow; `None` when the slot is empty.
+#[must_use]
+pub fn flow(worker: &Worker, id: usize, workers: usize, slot: u32) -> Option<pb::Flow> {
+    let record = worker.flows().record(slot)?;
+    let reverse = worker.flows().record(record.reverse);
+    let key = &record.key;
+    let entry = worker.programs().get(record.program);
+    let drop = DropReason::from_index(record.drop_reason);
+    let is_tcp = key.proto == 6;
+    let letters = TcpLetters {
+        this: TcpState::from_bits(record.tcp),
+        other: reverse.map_or_else(TcpState::default, |reverse| TcpState::from_bits(reverse.tcp)),
+    };
+    let milliseconds = |stamp: u32| worker.clock().wrapping_sub(u64::from((worker.clock() as u32).wrapping_sub(stamp)));
+    let tunnel = entry.is_some_and(|entry| entry.plan.is_tunnel());
+    Some(pb::Flow {
+        index: flow_index(slot, id, workers),
+        generation: record.generation.into(),
+        reverse_index: reverse.map_or(0, |_| flow_index(record.reverse, id, workers)),
+        vrf: key.vrf.get().into(),
+        destination_vrf: if record.destination_vrf == 0 { key.vrf.get() } else { record.destination_vrf }.into(),
+        vif: key.vif.get().into(),
+        family: family(key.family()).into(),
+        proto: key.proto.into(),
+        source: key.source().to_string(),
+        destination: key.destination().to_string(),
+        source_port: key.sport.into(),
+        destination_port: key.dport.into(),
+        action: if drop.is_some() { pb::FlowAction::Drop } else { pb::FlowAction::Forward }.into(),
+        drop_reason: drop.map(|reason| reason.name().to_owned()).unwrap_or_default(),
+        tcp_state: if is_tcp { letters.to_string() } else { String::new() },
+        packets: record.packets,
+        bytes: record.bytes,
+        ecmp_index: record.ecmp.iter().map(|slot| if *slot == 0xff { -1 } else { i32::from(*slot) }).collect(),
+        source_nexthop: record.source_nexthop,
+        nexthop: entry.map_or(0, |entry| entry.program.nexthop.get()),
+        label: entry.and_then(|entry| entry.program.label).map(Label::get),
+        tunnel_source_port: if tunnel { record.tunnel_sport.into() } else { 0 },
+        worker: id as u32,
+        created_ms: milliseconds(record.created),
+        last_seen_ms: milliseconds(record.last_seen),
+        changed_ms: milliseconds(record.changed),
+        acl: record.acl,
+        ace: record.ace,
+        tier: pb::FlowTier::Software.into(),
+        not_offloaded_reason: "this node has no offload hardware".to_owned(),
+        ops: entry.map(|entry| entry.program.ops.iter().map(op).collect()).unwrap_or_default(),
+        initiator: record.is_initiator(),
+    })
+}
+
+/// An operation, for people.
+fn op(op: &Op) -> String {
+    match op {
+        Op::DecapMplsOUdp => "decap MPLSoUDP".to_owned(),
+        Op::Drop(reason) => format!("drop ({})", reason.name()),
+        Op::DecrementTtl(by) => format!("decrement TTL by {by}"),
+        Op::ClampMss(mss) => format!("clamp MSS to {mss}"),
+        Op::LimitSize { mtu, fragment: true } => format!("limit size to {mtu}"),
+        Op::LimitSize { mtu, fragment: false } => format!("limit size to {mtu}, do not fragment"),
+        Op::EncapMplsOUdp(h) => format!("encap MPLSoUDP {} -> {}:{} label {}", h.sip, h.dip, h.udp_port, h.label),
+        Op::RewriteL2(rewrite) => format!("Ethernet {rewrite:?}"),
+        Op::Output(vif) => format!("output vif {vif}"),
+        Op::Punt(vif) => format!("punt to vif {vif}"),
+    }
+}
+
+/// Address family.
+#[must_use]
+pub const fn family(family: Family) -> pb::AddressFamily {
+    match family {
+        Family::Inet => pb::AddressFamily::Inet,
+        Family::Inet6 => pb::AddressFamily::Inet6,
+    }
+}
+
+/// The account of all packets, with those held now.
+#[must_use]
+pub fn account(account: &Account, held: u64) -> pb::PacketAccount {
+    pb::PacketAccount {
+        received: account.received,
+        forwarded: account.forwarded,
+        punted: account.punted,
+        consumed: account.consumed,
+        dropped: account.dropped_total(),
+        held,
+        unaccounted: account.unaccounted(held),
+        originated: account.originated,
+    }
+}
+
+/// Which way packets went.
+#[must_use]
+pub const fn tiers(account: &Account) -> pb::TierCounters {
+    pb::TierCounters { flow_hits: account.flow_hits, slow_path: account.slow_path }
+}
+
+/// Every drop reason with its count.
+#[must_use]
+pub fn drops(account: &Account) -> Vec<pb::DropCount> {
+    let count = |reason: &DropReason| pb::DropCount {
+        reason: reason.name().to_owned(),
+        packets: account.dropped.get(reason.index()).copied().unwrap_or(0),
+    };
+    DropReason::all().iter().map(count).collect()
+}
+
+fn counters(counters: &VifCounters) -> pb::Counters {
+    pb::Counters {
+        rx_packets: counters.rx_packets,
+        rx_bytes: counters.rx_bytes,
+        rx_errors: 0,
+        tx_packets: counters.tx_packets,
+        tx_bytes: counters.tx_bytes,
+        tx_errors: counters.tx_errors,
+        drops: counters.drops,
+        tcp_resets_ignored: counters.tcp_resets_ignored,
+    }
+}
+
+/// State of the device under a vif.
+#[derive(Debug, Clone, Default)]
+pub struct PortStatus {
+    /// Driver in use.
+    pub driver: String,
+    /// Why it is not up.
+    pub error: String,
+}
+
+/// A vif with its counters; `per_worker` are those of each worker.
+#[must_use]
+pub fn vif(vif: &Vif, snapshot: &Snapshot, total: &Counters, per_worker: &[Counters], port: &PortStatus) -> pb::VifInfo {
+    let is_port = vif.kind.port().is_some();
+    let driver = if is_port { port.driver.clone() } else { "vr_vlan".to_owned() };
+    pb::VifInfo {
+        vif: Some(encode::vif(vif)),
+        flags: vif.flag_letters(),
+        driver,
+        mac: vif.mac.map(|mac| mac.to_string()).unwrap_or_default(),
+        oper_state: if snapshot.is_up(vif.id) { pb::OperState::Up } else { pb::OperState::Down }.into(),
+        oper_error: port.error.clone(),
+        references: references(vif.id, snapshot),
+        port: is_port.then(|| counters(&total.of_port(vif.id))),
+        counters: Some(counters(&total.of_vif(vif.id))),
+        rx_queue_packets: per_worker.iter().map(|worker| worker.of_port(vif.id).rx_packets).collect(),
+        rx_queue_errors: per_worker.iter().map(|_| 0).collect(),
+    }
+}
+
+fn references(id: VifId, snapshot: &Snapshot) -> u32 {
+    let nexthops = snapshot.nexthops().filter(|nexthop| match nexthop.kind {
+        NexthopKind::Encap { oif, .. } | NexthopKind::Resolve { oif } => oif == id,
+        _ => false,
+    });
+    let children = snapshot.vifs().filter(|vif| matches!(vif.kind, VifKind::PhysicalVlan { parent, .. } if parent == id));
+    1 + nexthops.count() as u32 + children.count() as u32
+}
+
+/// A VRF with its counters.
+#[must_use]
+pub fn vrf(id: VrfId, snapshot: &Snapshot, total: &Counters) -> Option<pb::VrfInfo> {
+    let vrf = snapshot.vrf(id)?;
+    let counts = total.vrfs.get(&id);
+    let count = |what: VrfCounter| counts.and_then(|counts| counts.get(what.index())).copied().unwrap_or(0);
+    Some(pb::VrfInfo {
+        id: id.get().into(),
+        name: vrf.name.clone(),
+        discards: count(VrfCounter::Discard),
+        resolves: count(VrfCounter::Resolve),
+        receives: count(VrfCounter::Receive),
+        vrf_translates: count(VrfCounter::VrfTranslate),
+        ecmp_composites: count(VrfCounter::EcmpComposite),
+        udp_mpls_tunnels: count(VrfCounter::UdpMplsTunnel),
+        encaps: count(VrfCounter::Encap),
+        nat: 0,
+        arp_virtual_proxys: count(VrfCounter::ArpVirtualProxy),
+        arp_physical_proxys: count(VrfCounter::ArpPhysicalProxy),
+        arp_floods: count(VrfCounter::ArpFlood),
+        routes_v4: snapshot.routes(id, Family::Inet).len() as u32,
+        routes_v6: snapshot.routes(id, Family::Inet6).len() as u32,
+    })
+}
+
+/// A route of the forwarding state.
+#[must_use]
+pub fn route(route: &Route) -> pb::RouteInfo {
+    let f = &route.flags;
+    let letters = [
+        (route.label.is_some(), 'L'),
+        (f.proxy_arp, 'P'),
+        (f.trap_arp, 'T'),
+        (f.flood_arp, 'F'),
+        (f.proxy_arp_for_host, 'H'),
+        (f.preferred_vrf, 'V'),
+    ];
+    let flags: String = letters.iter().filter(|(set, _)| *set).map(|(_, letter)| *letter).collect();
+    let flags = if flags.is_empty() { "-".to_owned() } else { flags };
+    pb::RouteInfo { route: Some(encode::route(route)), learned: false, flags }
+}
+
+/// The host route that a resolved neighbour has.
+fn learned_route(vrf: VrfId, address: IpAddr, slot: u32) -> pb::RouteInfo {
+    let route = pb::Route {
+        vrf: vrf.get().into(),
+        prefix: ipnet::IpNet::from(address).to_string(),
+        nexthop: NexthopId::learned(slot).get(),
+        ..pb::Route::default()
+    };
+    pb::RouteInfo { route: Some(route), learned: true, flags: "-".to_owned() }
+}
+
+/// Routes of a VRF and family, with those of neighbours; `None` when there are none (ENOENT).
+#[must_use]
+pub fn routes(vrf: VrfId, family: Family, snapshot: &Snapshot) -> Option<Vec<pb::RouteInfo>> {
+    let mut found: Vec<(ipnet::IpNet, pb::RouteInfo)> =
+        snapshot.routes(vrf, family).iter().map(|known| (known.prefix, route(known))).collect();
+    if found.is_empty() {
+        return None;
+    }
+    for ((vif, address), neighbour) in snapshot.neighbours().iter() {
+        let here = snapshot.vif(vif).is_some_and(|vif| vif.vrf == vrf) && Family::of(&address) == family;
+        let host = ipnet::IpNet::from(address);
+        if here && !found.iter().any(|(prefix, _)| *prefix == host) {
+            found.push((host, learned_route(vrf, address, neighbour.slot)));
+        }
+    }
+    found.sort_by_key(|(prefix, _)| (prefix.addr(), prefix.prefix_len()));
+    Some(found.into_iter().map(|(_, info)| info).collect())
+}
+
+/// The route that packets to an address follow: a neighbour's when the table leads to its subnet.
+#[must_use]
+pub fn route_to(vrf: VrfId, address: IpAddr, snapshot: &Snapshot) -> Option<pb::RouteInfo> {
+    let found = snapshot.route(vrf, address)?;
+    if let Some(nexthop) = snapshot.nexthop(found.nexthop)
+        && let NexthopKind::Resolve { oif } = nexthop.kind
+        && let Some(neighbour) = snapshot.neighbour(oif, address)
+    {
+        return Some(learned_route(vrf, address, neighbour.slot));
+    }
+    Some(route(found))
+}
+
+/// A nexthop.
+#[must_use]
+pub fn nexthop(nexthop: &Nexthop) -> pb::NexthopInfo {
+    let mut flags = Vec::new();
+    if nexthop.valid {
+        flags.push("Valid".to_owned());
+    }
+    if nexthop.policy {
+        flags.push("Policy".to_owned());
+    }
+    match &nexthop.kind {
+        NexthopKind::Tunnel(tunnel) => {
+            flags.push("MPLSoUDP".to_owned());
+            if tunnel.direct.is_some() {
+                flags.push("Indirect".to_owned());
+            }
+        }
+        NexthopKind::Composite { .. } => flags.push("Ecmp".to_owned()),
+        _ => {}
+    }
+    pb::NexthopInfo {
+        nexthop: Some(encode::nexthop(nexthop)),
+        family: pb::AddressFamily::Inet.into(),
+        learned: false,
+        flags,
+    }
+}
+
+/// The nexthop of a resolved neighbour: Encap.
+#[must_use]
+pub fn learned_nexthop(id: u32, snapshot: &Snapshot) -> Option<pb::NexthopInfo> {
+    let slot = id.checked_sub(NexthopId::FIRST_LEARNED)?;
+    let ((vif, address), neighbour) = snapshot.neighbours().iter().find(|(_, neighbour)| neighbour.slot == slot)?;
+    let vif = snapshot.vif(vif)?;
+    let mut header = vif.header_to(neighbour.mac)?.bytes().to_vec();
+    let ethertype = if address.is_ipv4() { [0x08, 0x00] } else { [0x86, 0xdd] };
+    if let Some(last) = header.len().checked_sub(2).and_then(|at| header.get_mut(at..)) {
+        last.copy_from_slice(&ethertype);
+    }
+    let encap = pb::EncapNexthop {
+        oif: vif.id.get().into(),
+        encap_data: header.iter().map(|octet| format!("{octet:02x}")).collect(),
+    };
+    Some(pb::NexthopInfo {
+        nexthop: Some(pb::Nexthop {
+            id,
+            vrf: vif.vrf.get().into(),
+            policy: false,
+            invalid: false,
+            kind: Some(pb::nexthop::Kind::Encap(encap)),
+        }),
+        family: family(Family::of(&address)).into(),
+        learned: true,
+        flags: vec!["Valid".to_owned()],
+    })
+}
+
+/// Neighbours, those that are being asked for included.
+#[must_use]
+pub fn neighbours(control: &Control, asked: &[((VifId, IpAddr), usize)]) -> Vec<pb::NeighbourInfo> {
+    let snapshot = control.snapshot();
+    let mut found: Vec<pb::NeighbourInfo> = Vec::new();
+    for ((vif, address), neighbour) in snapshot.neighbours().iter() {
+        let state = match control.standing((vif, address)) {
+            Standing::Reachable => pb::NeighbourState::Reachable,
+            Standing::Stale => pb::NeighbourState::Stale,
+        };
+        found.push(pb::NeighbourInfo {
+            vif: vif.get().into(),
+            address: address.to_string(),
+            mac: neighbour.mac.to_string(),
+            state: state.into(),
+            nexthop: NexthopId::learned(neighbour.slot).get(),
+            held_packets: 0,
+        });
+    }
+    for ((vif, address), held) in asked {
+        found.push(pb::NeighbourInfo {
+            vif: vif.get().into(),
+            address: address.to_string(),
+            mac: String::new(),
+            state: pb::NeighbourState::Resolving.into(),
+            nexthop: 0,
+            held_packets: u32::try_from(*held).unwrap_or(u32::MAX),
+        });
+    }
+    found
+}
+
