@@ -8,5 +8,7 @@ pub mod ecn;
 pub mod mss;
 pub mod parse;
 pub mod rewrite;
+#[cfg(test)]
+pub(crate) mod samples;
 
 pub use buffer::{MAX_FRAME, NoRoom, Packet};
