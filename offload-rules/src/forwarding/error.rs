@@ -36,3 +36,45 @@ impl std::fmt::Display for StateErrors {
 }
 
 impl std::error::Error for StateErrors {}
+
+/// Errors as they are found. Reports the first [`Self::LIMIT`]; the others are counted.
+#[derive(Debug, Default)]
+pub(super) struct Findings {
+    errors: Vec<StateError>,
+    more: usize,
+}
+
+impl Findings {
+    const LIMIT: usize = 100;
+
+    /// One more error. Texts are made only for those that will be shown.
+    pub(super) fn push(
+        &mut self,
+        object: impl std::fmt::Display,
+        field: impl std::fmt::Display,
+        problem: impl std::fmt::Display,
+    ) {
+        if self.errors.len() < Self::LIMIT {
+            self.errors.push(StateError::new(object.to_string(), field.to_string(), problem.to_string()));
+        } else {
+            self.more += 1;
+        }
+    }
+
+    pub(super) const fn is_empty(&self) -> bool {
+        self.errors.is_empty()
+    }
+
+    /// `Ok` when nothing has been found.
+    pub(super) fn into_result(mut self) -> Result<(), StateErrors> {
+        if self.errors.is_empty() {
+            return Ok(());
+        }
+        if self.more > 0 {
+            let problem =
+                format!("{} more errors are not shown; correct the first {} and try again", self.more, Self::LIMIT);
+            self.errors.push(StateError::new("state", "errors", problem));
+        }
+        Err(StateErrors(self.errors))
+    }
+}

@@ -4,8 +4,12 @@
 //! things up in and a generation for each object. No packet sees half of one.
 
 mod acl;
+mod addrmap;
+mod apply;
 mod error;
 mod fib;
+mod idmap;
+mod learn;
 mod listener;
 mod mpls;
 mod neighbour;
@@ -14,6 +18,8 @@ mod route;
 mod settings;
 mod snapshot;
 mod state;
+mod tables;
+mod trie;
 mod validate;
 mod vif;
 mod vrf;

@@ -1,10 +1,10 @@
 //! A consistent state with its lookup tables.
 
-use std::{collections::HashMap, net::IpAddr, sync::Arc};
+use std::{net::IpAddr, sync::Arc};
 
 use super::{
-    Acl, Delta, Fib, Neighbour, NeighbourTable, Nexthop, PathMtuTable, Route, Settings, State, StateErrors, Vif,
-    VlanTag,
+    Acl, MplsLabel, Neighbour, NeighbourTable, Nexthop, PathMtuTable, Route, Settings, State, Vif, VifKind, VlanTag,
+    Vrf, idmap::IdMap, tables::Tables,
 };
 use crate::{
     AclId, Label, MacAddr, NexthopId, VifId, VrfId,
@@ -13,161 +13,244 @@ use crate::{
 
 /// A validated state. Cheap to clone and to share; never changes.
 ///
-/// Three counters of change: the state's own `generation` (from the controller), and `version`, which grows with every
-/// snapshot that a node publishes, whether a new state or a learnt neighbour made it. Dependencies are stamped with
+/// Two counters of change: the state's own `generation` (from the controller), and `version`, which grows with every
+/// snapshot that a node derives, whether a new state or a learnt neighbour made it. Dependencies are stamped with
 /// versions.
 #[derive(Debug, Clone)]
 pub struct Snapshot {
-    _p: std::marker::PhantomData<HashMap<u8, Arc<(Fib, Neighbour)>>>,
+    pub(super) version: u64,
+    pub(super) generation: u64,
+    pub(super) node: Arc<str>,
+    pub(super) settings: Arc<Settings>,
+    /// Version of the last change of the settings.
+    pub(super) settings_version: u64,
+    pub(super) tables: Tables,
+    pub(super) neighbours: NeighbourTable,
+    pub(super) path_mtus: PathMtuTable,
+    /// MACs of devices: by vif, with the name of the device that the vif had then.
+    pub(super) device_macs: IdMap<(Arc<str>, MacAddr)>,
 }
 
-#[allow(unused_variables, dead_code)]
+impl Default for Snapshot {
+    fn default() -> Self {
+        Self::empty()
+    }
+}
+
 impl Snapshot {
     /// A node without any configuration.
+    #[must_use]
     pub fn empty() -> Self {
-        todo!()
-    }
-    /// Validates a state. Objects that are equal to those of `self` keep the version of their last change; neighbours on vifs
-    /// that stay and path MTUs are kept.
-    ///
-    /// # Errors
-    /// Everything that is wrong with it: `self` stays as it was.
-    pub fn with_state(&self, state: State) -> Result<Self, StateErrors> {
-        todo!()
-    }
-    /// Applies a change to the state of this snapshot (cost grows with the change, not with the tables).
-    ///
-    /// # Errors
-    /// A wrong base generation, a removal of what is not there, and everything that is wrong with the result.
-    pub fn with_delta(&self, delta: Delta) -> Result<Self, StateErrors> {
-        todo!()
-    }
-    /// With this neighbour added or changed (the version of `DependencyKind::Neighbour` grows only when the MAC differs).
-    /// `None` when the table is at its limit.
-    pub fn with_neighbour(&self, vif: VifId, address: IpAddr, mac: MacAddr) -> Option<Self> {
-        todo!()
-    }
-    /// Without that neighbour.
-    pub fn without_neighbour(&self, vif: VifId, address: IpAddr) -> Self {
-        todo!()
-    }
-    /// With this path MTU (octets of the outer packet) toward an outer destination; `None` removes it.
-    pub fn with_path_mtu(&self, destination: IpAddr, mtu: Option<u16>) -> Self {
-        todo!()
-    }
-    /// With the MAC of the device under a vif that has none configured (also its sub-interfaces).
-    pub fn with_device_mac(&self, vif: VifId, mac: MacAddr) -> Self {
-        todo!()
+        Self {
+            version: 1,
+            generation: 0,
+            node: "".into(),
+            settings: Arc::new(Settings::default()),
+            settings_version: 1,
+            tables: Tables::default(),
+            neighbours: NeighbourTable::default(),
+            path_mtus: PathMtuTable::default(),
+            device_macs: IdMap::default(),
+        }
     }
 
-    /// Version of this snapshot, grows by one with each derived snapshot.
-    pub fn version(&self) -> u64 {
-        todo!()
+    /// Version of this snapshot, grows by one with each derived snapshot; 1 or more.
+    #[must_use]
+    pub const fn version(&self) -> u64 {
+        self.version
     }
+
     /// Generation of the state.
-    pub fn generation(&self) -> u64 {
-        todo!()
+    #[must_use]
+    pub const fn generation(&self) -> u64 {
+        self.generation
     }
+
+    /// Name of the node.
+    #[must_use]
+    pub fn node(&self) -> &str {
+        &self.node
+    }
+
     /// Version of the last change of what a program depends on; 0 when it is not there.
+    #[must_use]
     pub fn version_of(&self, what: DependencyKind) -> u64 {
-        todo!()
+        let tables = &self.tables;
+        let found = match what {
+            DependencyKind::Vif(id) => {
+                tables.vifs.get(u32::from(id.get())).map(|entry| entry.version.max(self.settings_version))
+            }
+            DependencyKind::Routes4(vrf) => tables.routes.get(u32::from(vrf.get())).map(|table| table.inet),
+            DependencyKind::Routes6(vrf) => tables.routes.get(u32::from(vrf.get())).map(|table| table.inet6),
+            DependencyKind::Nexthop(id) => tables.nexthops.get(id.get()).map(|entry| entry.version),
+            DependencyKind::Label(label) => tables.labels.get(label.get()).map(|(_, version)| *version),
+            DependencyKind::Acl(id) => tables.acls.get(id.get()).map(|entry| entry.version),
+            DependencyKind::Neighbour(vif, address) => self.neighbours.get(vif, address).map(|n| n.generation),
+            DependencyKind::PathMtu(destination) => self.path_mtus.get(destination).map(|(_, version)| version),
+        };
+        found.unwrap_or(0)
     }
 
     /// Limits and timers.
+    #[must_use]
     pub fn settings(&self) -> &Settings {
-        todo!()
+        &self.settings
     }
-    /// The state as applied (for persistence and for the API); clones everything.
+
+    /// The state as applied (for persistence and for the API), each list in order of its ids; clones everything.
+    #[must_use]
     pub fn to_state(&self) -> State {
-        todo!()
+        let tables = &self.tables;
+        let routes = tables.routes.values().flat_map(|table| table.fib.iter());
+        State {
+            generation: self.generation,
+            node: self.node.to_string(),
+            settings: (*self.settings).clone(),
+            vifs: tables.vifs.values().map(|entry| (*entry.configured).clone()).collect(),
+            vrfs: tables.vrfs.values().map(|entry| (*entry.object).clone()).collect(),
+            nexthops: tables.nexthops.values().map(|entry| (*entry.object).clone()).collect(),
+            routes: routes.map(|route| (**route).clone()).collect(),
+            labels: self.labels().map(|(label, nexthop)| MplsLabel { label, nexthop }).collect(),
+            acls: tables.acls.values().map(|entry| (*entry.object).clone()).collect(),
+        }
     }
-    /// A vif.
+
+    /// A vif, with the MAC that it has in fact.
+    #[inline]
+    #[must_use]
     pub fn vif(&self, id: VifId) -> Option<&Arc<Vif>> {
-        todo!()
+        self.tables.vif(id)
     }
+
     /// All vifs by id.
     pub fn vifs(&self) -> impl Iterator<Item = &Arc<Vif>> {
-        std::iter::empty()
+        self.tables.vifs.values().map(|entry| &entry.vif)
     }
+
     /// The sub-interface of `parent` for frames with these tags.
+    #[inline]
+    #[must_use]
     pub fn vlan_vif(&self, parent: VifId, outer: VlanTag, inner: Option<VlanTag>) -> Option<VifId> {
-        todo!()
+        self.tables.vlan_vif(parent, outer, inner)
     }
+
     /// The vif whose device carries this vif's frames: itself or its parent.
+    #[inline]
+    #[must_use]
     pub fn port_of(&self, vif: VifId) -> VifId {
-        todo!()
+        match self.vif(vif).map(|vif| &vif.kind) {
+            Some(VifKind::PhysicalVlan { parent, .. }) => *parent,
+            _ => vif,
+        }
     }
+
     /// All VRFs by id.
-    pub fn vrfs(&self) -> impl Iterator<Item = &Arc<super::Vrf>> {
-        std::iter::empty()
+    pub fn vrfs(&self) -> impl Iterator<Item = &Arc<Vrf>> {
+        self.tables.vrfs.values().map(|entry| &entry.object)
     }
+
     /// A VRF.
-    pub fn vrf(&self, id: VrfId) -> Option<&Arc<super::Vrf>> {
-        todo!()
+    #[must_use]
+    pub fn vrf(&self, id: VrfId) -> Option<&Arc<Vrf>> {
+        self.tables.vrfs.get(u32::from(id.get())).map(|entry| &entry.object)
     }
+
     /// Longest match.
+    #[inline]
+    #[must_use]
     pub fn route(&self, vrf: VrfId, destination: IpAddr) -> Option<&Arc<Route>> {
-        todo!()
+        self.tables.routes.get(u32::from(vrf.get()))?.fib.lookup(destination)
     }
+
     /// Routes of a VRF and family in order of prefix.
+    #[must_use]
     pub fn routes(&self, vrf: VrfId, family: Family) -> Vec<Arc<Route>> {
-        todo!()
+        self.tables.routes.get(u32::from(vrf.get())).map_or_else(Vec::new, |table| table.fib.routes(family))
     }
+
+    /// Number of routes of a VRF and family.
+    #[must_use]
+    pub fn route_count(&self, vrf: VrfId, family: Family) -> usize {
+        self.tables.routes.get(u32::from(vrf.get())).map_or(0, |table| table.fib.len_of(family))
+    }
+
     /// A nexthop.
+    #[inline]
+    #[must_use]
     pub fn nexthop(&self, id: NexthopId) -> Option<&Arc<Nexthop>> {
-        todo!()
+        self.tables.nexthop(id)
     }
+
     /// All nexthops by id.
     pub fn nexthops(&self) -> impl Iterator<Item = &Arc<Nexthop>> {
-        std::iter::empty()
+        self.tables.nexthops.values().map(|entry| &entry.object)
     }
+
     /// Nexthop of an incoming label.
+    #[inline]
+    #[must_use]
     pub fn label(&self, label: Label) -> Option<NexthopId> {
-        todo!()
+        self.tables.labels.get(label.get()).map(|(nexthop, _)| *nexthop)
     }
+
     /// All labels by number.
     pub fn labels(&self) -> impl Iterator<Item = (Label, NexthopId)> {
-        std::iter::empty()
+        // Every label in the table has been found to be in range.
+        self.tables.labels.iter().filter_map(|(label, (nexthop, _))| Some((Label::new(label).ok()?, *nexthop)))
     }
+
     /// An access list.
+    #[must_use]
     pub fn acl(&self, id: AclId) -> Option<&Arc<Acl>> {
-        todo!()
+        self.tables.acls.get(id.get()).map(|entry| &entry.object)
     }
+
     /// All access lists by id.
     pub fn acls(&self) -> impl Iterator<Item = &Arc<Acl>> {
-        std::iter::empty()
+        self.tables.acls.values().map(|entry| &entry.object)
     }
+
     /// A neighbour.
+    #[inline]
+    #[must_use]
     pub fn neighbour(&self, vif: VifId, address: IpAddr) -> Option<&Neighbour> {
-        todo!()
+        self.neighbours.get(vif, address)
     }
+
     /// All neighbours.
-    pub fn neighbours(&self) -> &NeighbourTable {
-        todo!()
+    #[must_use]
+    pub const fn neighbours(&self) -> &NeighbourTable {
+        &self.neighbours
     }
+
     /// Path MTU toward an outer destination.
+    #[must_use]
     pub fn path_mtu(&self, destination: IpAddr) -> Option<u16> {
-        todo!()
+        self.path_mtus.get(destination).map(|(mtu, _)| mtu)
     }
+
     /// All path MTUs.
-    pub fn path_mtus(&self) -> &PathMtuTable {
-        todo!()
+    #[must_use]
+    pub const fn path_mtus(&self) -> &PathMtuTable {
+        &self.path_mtus
     }
-    /// With a vif's operational state; a vif is up until told otherwise. Counts as a change of the vif.
-    pub fn with_vif_up(&self, vif: VifId, up: bool) -> Self {
-        todo!()
-    }
-    /// Is the vif there and up (and its parent)?
-    pub fn is_up(&self, vif: VifId) -> bool {
-        todo!()
-    }
+
     /// Is this UDP packet's destination an address where MPLS over UDP is opened: a host route to a Receive nexthop
     /// that terminates it? Precomputed: called for each packet on port 6635 or 51234.
+    #[inline]
+    #[must_use]
     pub fn terminates_mpls_o_udp(&self, vrf: VrfId, destination: IpAddr) -> bool {
-        todo!()
+        let table = self.tables.routes.get(u32::from(vrf.get()));
+        table.is_some_and(|table| table.terminations.get(destination).is_some())
     }
+
     /// Is the address one of the node's own tunnel sources or terminations? (A packet that claims it from outside is forged.)
+    #[inline]
+    #[must_use]
     pub fn is_own_tunnel_source(&self, address: IpAddr) -> bool {
-        todo!()
+        self.tables.own.get(address).is_some()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,355 @@
+//! From one snapshot to the next: a whole state, or a change to it.
+
+use std::{
+    collections::{HashMap, HashSet},
+    fmt::Display,
+    sync::Arc,
+};
+
+use super::{
+    Delta, Route, Snapshot, State, StateErrors, VifKind,
+    error::Findings,
+    tables::{Tables, VifEntry},
+    validate::{self, Touched},
+};
+use crate::flow::Family;
+
+const TWICE: &str = "is given twice; keep one of them";
+
+impl Snapshot {
+    /// Validates a state. Objects that are equal to those of `self` keep the version of their last change; neighbours on vifs
+    /// that stay and path MTUs are kept. The same state again gives the same snapshot.
+    ///
+    /// # Errors
+    /// A generation that is lower than the one in force (except 0), or the same with another content, and everything
+    /// that is wrong with the state: `self` stays as it was.
+    pub fn with_state(&self, state: State) -> Result<Self, StateErrors> {
+        let mut found = Findings::default();
+        if state.generation != 0 && state.generation < self.generation {
+            let problem = format!(
+                "{} is older than {}, which is in force; send a newer one, or 0 to start again",
+                state.generation, self.generation
+            );
+            found.push("state", "generation", problem);
+        }
+        let (mut next, changed) = self.candidate(state, &mut found);
+        if next.generation != 0 && next.generation == self.generation && changed {
+            let problem =
+                format!("{} is in force with another content; give each content a newer generation", self.generation);
+            found.push("state", "generation", problem);
+        }
+        validate::whole(&next, &mut found);
+        found.into_result()?;
+        if !changed && next.generation == self.generation {
+            return Ok(self.clone());
+        }
+        next.neighbours.retain_vifs(|vif| next.tables.vifs.contains(vif));
+        next.refresh_macs();
+        Ok(next)
+    }
+
+    /// The tables of a state, and whether it differs from the one in force in more than its generation.
+    fn candidate(&self, state: State, found: &mut Findings) -> (Self, bool) {
+        let version = self.version + 1;
+        let mut next = Self { version, generation: state.generation, tables: Tables::default(), ..self.clone() };
+        let (old, tables) = (&self.tables, &mut next.tables);
+        let mut changed = *self.node != *state.node;
+        if changed {
+            next.node = state.node.into();
+        }
+        if *self.settings != state.settings {
+            (next.settings, next.settings_version, changed) = (Arc::new(state.settings), version, true);
+        }
+        for acl in state.acls {
+            if tables.acls.contains(acl.id.get()) {
+                found.push(format_args!("acl {}", acl.id), "id", TWICE);
+                continue;
+            }
+            match old.acls.get(acl.id.get()).filter(|entry| *entry.object == acl) {
+                Some(same) => tables.put_acl(Arc::clone(&same.object), same.version),
+                None => {
+                    tables.put_acl(Arc::new(acl), version);
+                    changed = true;
+                }
+            }
+        }
+        for vif in state.vifs {
+            let id = u32::from(vif.id.get());
+            if tables.vifs.contains(id) {
+                found.push(format_args!("vif {id}"), "id", TWICE);
+                continue;
+            }
+            match old.vifs.get(id).filter(|entry| *entry.configured == vif) {
+                Some(same) => tables.put_vif(same.clone()),
+                None => {
+                    tables.put_vif(VifEntry::new(vif, version));
+                    changed = true;
+                }
+            }
+        }
+        for vrf in state.vrfs {
+            let id = u32::from(vrf.id.get());
+            if tables.vrfs.contains(id) {
+                found.push(format_args!("vrf {id}"), "id", TWICE);
+                continue;
+            }
+            match old.vrfs.get(id).filter(|entry| *entry.object == vrf) {
+                Some(same) => tables.put_vrf(Arc::clone(&same.object), same.version),
+                None => {
+                    tables.put_vrf(Arc::new(vrf), version);
+                    changed = true;
+                }
+            }
+        }
+        for nexthop in state.nexthops {
+            let id = nexthop.id.get();
+            if tables.nexthops.contains(id) {
+                found.push(format_args!("nexthop {id}"), "id", TWICE);
+                continue;
+            }
+            // Before the routes: no route can have to be looked at again.
+            match old.nexthops.get(id).filter(|entry| *entry.object == nexthop) {
+                Some(same) => tables.put_nexthop(Arc::clone(&same.object), same.version),
+                None => {
+                    changed = true;
+                    tables.put_nexthop(Arc::new(nexthop), version)
+                }
+            };
+        }
+        for label in state.labels {
+            if tables.labels.contains(label.label.get()) {
+                found.push(format_args!("label {}", label.label), "label", TWICE);
+                continue;
+            }
+            match old.labels.get(label.label.get()).filter(|(nexthop, _)| *nexthop == label.nexthop) {
+                Some((_, same)) => tables.put_label(label, *same),
+                None => (tables.put_label(label, version), changed = true).0,
+            }
+        }
+        changed |= put_routes(old, tables, state.routes, version, found);
+        changed |= [
+            (old.acls.len(), tables.acls.len()),
+            (old.vifs.len(), tables.vifs.len()),
+            (old.vrfs.len(), tables.vrfs.len()),
+            (old.nexthops.len(), tables.nexthops.len()),
+            (old.labels.len(), tables.labels.len()),
+        ]
+        .iter()
+        .any(|(before, after)| before != after);
+        (next, changed)
+    }
+
+    /// Applies a change to the state of this snapshot. The cost grows with the change and with what refers to what it
+    /// changes, not with the tables. Three exceptions: a change of vifs looks at all vifs again, a nexthop with routes that
+    /// starts or stops opening MPLS over UDP looks at all routes, and a refused change is validated whole for its errors.
+    ///
+    /// # Errors
+    /// A wrong base generation, a removal of what is not there, and everything that is wrong with the result.
+    pub fn with_delta(&self, delta: Delta) -> Result<Self, StateErrors> {
+        // Against another base, nothing else that could be said would be true.
+        self.check_base(&delta)?;
+        let mut found = Findings::default();
+        let mut next = self.derived();
+        next.generation = delta.generation;
+        let mut touched = Touched::default();
+        next.remove_all(&delta, &mut touched, &mut found);
+        let refresh = next.put_all(delta, &mut touched, &mut found);
+        if refresh {
+            next.tables.refresh_terminations();
+        }
+        if found.is_empty() {
+            validate::changed(&next, &touched, &mut found);
+            if found.is_empty() {
+                next.settle(&touched);
+                return Ok(next);
+            }
+            found = Findings::default();
+        }
+        validate::whole(&next, &mut found);
+        found.into_result()?;
+        next.settle(&touched);
+        Ok(next)
+    }
+
+    fn check_base(&self, delta: &Delta) -> Result<(), StateErrors> {
+        let mut found = Findings::default();
+        if delta.base_generation != self.generation {
+            let problem = format!(
+                "the change was computed from {}, but {} is in force; compute it again from that",
+                delta.base_generation, self.generation
+            );
+            found.push("delta", "base_generation", problem);
+        }
+        if delta.generation <= delta.base_generation {
+            let problem =
+                format!("{} is not newer than {}; use a larger number", delta.generation, delta.base_generation);
+            found.push("delta", "generation", problem);
+        }
+        found.into_result()
+    }
+
+    /// Brings what is kept beside the state in line with it.
+    fn settle(&mut self, touched: &Touched) {
+        self.tables.drop_route_tables(&touched.vrfs_removed);
+        if !touched.vifs.is_empty() {
+            let vifs = self.tables.vifs.clone();
+            self.neighbours.retain_vifs(|vif| vifs.contains(vif));
+            self.refresh_macs();
+        }
+    }
+
+    fn remove_all(&mut self, delta: &Delta, touched: &mut Touched, found: &mut Findings) {
+        fn missing(found: &mut Findings, object: impl Display, list: &str) {
+            found.push(object, list, "cannot be removed, it is not there; leave it out");
+        }
+        let (version, tables) = (self.version, &mut self.tables);
+        // Routes before nexthops, so that those find themselves unused.
+        for (vrf, prefix) in &delta.remove_routes {
+            if tables.take_route(*vrf, *prefix, version).is_none() {
+                missing(found, format_args!("route vrf {vrf} {prefix}"), "remove_routes");
+            }
+        }
+        for label in &delta.remove_labels {
+            if tables.take_label(*label).is_none() {
+                missing(found, format_args!("label {label}"), "remove_labels");
+            }
+        }
+        for id in &delta.remove_vifs {
+            match tables.take_vif(*id) {
+                Some(_) => touched.vifs.push(*id),
+                None => missing(found, format_args!("vif {id}"), "remove_vifs"),
+            }
+        }
+        for id in &delta.remove_nexthops {
+            match tables.take_nexthop(*id) {
+                Some(_) => touched.nexthops.push(*id),
+                None => missing(found, format_args!("nexthop {id}"), "remove_nexthops"),
+            }
+        }
+        for id in &delta.remove_vrfs {
+            match tables.take_vrf(*id) {
+                Some(_) => touched.vrfs_removed.push(*id),
+                None => missing(found, format_args!("vrf {id}"), "remove_vrfs"),
+            }
+        }
+        for id in &delta.remove_acls {
+            match tables.take_acl(*id) {
+                Some(_) => touched.acls.push(*id),
+                None => missing(found, format_args!("acl {id}"), "remove_acls"),
+            }
+        }
+    }
+
+    /// Adds and replaces; true when terminations have to be found anew. What is equal to what is there is left alone.
+    fn put_all(&mut self, delta: Delta, touched: &mut Touched, found: &mut Findings) -> bool {
+        let (version, tables) = (self.version, &mut self.tables);
+        let mut refresh = false;
+        if let Some(settings) = delta.settings.filter(|settings| *self.settings != *settings) {
+            (self.settings, self.settings_version) = (Arc::new(settings), version);
+            touched.settings = true;
+        }
+        let mut seen = HashSet::new();
+        for acl in delta.acls {
+            if !seen.insert(acl.id.get()) {
+                found.push(format_args!("acl {}", acl.id), "id", TWICE);
+            } else if tables.acls.get(acl.id.get()).is_none_or(|entry| *entry.object != acl) {
+                touched.acls.push(acl.id);
+                tables.put_acl(Arc::new(acl), version);
+            }
+        }
+        seen.clear();
+        for vif in delta.vifs {
+            let id = u32::from(vif.id.get());
+            if !seen.insert(id) {
+                found.push(format_args!("vif {id}"), "id", TWICE);
+            } else if tables.vifs.get(id).is_none_or(|entry| *entry.configured != vif) {
+                touched.vifs.push(vif.id);
+                if let VifKind::PhysicalVlan { parent, .. } = vif.kind {
+                    // What sends on the parent with these tags may no longer do so.
+                    touched.parents.push(parent);
+                }
+                tables.put_vif(VifEntry::new(vif, version));
+            }
+        }
+        seen.clear();
+        for vrf in delta.vrfs {
+            let id = u32::from(vrf.id.get());
+            if !seen.insert(id) {
+                found.push(format_args!("vrf {id}"), "id", TWICE);
+            } else if tables.vrfs.get(id).is_none_or(|entry| *entry.object != vrf) {
+                touched.vrfs.push(vrf.id);
+                tables.put_vrf(Arc::new(vrf), version);
+            }
+        }
+        seen.clear();
+        for nexthop in delta.nexthops {
+            let id = nexthop.id.get();
+            if !seen.insert(id) {
+                found.push(format_args!("nexthop {id}"), "id", TWICE);
+            } else if tables.nexthops.get(id).is_none_or(|entry| *entry.object != nexthop) {
+                touched.nexthops.push(nexthop.id);
+                refresh |= tables.put_nexthop(Arc::new(nexthop), version);
+            }
+        }
+        seen.clear();
+        for label in delta.labels {
+            if !seen.insert(label.label.get()) {
+                found.push(format_args!("label {}", label.label), "label", TWICE);
+            } else if tables.labels.get(label.label.get()).is_none_or(|(nexthop, _)| *nexthop != label.nexthop) {
+                touched.labels.push(label.label);
+                tables.put_label(label, version);
+            }
+        }
+        let mut seen = HashSet::new();
+        for route in delta.routes {
+            let there = tables.routes.get(u32::from(route.vrf.get())).and_then(|table| table.fib.get(route.prefix));
+            if !seen.insert((route.vrf, route.prefix.trunc())) {
+                found.push(format_args!("route vrf {} {}", route.vrf, route.prefix), "prefix", TWICE);
+            } else if there.is_none_or(|old| **old != route) {
+                let route = Arc::new(route);
+                touched.routes.push(Arc::clone(&route));
+                tables.put_route(route, version);
+            }
+        }
+        refresh
+    }
+}
+
+/// Puts the routes of a state into tables without any; true when they differ from the old ones. Equal routes stay shared.
+fn put_routes(old: &Tables, tables: &mut Tables, routes: Vec<Route>, version: u64, found: &mut Findings) -> bool {
+    let mut equal: HashMap<(u32, Family), usize> = HashMap::new();
+    for route in routes {
+        let id = u32::from(route.vrf.get());
+        if tables.routes.get(id).is_some_and(|table| table.fib.get(route.prefix).is_some()) {
+            found.push(format_args!("route vrf {} {}", route.vrf, route.prefix), "prefix", TWICE);
+            continue;
+        }
+        let same = old.routes.get(id).and_then(|table| table.fib.get(route.prefix)).filter(|same| ***same == route);
+        if let Some(same) = same {
+            *equal.entry((id, Family::of(&route.prefix.addr()))).or_default() += 1;
+            tables.put_route(Arc::clone(same), version);
+        } else {
+            tables.put_route(Arc::new(route), version);
+        }
+    }
+    let mut changed = false;
+    let vrfs: Vec<u32> = tables.routes.iter().map(|(id, _)| id).collect();
+    for id in vrfs {
+        let before = old.routes.get(id);
+        tables.routes.update(id, |table| {
+            let table = Arc::make_mut(table);
+            for family in [Family::Inet, Family::Inet6] {
+                let equal = equal.get(&(id, family)).copied().unwrap_or(0);
+                let all_equal = equal == table.fib.len_of(family);
+                match before.filter(|old| all_equal && old.fib.len_of(family) == equal) {
+                    Some(old) => table.set_version(family, old.version(family)),
+                    None => {
+                        changed = true;
+                        table.set_version(family, version);
+                    }
+                }
+            }
+        });
+    }
+    changed
+}
