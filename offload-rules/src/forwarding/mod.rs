@@ -14,6 +14,7 @@ mod listener;
 mod mpls;
 mod neighbour;
 mod nexthop;
+mod oper;
 mod route;
 mod settings;
 mod snapshot;

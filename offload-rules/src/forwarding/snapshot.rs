@@ -29,6 +29,8 @@ pub struct Snapshot {
     pub(super) path_mtus: PathMtuTable,
     /// MACs of devices: by vif, with the name of the device that the vif had then.
     pub(super) device_macs: IdMap<(Arc<str>, MacAddr)>,
+    /// Vifs that have come or gone: whether up, and the version of the last change.
+    pub(super) oper: IdMap<(bool, u64)>,
 }
 
 impl Default for Snapshot {
@@ -51,6 +53,7 @@ impl Snapshot {
             neighbours: NeighbourTable::default(),
             path_mtus: PathMtuTable::default(),
             device_macs: IdMap::default(),
+            oper: IdMap::default(),
         }
     }
 
@@ -78,7 +81,7 @@ impl Snapshot {
         let tables = &self.tables;
         let found = match what {
             DependencyKind::Vif(id) => {
-                tables.vifs.get(u32::from(id.get())).map(|entry| entry.version.max(self.settings_version))
+                tables.vifs.get(u32::from(id.get())).map(|entry| entry.version.max(self.settings_version).max(self.oper_version(id)))
             }
             DependencyKind::Routes4(vrf) => tables.routes.get(u32::from(vrf.get())).map(|table| table.inet),
             DependencyKind::Routes6(vrf) => tables.routes.get(u32::from(vrf.get())).map(|table| table.inet6),
