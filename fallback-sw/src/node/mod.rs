@@ -3,4 +3,5 @@
 pub mod control;
 pub mod decode;
 pub mod encode;
+pub mod machine;
 pub mod view;

@@ -16,7 +16,7 @@ use super::{
     control::{Control, Standing},
     encode,
 };
-use crate::worker::{Account, Counters, VifCounters, Worker};
+use crate::worker::{Account, Counters, VifCounters, Worker, flows::flag};
 
 /// Index of a record among all workers.
 #[must_use]
@@ -79,7 +79,7 @@ pub fn flow(worker: &Worker, id: usize, workers: usize, slot: u32) -> Option<pb:
         tier: pb::FlowTier::Software.into(),
         not_offloaded_reason: "this node has no offload hardware".to_owned(),
         ops: entry.map(|entry| entry.program.ops.iter().map(op).collect()).unwrap_or_default(),
-        initiator: record.is_initiator(),
+        initiator: record.flags & flag::INITIATOR != 0,
     })
 }
 

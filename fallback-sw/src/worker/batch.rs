@@ -43,6 +43,7 @@ impl Default for Batch {
 impl Worker {
     /// Takes in frames received on the device of `port` and empties `frames`. `now` is in milliseconds of the node's clock.
     pub fn receive(&mut self, port: VifId, frames: &mut Vec<Packet>, now: u64, out: &mut Outbox) {
+        self.clock = now;
         self.counters.account.received += frames.len() as u64;
         let octets: usize = frames.iter().map(Packet::len).sum();
         if let Some(counters) = self.counters.port(port) {

@@ -7,7 +7,7 @@
 
 mod batch;
 mod counters;
-mod flows;
+pub(crate) mod flows;
 mod fragments;
 mod held;
 mod icmp;
@@ -217,6 +217,8 @@ pub struct Worker {
     /// Where eviction goes on.
     evict_at: u32,
     batch: Option<Box<Batch>>,
+    /// Milliseconds of the node's clock when it last looked.
+    clock: u64,
 }
 
 impl Worker {
@@ -242,6 +244,7 @@ impl Worker {
             sweep_at: 0,
             evict_at: 0,
             batch: Some(Box::default()),
+            clock: 0,
             snapshot: Arc::clone(&snapshot),
         };
         worker.read_vifs();
@@ -299,6 +302,12 @@ impl Worker {
         if self.half_open.len() < self.vifs.len() {
             self.half_open.resize(self.vifs.len(), 0);
         }
+    }
+
+    /// Milliseconds of the node's clock when the worker last looked.
+    #[must_use]
+    pub const fn clock(&self) -> u64 {
+        self.clock
     }
 
     /// The snapshot in force.

@@ -15,6 +15,7 @@ impl Worker {
     /// Lets time pass; to be called every few milliseconds. `now` is in milliseconds of the node's clock. Returns whether the
     /// whole flow table has been looked at since the last time it said so.
     pub fn tick(&mut self, now: u64, out: &mut Outbox) -> bool {
+        self.clock = now;
         for delivery in self.fragments.expire(now) {
             self.drop_delivery(delivery, DropReason::FragmentTimeout, out);
         }

@@ -1,0 +1,219 @@
+//! A whole node without I/O: workers and control in one thread, time passed in. Replay and tests run it; what it does is what
+//! the daemon does, in an order that can be repeated.
+
+use std::{io, sync::Arc};
+
+use offload_rules::{
+    VifId,
+    forwarding::{Delta, Snapshot, State, StateErrors},
+};
+
+use super::control::{Actions, Control};
+use crate::{
+    packet::Packet,
+    worker::{Counters, Outbox, TxMeta, Worker, WorkerConfig},
+};
+
+/// A frame that the node sends.
+#[derive(Debug)]
+pub struct Sent {
+    /// The vif whose device carries it.
+    pub port: VifId,
+    /// What it is.
+    pub meta: TxMeta,
+    /// The frame.
+    pub packet: Packet,
+}
+
+/// How a machine is set up.
+#[derive(Debug, Clone, Copy)]
+pub struct MachineConfig {
+    /// Number of workers, at least 1.
+    pub workers: usize,
+    /// First IP identification of the first worker.
+    pub ip_id: u16,
+    /// Fixed UDP source port of tunnels.
+    pub entropy: Option<u16>,
+}
+
+impl Default for MachineConfig {
+    fn default() -> Self {
+        Self { workers: 1, ip_id: 1, entropy: None }
+    }
+}
+
+/// A node without I/O.
+pub struct Machine {
+    workers: Vec<Worker>,
+    control: Control,
+    out: Outbox,
+    sent: Vec<Sent>,
+}
+
+impl Machine {
+    /// A node with this snapshot in force.
+    ///
+    /// # Errors
+    /// No memory for the flow tables.
+    pub fn new(config: MachineConfig, snapshot: Arc<Snapshot>) -> io::Result<Self> {
+        let count = config.workers.max(1);
+        // Workers draw identifications from ranges of their own.
+        let stride = (usize::from(u16::MAX) / count) as u16;
+        let workers = (0..count).map(|id| {
+            let ip_id = config.ip_id.wrapping_add(stride.wrapping_mul(id as u16));
+            Worker::new(WorkerConfig { id, workers: count, ip_id, entropy: config.entropy }, Arc::clone(&snapshot))
+        });
+        Ok(Self {
+            workers: workers.collect::<io::Result<_>>()?,
+            control: Control::new(snapshot),
+            out: Outbox::default(),
+            sent: Vec::new(),
+        })
+    }
+
+    /// Takes in frames of a port at the worker whose queue they are in.
+    pub fn receive(&mut self, port: VifId, queue: usize, frames: &mut Vec<Packet>, now: u64) {
+        let count = self.workers.len();
+        if let Some(worker) = self.workers.get_mut(queue % count) {
+            worker.receive(port, frames, now, &mut self.out);
+        }
+        self.settle(now);
+    }
+
+    /// Takes in one frame.
+    pub fn receive_frame(&mut self, port: VifId, frame: &[u8], now: u64) {
+        self.receive(port, 0, &mut vec![Packet::from_frame(frame)], now);
+    }
+
+    /// Lets time pass.
+    pub fn tick(&mut self, now: u64) {
+        for worker in &mut self.workers {
+            worker.tick(now, &mut self.out);
+        }
+        let actions = self.control.tick(now);
+        self.act(actions, now);
+        self.settle(now);
+    }
+
+    /// Carries on until nothing is under way between workers and control.
+    fn settle(&mut self, now: u64) {
+        loop {
+            self.collect();
+            if !self.out.events.is_empty() {
+                let events = std::mem::take(&mut self.out.events);
+                let actions = self.control.handle(events, now);
+                self.act(actions, now);
+                continue;
+            }
+            if self.out.handoff.is_empty() {
+                return;
+            }
+            for (owner, delivery) in std::mem::take(&mut self.out.handoff) {
+                if let Some(worker) = self.workers.get_mut(owner) {
+                    worker.deliver_all(vec![delivery], now, &mut self.out);
+                }
+            }
+        }
+    }
+
+    fn act(&mut self, actions: Actions, now: u64) {
+        if let Some(snapshot) = actions.snapshot {
+            self.adopt(&snapshot, now);
+        }
+        for (neighbour, mac) in actions.probe {
+            if let Some(worker) = self.workers.first_mut() {
+                worker.ask(neighbour, Some(mac), &mut self.out);
+            }
+        }
+        for neighbour in actions.refuse {
+            for worker in &mut self.workers {
+                worker.refuse(neighbour, &mut self.out);
+            }
+        }
+    }
+
+    fn adopt(&mut self, snapshot: &Arc<Snapshot>, now: u64) {
+        for worker in &mut self.workers {
+            worker.adopt(Arc::clone(snapshot), now, &mut self.out);
+        }
+    }
+
+    fn collect(&mut self) {
+        for port in std::mem::take(&mut self.out.dirty) {
+            let queue = self.out.queue(port);
+            let frames = queue.packets.drain(..).zip(queue.metas.drain(..));
+            self.sent.extend(frames.map(|(packet, meta)| Sent { port, meta, packet }));
+        }
+    }
+
+    /// The frames sent since the last call, in order.
+    pub fn take_sent(&mut self) -> Vec<Sent> {
+        std::mem::take(&mut self.sent)
+    }
+
+    /// Puts a state in force.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it; the old one stays in force.
+    pub fn apply_state(&mut self, state: State, now: u64) -> Result<(), StateErrors> {
+        let snapshot = self.control.apply_state(state)?;
+        self.adopt(&snapshot, now);
+        self.settle(now);
+        Ok(())
+    }
+
+    /// Puts a change in force.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it; the old state stays in force.
+    pub fn apply_delta(&mut self, delta: Delta, now: u64) -> Result<(), StateErrors> {
+        let snapshot = self.control.apply_delta(delta)?;
+        self.adopt(&snapshot, now);
+        self.settle(now);
+        Ok(())
+    }
+
+    /// The device of a vif has come or gone.
+    pub fn set_up(&mut self, vif: VifId, up: bool, now: u64) {
+        if let Some(snapshot) = self.control.set_up(vif, up) {
+            self.adopt(&snapshot, now);
+            self.settle(now);
+        }
+    }
+
+    /// Brings every flow up to the snapshot.
+    pub fn sweep(&mut self, now: u64) {
+        for worker in &mut self.workers {
+            worker.sweep_all(now);
+        }
+    }
+
+    /// The workers.
+    #[must_use]
+    pub fn workers(&self) -> &[Worker] {
+        &self.workers
+    }
+
+    /// What the node knows.
+    #[must_use]
+    pub const fn control(&self) -> &Control {
+        &self.control
+    }
+
+    /// Counters of all workers together, and of each.
+    #[must_use]
+    pub fn counters(&self) -> (Counters, Vec<Counters>) {
+        let each: Vec<_> = self.workers.iter().map(Worker::counters).collect();
+        let mut total = Counters::default();
+        for counters in &each {
+            total.add(counters);
+        }
+        (total, each)
+    }
+
+    /// Received packets that wait now.
+    #[must_use]
+    pub fn held(&self) -> u64 {
+        self.workers.iter().map(Worker::held_packets).sum()
+    }
+}

@@ -1,0 +1,243 @@
+//! Captures through a node: no root, no sockets, and the same outcome each time.
+//!
+//! Frames of all inputs go through a [`Machine`] in the order of their timestamps; what it sends is written to one capture for
+//! each egress vif, what it counts to a JSON report.
+
+mod clock;
+mod report;
+
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use offload_rules::{
+    VifId,
+    forwarding::{Snapshot, StateErrors},
+};
+use proto::{json::JsonError, v1 as pb};
+
+pub use clock::ClockMode;
+
+use crate::{
+    io::{CaptureError, CaptureReader, CaptureWriter, Link},
+    node::{
+        decode,
+        machine::{Machine, MachineConfig},
+    },
+    packet::Packet,
+};
+use clock::Clock;
+
+/// What to replay.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// Forwarding state as JSON.
+    pub state: PathBuf,
+    /// Vif (number or name) and capture.
+    pub inputs: Vec<(String, PathBuf)>,
+    /// Folder for captures and report; made when missing.
+    pub out: PathBuf,
+    /// What the node's clock follows.
+    pub clock: ClockMode,
+    /// Workers and seeds.
+    pub machine: MachineConfig,
+    /// Seconds that pass after the last frame: held packets time out, flows age.
+    pub drain_secs: u32,
+}
+
+/// Why a replay did not take place.
+#[derive(Debug, thiserror::Error)]
+pub enum ReplayError {
+    /// A file could not be read or written.
+    #[error("{}: {source}", file.display())]
+    File {
+        /// The file.
+        file: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The state is not the JSON of a forwarding state.
+    #[error(transparent)]
+    Json(#[from] JsonError),
+    /// The state is not consistent.
+    #[error("{}: the forwarding state is refused:\n{errors}", file.display())]
+    State {
+        /// The file.
+        file: PathBuf,
+        /// What is wrong.
+        errors: StateErrors,
+    },
+    /// No such vif.
+    #[error("--in {vif}=…: the state has no vif with this number or name; it has {known}")]
+    UnknownVif {
+        /// What was given.
+        vif: String,
+        /// Numbers and names of the state's vifs.
+        known: String,
+    },
+    /// A capture could not be read or written.
+    #[error(transparent)]
+    Capture(#[from] CaptureError),
+    /// The capture holds frames of another link layer than the vif.
+    #[error("{}: {found:?} frames for vif {vif}, which takes {wanted:?}", file.display())]
+    Link {
+        /// The file.
+        file: PathBuf,
+        /// The vif.
+        vif: VifId,
+        /// What the capture holds.
+        found: Link,
+        /// What the vif takes.
+        wanted: Link,
+    },
+    /// No memory for the flow table.
+    #[error("flow table: {0}")]
+    Memory(io::Error),
+}
+
+/// Reads a state file.
+///
+/// # Errors
+/// The file, its JSON, or the state.
+pub fn load_state(file: &Path) -> Result<Snapshot, ReplayError> {
+    let text = fs::read_to_string(file).map_err(|source| ReplayError::File { file: file.to_owned(), source })?;
+    let message: pb::ForwardingState = proto::json::parse(&text, &file.display().to_string())?;
+    let refused = |errors| ReplayError::State { file: file.to_owned(), errors };
+    let state = decode::state(&message).map_err(refused)?;
+    Snapshot::empty().with_state(state).map_err(refused)
+}
+
+/// One capture being read.
+struct Input {
+    port: VifId,
+    wanted: Link,
+    file: PathBuf,
+    reader: CaptureReader,
+    next: Option<(Duration, Vec<u8>)>,
+}
+
+impl Input {
+    fn advance(&mut self) -> Result<(), ReplayError> {
+        self.next = match self.reader.next_record()? {
+            Some(record) if record.link != self.wanted => {
+                return Err(ReplayError::Link {
+                    file: self.file.clone(),
+                    vif: self.port,
+                    found: record.link,
+                    wanted: self.wanted,
+                });
+            }
+            Some(record) => Some((record.time, record.frame.to_vec())),
+            None => None,
+        };
+        Ok(())
+    }
+}
+
+/// Replays captures and writes what comes out. The report is also written to `report.json` in the output folder.
+///
+/// # Errors
+/// [`ReplayError`]; output that was written before stays.
+pub fn run(request: &Request) -> Result<pb::ReplayReport, ReplayError> {
+    let snapshot = Arc::new(load_state(&request.state)?);
+    let mut inputs = request
+        .inputs
+        .iter()
+        .map(|(vif, file)| open_input(&snapshot, vif, file))
+        .collect::<Result<Vec<_>, _>>()?;
+    fs::create_dir_all(&request.out).map_err(|source| ReplayError::File { file: request.out.clone(), source })?;
+    let mut machine = Machine::new(request.machine, Arc::clone(&snapshot)).map_err(ReplayError::Memory)?;
+    let mut clock = Clock::new(request.clock);
+    let mut outputs = Outputs { folder: &request.out, snapshot: &snapshot, writers: BTreeMap::new() };
+
+    // The input whose next frame is the oldest; the first named wins a tie.
+    while let Some((i, time)) = inputs
+        .iter()
+        .enumerate()
+        .filter_map(|(i, input)| input.next.as_ref().map(|(time, _)| (i, *time)))
+        .min_by_key(|(i, time)| (*time, *i))
+    {
+        let Some(input) = inputs.get_mut(i) else { break };
+        for now in clock.advance_to(time) {
+            machine.tick(now);
+            outputs.write(&mut machine, time)?;
+        }
+        if let Some((_, frame)) = input.next.take() {
+            // Queues as a NIC would have them: one for each input.
+            machine.receive(input.port, i, &mut vec![Packet::from_frame(&frame)], clock.now());
+        }
+        outputs.write(&mut machine, time)?;
+        input.advance()?;
+    }
+    let end = clock.last() + Duration::from_secs(request.drain_secs.into());
+    for now in clock.drain(request.drain_secs) {
+        machine.tick(now);
+        outputs.write(&mut machine, end)?;
+    }
+    let mut report = report::of(&machine);
+    report.outputs = outputs.finish()?;
+    let file = request.out.join("report.json");
+    let text = proto::json::to_string(&report, proto::json::Defaults::Written)
+        .map_err(|source| ReplayError::File { file: file.clone(), source })?;
+    fs::write(&file, text + "\n").map_err(|source| ReplayError::File { file, source })?;
+    Ok(report)
+}
+
+fn open_input(snapshot: &Snapshot, name: &str, file: &Path) -> Result<Input, ReplayError> {
+    let by_number = |id: &str| id.parse().ok().and_then(|id| VifId::new(id).ok()).and_then(|id| snapshot.vif(id));
+    let vif = by_number(name).or_else(|| snapshot.vifs().find(|vif| vif.name == name));
+    let Some(vif) = vif else {
+        let known: Vec<_> = snapshot.vifs().map(|vif| format!("{} ({})", vif.id, vif.name)).collect();
+        return Err(ReplayError::UnknownVif { vif: name.to_owned(), known: known.join(", ") });
+    };
+    let wanted = if vif.flags.raw_ip { Link::Raw } else { Link::Ethernet };
+    let mut input = Input {
+        port: snapshot.port_of(vif.id),
+        wanted,
+        file: file.to_owned(),
+        reader: CaptureReader::open(file)?,
+        next: None,
+    };
+    input.advance()?;
+    Ok(input)
+}
+
+/// The captures that are written.
+struct Outputs<'a> {
+    folder: &'a Path,
+    snapshot: &'a Snapshot,
+    writers: BTreeMap<VifId, (String, CaptureWriter, u64)>,
+}
+
+impl Outputs<'_> {
+    fn write(&mut self, machine: &mut Machine, time: Duration) -> Result<(), ReplayError> {
+        for sent in machine.take_sent() {
+            let vif = sent.meta.vif;
+            if !self.writers.contains_key(&vif) {
+                let raw = self.snapshot.vif(vif).is_some_and(|vif| vif.flags.raw_ip);
+                let link = if raw { Link::Raw } else { Link::Ethernet };
+                let name = format!("vif{vif}.pcap");
+                let writer = CaptureWriter::create(&self.folder.join(&name), link)?;
+                self.writers.insert(vif, (name, writer, 0));
+            }
+            if let Some((_, writer, count)) = self.writers.get_mut(&vif) {
+                writer.write(time, sent.packet.data())?;
+                *count += 1;
+            }
+        }
+        Ok(())
+    }
+
+    fn finish(self) -> Result<Vec<pb::ReplayOutput>, ReplayError> {
+        let mut written = Vec::new();
+        for (vif, (file, mut writer, packets)) in self.writers {
+            writer.flush()?;
+            written.push(pb::ReplayOutput { vif: vif.get().into(), file, packets });
+        }
+        Ok(written)
+    }
+}
