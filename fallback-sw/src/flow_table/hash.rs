@@ -1,0 +1,75 @@
+//! The hash of a flow key.
+
+use std::hash::{BuildHasher, RandomState};
+
+use offload_rules::flow::FlowKey;
+use zerocopy::IntoBytes;
+
+/// A multiply-fold hash under a secret seed.
+///
+/// Every word of the key is added to a secret before it is multiplied, so that whoever chooses addresses and ports cannot
+/// tell which keys collide; the three products are independent, so that they overlap in the processor. The vif is left out:
+/// the same tuple seen on another vif is found in the same place.
+#[derive(Clone)]
+pub(super) struct Hasher {
+    seed: [u64; 7],
+}
+
+impl Hasher {
+    /// With secrets from the operating system.
+    pub(super) fn random() -> Self {
+        let state = RandomState::new();
+        Self { seed: std::array::from_fn(|i| state.hash_one(i)) }
+    }
+
+    /// With secrets expanded from `seed`: reproducible, for replay and tests, and predictable.
+    pub(super) fn seeded(seed: u64) -> Self {
+        // splitmix64
+        let mut state = seed;
+        Self {
+            seed: std::array::from_fn(|_| {
+                state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+                let z = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+                let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+                z ^ (z >> 31)
+            }),
+        }
+    }
+
+    #[inline(always)]
+    pub(super) fn hash(&self, key: &FlowKey) -> u64 {
+        let [a, b] = halves(&key.src);
+        let [c, d] = halves(&key.dst);
+        let ports = u64::from(key.sport) | u64::from(key.dport) << 16 | u64::from(key.vrf.get()) << 32;
+        let e = ports | u64::from(key.proto) << 48 | u64::from(key.version) << 56;
+        let [s0, s1, s2, s3, s4, s5, s6] = self.seed;
+        let x = fold(a.wrapping_add(s0), b.wrapping_add(s1));
+        let y = fold(c.wrapping_add(s2), d.wrapping_add(s3));
+        let z = fold(e.wrapping_add(s4), s5);
+        fold(x ^ y.rotate_left(23) ^ z.rotate_left(47) ^ s6, 0x9e37_79b9_7f4a_7c15 ^ s5)
+    }
+}
+
+/// Both halves of the product, folded together.
+#[inline(always)]
+const fn fold(a: u64, b: u64) -> u64 {
+    let product = a as u128 * b as u128;
+    product as u64 ^ (product >> 64) as u64
+}
+
+#[inline(always)]
+const fn halves(address: &[u8; 16]) -> [u64; 2] {
+    let both = u128::from_le_bytes(*address);
+    [both as u64, (both >> 64) as u64]
+}
+
+/// All 44 octets are equal.
+#[inline(always)]
+pub(super) fn same_key(a: &FlowKey, b: &FlowKey) -> bool {
+    a.as_bytes() == b.as_bytes()
+}
+
+/// All is equal except the vif, which differs.
+pub(super) fn siblings(a: &FlowKey, b: &FlowKey) -> bool {
+    a.vif != b.vif && same_key(&FlowKey { vif: b.vif, ..*a }, b)
+}

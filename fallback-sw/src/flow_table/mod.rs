@@ -1,0 +1,427 @@
+//! The flows of one worker: an index of cache-line buckets over a slab of two-cache-line records.
+//!
+//! One thread owns a table; there are no locks and no atomics. Memory is reserved for the limit and touched as flows come.
+//! A lookup costs one line of the index and one or two of the record; [`FlowTable::lookup_batch`] overlaps those of a whole
+//! batch of packets. Keys, slots and pairs only: what a flow means is the worker's business.
+
+mod hash;
+mod index;
+mod memory;
+mod record;
+#[cfg(test)]
+mod tests;
+
+use std::io;
+
+use offload_rules::{
+    VifId,
+    flow::{
+        FlowKey,
+        tcp::{Segment, TcpDirection, TcpVerdict, track},
+    },
+};
+
+pub use self::record::Record;
+use self::{hash::Hasher, index::Index, memory::Array};
+use crate::prefetch;
+
+/// No slot: a miss in [`FlowTable::lookup_batch`], no other direction in [`Record::reverse`].
+pub const NONE: u32 = u32::MAX;
+/// Most records that a table can be made for.
+pub const MAX_RECORDS: u32 = 1 << 30;
+
+/// Packets whose memory accesses are overlapped. Beyond the processor's 64 or so outstanding misses nothing is gained.
+const STAGE: usize = 64;
+/// In the stages of a batch: look into the other bucket.
+const ELSEWHERE: u32 = u32::MAX - 1;
+
+/// A flow was not added.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum InsertError {
+    /// The table is at its limit, or more flows share one tuple on different vifs than two buckets hold.
+    #[error("flow table full: remove idle flows or raise the limit")]
+    Full,
+    /// A flow with one of the keys is in this slot. The caller decides which of the two stays.
+    #[error("a flow with this key is in slot {0}")]
+    Exists(u32),
+}
+
+/// A flow was not moved to another vif.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum SetVifError {
+    /// The key with the new vif is in this slot already.
+    #[error("a flow with this key on the new vif is in slot {0}")]
+    Exists(u32),
+    /// No flow is in this slot.
+    #[error("slot {0} is vacant")]
+    Vacant(u32),
+}
+
+/// The flow table of one worker.
+pub struct FlowTable {
+    hasher: Hasher,
+    index: Index,
+    records: Array<Record>,
+    /// One bit a slot, so that listing and ageing skip vacant stretches without touching them.
+    occupied: Vec<u64>,
+    capacity: u32,
+    len: u32,
+    /// Slots from here on were never used.
+    fresh: u32,
+    /// The slot that was freed last; the list continues in [`Record::reverse`].
+    freed: u32,
+}
+
+impl FlowTable {
+    /// A table for this many records, two for each flow, 1..=[`MAX_RECORDS`].
+    ///
+    /// The keys of the hash are secret and different in every table.
+    ///
+    /// # Errors
+    /// The number is out of range, or the kernel refuses the address space.
+    pub fn new(capacity_records: u32) -> io::Result<Self> {
+        Self::with_hasher(capacity_records, Hasher::random())
+    }
+
+    /// As [`FlowTable::new`], with hashes that depend on `seed` alone: for replay and tests, where runs must be alike. Who
+    /// knows the seed can flood one bucket.
+    ///
+    /// # Errors
+    /// As [`FlowTable::new`].
+    pub fn with_seed(capacity_records: u32, seed: u64) -> io::Result<Self> {
+        Self::with_hasher(capacity_records, Hasher::seeded(seed))
+    }
+
+    fn with_hasher(capacity: u32, hasher: Hasher) -> io::Result<Self> {
+        if capacity == 0 || capacity > MAX_RECORDS {
+            let what = format!("flow table for {capacity} records: use 1..={MAX_RECORDS}");
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
+        }
+        Ok(Self {
+            hasher,
+            index: Index::new(capacity)?,
+            records: Array::new(capacity as usize)?,
+            occupied: vec![0; capacity.div_ceil(64) as usize],
+            capacity,
+            len: 0,
+            fresh: 0,
+            freed: NONE,
+        })
+    }
+
+    /// Hash of a key under this table's secret. The vif does not enter it.
+    #[inline(always)]
+    #[must_use]
+    pub fn hash(&self, key: &FlowKey) -> u64 {
+        self.hasher.hash(key)
+    }
+
+    /// Asks for the index line that a lookup of this hash reads first.
+    #[inline(always)]
+    pub fn prefetch(&self, hash: u64) {
+        self.index.prefetch(hash);
+    }
+
+    /// Asks for both lines of a record.
+    #[inline(always)]
+    pub fn prefetch_record(&self, slot: u32) {
+        if let Some(record) = self.records.get(slot) {
+            prefetch::read(&record.key);
+            prefetch::read(&record.packets);
+        }
+    }
+
+    /// A slot whose key probably has this hash, without reading the record.
+    #[inline]
+    #[must_use]
+    pub fn find_candidate(&self, hash: u64) -> Option<u32> {
+        self.index.find(hash, |_| true)
+    }
+
+    /// The slot of this key.
+    #[inline]
+    #[must_use]
+    pub fn find(&self, hash: u64, key: &FlowKey) -> Option<u32> {
+        let records = self.records.as_slice();
+        self.index.find(hash, |slot| records.get(slot as usize).is_some_and(|record| hash::same_key(&record.key, key)))
+    }
+
+    /// The slot of a flow whose key is equal to this one in everything but the vif. Where several are, any of them.
+    #[must_use]
+    pub fn find_sibling(&self, hash: u64, key: &FlowKey) -> Option<u32> {
+        let records = self.records.as_slice();
+        self.index.find(hash, |slot| records.get(slot as usize).is_some_and(|record| hash::siblings(&record.key, key)))
+    }
+
+    /// Looks up a batch: `out[i]` becomes the slot of `keys[i]`, or [`NONE`]. `hashes[i]` is [`FlowTable::hash`] of
+    /// `keys[i]`. The three slices are equally long; what `out` has more becomes [`NONE`].
+    ///
+    /// Memory is asked for in stages, each for all packets before the next: index, record. Both lines of the records found
+    /// are in the cache, or on their way, afterwards.
+    pub fn lookup_batch(&self, keys: &[FlowKey], hashes: &[u64], out: &mut [u32]) {
+        for (i, out) in out.chunks_mut(STAGE).enumerate() {
+            let from = i * STAGE;
+            let keys = keys.get(from..).unwrap_or(&[]);
+            let hashes = hashes.get(from..).unwrap_or(&[]);
+            self.lookup_stage(keys, hashes, out);
+        }
+    }
+
+    fn lookup_stage(&self, keys: &[FlowKey], hashes: &[u64], out: &mut [u32]) {
+        let buckets = self.index.buckets();
+        let records = self.records.as_slice();
+        let ask = |slot: u32| {
+            if let Some(record) = records.get(slot as usize) {
+                prefetch::read(&record.key);
+                prefetch::read(&record.packets);
+            }
+        };
+        for hash in hashes.iter().take(out.len()) {
+            self.index.prefetch(*hash);
+        }
+        // Candidates of the home buckets; what may be elsewhere is asked for and looked at in the next pass.
+        let mut elsewhere = false;
+        for (out, hash) in out.iter_mut().zip(hashes) {
+            let place = self.index.place(*hash);
+            *out = NONE;
+            let Some(bucket) = buckets.get(place.home as usize) else { continue };
+            if let Some(slot) = bucket.matches(place.signature).next().and_then(|lane| bucket.slot(lane)) {
+                *out = slot;
+                ask(slot);
+            } else if bucket.overflowed() {
+                *out = ELSEWHERE;
+                elsewhere = true;
+                if let Some(bucket) = buckets.get(self.index.other(place.home, place.signature) as usize) {
+                    prefetch::read(bucket);
+                }
+            }
+        }
+        if elsewhere {
+            for (out, hash) in out.iter_mut().zip(hashes).filter(|(out, _)| **out == ELSEWHERE) {
+                let place = self.index.place(*hash);
+                *out = NONE;
+                let Some(bucket) = buckets.get(self.index.other(place.home, place.signature) as usize) else {
+                    continue;
+                };
+                if let Some(slot) = bucket.matches(place.signature).next().and_then(|lane| bucket.slot(lane)) {
+                    *out = slot;
+                    ask(slot);
+                }
+            }
+        }
+        for ((out, key), hash) in out.iter_mut().zip(keys).zip(hashes) {
+            if *out == NONE {
+                continue;
+            }
+            let right = records.get(*out as usize).is_some_and(|record| hash::same_key(&record.key, key));
+            if !right {
+                // One in some thousands: another key with this signature came first.
+                *out = self.find(*hash, key).unwrap_or(NONE);
+            }
+        }
+        let known = keys.len().min(hashes.len());
+        for out in out.iter_mut().skip(known) {
+            *out = NONE;
+        }
+    }
+
+    /// Adds a flow and returns the slots of its two directions, each the other's [`Record::reverse`]. All or nothing. The
+    /// records are zero but for the key, generation, and `ecmp`.
+    ///
+    /// When the two keys are equal the flow is one record that is its own other direction, and both slots are the same.
+    ///
+    /// # Errors
+    /// [`InsertError::Exists`] when a flow has one of the keys already (`fwd` is looked for first); [`InsertError::Full`].
+    pub fn insert_pair(&mut self, fwd: FlowKey, rev: FlowKey) -> Result<(u32, u32), InsertError> {
+        let (fwd_hash, rev_hash) = (self.hash(&fwd), self.hash(&rev));
+        self.prefetch(fwd_hash);
+        self.prefetch(rev_hash);
+        for (hash, key) in [(fwd_hash, &fwd), (rev_hash, &rev)] {
+            if let Some(slot) = self.find(hash, key) {
+                return Err(InsertError::Exists(slot));
+            }
+        }
+        let one = self.add(fwd_hash, fwd)?;
+        if fwd == rev {
+            self.link(one, one);
+            return Ok((one, one));
+        }
+        let two = match self.add(rev_hash, rev) {
+            Ok(two) => two,
+            Err(error) => {
+                self.free(one);
+                return Err(error);
+            }
+        };
+        self.link(one, two);
+        self.link(two, one);
+        Ok((one, two))
+    }
+
+    /// Adds a record without another direction.
+    ///
+    /// # Errors
+    /// As [`FlowTable::insert_pair`].
+    pub fn insert_one(&mut self, key: FlowKey) -> Result<u32, InsertError> {
+        let hash = self.hash(&key);
+        match self.find(hash, &key) {
+            Some(slot) => Err(InsertError::Exists(slot)),
+            None => self.add(hash, key),
+        }
+    }
+
+    /// Removes the record in this slot and its other direction; returns how many records that were: 0 when the slot is
+    /// vacant.
+    pub fn remove_pair(&mut self, slot: u32) -> u32 {
+        let Some(record) = self.record(slot) else { return 0 };
+        let reverse = record.reverse;
+        // A record that does not point back belongs to another flow.
+        let paired = reverse != slot && self.record(reverse).is_some_and(|record| record.reverse == slot);
+        self.free(slot);
+        if paired {
+            self.free(reverse);
+        }
+        1 + u32::from(paired)
+    }
+
+    /// Moves a flow to another vif, as when its packets begin to arrive there. The hash stays what it was.
+    ///
+    /// # Errors
+    /// [`SetVifError`]: nothing changed.
+    pub fn set_vif(&mut self, slot: u32, vif: VifId) -> Result<(), SetVifError> {
+        let Some(record) = self.record(slot) else { return Err(SetVifError::Vacant(slot)) };
+        if record.key.vif == vif {
+            return Ok(());
+        }
+        let key = FlowKey { vif, ..record.key };
+        if let Some(other) = self.find(self.hash(&key), &key) {
+            return Err(SetVifError::Exists(other));
+        }
+        if let Some(record) = self.records.get_mut(slot) {
+            record.key = key;
+        }
+        Ok(())
+    }
+
+    /// The record in this slot, if a flow is there.
+    #[inline(always)]
+    #[must_use]
+    pub fn record(&self, slot: u32) -> Option<&Record> {
+        self.records.get(slot).filter(|record| record.is_occupied())
+    }
+
+    /// The record in this slot, to be changed.
+    #[inline(always)]
+    pub fn record_mut(&mut self, slot: u32) -> Option<&mut Record> {
+        self.records.get_mut(slot).filter(|record| record.is_occupied())
+    }
+
+    /// Follows a TCP segment of the flow in this slot; `None` when the slot is vacant. Touches the other direction's record
+    /// only for what changes the connection's state.
+    #[inline]
+    pub fn track(&mut self, slot: u32, segment: &Segment) -> Option<TcpVerdict> {
+        let record = self.record_mut(slot)?;
+        let mut this = record.tcp_direction();
+        let reverse = record.reverse;
+        if this.on_data(segment) {
+            record.set_tcp_direction(this);
+            return Some(TcpVerdict::Accept);
+        }
+        let paired = reverse != slot;
+        let mut other = match self.record(reverse) {
+            Some(record) if paired => record.tcp_direction(),
+            _ => TcpDirection::default(),
+        };
+        let verdict = track(&mut this, &mut other, segment);
+        if let Some(record) = self.record_mut(slot) {
+            record.set_tcp_direction(this);
+        }
+        if paired && let Some(record) = self.record_mut(reverse) {
+            record.set_tcp_direction(other);
+        }
+        Some(verdict)
+    }
+
+    /// The first slot from `from` on that holds a flow: a cursor for ageing, sweeping and listing. Reads one bit a slot and
+    /// no record. Flows that come or go between two calls may or may not be seen; all others are seen once.
+    #[must_use]
+    pub fn next_occupied(&self, from: u32) -> Option<u32> {
+        let end = self.fresh.div_ceil(64) as usize;
+        let first = from as usize / 64;
+        for (i, word) in self.occupied.get(first..end)?.iter().enumerate() {
+            let word = if i == 0 { word & (u64::MAX << (from % 64)) } else { *word };
+            if word != 0 {
+                return Some(((first + i) * 64) as u32 + word.trailing_zeros());
+            }
+        }
+        None
+    }
+
+    /// Records in use.
+    #[must_use]
+    pub const fn len(&self) -> u32 {
+        self.len
+    }
+
+    /// No flows.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Most records that fit.
+    #[must_use]
+    pub const fn capacity(&self) -> u32 {
+        self.capacity
+    }
+
+    /// Octets of memory in use, estimated from above: every slot that ever held a flow, and the index, whose pages are all
+    /// touched soon.
+    #[must_use]
+    pub fn memory_bytes(&self) -> usize {
+        let index = if self.fresh == 0 { 0 } else { self.index.bytes() };
+        self.fresh as usize * size_of::<Record>() + index + self.fresh.div_ceil(64) as usize * size_of::<u64>()
+    }
+
+    /// Takes a slot and enters it in the index.
+    fn add(&mut self, hash: u64, key: FlowKey) -> Result<u32, InsertError> {
+        let recycled = self.freed != NONE;
+        let slot = if recycled { self.freed } else { self.fresh };
+        if slot >= self.capacity || !self.index.insert(hash, slot) {
+            return Err(InsertError::Full);
+        }
+        let Some(record) = self.records.get_mut(slot) else { return Err(InsertError::Full) };
+        if recycled {
+            self.freed = record.reverse;
+        } else {
+            self.fresh += 1;
+        }
+        *record = Record::occupied(key, record.generation.wrapping_add(1));
+        if let Some(word) = self.occupied.get_mut(slot as usize / 64) {
+            *word |= 1 << (slot % 64);
+        }
+        self.len += 1;
+        Ok(slot)
+    }
+
+    fn free(&mut self, slot: u32) {
+        let Some(record) = self.record(slot) else { return };
+        let hash = self.hash(&record.key);
+        self.index.remove(hash, slot);
+        let next = self.freed;
+        if let Some(record) = self.records.get_mut(slot) {
+            *record = Record::vacant(record.generation, next);
+        }
+        if let Some(word) = self.occupied.get_mut(slot as usize / 64) {
+            *word &= !(1 << (slot % 64));
+        }
+        self.freed = slot;
+        self.len -= 1;
+    }
+
+    fn link(&mut self, slot: u32, reverse: u32) {
+        if let Some(record) = self.records.get_mut(slot) {
+            record.reverse = reverse;
+        }
+    }
+}
