@@ -1,0 +1,294 @@
+//! The thread of one worker: its ports, its queues to and from the other workers, and its ear for commands.
+//!
+//! Nothing is shared on the way of a packet: each worker has its own queue of each device, and a ring to each other worker.
+
+use std::{
+    collections::BTreeMap,
+    os::fd::AsFd,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+        mpsc::{Receiver, Sender},
+    },
+    time::Instant,
+};
+
+use crossbeam_queue::ArrayQueue;
+use nix::{
+    poll::{PollFd, PollFlags, PollTimeout},
+    sys::eventfd::{EfdFlags, EventFd},
+};
+use offload_rules::{DropReason, MacAddr, VifId, forwarding::Snapshot};
+
+use crate::{
+    io::{Port, PortError},
+    packet::Packet,
+    worker::{Delivery, Event, NeighbourKey, Outbox, TxMeta, Worker},
+};
+
+/// Frames received from a port before the next port has its turn.
+const BURST: usize = 64;
+/// Milliseconds between two ticks of a worker, and the longest that it sleeps.
+const TICK_MS: u64 = 10;
+/// Packets that may wait between two workers.
+pub(super) const RING: usize = 4096;
+
+/// What a worker thread is told.
+pub enum Command {
+    /// Judge by this snapshot from now on.
+    Adopt(Arc<Snapshot>),
+    /// Use this port for a vif, instead of one that it may have.
+    AddPort(VifId, Box<dyn Port>),
+    /// The device of a vif is not to be used any more.
+    RemovePort(VifId),
+    /// Ask a neighbour, at this MAC.
+    Ask(NeighbourKey, MacAddr),
+    /// Give up what waits for a neighbour: there is no room for it.
+    Refuse(NeighbourKey),
+    /// Let someone look at the worker; must be quick, packets wait.
+    Inspect(Box<dyn FnOnce(&Worker) + Send>),
+    /// End.
+    Stop,
+}
+
+/// What a worker thread tells.
+#[derive(Debug)]
+pub enum Report {
+    /// What packets told.
+    Events(Vec<Event>),
+    /// A port has failed and was given up.
+    PortFailed(VifId, PortError),
+}
+
+/// A ring to a worker, and how to wake it.
+#[derive(Clone)]
+pub struct Mailbox {
+    ring: Arc<ArrayQueue<Delivery>>,
+    wake: Arc<Waker>,
+}
+
+/// Wakes a thread that sleeps in `poll`.
+pub struct Waker {
+    event: EventFd,
+    asleep: AtomicBool,
+}
+
+impl Waker {
+    /// A waker for a thread that is awake.
+    ///
+    /// # Errors
+    /// No file descriptors left.
+    pub fn new() -> std::io::Result<Self> {
+        let event = EventFd::from_flags(EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC)?;
+        Ok(Self { event, asleep: AtomicBool::new(false) })
+    }
+
+    /// Wakes the thread, if it sleeps.
+    pub fn wake(&self) {
+        if self.asleep.swap(false, Ordering::SeqCst) {
+            // A full counter is readable as well: nothing is lost.
+            let _ = self.event.write(1);
+        }
+    }
+}
+
+impl Mailbox {
+    /// An empty ring to the worker that `wake` wakes.
+    #[must_use]
+    pub fn new(wake: Arc<Waker>) -> Self {
+        Self { ring: Arc::new(ArrayQueue::new(RING)), wake }
+    }
+
+    /// Packets in the ring.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.ring.len()
+    }
+
+    /// No packets in the ring.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.ring.is_empty()
+    }
+}
+
+/// What a worker thread works with.
+pub struct Thread {
+    /// The worker.
+    pub worker: Worker,
+    /// Commands.
+    pub commands: Receiver<Command>,
+    /// Where reports go.
+    pub reports: Sender<Report>,
+    /// Rings from the other workers.
+    pub inbound: Vec<Mailbox>,
+    /// Rings to the other workers, by number; its own place is never used.
+    pub outbound: Vec<Option<Mailbox>>,
+    /// Its own waker.
+    pub waker: Arc<Waker>,
+    /// Beginning of the node's clock.
+    pub epoch: Instant,
+}
+
+/// A port in use.
+struct Open {
+    port: Box<dyn Port>,
+}
+
+impl Thread {
+    /// Runs until it is told to stop.
+    pub fn run(mut self) {
+        let mut ports: BTreeMap<VifId, Open> = BTreeMap::new();
+        let mut out = Outbox::default();
+        let mut frames = Vec::with_capacity(BURST);
+        let mut last_tick = 0;
+        loop {
+            let mut busy = false;
+            while let Ok(command) = self.commands.try_recv() {
+                busy = true;
+                if self.obey(command, &mut ports, &mut out) {
+                    return;
+                }
+            }
+            busy |= self.receive(&mut ports, &mut frames, &mut out);
+            busy |= self.collect(&mut out);
+            let now = self.now();
+            if now.saturating_sub(last_tick) >= TICK_MS {
+                last_tick = now;
+                self.worker.tick(now, &mut out);
+            }
+            self.flush(&mut ports, &mut out);
+            if !busy {
+                self.sleep(&ports);
+            }
+        }
+    }
+
+    fn now(&self) -> u64 {
+        u64::try_from(self.epoch.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// Carries out a command; true to end.
+    fn obey(&mut self, command: Command, ports: &mut BTreeMap<VifId, Open>, out: &mut Outbox) -> bool {
+        let now = self.now();
+        match command {
+            Command::Adopt(snapshot) => self.worker.adopt(snapshot, now, out),
+            Command::AddPort(vif, port) => {
+                ports.insert(vif, Open { port });
+            }
+            Command::RemovePort(vif) => {
+                ports.remove(&vif);
+            }
+            Command::Ask(neighbour, mac) => self.worker.ask(neighbour, Some(mac), out),
+            Command::Refuse(neighbour) => self.worker.refuse(neighbour, out),
+            Command::Inspect(look) => look(&self.worker),
+            Command::Stop => return true,
+        }
+        false
+    }
+
+    /// One burst from each port.
+    fn receive(&mut self, ports: &mut BTreeMap<VifId, Open>, frames: &mut Vec<Packet>, out: &mut Outbox) -> bool {
+        let mut busy = false;
+        let mut failed = Vec::new();
+        for (vif, open) in ports.iter_mut() {
+            match open.port.receive(frames, &mut out.spare, BURST) {
+                Ok(0) => {}
+                Ok(_) => {
+                    busy = true;
+                    let now = u64::try_from(self.epoch.elapsed().as_millis()).unwrap_or(u64::MAX);
+                    self.worker.receive(*vif, frames, now, out);
+                }
+                Err(error) if error.is_fatal() => failed.push((*vif, error)),
+                // Down for now: it may come back by itself.
+                Err(_) => {}
+            }
+        }
+        for (vif, error) in failed {
+            give_up(vif, error, ports, &self.reports);
+        }
+        busy
+    }
+
+    /// Packets that other workers handed over.
+    fn collect(&mut self, out: &mut Outbox) -> bool {
+        let now = self.now();
+        let mut busy = false;
+        for mailbox in &self.inbound {
+            let deliveries: Vec<_> = std::iter::from_fn(|| mailbox.ring.pop()).take(BURST).collect();
+            if !deliveries.is_empty() {
+                busy = true;
+                self.worker.deliver_all(deliveries, now, out);
+            }
+        }
+        busy
+    }
+
+    /// Sends what is to be sent, hands over what others own, reports.
+    fn flush(&mut self, ports: &mut BTreeMap<VifId, Open>, out: &mut Outbox) {
+        for (owner, delivery) in out.handoff.drain(..) {
+            let refused = match self.outbound.get(owner).and_then(Option::as_ref) {
+                Some(mailbox) => {
+                    let refused = mailbox.ring.push(delivery).err();
+                    mailbox.wake.wake();
+                    refused
+                }
+                None => Some(delivery),
+            };
+            if let Some(delivery) = refused {
+                self.worker.lose(&delivery, DropReason::HandoffFull);
+            }
+        }
+        for vif in std::mem::take(&mut out.dirty) {
+            let Outbox { spare, .. } = out;
+            let mut spare = std::mem::take(spare);
+            let queue = out.queue(vif);
+            let metas = std::mem::take(&mut queue.metas);
+            let sent = match ports.get_mut(&vif) {
+                Some(open) => match open.port.transmit(&mut queue.packets, &mut spare) {
+                    Ok(sent) => sent,
+                    Err(error) => {
+                        if error.is_fatal() {
+                            give_up(vif, error, ports, &self.reports);
+                        }
+                        0
+                    }
+                },
+                None => 0,
+            };
+            queue.packets.clear();
+            if let Some(lost) = metas.get(sent.min(metas.len())..).filter(|lost: &&[TxMeta]| !lost.is_empty()) {
+                self.worker.not_sent(vif, lost);
+            }
+            let mut metas = metas;
+            metas.clear();
+            out.queue(vif).metas = metas;
+            out.spare = spare;
+        }
+        if !out.events.is_empty() {
+            // Without control there is nobody left to tell.
+            let _ = self.reports.send(Report::Events(std::mem::take(&mut out.events)));
+        }
+    }
+
+    /// Sleeps until a frame, a packet from another worker or a command comes, at most one tick.
+    fn sleep(&self, ports: &BTreeMap<VifId, Open>) {
+        self.waker.asleep.store(true, Ordering::SeqCst);
+        if self.inbound.iter().any(|mailbox| !mailbox.is_empty()) {
+            self.waker.asleep.store(false, Ordering::SeqCst);
+            return;
+        }
+        let mut fds: Vec<PollFd<'_>> = Vec::with_capacity(ports.len() + 1);
+        fds.push(PollFd::new(self.waker.event.as_fd(), PollFlags::POLLIN));
+        fds.extend(ports.values().filter_map(|open| open.port.readiness()).map(|fd| PollFd::new(fd, PollFlags::POLLIN)));
+        // A failed poll is a busy loop for one turn, nothing worse.
+        let _ = nix::poll::poll(&mut fds, PollTimeout::from(TICK_MS as u8));
+        self.waker.asleep.store(false, Ordering::SeqCst);
+        let _ = self.waker.event.read();
+    }
+}
+
+fn give_up(vif: VifId, error: PortError, ports: &mut BTreeMap<VifId, Open>, reports: &Sender<Report>) {
+    ports.remove(&vif);
+    let _ = reports.send(Report::PortFailed(vif, error));
+}
