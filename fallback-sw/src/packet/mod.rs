@@ -5,6 +5,8 @@
 mod buffer;
 pub mod checksum;
 pub mod ecn;
+pub mod fragment;
+pub mod icmp;
 pub mod mss;
 pub mod parse;
 pub mod rewrite;
