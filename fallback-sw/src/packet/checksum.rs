@@ -153,7 +153,7 @@ mod tests {
 
         #[test]
         fn an_update_equals_a_fresh_computation(
-            mut data in proptest::collection::vec(any::<u8>(), 12..64),
+            mut data in proptest::collection::vec(any::<u8>(), 14..64),
             at in 0usize..4,
             new in any::<u32>(),
         ) {

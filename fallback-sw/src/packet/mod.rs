@@ -2,10 +2,14 @@
 //!
 //! Knows nothing of forwarding state. Nothing here reads outside the frame or panics, whatever the frame holds.
 
+pub mod arp;
 mod buffer;
 pub mod checksum;
 pub mod ecn;
+pub mod fragment;
+pub mod icmp;
 pub mod mss;
+pub mod nd;
 pub mod parse;
 pub mod rewrite;
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! Packets for tests, built by etherparse and, where it has no words for them, octet by octet.
 
-use etherparse::{Icmpv4Type, Icmpv6Type, IcmpEchoHeader, PacketBuilder};
+use etherparse::{IcmpEchoHeader, Icmpv4Type, Icmpv6Type, PacketBuilder};
 use proptest::{prelude::*, sample::Index};
 
 use super::{checksum, parse::widen};
@@ -74,7 +74,15 @@ pub(crate) fn error(version: u8, icmp_type: u8, code: u8, quote: &[u8]) -> Vec<u
 }
 
 /// Any IPv4 packet. `options` must fill whole words; `fragment` is the word of flags and offset.
-pub(crate) fn raw4(options: &[u8], proto: u8, id: u16, fragment: u16, src: [u8; 4], dst: [u8; 4], payload: &[u8]) -> Vec<u8> {
+pub(crate) fn raw4(
+    options: &[u8],
+    proto: u8,
+    id: u16,
+    fragment: u16,
+    src: [u8; 4],
+    dst: [u8; 4],
+    payload: &[u8],
+) -> Vec<u8> {
     assert_eq!(options.len() % 4, 0);
     let header_len = 20 + options.len();
     let mut out = vec![0x40 | (header_len / 4) as u8, 0];
@@ -152,25 +160,35 @@ pub(crate) fn zoo() -> Vec<(u8, Vec<u8>)> {
         (6, raw6(44, V6.0, V6.1, 64, &[&first[..], &udp_segment(&[0; 16])].concat())),
         (6, raw6(44, V6.0, V6.1, 64, &[&later[..], &[7; 24]].concat())),
         (6, error(6, 2, 0, &udp6(b"12345678"))),
-        (6, error(6, 3, 0, &raw6(60, V6.0, V6.1, 1, &[&[58, 0, 1, 4, 0, 0, 0, 0][..], &[128, 0, 0, 0, 0, 5, 0, 1]].concat()))),
+        (
+            6,
+            error(
+                6,
+                3,
+                0,
+                &raw6(60, V6.0, V6.1, 1, &[&[58, 0, 1, 4, 0, 0, 0, 0][..], &[128, 0, 0, 0, 0, 5, 0, 1]].concat()),
+            ),
+        ),
     ]
 }
 
 /// One of the [`zoo`], cut and with some octets changed at random.
 pub(crate) fn damaged() -> impl Strategy<Value = (u8, Vec<u8>)> {
     let flips = proptest::collection::vec((any::<Index>(), any::<u8>()), 0..6);
-    (proptest::sample::select(zoo()), flips, any::<Index>(), any::<bool>()).prop_map(|((version, mut l3), flips, cut, whole)| {
-        for (at, value) in flips {
-            let at = at.index(l3.len());
-            l3[at] = value;
-        }
-        if version == 4 && l3.len() >= usize::from(l3[0] & 15) * 4 && l3[0] & 15 >= 5 {
-            fix4(&mut l3);
-        }
-        if !whole {
-            let len = cut.index(l3.len() + 1);
-            l3.truncate(len);
-        }
-        (version, l3)
-    })
+    (proptest::sample::select(zoo()), flips, any::<Index>(), any::<bool>()).prop_map(
+        |((version, mut l3), flips, cut, whole)| {
+            for (at, value) in flips {
+                let at = at.index(l3.len());
+                l3[at] = value;
+            }
+            if version == 4 && l3.len() >= usize::from(l3[0] & 15) * 4 && l3[0] & 15 >= 5 {
+                fix4(&mut l3);
+            }
+            if !whole {
+                let len = cut.index(l3.len() + 1);
+                l3.truncate(len);
+            }
+            (version, l3)
+        },
+    )
 }

@@ -7,7 +7,7 @@ use super::{
     l4::{L4, icmp_key, is_echo},
     v6, widen,
 };
-use crate::packet::checksum;
+use crate::packet::icmp::checksum_holds;
 
 /// Octets of an ICMP header before the quote.
 const ICMP_HEADER_LEN: usize = 8;
@@ -89,15 +89,6 @@ pub fn embedded(ip: &Ip, l3: &[u8]) -> Result<Embedded, DropReason> {
     let quote = without_extensions(ip.version, header, quote);
     let offset = ip.header_len + ICMP_HEADER_LEN as u16;
     if ip.version == 4 { quoted_v4(quote, offset) } else { quoted_v6(quote, offset) }
-}
-
-fn checksum_holds(ip: &Ip, message: &[u8]) -> bool {
-    let pseudo = if ip.version == 4 {
-        0
-    } else {
-        checksum::pseudo_v6(&ip.src, &ip.dst, PROTO_ICMPV6, u32::from(ip.payload_len()))
-    };
-    checksum::add(checksum::sum(message), pseudo) == 0xffff
 }
 
 /// The quote without the multi-part extensions behind it: RFC 4884 §4 puts its length into octet 5 (32-bit words) or, in

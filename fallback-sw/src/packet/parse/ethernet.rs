@@ -57,7 +57,7 @@ pub const fn is_tpid(ethertype: u16) -> bool {
 ///
 /// # Errors
 /// [`DropReason::Truncated`] when the frame ends inside the header, [`DropReason::InvalidProtocol`] for a third tag.
-#[inline]
+#[inline(always)]
 pub fn ethernet(frame: &[u8]) -> Result<Ethernet, DropReason> {
     let Some(h) = frame.first_chunk::<14>() else { return Err(DropReason::Truncated) };
     let mut ethernet = Ethernet {

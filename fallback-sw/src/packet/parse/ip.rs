@@ -141,7 +141,7 @@ fn address(version: u8, octets: &[u8; 16]) -> IpAddr {
 /// - [`DropReason::InvalidSource`]: a source that no sender may use.
 /// - [`DropReason::FragmentErr`]: a fragment that ends behind 65535, has a length that is not a multiple of 8, is too short
 ///   for the transport header or overlaps it (RFC 1858 §3, RFC 7112 §5).
-#[inline]
+#[inline(always)]
 pub fn ip(l3: &[u8], version: u8) -> Result<Ip, DropReason> {
     match version {
         4 => v4::parse(l3),

@@ -66,7 +66,8 @@ fn udp_over_ipv4_gives_addresses_ports_and_offsets() {
     let ip = parsed(4, &l3);
     assert_eq!((ip.header_len, ip.fixed_header_len, usize::from(ip.total_len)), (20, 20, l3.len()));
     assert_eq!((ip.proto, ip.ttl, ip.fragment, ip.multicast), (17, 64, FragmentInfo::None, false));
-    let expected = FlowKey::new(VrfId::new(18).unwrap(), VifId::new(3).unwrap(), V4.0.into(), V4.1.into(), 17, 7936, 53);
+    let expected =
+        FlowKey::new(VrfId::new(18).unwrap(), VifId::new(3).unwrap(), V4.0.into(), V4.1.into(), 17, 7936, 53);
     assert_eq!(key(&ip), expected);
     assert_eq!(ip.payload(&l3), &l3[20..]);
 }
@@ -75,7 +76,8 @@ fn udp_over_ipv4_gives_addresses_ports_and_offsets() {
 fn tcp_over_ipv6_gives_addresses_ports_and_flags() {
     let l3 = samples::tcp6(b"hello");
     let ip = parsed(6, &l3);
-    let expected = FlowKey::new(VrfId::new(18).unwrap(), VifId::new(3).unwrap(), V6.0.into(), V6.1.into(), 6, 40000, 80);
+    let expected =
+        FlowKey::new(VrfId::new(18).unwrap(), VifId::new(3).unwrap(), V6.0.into(), V6.1.into(), 6, 40000, 80);
     assert_eq!(key(&ip), expected);
     assert_eq!((ip.tcp_flags, ip.header_len, ip.df), (tcp_flags::ACK, 40, true));
 }
@@ -169,7 +171,16 @@ fn martian_sources_are_refused() {
         let l3 = raw4(&[], 17, 1, 0, source, V4.1, &udp_segment(b""));
         assert_eq!(refused(4, &l3), DropReason::InvalidSource, "{source:?}");
     }
-    for source in [v6_address(0), [0; 16], { let mut s = [0; 16]; s[15] = 1; s }, [0xff; 16]] {
+    for source in [
+        v6_address(0),
+        [0; 16],
+        {
+            let mut s = [0; 16];
+            s[15] = 1;
+            s
+        },
+        [0xff; 16],
+    ] {
         let l3 = raw6(17, source, V6.1, 64, &udp_segment(b""));
         let expected = if source == v6_address(0) { None } else { Some(DropReason::InvalidSource) };
         assert_eq!(ip(&l3, 6).err(), expected, "{source:?}");
@@ -178,7 +189,8 @@ fn martian_sources_are_refused() {
 
 #[test]
 fn the_unspecified_source_may_only_solicit() {
-    let from = |icmp_type: u8| ip(&raw6(58, [0; 16], V6.1, 255, &[icmp_type, 0, 0, 0, 0, 0, 0, 0]), 6).map(|ip| ip.icmp_type);
+    let from =
+        |icmp_type: u8| ip(&raw6(58, [0; 16], V6.1, 255, &[icmp_type, 0, 0, 0, 0, 0, 0, 0]), 6).map(|ip| ip.icmp_type);
     assert_eq!(from(133), Ok(133));
     assert_eq!(from(135), Ok(135));
     for icmp_type in [1, 128, 134, 136] {
@@ -254,7 +266,9 @@ fn a_chain_of_extension_headers_leads_to_the_transport_header() {
 
 #[test]
 fn chains_that_are_too_long_or_out_of_order_or_malformed_are_refused() {
-    let chain = |first: u8, headers: &[&[u8]]| ip(&raw6(first, V6.0, V6.1, 64, &[&headers.concat()[..], &udp_segment(b"")].concat()), 6);
+    let chain = |first: u8, headers: &[&[u8]]| {
+        ip(&raw6(first, V6.0, V6.1, 64, &[&headers.concat()[..], &udp_segment(b"")].concat()), 6)
+    };
     let options = |next: u8| [next, 0, 1, 4, 0, 0, 0, 0];
     let eight: Vec<u8> = [[60, 0, 1, 4, 0, 0, 0, 0]; 7].concat();
     assert!(chain(60, &[&eight, &options(17)]).is_ok());
@@ -326,7 +340,9 @@ fn a_quoted_later_fragment_has_no_ports() {
 
 #[test]
 fn an_error_with_a_wrong_checksum_is_refused() {
-    for (version, l3) in [(4, samples::error(4, 3, 1, &samples::udp4(b""))), (6, samples::error(6, 1, 0, &samples::udp6(b"")))] {
+    for (version, l3) in
+        [(4, samples::error(4, 3, 1, &samples::udp4(b""))), (6, samples::error(6, 1, 0, &samples::udp6(b"")))]
+    {
         let mut l3 = l3;
         *l3.last_mut().unwrap() ^= 1;
         assert_eq!(embedded(&parsed(version, &l3), &l3), Err(DropReason::ChecksumErr));

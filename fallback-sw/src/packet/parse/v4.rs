@@ -10,7 +10,7 @@ use super::{
 use crate::packet::checksum;
 
 /// Parses and checks an IPv4 packet. Budget: 30 cycles for TCP and UDP without options.
-#[inline]
+#[inline(always)]
 pub(super) fn parse(l3: &[u8]) -> Result<Ip, DropReason> {
     let Some(h) = l3.first_chunk::<20>() else { return Err(DropReason::Truncated) };
     let total_len = be16(h[2], h[3]);

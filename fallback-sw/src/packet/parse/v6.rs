@@ -19,7 +19,7 @@ const AUTHENTICATION: u8 = 51;
 const DESTINATION_OPTIONS: u8 = 60;
 
 /// Parses and checks an IPv6 packet. Budget: 30 cycles for TCP and UDP without extension headers.
-#[inline]
+#[inline(always)]
 pub(super) fn parse(l3: &[u8]) -> Result<Ip, DropReason> {
     let Some(h) = l3.first_chunk::<40>() else { return Err(DropReason::Truncated) };
     if h[0] >> 4 != 6 {

@@ -27,17 +27,14 @@ fn the_golden_packet_comes_out_octet_by_octet() {
     let mut packet = Packet::from_frame(&inner);
     let ttl = decrement_ttl(packet.data_mut(), 1).unwrap();
     assert_eq!(ttl, 63);
-    let template =
-        OuterTemplate::new([1, 1, 2, 2].into(), [2, 2, 1, 1].into(), 51234, Label::new(48).unwrap());
+    let template = OuterTemplate::new([1, 1, 2, 2].into(), [2, 2, 1, 1].into(), 51234, Label::new(48).unwrap());
     let outer = Outer { inner_len: 108, id: 1, tos: 0, sport: 0xeb06, ttl, tc: 0 };
     template.write(packet.prepend(OUTER_LEN).unwrap(), &outer).unwrap();
     let (dst, src) = (MacAddr([2, 0, 0, 0, 0, 1]), MacAddr([2, 0, 0, 0, 0, 2]));
     write_ethernet(packet.prepend(14).unwrap(), dst, src, ETHERTYPE_IPV4).unwrap();
 
-    let golden = hex(
-        "0800 4500008c00010000 4011745b 01010202 02020101 eb06c82200780000 0003013f \
-         4500006c00010000 3f11757b 01010101 02020202",
-    );
+    let golden = hex("0800 4500008c00010000 4011745b 01010202 02020101 eb06c82200780000 0003013f \
+         4500006c00010000 3f11757b 01010101 02020202");
     let golden = golden.iter().copied().enumerate();
     for (at, octet) in golden {
         assert_eq!(packet.data()[12 + at], octet, "octet {at} behind the addresses");
