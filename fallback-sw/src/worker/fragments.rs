@@ -9,7 +9,7 @@ use std::collections::{HashMap, VecDeque};
 use offload_rules::{DropReason, VrfId};
 
 use super::Delivery;
-use crate::packet::{FragmentInfo, Ip};
+use crate::packet::parse::{FragmentInfo, Ip};
 
 /// Fragments of one datagram: 65,535 octets in pieces of 576.
 const MAX_PIECES: usize = 128;

@@ -11,7 +11,11 @@ use super::{
 };
 use crate::{
     exec,
-    packet::{FragmentInfo, Packet, icmp, parse},
+    packet::{
+        Packet,
+        icmp::{self, IcmpError},
+        parse::{self, FragmentInfo},
+    },
 };
 
 const DEST_UNREACHABLE: u8 = 3;
@@ -23,21 +27,19 @@ const MIN_PATH_MTU: u16 = 576;
 impl Worker {
     /// Answers with "time exceeded" (RFC 1812 §5.3.1, RFC 4443 §3.3), within the rate limit (RFC 1812 §4.3.2.8).
     pub(super) fn time_exceeded(&mut self, packet: &Packet, context: &Context, now: u64, out: &mut Outbox) {
-        self.complain(packet, context, now, out, icmp::time_exceeded);
+        self.complain(packet, context, now, out, IcmpError::TimeExceeded);
     }
 
     /// Answers with "fragmentation needed" (RFC 1191 §4) or "packet too big" (RFC 4443 §3.2).
     pub(super) fn too_big(&mut self, packet: &Packet, context: &Context, mtu: u16, now: u64, out: &mut Outbox) {
-        self.complain(packet, context, now, out, |ip, l3, source| icmp::packet_too_big(ip, l3, source, mtu));
+        self.complain(packet, context, now, out, IcmpError::TooBig { mtu });
     }
 
     /// Answers a packet whose neighbour is not there with "host unreachable" (RFC 1812 §5.2.7.1) or "address unreachable".
     pub(super) fn unreachable(&mut self, delivery: &Delivery, now: u64, out: &mut Outbox) {
         let Origin::Port { port, head, .. } = delivery.origin else { return };
         if let Ok((Class::Ip, context)) = self.sort(delivery.packet.data(), port, head) {
-            self.complain(&delivery.packet, &context, now, out, |ip, l3, source| {
-                icmp::unreachable(ip, l3, source, icmp::Unreachable::Host)
-            });
+            self.complain(&delivery.packet, &context, now, out, IcmpError::HostUnreachable);
         }
     }
 
@@ -47,13 +49,13 @@ impl Worker {
         context: &Context,
         now: u64,
         out: &mut Outbox,
-        build: impl FnOnce(&parse::Ip, &[u8], IpAddr) -> Option<Packet>,
+        kind: IcmpError,
     ) {
         let Some(gateway) = self.gateway(context) else { return };
         let Some(l3) = packet.data().get(usize::from(context.l3)..) else { return };
         let rate = self.snapshot.settings().icmp_error_rate;
         let workers = u32::try_from(self.config.workers.max(1)).unwrap_or(1);
-        let Some(error) = build(&context.ip, l3, gateway) else { return };
+        let Some(error) = icmp::error(kind, &context.ip, l3, gateway) else { return };
         if self.icmp_rate.allow(context.vif, rate.div_ceil(workers), now) {
             self.originate(context.key.vrf, error, now, out);
         }
@@ -78,7 +80,7 @@ impl Worker {
         }
         let mut ip = context.ip;
         let answered = exec::strip(&mut packet, &mut ip, &varying(context, 0, 0))
-            .and_then(|()| icmp::echo_reply(packet.data_mut(), &ip));
+            .and_then(|()| icmp::echo_reply(&ip, packet.data_mut()));
         match answered {
             Ok(()) => {
                 self.counters.account.consumed += 1;

@@ -12,7 +12,10 @@ use offload_rules::{
 };
 
 use super::{Head, VifFast, Worker};
-use crate::packet::{self, Ethernet, FragmentInfo, Ip, parse};
+use crate::packet::{
+    checksum,
+    parse::{self, Ethernet, FragmentInfo, Ip},
+};
 
 /// UDP ports of MPLS over UDP: RFC 7510, and the one that vRouter used before.
 const MPLS_O_UDP: [u16; 2] = [6635, 51234];
@@ -179,7 +182,7 @@ impl Worker {
             return Err(DropReason::OwnSource);
         }
         let udp = outer.payload(l3);
-        if !packet::checksum::udp_holds(&outer, udp) {
+        if !checksum::udp_holds(&outer, udp) {
             return Err(DropReason::ChecksumErr);
         }
         let mpls = parse::mpls_udp(udp.get(8..).unwrap_or(&[]))?;

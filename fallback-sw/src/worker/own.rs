@@ -59,7 +59,7 @@ impl Worker {
             };
         }
         let mut pieces = Vec::new();
-        if ip.df || fragment::fragment(packet.data(), plan.limit, &mut pieces).is_err() {
+        if ip.df || fragment::split(packet.data(), &ip, plan.limit, &mut out.spare, &mut pieces).is_err() {
             return self.lose_own(packet, out);
         }
         out.recycle(packet);

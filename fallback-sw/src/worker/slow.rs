@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     exec::{self, Plan, Target},
-    packet::{FragmentInfo, Packet, rewrite::entropy_port},
+    packet::{Packet, fragment, parse::FragmentInfo, rewrite},
 };
 
 const TCP: u8 = 6;
@@ -189,12 +189,12 @@ impl Worker {
             };
         }
         // Fragmented before encapsulation: RFC 2003 §3.1, so that only the last hop has to reassemble.
-        let ttl = match crate::packet::rewrite::decrement_ttl(packet.data_mut(), plan.ttl) {
+        let ttl = match rewrite::decrement_ttl(packet.data_mut(), plan.ttl) {
             Ok(ttl) => ttl,
             Err(reason) => return self.drop_packet(context.vif, packet, reason, out),
         };
         let mut pieces = Vec::new();
-        if let Err(reason) = crate::packet::fragment::fragment(packet.data(), plan.limit, &mut pieces) {
+        if let Err(reason) = fragment::split(packet.data(), &ip, plan.limit, &mut out.spare, &mut pieces) {
             return self.drop_packet(context.vif, packet, reason, out);
         }
         out.recycle(packet);
@@ -369,7 +369,7 @@ impl Worker {
             self.counters.pass(*vrf, *what, 1);
         }
         let plan = Plan::new(&program, &self.snapshot);
-        let sport = self.config.entropy.unwrap_or_else(|| entropy_port(context.key.spread() as u32));
+        let sport = self.config.entropy.unwrap_or_else(|| rewrite::entropy_port(context.key.spread() as u32));
         self.carry_out(&plan, packet, context, sport, now, out);
     }
 
