@@ -76,7 +76,9 @@ impl Arp {
             && (is_host(self.target) || target_may_be_nobody && self.target.is_unspecified())
     }
 
-    const fn is_reply(&self) -> bool {
+    /// A reply.
+    #[must_use]
+    pub const fn is_reply(&self) -> bool {
         matches!(self.operation, ArpOperation::Reply)
     }
 

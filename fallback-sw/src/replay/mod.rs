@@ -23,7 +23,10 @@ use proto::{json::JsonError, v1 as pb};
 pub use clock::ClockMode;
 
 use crate::{
-    io::{CaptureError, CaptureReader, CaptureWriter, Link},
+    io::{
+        device::Link,
+        pcap::{CaptureError, CaptureReader, CaptureWriter},
+    },
     node::{
         decode,
         machine::{Machine, MachineConfig},
@@ -194,7 +197,7 @@ fn open_input(snapshot: &Snapshot, name: &str, file: &Path) -> Result<Input, Rep
         let known: Vec<_> = snapshot.vifs().map(|vif| format!("{} ({})", vif.id, vif.name)).collect();
         return Err(ReplayError::UnknownVif { vif: name.to_owned(), known: known.join(", ") });
     };
-    let wanted = if vif.flags.raw_ip { Link::Raw } else { Link::Ethernet };
+    let wanted = if vif.flags.raw_ip { Link::RawIp } else { Link::Ethernet };
     let mut input = Input {
         port: snapshot.port_of(vif.id),
         wanted,
@@ -219,7 +222,7 @@ impl Outputs<'_> {
             let vif = sent.meta.vif;
             if !self.writers.contains_key(&vif) {
                 let raw = self.snapshot.vif(vif).is_some_and(|vif| vif.flags.raw_ip);
-                let link = if raw { Link::Raw } else { Link::Ethernet };
+                let link = if raw { Link::RawIp } else { Link::Ethernet };
                 let name = format!("vif{vif}.pcap");
                 let writer = CaptureWriter::create(&self.folder.join(&name), link)?;
                 self.writers.insert(vif, (name, writer, 0));

@@ -4,7 +4,7 @@
 
 use super::{
     Delivery, Origin, Outbox, TxKind, TxMeta, Worker,
-    ingress::{Class, Context, Path},
+    ingress::{Context, Path, Sorted},
 };
 use crate::{
     exec::{self, Target, Varying},
@@ -79,7 +79,7 @@ impl Worker {
             Origin::Own(vrf) => return self.send_own(vrf, delivery.packet, now, out),
         };
         match self.sort(delivery.packet.data(), port, head) {
-            Ok((Class::Ip, context)) => {
+            Ok(Sorted::Ip(context)) => {
                 if self.config.workers > 1
                     && let Some(owner) = self.other_owner(&context)
                 {
@@ -94,11 +94,11 @@ impl Worker {
                 batch.hashes.push(hash);
                 batch.contexts.push(context);
             }
-            Ok((Class::Arp, context)) => {
-                self.count_in(context.vif, delivery.packet.len(), counted);
-                self.arp(&context, delivery.packet, out);
+            Ok(Sorted::Arp { vif, at }) => {
+                self.count_in(vif, delivery.packet.len(), counted);
+                self.arp(vif, at, delivery.packet, out);
             }
-            Ok((Class::Nd, context)) => {
+            Ok(Sorted::Nd(context)) => {
                 self.count_in(context.vif, delivery.packet.len(), counted);
                 self.neighbour_discovery(&context, delivery.packet, out);
             }

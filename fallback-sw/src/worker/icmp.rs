@@ -7,7 +7,7 @@ use offload_rules::{DropReason, classify::Start, forwarding::Vif};
 use super::{
     Delivery, Event, Origin, Outbox, Worker,
     batch::varying,
-    ingress::{Class, Context, Path},
+    ingress::{Context, Path, Sorted},
 };
 use crate::{
     exec,
@@ -38,7 +38,7 @@ impl Worker {
     /// Answers a packet whose neighbour is not there with "host unreachable" (RFC 1812 §5.2.7.1) or "address unreachable".
     pub(super) fn unreachable(&mut self, delivery: &Delivery, now: u64, out: &mut Outbox) {
         let Origin::Port { port, head, .. } = delivery.origin else { return };
-        if let Ok((Class::Ip, context)) = self.sort(delivery.packet.data(), port, head) {
+        if let Ok(Sorted::Ip(context)) = self.sort(delivery.packet.data(), port, head) {
             self.complain(&delivery.packet, &context, now, out, IcmpError::HostUnreachable);
         }
     }

@@ -5,7 +5,7 @@
 use std::net::Ipv4Addr;
 
 use offload_rules::{
-    DropReason, Label, VifId, VrfId,
+    DropReason, VifId,
     classify::Start,
     flow::FlowKey,
     forwarding::{NexthopKind, VlanTag},
@@ -25,14 +25,18 @@ const NEIGHBOUR_SOLICITATION: u8 = 135;
 const NEIGHBOUR_ADVERTISEMENT: u8 = 136;
 
 /// What kind of frame it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Class {
-    /// An IP packet: the context is filled in.
-    Ip,
-    /// ARP.
-    Arp,
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Sorted {
+    /// An IP packet.
+    Ip(Context),
+    /// ARP, on this vif.
+    Arp {
+        vif: VifId,
+        /// Where it begins in the frame.
+        at: usize,
+    },
     /// Neighbour discovery.
-    Nd,
+    Nd(Context),
 }
 
 /// The outside of a packet that came out of a tunnel.
@@ -80,7 +84,7 @@ pub(super) type Refused = (VifId, DropReason);
 
 impl Worker {
     /// Finds out what a frame is.
-    pub(super) fn sort(&self, frame: &[u8], port: VifId, head: Option<Head>) -> Result<(Class, Context), Refused> {
+    pub(super) fn sort(&self, frame: &[u8], port: VifId, head: Option<Head>) -> Result<Sorted, Refused> {
         let device = self.vif_fast(port).ok_or((port, DropReason::InvalidIf))?;
         if device.raw_ip {
             let version = frame.first().ok_or((port, DropReason::Truncated))? >> 4;
@@ -96,10 +100,7 @@ impl Worker {
         let version = match ethernet.ethertype {
             parse::ETHERTYPE_IPV4 => 4,
             parse::ETHERTYPE_IPV6 => 6,
-            parse::ETHERTYPE_ARP => {
-                let context = Context::of_arp(vif, port, &ethernet);
-                return Ok((Class::Arp, context));
-            }
+            parse::ETHERTYPE_ARP => return Ok(Sorted::Arp { vif, at: ethernet.len }),
             _ => return Err((vif, DropReason::InvalidProtocol)),
         };
         self.sort_ip(frame, ethernet.len, version, ethernet.tci[0], (vif, here), (port, group), head)
@@ -132,7 +133,7 @@ impl Worker {
         (vif, here): (VifId, &VifFast),
         (port, group): (VifId, bool),
         head: Option<Head>,
-    ) -> Result<(Class, Context), Refused> {
+    ) -> Result<Sorted, Refused> {
         let refuse = |reason| (vif, reason);
         let bytes = frame.get(l3..).unwrap_or(&[]);
         let ip = parse::ip(bytes, version).map_err(refuse)?;
@@ -151,7 +152,7 @@ impl Worker {
             head,
         };
         if ip.proto == ICMP6 && version == 6 && matches!(ip.icmp_type, NEIGHBOUR_SOLICITATION | NEIGHBOUR_ADVERTISEMENT) {
-            return Ok((Class::Nd, context));
+            return Ok(Sorted::Nd(context));
         }
         if ip.multicast || group {
             return Err(refuse(DropReason::McastUnsupported));
@@ -164,7 +165,7 @@ impl Worker {
             self.open_tunnel(bytes, &mut context).map_err(refuse)?;
         }
         self.finish_key(frame, &mut context).map_err(refuse)?;
-        Ok((Class::Ip, context))
+        Ok(Sorted::Ip(context))
     }
 
     /// Looks into an MPLS-over-UDP packet (RFC 7510 §3): from here on the context is that of the inner packet.
@@ -182,19 +183,18 @@ impl Worker {
             return Err(DropReason::OwnSource);
         }
         let udp = outer.payload(l3);
-        if !checksum::udp_holds(&outer, udp) {
+        if !udp_checksum_holds(&outer, udp) {
             return Err(DropReason::ChecksumErr);
         }
         let mpls = parse::mpls_udp(udp.get(8..).unwrap_or(&[]))?;
-        let label = Label::new(mpls.label).map_err(|_| DropReason::InvalidLabel)?;
-        let id = self.snapshot.label(label).ok_or(DropReason::InvalidLabel)?;
+        let id = self.snapshot.label(mpls.label).ok_or(DropReason::InvalidLabel)?;
         let nexthop = self.snapshot.nexthop(id).filter(|nexthop| nexthop.valid).ok_or(DropReason::InvalidNh)?;
         let (vrf, path) = match nexthop.kind {
             NexthopKind::VrfTranslate { vrf } if nexthop.policy => (vrf, Path::Flow),
             NexthopKind::VrfTranslate { vrf } => (vrf, Path::Walk(Start::Route)),
             _ => (nexthop.vrf.unwrap_or(context.key.vrf), Path::Walk(Start::Nexthop(id))),
         };
-        let offset = outer.header_len + 8 + mpls.header_len;
+        let offset = outer.header_len + 8 + mpls.header_len as u16;
         let inner = l3.get(usize::from(offset)..usize::from(outer.total_len)).ok_or(DropReason::Truncated)?;
         let ip = parse::ip(inner, mpls.inner_version)?;
         if ip.multicast {
@@ -261,31 +261,13 @@ impl Context {
             self.key.dport
         }
     }
-
-    fn of_arp(vif: VifId, port: VifId, ethernet: &Ethernet) -> Self {
-        let mut context = Self::empty();
-        context.vif = vif;
-        context.port = port;
-        context.l3 = ethernet.len as u16;
-        context.tci = ethernet.tci[0];
-        context
-    }
-
-    /// Holds nothing.
-    pub(super) fn empty() -> Self {
-        let zero = std::net::IpAddr::V4(Ipv4Addr::UNSPECIFIED);
-        Self {
-            vif: VifId::TUNNEL,
-            port: VifId::TUNNEL,
-            l3: 0,
-            tci: 0,
-            key: FlowKey::new(VrfId::default(), VifId::TUNNEL, zero, zero, 0, 0, 0),
-            ip: Ip::default(),
-            outer: None,
-            path: Path::Walk(Start::Route),
-            special: false,
-            head: None,
-        }
-    }
 }
 
+/// The checksum of a UDP datagram over IPv4; 0 is none (RFC 768, RFC 7510 §3.1).
+fn udp_checksum_holds(ip: &Ip, udp: &[u8]) -> bool {
+    let ([a, b, c, d, ..], [e, f, g, h, ..]) = (ip.src, ip.dst);
+    let Some(len) = udp.get(4..6).map(|len| u16::from_be_bytes([len[0], len[1]])) else { return false };
+    let datagram = udp.get(..usize::from(len)).unwrap_or(udp);
+    let pseudo = checksum::pseudo_v4([a, b, c, d], [e, f, g, h], UDP, len);
+    udp.get(6..8) == Some(&[0, 0]) || checksum::add(checksum::sum(datagram), pseudo) == 0xffff
+}

@@ -36,11 +36,11 @@ enum Answer {
 
 impl Worker {
     /// Takes in an ARP packet.
-    pub(super) fn arp(&mut self, context: &Context, packet: Packet, out: &mut Outbox) {
-        let Some(vif) = self.snapshot.vif(context.vif).cloned() else {
-            return self.drop_packet(context.vif, packet, DropReason::InvalidIf, out);
+    pub(super) fn arp(&mut self, vif: VifId, at: usize, packet: Packet, out: &mut Outbox) {
+        let Some(vif) = self.snapshot.vif(vif).cloned() else {
+            return self.drop_packet(vif, packet, DropReason::InvalidIf, out);
         };
-        let payload = packet.data().get(usize::from(context.l3)..).unwrap_or(&[]);
+        let payload = packet.data().get(at..).unwrap_or(&[]);
         let arp = match Arp::parse(payload) {
             Ok(arp) => arp,
             Err(reason) => return self.drop_packet(vif.id, packet, reason, out),

@@ -15,7 +15,7 @@ use super::{
     batch::{segment, varying},
     flows::{Derived, remember_ingress},
     fragments::{DatagramKey, Fate, FragmentLimits},
-    ingress::{Context, Path},
+    ingress::{Context, Path, Sorted},
 };
 use crate::{
     exec::{self, Plan, Target},
@@ -407,7 +407,8 @@ impl Worker {
         let Origin::Port { port, .. } = delivery.origin else { return };
         let origin = Origin::Port { port, head: Some(head), counted: true };
         match self.sort(delivery.packet.data(), port, Some(head)) {
-            Ok((_, context)) => {
+            Ok(Sorted::Arp { .. }) => {}
+            Ok(Sorted::Ip(context) | Sorted::Nd(context)) => {
                 if self.config.workers > 1
                     && let Some(owner) = self.other_owner(&context)
                 {
