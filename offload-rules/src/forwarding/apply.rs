@@ -152,8 +152,8 @@ impl Snapshot {
         let mut next = self.derived();
         next.generation = delta.generation;
         let mut touched = Touched::default();
-        next.remove_all(&delta, &mut touched, &mut found);
-        let refresh = next.put_all(delta, &mut touched, &mut found);
+        let mut refresh = next.remove_all(&delta, &mut touched, &mut found);
+        refresh |= next.put_all(delta, &mut touched, &mut found);
         if refresh {
             next.tables.refresh_terminations();
         }
@@ -198,14 +198,17 @@ impl Snapshot {
         }
     }
 
-    fn remove_all(&mut self, delta: &Delta, touched: &mut Touched, found: &mut Findings) {
+    /// Removes; true when terminations have to be found anew.
+    fn remove_all(&mut self, delta: &Delta, touched: &mut Touched, found: &mut Findings) -> bool {
         fn missing(found: &mut Findings, object: impl Display, list: &str) {
             found.push(object, list, "cannot be removed, it is not there; leave it out");
         }
         let (version, tables) = (self.version, &mut self.tables);
+        let mut refresh = false;
         // Routes before nexthops, so that those find themselves unused.
         for (vrf, prefix) in &delta.remove_routes {
-            if tables.take_route(*vrf, *prefix, version).is_none() {
+            let exact = prefix.addr() == prefix.network();
+            if !exact || tables.take_route(*vrf, *prefix, version).is_none() {
                 missing(found, format_args!("route vrf {vrf} {prefix}"), "remove_routes");
             }
         }
@@ -222,7 +225,10 @@ impl Snapshot {
         }
         for id in &delta.remove_nexthops {
             match tables.take_nexthop(*id) {
-                Some(_) => touched.nexthops.push(*id),
+                Some(opened) => {
+                    touched.nexthops.push(*id);
+                    refresh |= opened;
+                }
                 None => missing(found, format_args!("nexthop {id}"), "remove_nexthops"),
             }
         }
@@ -238,6 +244,7 @@ impl Snapshot {
                 None => missing(found, format_args!("acl {id}"), "remove_acls"),
             }
         }
+        refresh
     }
 
     /// Adds and replaces; true when terminations have to be found anew. What is equal to what is there is left alone.

@@ -20,6 +20,8 @@ mod settings;
 mod snapshot;
 mod state;
 mod tables;
+#[cfg(test)]
+pub(crate) mod testing;
 mod trie;
 mod validate;
 mod vif;

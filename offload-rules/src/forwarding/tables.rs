@@ -268,10 +268,11 @@ impl Tables {
         flips && routes > 0
     }
 
-    pub(super) fn take_nexthop(&mut self, nexthop: NexthopId) -> Option<Arc<Nexthop>> {
+    /// Removes; `Some(true)` when routes to it opened MPLS over UDP, see [`Self::put_nexthop`].
+    pub(super) fn take_nexthop(&mut self, nexthop: NexthopId) -> Option<bool> {
         let old = self.nexthops.remove(nexthop.get())?.object;
         self.unlink_nexthop(&old);
-        Some(old)
+        Some(terminates(&old) && self.users_of(nexthop).routes > 0)
     }
 
     fn unlink_nexthop(&mut self, nexthop: &Nexthop) {

@@ -75,7 +75,9 @@ pub(super) fn changed(candidate: &Snapshot, touched: &Touched, found: &mut Findi
             check.found.push(format_args!("vrf {vrf}"), "id", "is still in use");
         }
     }
-    if !(touched.vifs.is_empty() && touched.vrfs_removed.is_empty() && touched.acls.is_empty()) {
+    let vrf_gone = touched.vrfs_removed.iter().any(|id| !tables.has_vrf(*id));
+    let acl_gone = touched.acls.iter().any(|id| !tables.acls.contains(id.get()));
+    if !touched.vifs.is_empty() || vrf_gone || acl_gone {
         check.all_vifs();
     }
     let affected = affected_nexthops(tables, touched);

@@ -41,7 +41,8 @@ impl Check<'_> {
             let problem = format_args!("{destination} is of another family than the source {source}; use one family");
             self.found.push(object, format_args!("entries[{i}].destination"), problem);
         }
-        for (field, ports) in [("source_ports", ace.source_ports), ("destination_ports", ace.destination_ports)] {
+        let ranges = [("source_ports", true, ace.source_ports), ("destination_ports", false, ace.destination_ports)];
+        for (field, of_source, ports) in ranges {
             let Some((first, last)) = ports else { continue };
             let field = format_args!("entries[{i}].{field}");
             if first > last {
@@ -49,7 +50,7 @@ impl Check<'_> {
             }
             match ace.proto {
                 Some(TCP | UDP | SCTP) => {}
-                Some(ICMP | ICMPV6) if ports == ace.source_ports && ports != ace.destination_ports => {
+                Some(ICMP | ICMPV6) if of_source => {
                     let problem = "ICMP has no source ports; put the types into destination_ports";
                     self.found.push(object, field, problem);
                 }
