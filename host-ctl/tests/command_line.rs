@@ -119,7 +119,7 @@ fn a_table_or_route_that_is_not_there_answers_enoent_under_its_heading_and_exits
         assert_eq!((ran.status, ran.err.as_str()), (Some(2), ""), "{line}");
         assert!(ran.out.ends_with(enoent), "{line}: {}", ran.out);
     }
-    assert!(node.run("rt --get x --vrf 18").failed(1).contains("'x' is not a prefix"));
+    assert_eq!(node.run("rt --get x --vrf 18").failed(1), "host-ctl: route to x in vrf 18: 'x' is not a prefix\n");
 }
 
 #[test]

@@ -284,7 +284,7 @@ impl<W: io::Write> Session<'_, W> {
             Change::State(name, state) => (name, self.node.apply_state(*state).await),
             Change::Delta(name, delta) => (name, self.node.apply_delta(*delta).await),
         };
-        let result = self.answer(&name, answer)?;
+        let result = answer.map_err(|status| Error::of_change(&name, &status, self.seconds))?.into_inner();
         self.show(&result, |out| writeln!(out, "Generation {} is in force", result.generation))
     }
 

@@ -46,6 +46,14 @@ pub enum Error {
         /// The node's words.
         message: String,
     },
+    /// The node does not understand what was asked for.
+    #[error("{what}: {message}")]
+    Argument {
+        /// What was asked for: `route to 10.0.0/8 in vrf 18`.
+        what: String,
+        /// The node's words.
+        message: String,
+    },
     /// The node refused a state or a change; the state in force stays.
     #[error("{what}: refused by the node, its state stays as it was:\n{}", indented(.message))]
     Refused {
@@ -112,7 +120,7 @@ impl Error {
         let broken = status.source().map(root_cause);
         match status.code() {
             Code::NotFound => Self::NotFound { what, message },
-            Code::InvalidArgument | Code::FailedPrecondition => Self::Refused { what, message },
+            Code::InvalidArgument => Self::Argument { what, message },
             Code::DeadlineExceeded => Self::Timeout { what, seconds },
             // How tonic's client reports its own timer.
             Code::Cancelled if message == "Timeout expired" => Self::Timeout { what, seconds },
@@ -120,6 +128,16 @@ impl Error {
                 Some(problem) => Self::Broken { what, problem },
                 None => Self::Node { what, code, message },
             },
+        }
+    }
+
+    /// The error of a call that was to change the state: `file` says from what.
+    pub(super) fn of_change(file: &str, status: &Status, seconds: u64) -> Self {
+        match status.code() {
+            Code::InvalidArgument | Code::FailedPrecondition => {
+                Self::Refused { what: file.to_owned(), message: status.message().to_owned() }
+            }
+            _ => Self::of_call(file, status, seconds),
         }
     }
 

@@ -15,7 +15,7 @@ pub fn render(status: &NodeStatus, out: &mut impl fmt::Write) -> fmt::Result {
     line(out, "Workers", status.workers)?;
     line(out, "Uptime", uptime(status.uptime_secs))?;
     writeln!(out, "Packets:")?;
-    let p = status.packets.unwrap_or_else(PacketAccount::default);
+    let p = status.packets.unwrap_or_default();
     for (name, count) in [
         ("  Received", p.received),
         ("  Forwarded", p.forwarded),
@@ -30,7 +30,7 @@ pub fn render(status: &NodeStatus, out: &mut impl fmt::Write) -> fmt::Result {
     line(out, "  Unaccounted", format!("{}{warning}", p.unaccounted))?;
     line(out, "  Originated", p.originated)?;
     writeln!(out, "Path:")?;
-    let tiers = status.tiers.unwrap_or_else(TierCounters::default);
+    let tiers = status.tiers.unwrap_or_default();
     line(out, "  Flow hits", tiers.flow_hits)?;
     line(out, "  Slow path", tiers.slow_path)?;
     writeln!(out, "Tables (used/limit):")?;
@@ -40,7 +40,7 @@ pub fn render(status: &NodeStatus, out: &mut impl fmt::Write) -> fmt::Result {
         ("  Fragmented datagrams", &status.fragmented_datagrams),
         ("  Held packets", &status.held_packets),
     ] {
-        let table = table.unwrap_or_else(TableUse::default);
+        let table = table.unwrap_or_default();
         line(out, name, format!("{}/{}", table.used, table.limit))?;
     }
     Ok(())

@@ -80,7 +80,7 @@ fn counters(info: &VifInfo, out: &mut impl fmt::Write) -> fmt::Result {
     if !info.rx_queue_errors.is_empty() {
         writeln!(out, "RX queue errors to lcore {}", joined(&info.rx_queue_errors))?;
     }
-    let c = info.counters.unwrap_or_else(Counters::default);
+    let c = info.counters.unwrap_or_default();
     writeln!(out, "RX packets:{} bytes:{} errors:{}", c.rx_packets, c.rx_bytes, c.rx_errors)?;
     writeln!(out, "TX packets:{} bytes:{} errors:{}", c.tx_packets, c.tx_bytes, c.tx_errors)?;
     writeln!(out, "Drops:{}", c.drops)?;

@@ -1,4 +1,5 @@
 //! A node made of fixed answers on a temporary unix socket, and the real binary to ask it.
+#![allow(clippy::unwrap_used, reason = "a test ends where its helper fails")]
 
 use std::{
     io::Write as _,
@@ -18,11 +19,11 @@ type Answer<T> = Result<Response<T>, Status>;
 
 /// What the node has been asked.
 #[derive(Default)]
-pub struct Seen {
-    pub flows: Option<ListFlowsRequest>,
-    pub nexthops: Option<ListNexthopsRequest>,
-    pub state: Option<ForwardingState>,
-    pub delta: Option<ForwardingDelta>,
+pub(crate) struct Seen {
+    pub(crate) flows: Option<ListFlowsRequest>,
+    pub(crate) nexthops: Option<ListNexthopsRequest>,
+    pub(crate) state: Option<ForwardingState>,
+    pub(crate) delta: Option<ForwardingDelta>,
 }
 
 struct Mock(Arc<Mutex<Seen>>);
@@ -34,7 +35,7 @@ fn chosen<T>(all: Vec<T>, ids: &[u32], id: impl Fn(&T) -> u32) -> Result<Vec<T>,
     Ok(all.into_iter().filter(|object| ids.is_empty() || ids.contains(&id(object))).collect())
 }
 
-pub fn flow(index: u64) -> Flow {
+pub(crate) fn flow(index: u64) -> Flow {
     Flow { index, reverse_index: index + 1, vrf: 17, proto: 6, action: FlowAction::Forward.into(), ..Flow::default() }
 }
 
@@ -152,14 +153,14 @@ impl node_server::Node for Mock {
 }
 
 /// The node and what it has been asked.
-pub struct Node {
-    pub dir: TempDir,
-    pub seen: Arc<Mutex<Seen>>,
+pub(crate) struct Node {
+    pub(crate) dir: TempDir,
+    pub(crate) seen: Arc<Mutex<Seen>>,
     _runtime: tokio::runtime::Runtime,
 }
 
 impl Node {
-    pub fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let seen = Arc::new(Mutex::new(Seen::default()));
@@ -172,22 +173,22 @@ impl Node {
         Self { dir, seen, _runtime: runtime }
     }
 
-    pub fn socket(&self) -> PathBuf {
+    pub(crate) fn socket(&self) -> PathBuf {
         self.dir.path().join("node.sock")
     }
 
     /// The binary, told where this node is.
-    pub fn command(&self, line: &str) -> Command {
+    pub(crate) fn command(&self, line: &str) -> Command {
         let mut command = binary();
         command.arg("--socket").arg(self.socket()).args(line.split_whitespace());
         command
     }
 
-    pub fn run(&self, line: &str) -> Ran {
+    pub(crate) fn run(&self, line: &str) -> Ran {
         Ran::from(self.command(line).output().unwrap())
     }
 
-    pub fn run_with_input(&self, line: &str, input: &str) -> Ran {
+    pub(crate) fn run_with_input(&self, line: &str, input: &str) -> Ran {
         let mut child =
             self.command(line).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
@@ -195,7 +196,7 @@ impl Node {
     }
 }
 
-pub fn binary() -> Command {
+pub(crate) fn binary() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_host-ctl"));
     command.env_remove("SLUICEGATE_SOCKET").stdin(Stdio::null());
     command
@@ -203,10 +204,10 @@ pub fn binary() -> Command {
 
 /// How it ended and what it wrote.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Ran {
-    pub status: Option<i32>,
-    pub out: String,
-    pub err: String,
+pub(crate) struct Ran {
+    pub(crate) status: Option<i32>,
+    pub(crate) out: String,
+    pub(crate) err: String,
 }
 
 impl From<Output> for Ran {
@@ -221,13 +222,13 @@ impl From<Output> for Ran {
 
 impl Ran {
     /// Status 0 and nothing on standard error; returns standard output.
-    pub fn ok(self) -> String {
+    pub(crate) fn ok(self) -> String {
         assert_eq!((self.status, self.err.as_str()), (Some(0), ""), "{}", self.out);
         self.out
     }
 
     /// That status, an explanation and nothing on standard output; returns the explanation.
-    pub fn failed(self, status: i32) -> String {
+    pub(crate) fn failed(self, status: i32) -> String {
         assert_eq!((self.status, self.out.as_str()), (Some(status), ""), "{}", self.err);
         assert!(self.err.starts_with("host-ctl: "), "{}", self.err);
         self.err
