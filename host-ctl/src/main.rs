@@ -1,3 +1,7 @@
-//! host-ctl
+//! The command line.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    host_ctl::cli::main(std::env::args_os())
+}

@@ -75,7 +75,7 @@ pub fn write<M: ReflectMessage>(message: &M, defaults: Defaults, mut out: impl i
     out.write_all(b"\n")
 }
 
-/// The text that [`write`] writes.
+/// The text that [`write()`] writes.
 ///
 /// # Errors
 /// None that is known: memory takes everything.

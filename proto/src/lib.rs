@@ -6,6 +6,8 @@ pub mod json;
 use std::sync::LazyLock;
 
 use prost_reflect::DescriptorPool;
+/// What every message of these packages implements.
+pub use prost_reflect::ReflectMessage;
 
 /// Descriptors of all packages, for JSON and for gRPC reflection.
 pub static DESCRIPTORS: LazyLock<DescriptorPool> = LazyLock::new(|| {
