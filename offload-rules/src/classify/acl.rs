@@ -2,7 +2,10 @@
 
 use std::net::IpAddr;
 
-use crate::{AclId, forwarding::{Acl, Action, Scope}};
+use crate::{
+    AclId,
+    forwarding::{Acl, Action, Scope},
+};
 
 /// What lists are matched on.
 #[derive(Debug, Clone, Copy)]

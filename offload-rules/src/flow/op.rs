@@ -2,7 +2,10 @@
 
 use std::net::Ipv4Addr;
 
-use crate::{DropReason, Label, VifId, forwarding::{DscpMap, L2Rewrite}};
+use crate::{
+    DropReason, Label, VifId,
+    forwarding::{DscpMap, L2Rewrite},
+};
 
 /// One operation. Programs hold them in the order of this enum; each at most once.
 #[derive(Debug, Clone, PartialEq, Eq)]

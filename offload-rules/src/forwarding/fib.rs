@@ -15,17 +15,31 @@ pub struct Fib {
 #[allow(unused_variables, dead_code)]
 impl Fib {
     /// Longest match.
-    pub fn lookup(&self, destination: IpAddr) -> Option<&Arc<Route>> { todo!() }
+    pub fn lookup(&self, destination: IpAddr) -> Option<&Arc<Route>> {
+        todo!()
+    }
     /// The route with exactly this prefix.
-    pub fn get(&self, prefix: IpNet) -> Option<&Arc<Route>> { todo!() }
+    pub fn get(&self, prefix: IpNet) -> Option<&Arc<Route>> {
+        todo!()
+    }
     /// Adds or replaces; returns what was there.
-    pub fn insert(&mut self, route: Arc<Route>) -> Option<Arc<Route>> { todo!() }
+    pub fn insert(&mut self, route: Arc<Route>) -> Option<Arc<Route>> {
+        todo!()
+    }
     /// Removes; what it covered is found again.
-    pub fn remove(&mut self, prefix: IpNet) -> Option<Arc<Route>> { todo!() }
+    pub fn remove(&mut self, prefix: IpNet) -> Option<Arc<Route>> {
+        todo!()
+    }
     /// In order of prefix.
-    pub fn iter(&self) -> impl Iterator<Item = &Arc<Route>> { std::iter::empty() }
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<Route>> {
+        std::iter::empty()
+    }
     /// Number of routes.
-    pub fn len(&self) -> usize { todo!() }
+    pub fn len(&self) -> usize {
+        todo!()
+    }
     /// No routes.
-    pub fn is_empty(&self) -> bool { todo!() }
+    pub fn is_empty(&self) -> bool {
+        todo!()
+    }
 }

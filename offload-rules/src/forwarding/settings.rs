@@ -63,6 +63,14 @@ pub struct Timeouts {
 
 impl Default for Timeouts {
     fn default() -> Self {
-        Self { tcp_opening: 30, tcp_established: 7440, tcp_closing: 240, tcp_closed: 60, udp: 300, icmp: 60, other: 120 }
+        Self {
+            tcp_opening: 30,
+            tcp_established: 7440,
+            tcp_closing: 240,
+            tcp_closed: 60,
+            udp: 300,
+            icmp: 60,
+            other: 120,
+        }
     }
 }
