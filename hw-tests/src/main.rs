@@ -1,3 +1,93 @@
-//! hw-tests
+//! `hw-tests`: the demo, a lab to look around in, and the kernel I/O benchmark.
 
-fn main() {}
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand, ValueEnum};
+use hw_tests::{
+    bench_io, demo,
+    lab::{INTERRUPTED_EXIT_CODE, LabError, Options, sweep},
+};
+use proto::v1::IoDriver;
+
+/// Labs of network namespaces for Sluicegate.
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Two tenants between two sites: ping, curl, iperf3, and the dumps of both nodes. Ends with "demo: ok".
+    Demo(LabArguments),
+    /// Build the demo's topology and keep it until Ctrl-C.
+    Lab {
+        #[command(flatten)]
+        lab: LabArguments,
+        /// Only hosts, links and transit: no nodes.
+        #[arg(long)]
+        without_nodes: bool,
+    },
+    /// Remove what labs that were killed have left.
+    Sweep,
+    /// Kernel I/O of a node on veth beside dpdk-testpmd on the same veth.
+    BenchIo {
+        /// Seconds of each measurement.
+        #[arg(long, default_value_t = 3)]
+        seconds: u32,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+struct LabArguments {
+    /// Worker threads of each node.
+    #[arg(long, default_value_t = 1)]
+    workers: u32,
+    /// How the nodes read and write their devices.
+    #[arg(long, value_enum, default_value_t = Driver::Auto)]
+    driver: Driver,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Driver {
+    /// AF_XDP where the device takes it.
+    Auto,
+    AfXdp,
+    AfPacket,
+}
+
+impl LabArguments {
+    fn options(&self, nodes: bool) -> Options {
+        let driver = match self.driver {
+            Driver::Auto => IoDriver::Auto,
+            Driver::AfXdp => IoDriver::AfXdp,
+            Driver::AfPacket => IoDriver::AfPacket,
+        };
+        Options { workers: self.workers, driver, nodes, ..Options::default() }
+    }
+}
+
+fn main() -> ExitCode {
+    let result = match Arguments::parse().command {
+        Command::Demo(lab) => {
+            let result = demo::run(&lab.options(true));
+            match &result {
+                Ok(()) => println!("demo: ok"),
+                Err(error) => println!("demo: FAILED: {error}"),
+            }
+            result
+        }
+        Command::Lab { lab, without_nodes } => demo::hold(&lab.options(!without_nodes)),
+        Command::Sweep => sweep().map(|removed| removed.iter().for_each(|what| println!("removed {what}"))),
+        Command::BenchIo { seconds } => bench_io::run(seconds),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(LabError::Interrupted) => ExitCode::from(INTERRUPTED_EXIT_CODE),
+        Err(error) => {
+            eprintln!("hw-tests: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

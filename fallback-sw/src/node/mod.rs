@@ -4,4 +4,8 @@ pub mod control;
 pub mod decode;
 pub mod encode;
 pub mod machine;
+pub mod persist;
+pub mod runtime;
+pub mod service;
+pub mod thread;
 pub mod view;

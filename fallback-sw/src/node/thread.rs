@@ -20,6 +20,7 @@ use nix::{
 };
 use offload_rules::{DropReason, MacAddr, VifId, forwarding::Snapshot};
 
+use super::runtime::Message;
 use crate::{
     io::{Port, PortError},
     packet::Packet,
@@ -119,7 +120,7 @@ pub struct Thread {
     /// Commands.
     pub commands: Receiver<Command>,
     /// Where reports go.
-    pub reports: Sender<Report>,
+    pub reports: Sender<Message>,
     /// Rings from the other workers.
     pub inbound: Vec<Mailbox>,
     /// Rings to the other workers, by number; its own place is never used.
@@ -267,7 +268,7 @@ impl Thread {
         }
         if !out.events.is_empty() {
             // Without control there is nobody left to tell.
-            let _ = self.reports.send(Report::Events(std::mem::take(&mut out.events)));
+            let _ = self.reports.send(Message::Report(Report::Events(std::mem::take(&mut out.events))));
         }
     }
 
@@ -288,7 +289,7 @@ impl Thread {
     }
 }
 
-fn give_up(vif: VifId, error: PortError, ports: &mut BTreeMap<VifId, Open>, reports: &Sender<Report>) {
+fn give_up(vif: VifId, error: PortError, ports: &mut BTreeMap<VifId, Open>, reports: &Sender<Message>) {
     ports.remove(&vif);
-    let _ = reports.send(Report::PortFailed(vif, error));
+    let _ = reports.send(Message::Report(Report::PortFailed(vif, error)));
 }

@@ -412,6 +412,13 @@ impl Worker {
         }
     }
 
+    /// A packet got lost on its way to another worker.
+    pub fn lose(&mut self, delivery: &Delivery, reason: DropReason) {
+        if let Origin::Port { port, .. } = delivery.origin {
+            self.count_drop(port, reason);
+        }
+    }
+
     fn discard_in(&mut self, vrf: VrfId) {
         self.counters.pass(vrf, VrfCounter::Discard, 1);
     }

@@ -1,0 +1,413 @@
+//! A running node: one thread for control, one for each worker, and the handle that the API asks through.
+
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    sync::{
+        Arc,
+        mpsc::{self, Receiver, RecvTimeoutError, Sender},
+    },
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+
+use offload_rules::{
+    VifId,
+    forwarding::{Delta, PortConfig, Snapshot, State, StateErrors, Vif},
+};
+use tokio::sync::oneshot;
+
+use super::{
+    control::{Actions, Control},
+    persist,
+    thread::{Command, Mailbox, Report, Thread, Waker},
+    view::PortStatus,
+};
+use crate::{
+    io,
+    worker::{Worker, WorkerConfig},
+};
+
+/// Time between two looks at what is due.
+const TICK: Duration = Duration::from_millis(100);
+/// Milliseconds between two attempts to open a device.
+const RETRY_MS: u64 = 500;
+
+/// How a node is run.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Number of workers, at least 1.
+    pub workers: usize,
+    /// Where the state in force is kept across restarts.
+    pub last_state: Option<PathBuf>,
+}
+
+/// What the control thread is told.
+pub enum Message {
+    /// By a worker.
+    Report(Report),
+    /// Put a state in force.
+    ApplyState(Box<State>, oneshot::Sender<Result<u64, StateErrors>>),
+    /// Put a change in force.
+    ApplyDelta(Box<Delta>, oneshot::Sender<Result<u64, StateErrors>>),
+    /// Let someone look.
+    Inspect(Box<dyn FnOnce(&Control, &BTreeMap<VifId, PortStatus>) + Send>),
+    /// End.
+    Stop,
+}
+
+/// A worker as others reach it.
+#[derive(Clone)]
+pub struct WorkerHandle {
+    commands: Sender<Command>,
+    waker: Arc<Waker>,
+    inbound: Vec<Mailbox>,
+}
+
+impl WorkerHandle {
+    fn tell(&self, command: Command) {
+        // A worker that has ended needs to be told nothing.
+        let _ = self.commands.send(command);
+        self.waker.wake();
+    }
+}
+
+/// The node has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the node is shutting down")]
+pub struct Ended;
+
+/// How the API reaches the node. Cheap to clone.
+#[derive(Clone)]
+pub struct Handle {
+    messages: Sender<Message>,
+    workers: Vec<WorkerHandle>,
+    epoch: Instant,
+}
+
+impl Handle {
+    /// Number of workers.
+    #[must_use]
+    pub fn workers(&self) -> usize {
+        self.workers.len()
+    }
+
+    /// Time since the node began.
+    #[must_use]
+    pub fn uptime(&self) -> Duration {
+        self.epoch.elapsed()
+    }
+
+    /// Packets on their way between workers.
+    #[must_use]
+    pub fn under_way(&self) -> u64 {
+        self.workers.iter().flat_map(|worker| &worker.inbound).map(|mailbox| mailbox.len() as u64).sum()
+    }
+
+    /// Puts a state in force.
+    ///
+    /// # Errors
+    /// [`Ended`], or everything that is wrong with the state.
+    pub async fn apply_state(&self, state: State) -> Result<Result<u64, StateErrors>, Ended> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Message::ApplyState(Box::new(state), reply))?;
+        answer.await.map_err(|_| Ended)
+    }
+
+    /// Puts a change in force.
+    ///
+    /// # Errors
+    /// [`Ended`], or everything that is wrong with the change.
+    pub async fn apply_delta(&self, delta: Delta) -> Result<Result<u64, StateErrors>, Ended> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Message::ApplyDelta(Box::new(delta), reply))?;
+        answer.await.map_err(|_| Ended)
+    }
+
+    /// Looks at what the node knows.
+    ///
+    /// # Errors
+    /// [`Ended`].
+    pub async fn look<T: Send + 'static>(
+        &self,
+        look: impl FnOnce(&Control, &BTreeMap<VifId, PortStatus>) -> T + Send + 'static,
+    ) -> Result<T, Ended> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Message::Inspect(Box::new(move |control, ports| {
+            let _ = reply.send(look(control, ports));
+        })))?;
+        answer.await.map_err(|_| Ended)
+    }
+
+    /// Looks at a worker between two batches. Must be quick: its packets wait meanwhile.
+    ///
+    /// # Errors
+    /// [`Ended`]; also for a worker that does not exist.
+    pub async fn look_at<T: Send + 'static>(
+        &self,
+        worker: usize,
+        look: impl FnOnce(&Worker) -> T + Send + 'static,
+    ) -> Result<T, Ended> {
+        let (reply, answer) = oneshot::channel();
+        let handle = self.workers.get(worker).ok_or(Ended)?;
+        handle.tell(Command::Inspect(Box::new(move |worker| {
+            let _ = reply.send(look(worker));
+        })));
+        answer.await.map_err(|_| Ended)
+    }
+
+    fn send(&self, message: Message) -> Result<(), Ended> {
+        self.messages.send(message).map_err(|_| Ended)
+    }
+}
+
+/// A running node; ends when it is stopped or dropped.
+pub struct Runtime {
+    handle: Handle,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Runtime {
+    /// Starts a node with this snapshot in force.
+    ///
+    /// # Errors
+    /// No memory, no threads, no file descriptors.
+    pub fn start(config: Config, snapshot: Snapshot) -> std::io::Result<Self> {
+        let snapshot = Arc::new(snapshot);
+        let count = config.workers.max(1);
+        let epoch = Instant::now();
+        let (messages, inbox) = mpsc::channel();
+        let wakers = (0..count).map(|_| Waker::new().map(Arc::new)).collect::<std::io::Result<Vec<_>>>()?;
+        // rings[to][from]
+        let rings: Vec<Vec<Mailbox>> =
+            wakers.iter().map(|waker| (0..count).map(|_| Mailbox::new(Arc::clone(waker))).collect()).collect();
+        let mut workers = Vec::new();
+        let mut threads = Vec::new();
+        for (id, waker) in wakers.iter().enumerate() {
+            let inbound: Vec<_> = rings.get(id).into_iter().flatten().cloned().collect();
+            let outbound = rings.iter().enumerate().map(|(to, from)| from.get(id).filter(|_| to != id).cloned());
+            let (commands, orders) = mpsc::channel();
+            workers.push(WorkerHandle { commands, waker: Arc::clone(waker), inbound: inbound.clone() });
+            let ip_id = (usize::from(u16::MAX) / count * id) as u16;
+            let worker = WorkerConfig { id, workers: count, ip_id, entropy: None };
+            let thread = Thread {
+                worker: Worker::new(worker, Arc::clone(&snapshot))?,
+                commands: orders,
+                reports: messages.clone(),
+                inbound,
+                outbound: outbound.collect(),
+                waker: Arc::clone(waker),
+                epoch,
+            };
+            threads.push(std::thread::Builder::new().name(format!("worker-{id}")).spawn(move || thread.run())?);
+        }
+        let handle = Handle { messages, workers: workers.clone(), epoch };
+        let control = ControlThread {
+            config,
+            control: Control::new(snapshot),
+            workers,
+            ports: BTreeMap::new(),
+            status: BTreeMap::new(),
+            inbox,
+            epoch,
+        };
+        threads.push(std::thread::Builder::new().name("control".to_owned()).spawn(move || control.run())?);
+        Ok(Self { handle, threads })
+    }
+
+    /// How to reach it.
+    #[must_use]
+    pub fn handle(&self) -> Handle {
+        self.handle.clone()
+    }
+
+    /// Ends all threads and waits for them.
+    pub fn stop(mut self) {
+        self.end();
+    }
+
+    fn end(&mut self) {
+        let _ = self.handle.send(Message::Stop);
+        for worker in &self.handle.workers {
+            worker.tell(Command::Stop);
+        }
+        for thread in self.threads.drain(..) {
+            if thread.join().is_err() {
+                tracing::error!("a thread of the node has panicked");
+            }
+        }
+    }
+}
+
+impl Drop for Runtime {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+/// A device that a vif wants.
+struct PortState {
+    config: PortConfig,
+    raw_ip: bool,
+    open: bool,
+    retry_at: u64,
+}
+
+/// The one owner of what the node knows.
+struct ControlThread {
+    config: Config,
+    control: Control,
+    workers: Vec<WorkerHandle>,
+    ports: BTreeMap<VifId, PortState>,
+    status: BTreeMap<VifId, PortStatus>,
+    inbox: Receiver<Message>,
+    epoch: Instant,
+}
+
+impl ControlThread {
+    fn now(&self) -> u64 {
+        u64::try_from(self.epoch.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    fn run(mut self) {
+        self.reconcile_ports();
+        let mut next_tick = Instant::now() + TICK;
+        loop {
+            match self.inbox.recv_timeout(next_tick.saturating_duration_since(Instant::now())) {
+                Ok(Message::Stop) | Err(RecvTimeoutError::Disconnected) => return,
+                Ok(message) => self.take(message),
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+            if Instant::now() >= next_tick {
+                next_tick = Instant::now() + TICK;
+                let actions = self.control.tick(self.now());
+                self.act(actions);
+                self.reconcile_ports();
+            }
+        }
+    }
+
+    fn take(&mut self, message: Message) {
+        match message {
+            Message::Report(Report::Events(events)) => {
+                let actions = self.control.handle(events, self.now());
+                self.act(actions);
+            }
+            Message::Report(Report::PortFailed(vif, error)) => self.port_failed(vif, &error),
+            Message::ApplyState(state, reply) => {
+                let applied = self.control.apply_state(*state);
+                let _ = reply.send(self.applied(applied));
+            }
+            Message::ApplyDelta(delta, reply) => {
+                let applied = self.control.apply_delta(*delta);
+                let _ = reply.send(self.applied(applied));
+            }
+            Message::Inspect(look) => look(&self.control, &self.status),
+            Message::Stop => {}
+        }
+    }
+
+    fn applied(&mut self, applied: Result<Arc<Snapshot>, StateErrors>) -> Result<u64, StateErrors> {
+        let snapshot = applied?;
+        self.adopt(&snapshot);
+        self.reconcile_ports();
+        if let Some(file) = &self.config.last_state
+            && let Err(error) = persist::save(file, &snapshot.to_state())
+        {
+            tracing::error!(%error, "the state is in force, but could not be kept for the next start");
+        }
+        tracing::info!(generation = snapshot.generation(), "forwarding state in force");
+        Ok(snapshot.generation())
+    }
+
+    fn act(&mut self, actions: Actions) {
+        if let Some(snapshot) = actions.snapshot {
+            self.adopt(&snapshot);
+        }
+        for (neighbour, mac) in actions.probe {
+            if let Some(worker) = self.workers.first() {
+                worker.tell(Command::Ask(neighbour, mac));
+            }
+        }
+        for neighbour in actions.refuse {
+            tracing::warn!(vif = %neighbour.0, address = %neighbour.1, "neighbour table full");
+            self.workers.iter().for_each(|worker| worker.tell(Command::Refuse(neighbour)));
+        }
+    }
+
+    fn adopt(&self, snapshot: &Arc<Snapshot>) {
+        for worker in &self.workers {
+            worker.tell(Command::Adopt(Arc::clone(snapshot)));
+        }
+    }
+
+    /// Opens what is wanted and not open, closes what is not wanted any more.
+    fn reconcile_ports(&mut self) {
+        let snapshot = Arc::clone(self.control.snapshot());
+        let wanted = |vif: &Vif| vif.kind.port().cloned().map(|port| (port, vif.flags.raw_ip));
+        let gone: Vec<VifId> = self
+            .ports
+            .iter()
+            .filter(|(id, port)| {
+                let now = snapshot.vif(**id).and_then(|vif| wanted(vif));
+                now != Some((port.config.clone(), port.raw_ip))
+            })
+            .map(|(id, _)| *id)
+            .collect();
+        for id in gone {
+            self.ports.remove(&id);
+            self.status.remove(&id);
+            self.workers.iter().for_each(|worker| worker.tell(Command::RemovePort(id)));
+        }
+        let now = self.now();
+        for vif in snapshot.vifs() {
+            let Some((config, raw_ip)) = wanted(vif) else { continue };
+            let port = self.ports.entry(vif.id).or_insert(PortState { config, raw_ip, open: false, retry_at: 0 });
+            if !port.open && port.retry_at <= now {
+                port.retry_at = now + RETRY_MS;
+                self.open_port(vif);
+            }
+        }
+    }
+
+    fn open_port(&mut self, vif: &Vif) {
+        match io::open(vif, self.workers.len()) {
+            Ok(opened) => {
+                tracing::info!(vif = %vif.id, device = opened.device.name, driver = %opened.chosen, "port open");
+                let status = PortStatus { driver: opened.chosen.driver.to_owned(), error: String::new() };
+                self.status.insert(vif.id, status);
+                if let Some(port) = self.ports.get_mut(&vif.id) {
+                    port.open = true;
+                }
+                for (worker, port) in self.workers.iter().zip(opened.ports) {
+                    worker.tell(Command::AddPort(vif.id, port));
+                }
+                let with_mac = opened.device.mac.and_then(|mac| self.control.set_device_mac(vif.id, mac));
+                let up = self.control.set_up(vif.id, true);
+                if let Some(snapshot) = up.or(with_mac) {
+                    self.adopt(&snapshot);
+                }
+            }
+            Err(error) => self.port_failed(vif.id, &error),
+        }
+    }
+
+    fn port_failed(&mut self, vif: VifId, error: &io::PortError) {
+        let text = error.to_string();
+        let status = self.status.entry(vif).or_default();
+        if status.error != text {
+            // Once for each reason, not with each attempt.
+            tracing::error!(%vif, error = text, "port down, trying again");
+            status.error = text;
+        }
+        let now = self.now();
+        if let Some(port) = self.ports.get_mut(&vif) {
+            port.open = false;
+            port.retry_at = now + RETRY_MS;
+        }
+        self.workers.iter().for_each(|worker| worker.tell(Command::RemovePort(vif)));
+        if let Some(snapshot) = self.control.set_up(vif, false) {
+            self.adopt(&snapshot);
+        }
+    }
+}

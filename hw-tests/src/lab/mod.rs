@@ -1,0 +1,48 @@
+//! Network-namespace labs: one vocabulary for hosts, links, nodes, captures and the L3VPN of two sites.
+//!
+//! Everything that a lab makes (processes, namespaces, files) is removed when its value is dropped, also on a failed test, on
+//! Ctrl-C and on SIGTERM; what a killed run left behind is removed by [`sweep`], which every lab does first.
+//! Every wait has a deadline and ends early on an interrupt; nothing sleeps for a guessed time.
+
+mod account;
+mod capture;
+mod error;
+mod forwarding;
+mod garbage;
+mod host;
+mod interrupt;
+pub mod io;
+mod iperf;
+mod l3vpn;
+mod namespace;
+mod node;
+mod node_client;
+mod ping;
+mod process;
+mod programs;
+mod scenario;
+mod switch;
+mod veth;
+mod wait;
+mod web;
+
+pub use account::{assert_conserved, lost_in_rings};
+pub use capture::{Capture, CaptureVerdict, check_capture};
+pub use error::LabError;
+pub use forwarding::{Site, forwarding_state, state_json};
+pub use garbage::{Garbage, GarbageReport};
+pub use host::{Host, HostConfig};
+pub use interrupt::{INTERRUPTED_EXIT_CODE, interrupted};
+pub use iperf::{IperfReport, IperfServer};
+pub use l3vpn::{L3vpn, Options, TOPOLOGY_ART, Tenant};
+pub use namespace::{Lab, Namespace, sweep};
+pub use node::{Node, NodeConfig};
+pub use node_client::NodeClient;
+pub use ping::{Ping, PingReport};
+pub use process::{Output, Process, run};
+pub use programs::{Programs, find_in_path};
+pub use scenario::scenario;
+pub use switch::AccessSwitch;
+pub use veth::{End, Veth};
+pub use wait::until;
+pub use web::WebServer;

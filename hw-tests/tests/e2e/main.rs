@@ -1,0 +1,9 @@
+//! End-to-end scenarios: real hosts, real nodes, network namespaces. Each names itself and its result, and closes the packet
+//! account of every node that it used.
+
+mod churn;
+mod garbage;
+mod isolation;
+mod l3vpn;
+mod lab;
+mod lifecycle;
