@@ -3,6 +3,7 @@
 pub mod control;
 pub mod decode;
 pub mod encode;
+pub mod filter;
 pub mod machine;
 pub mod persist;
 pub mod runtime;
