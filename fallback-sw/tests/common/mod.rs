@@ -1,0 +1,81 @@
+//! One vocabulary for scenarios: a node without I/O from a state in JSON, frames in, frames out, and the account afterwards.
+#![allow(dead_code)]
+
+use std::sync::Arc;
+
+use fallback_sw::node::{
+    decode,
+    machine::{Machine, MachineConfig, Sent},
+};
+use offload_rules::{DropReason, VifId, forwarding::Snapshot};
+
+/// A vif number.
+pub fn vif(id: u32) -> VifId {
+    VifId::new(id).unwrap()
+}
+
+/// A snapshot from a state in JSON.
+pub fn snapshot(json: &str) -> Arc<Snapshot> {
+    let message: proto::v1::ForwardingState = proto::json::parse(json, "test state").unwrap();
+    let state = decode::state(&message).unwrap_or_else(|errors| panic!("{errors}"));
+    Arc::new(Snapshot::empty().with_state(state).unwrap_or_else(|errors| panic!("{errors}")))
+}
+
+/// A node under test.
+pub struct Node {
+    pub machine: Machine,
+    pub now: u64,
+}
+
+impl Node {
+    pub fn new(json: &str) -> Self {
+        Self::with(json, MachineConfig::default())
+    }
+
+    pub fn with(json: &str, config: MachineConfig) -> Self {
+        Self { machine: Machine::new(config, snapshot(json)).unwrap(), now: 1000 }
+    }
+
+    /// Receives a frame on a port; what the node sends because of it.
+    pub fn receive(&mut self, port: u32, frame: &[u8]) -> Vec<Sent> {
+        self.now += 1;
+        self.machine.receive_frame(vif(port), frame, self.now);
+        let sent = self.machine.take_sent();
+        self.check_account();
+        sent
+    }
+
+    /// Lets milliseconds pass, a tick each tenth of a second; what the node sends meanwhile.
+    pub fn wait(&mut self, ms: u64) -> Vec<Sent> {
+        let end = self.now + ms;
+        while self.now < end {
+            self.now = (self.now + 100).min(end);
+            self.machine.tick(self.now);
+        }
+        self.check_account();
+        self.machine.take_sent()
+    }
+
+    /// Every received packet has met exactly one fate.
+    pub fn check_account(&self) {
+        let (total, _) = self.machine.counters();
+        assert_eq!(total.account.unaccounted(self.machine.held()), 0, "{:?}", total.account);
+    }
+
+    /// Packets dropped for a reason.
+    pub fn drops(&self, reason: DropReason) -> u64 {
+        self.machine.counters().0.account.dropped[reason.index()]
+    }
+
+    /// All drops, by name: what a test expects is compared whole.
+    pub fn all_drops(&self) -> Vec<(&'static str, u64)> {
+        let account = self.machine.counters().0.account;
+        DropReason::all().iter().map(|r| (r.name(), account.dropped[r.index()])).filter(|(_, n)| *n > 0).collect()
+    }
+}
+
+/// Octets from hexadecimal with blanks.
+pub fn hex(text: &str) -> Vec<u8> {
+    let digits: Vec<u8> = text.bytes().filter(u8::is_ascii_hexdigit).collect();
+    digits.chunks(2).map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap()).collect()
+}
