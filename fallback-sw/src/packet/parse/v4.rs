@@ -131,7 +131,7 @@ fn fragmented(flags: u16, id: u16, proto: u8, segment: &[u8]) -> Result<(Fragmen
 /// What no fragment of either family may do: hold nothing, end behind 65535 octets, or have more to come without ending on
 /// a multiple of 8.
 pub(super) const fn check_fragment(offset: u16, more: bool, len: usize) -> Result<(), DropReason> {
-    if len == 0 || offset as usize + len > 0xffff || (more && len % 8 != 0) {
+    if len == 0 || offset as usize + len > 0xffff || (more && !len.is_multiple_of(8)) {
         return Err(DropReason::FragmentErr);
     }
     Ok(())
