@@ -50,6 +50,9 @@ const fn short(first_fragment: bool) -> DropReason {
 }
 
 /// Parses the transport header at the start of `segment`, which ends where the IP packet ends.
+///
+/// Inlined with all it calls: returned from a function, [`L4`] is packed into one register through the stack, which costs a
+/// failed store forwarding, as much as the rest of the parser.
 #[inline(always)]
 pub(super) fn l4(version: u8, proto: u8, segment: &[u8], first_fragment: bool) -> Result<L4, DropReason> {
     match (proto, version) {
@@ -88,11 +91,13 @@ fn udp(segment: &[u8], first_fragment: bool) -> Result<L4, DropReason> {
     Ok(L4 { sport: be16(h[0], h[1]), dport: be16(h[2], h[3]), ..L4::default() })
 }
 
+#[inline(always)]
 fn sctp(segment: &[u8], first_fragment: bool) -> Result<L4, DropReason> {
     let Some(h) = segment.first_chunk::<12>() else { return Err(short(first_fragment)) };
     Ok(L4 { sport: be16(h[0], h[1]), dport: be16(h[2], h[3]), ..L4::default() })
 }
 
+#[inline(always)]
 fn icmp(version: u8, segment: &[u8], first_fragment: bool) -> Result<L4, DropReason> {
     // Every message of RFC 792 and RFC 4443 has at least eight octets.
     let Some(h) = segment.first_chunk::<8>() else { return Err(short(first_fragment)) };
