@@ -4,6 +4,8 @@
 //! complement sum; a *checksum* is its complement, as it stands in a header.
 #![forbid(unsafe_code)]
 
+use super::parse::{FragmentInfo, Ip, PROTO_UDP};
+
 /// Folded one's complement sum of the octets as 16-bit words; an odd last octet is the high half of a word (RFC 1071 §1).
 #[inline]
 #[must_use]
@@ -54,11 +56,17 @@ pub fn checksum(data: &[u8]) -> u16 {
 /// Whether an IPv4 header of exactly 20 octets carries the right checksum.
 #[inline]
 #[must_use]
-pub fn ipv4_header_20(header: &[u8; 20]) -> bool {
-    let (words, _) = header.as_chunks::<4>();
-    // Five words: the total stays below 2^35, and a right header folds to all ones in any byte order.
-    let total: u64 = words.iter().map(|word| u64::from(u32::from_ne_bytes(*word))).sum();
-    fold(total) == 0xffff
+pub const fn ipv4_header_20(header: &[u8; 20]) -> bool {
+    let h = header;
+    let first = u64::from_ne_bytes([h[0], h[1], h[2], h[3], h[4], h[5], h[6], h[7]]);
+    let second = u64::from_ne_bytes([h[8], h[9], h[10], h[11], h[12], h[13], h[14], h[15]]);
+    let third = u32::from_ne_bytes([h[16], h[17], h[18], h[19]]) as u64;
+    // 2^64 - 1 is a multiple of 2^16 - 1, so 64-bit one's complement addition keeps the sum modulo 0xffff; a right header adds
+    // up to a multiple of it that is not 0. The division is by a constant: one multiplication.
+    let (total, carry) = first.overflowing_add(second);
+    let (total, again) = total.overflowing_add(third + carry as u64);
+    let total = total + again as u64;
+    total != 0 && total.is_multiple_of(0xffff)
 }
 
 /// Whether an IPv4 header (with options; the whole slice) carries the right checksum.
@@ -112,11 +120,53 @@ pub const fn udp(checksum: u16) -> u16 {
     if checksum == 0 { 0xffff } else { checksum }
 }
 
+/// Whether the checksum of a whole UDP datagram holds. `ip` was parsed from `l3`. None at all (0) holds over IPv4 (RFC 768)
+/// and does not over IPv6 (RFC 8200 §8.1).
+///
+/// A fragment cannot be checked alone; it never holds.
+#[must_use]
+pub fn udp_holds(ip: &Ip, l3: &[u8]) -> bool {
+    if ip.proto != PROTO_UDP || ip.fragment != FragmentInfo::None {
+        return false;
+    }
+    let payload = ip.payload(l3);
+    let Some(&[_, _, _, _, l0, l1, c0, c1]) = payload.first_chunk::<8>() else { return false };
+    if [c0, c1] == [0, 0] {
+        return ip.version == 4;
+    }
+    let len = u16::from_be_bytes([l0, l1]);
+    let Some(segment) = payload.get(..usize::from(len)) else { return false };
+    let pseudo = if ip.version == 4 {
+        let ([s0, s1, s2, s3, ..], [d0, d1, d2, d3, ..]) = (ip.src, ip.dst);
+        pseudo_v4([s0, s1, s2, s3], [d0, d1, d2, d3], PROTO_UDP, len)
+    } else {
+        pseudo_v6(&ip.src, &ip.dst, PROTO_UDP, u32::from(len))
+    };
+    add(sum(segment), pseudo) == 0xffff
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::packet::{parse, samples};
+
+    #[test]
+    fn a_udp_checksum_holds_until_an_octet_changes() {
+        for (version, good) in [(4, samples::udp4(b"hello")), (6, samples::udp6(b"hello"))] {
+            assert!(udp_holds(&parse::ip(&good, version).unwrap(), &good));
+            let mut bad = good.clone();
+            *bad.last_mut().unwrap() ^= 1;
+            assert!(!udp_holds(&parse::ip(&bad, version).unwrap(), &bad));
+            let mut none = good.clone();
+            let at = if version == 4 { 26 } else { 46 };
+            none[at..at + 2].fill(0);
+            assert_eq!(udp_holds(&parse::ip(&none, version).unwrap(), &none), version == 4);
+        }
+        let tcp = samples::tcp4(b"hello");
+        assert!(!udp_holds(&parse::ip(&tcp, 4).unwrap(), &tcp));
+    }
 
     /// RFC 1071 §4.1, word by word.
     fn oracle(data: &[u8]) -> u16 {
@@ -145,7 +195,31 @@ mod tests {
         assert_eq!(udp(1), 1);
     }
 
+    #[test]
+    fn a_header_of_zeros_is_not_right() {
+        assert!(!ipv4_header_20(&[0; 20]));
+        assert!(ipv4_header_20(&[0xff; 20]));
+    }
+
     proptest! {
+        #[test]
+        fn the_quick_check_of_a_header_is_the_slow_one(mut header in any::<[u8; 20]>(), right in any::<bool>(), ones in any::<u32>()) {
+            // Some octets all ones, where carries ripple.
+            for (i, octet) in header.iter_mut().enumerate() {
+                if ones >> i & 1 == 1 {
+                    *octet = 0xff;
+                }
+            }
+            header[0] = 0x45;
+            if right {
+                header[10..12].fill(0);
+                let checksum = checksum(&header);
+                header[10..12].copy_from_slice(&checksum.to_be_bytes());
+            }
+            prop_assert_eq!(ipv4_header_20(&header), oracle(&header) == 0xffff);
+            prop_assert_eq!(verify_ipv4_header(&header), oracle(&header) == 0xffff);
+        }
+
         #[test]
         fn the_sum_is_that_of_the_rfc_at_every_length(data in proptest::collection::vec(any::<u8>(), 0..200)) {
             prop_assert_eq!(sum(&data), oracle(&data));

@@ -14,5 +14,7 @@ pub mod parse;
 pub mod rewrite;
 #[cfg(test)]
 pub(crate) mod samples;
+#[cfg(test)]
+mod tests;
 
 pub use buffer::{MAX_FRAME, NoRoom, Packet};

@@ -195,12 +195,18 @@ fn quoted_l4(quoted: &Quoted<'_>) -> Result<L4, DropReason> {
             None => Err(DropReason::Truncated),
         },
         (PROTO_ICMP, 4) | (PROTO_ICMPV6, 6) => match *quoted.segment {
-            [icmp_type, code, _, _, a, b, ..] => Ok(icmp_key(quoted.version, icmp_type, code, be16(a, b))),
+            [icmp_type, code, _, _, a, b, ..] => Ok(icmp(quoted.version, icmp_type, code, be16(a, b))),
             [icmp_type, code, ..] if !is_echo(quoted.version, icmp_type) => {
-                Ok(icmp_key(quoted.version, icmp_type, code, 0))
+                Ok(icmp(quoted.version, icmp_type, code, 0))
             }
             _ => Err(DropReason::Truncated),
         },
         _ => Ok(L4::default()),
     }
+}
+
+fn icmp(version: u8, icmp_type: u8, code: u8, identifier: u16) -> L4 {
+    let mut l4 = L4::default();
+    icmp_key(version, icmp_type, code, identifier, &mut l4);
+    l4
 }

@@ -62,7 +62,7 @@ pub struct Ip {
     pub icmp_type: u8,
     /// ICMP code; 0 when it is not ICMP.
     pub icmp_code: u8,
-    /// An ICMP message about another packet, see [`super::embedded`].
+    /// An ICMP message about another packet, see [`fn@super::embedded`].
     pub is_icmp_error: bool,
     /// Don't fragment; true for IPv6, where routers never do.
     pub df: bool,

@@ -39,11 +39,16 @@ pub(super) fn parse(l3: &[u8]) -> Result<Ip, DropReason> {
     let proto = h[9];
     let flags = be16(h[6], h[7]);
     // MF and the offset; the reserved bit is ignored.
-    let (fragment, l4) = if flags & 0x3fff == 0 {
-        (FragmentInfo::None, l4::l4(4, proto, segment, false)?)
+    let fragment = if flags & 0x3fff == 0 {
+        FragmentInfo::None
     } else {
-        fragmented(flags, be16(h[4], h[5]), proto, segment)?
+        fragmented(flags, be16(h[4], h[5]), proto, segment.len())?
     };
+    let mut l4 = L4::default();
+    if !matches!(fragment, FragmentInfo::Later { .. }) {
+        let first_fragment = matches!(fragment, FragmentInfo::First { .. });
+        l4::l4(4, proto, segment, first_fragment, &mut l4)?;
+    }
     Ok(Ip {
         src: widen(source),
         dst: widen(destination),
@@ -69,12 +74,16 @@ pub(super) fn parse(l3: &[u8]) -> Result<Ip, DropReason> {
 /// 0/8 ("this network"), 127/8 (loopback), 224/4 (multicast) and the limited broadcast are no sources (RFC 1812 §5.3.7).
 #[inline(always)]
 const fn invalid_source(source: [u8; 4]) -> bool {
-    matches!(source, [0 | 127 | 224..=239, ..] | [255, 255, 255, 255])
+    // Compared as numbers and without short cuts: one branch, never taken.
+    let number = u32::from_be_bytes(source);
+    let first = number >> 24;
+    (first == 0) | (first == 127) | (number >> 28 == 0xe) | (number == u32::MAX)
 }
 
 #[inline(always)]
 const fn is_multicast(destination: [u8; 4]) -> bool {
-    matches!(destination, [224..=239, ..] | [255, 255, 255, 255])
+    let number = u32::from_be_bytes(destination);
+    (number >> 28 == 0xe) | (number == u32::MAX)
 }
 
 /// Checks a header that does not begin with 0x45: usually one with options. Returns its length.
@@ -113,25 +122,25 @@ fn options(mut options: &[u8]) -> Result<(), DropReason> {
 
 /// A fragment: the checks of RFC 791 §3.2 and RFC 1858 §3.
 #[cold]
-fn fragmented(flags: u16, id: u16, proto: u8, segment: &[u8]) -> Result<(FragmentInfo, L4), DropReason> {
+fn fragmented(flags: u16, id: u16, proto: u8, len: usize) -> Result<FragmentInfo, DropReason> {
     let id = u32::from(id);
     let more = flags & 0x2000 != 0;
     let offset = (flags & 0x1fff) << 3;
-    check_fragment(offset, more, segment.len())?;
+    check_fragment(offset, more, len)?;
     if offset == 0 {
-        return Ok((FragmentInfo::First { id }, l4::l4(4, proto, segment, true)?));
+        return Ok(FragmentInfo::First { id });
     }
     // RFC 1858 §3.2.2: it would overlay the flags of the TCP header.
     if offset == 8 && proto == l4::PROTO_TCP {
         return Err(DropReason::FragmentErr);
     }
-    Ok((FragmentInfo::Later { id, offset, more }, L4::default()))
+    Ok(FragmentInfo::Later { id, offset, more })
 }
 
 /// What no fragment of either family may do: hold nothing, end behind 65535 octets, or have more to come without ending on
 /// a multiple of 8.
 pub(super) const fn check_fragment(offset: u16, more: bool, len: usize) -> Result<(), DropReason> {
-    if len == 0 || offset as usize + len > 0xffff || (more && len % 8 != 0) {
+    if len == 0 || offset as usize + len > 0xffff || (more && !len.is_multiple_of(8)) {
         return Err(DropReason::FragmentErr);
     }
     Ok(())

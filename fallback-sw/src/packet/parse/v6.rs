@@ -48,11 +48,11 @@ pub(super) fn parse(l3: &[u8]) -> Result<Ip, DropReason> {
         proto => Chain { proto, header_len: FIXED_LEN, fragment: FragmentInfo::None },
     };
     let Some(segment) = packet.get(usize::from(chain.header_len)..) else { return Err(DropReason::Truncated) };
-    let l4 = match chain.fragment {
-        FragmentInfo::None => l4::l4(6, chain.proto, segment, false)?,
-        FragmentInfo::First { .. } => l4::l4(6, chain.proto, segment, true)?,
-        FragmentInfo::Later { .. } => L4::default(),
-    };
+    let mut l4 = L4::default();
+    if !matches!(chain.fragment, FragmentInfo::Later { .. }) {
+        let first_fragment = matches!(chain.fragment, FragmentInfo::First { .. });
+        l4::l4(6, chain.proto, segment, first_fragment, &mut l4)?;
+    }
     Ok(Ip {
         src,
         dst,
