@@ -142,6 +142,7 @@ impl Snapshot {
     /// Applies a change to the state of this snapshot. The cost grows with the change and with what refers to what it
     /// changes, not with the tables. Three exceptions: a change of vifs looks at all vifs again, a nexthop with routes that
     /// starts or stops opening MPLS over UDP looks at all routes, and a refused change is validated whole for its errors.
+    /// What is removed and put back counts as changed.
     ///
     /// # Errors
     /// A wrong base generation, a removal of what is not there, and everything that is wrong with the result.

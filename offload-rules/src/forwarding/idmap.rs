@@ -121,6 +121,7 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
         #[test]
         fn the_map_answers_like_an_ordered_map_and_old_clones_keep_their_content(
             ops in prop::collection::vec((id(), any::<Option<u16>>()), 0..60)
