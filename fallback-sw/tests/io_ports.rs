@@ -1,4 +1,5 @@
 //! Ports on real devices: veth pairs and TAPs in network namespaces of their own, which end with the test.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a helper that fails is a test that fails")]
 
 use std::{
     fs::File,

@@ -1,7 +1,7 @@
 //! AF_XDP: frames straight from the driver's receive queue into memory shared with the kernel.
 //!
-//! One socket for each receive queue of the device; each worker's port has the queues `i`, `i + workers`, … A six-instruction XDP program hands
-//! every frame of a queue to its socket. It is put on the device by a BPF link: when the process ends, however it ends, the
+//! One socket for each receive queue of the device; each worker's port has the queues `i`, `i + workers`, … A six-instruction
+//! XDP program hands every frame of a queue to its socket. It is put on the device by a BPF link: when the process ends, however it ends, the
 //! kernel takes it off. Native mode (in the driver) where the driver has it, else generic mode (in the stack); zero-copy where
 //! the driver has that, else copy. Both fallbacks are the kernel's, the fast path here is the same.
 //!
@@ -100,7 +100,6 @@ struct Queue {
     in_flight: usize,
     /// Frames that the fill ring lacks.
     owed: usize,
-    too_long: u64,
     umem: Umem,
 }
 
@@ -282,7 +281,6 @@ impl Queue {
             slab: HeapSlab::with_capacity(RING as usize),
             in_flight: 0,
             owed: RING as usize - filled,
-            too_long: 0,
             umem,
         })
     }
@@ -334,7 +332,7 @@ impl Queue {
             // SAFETY: the packet goes to the ring or back to the memory before `self.umem` can go.
             let Some(mut packet) = (unsafe { self.umem.alloc() }) else { break };
             if packet.append(frame.data()).is_err() {
-                self.too_long += 1;
+                // Larger than the frame's memory: the device's MTU was raised after it was opened.
                 self.umem.free_packet(packet);
                 continue;
             }
