@@ -1,4 +1,5 @@
 //! Ports on real devices: veth pairs and TAPs in network namespaces of their own, which end with the test.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a helper that fails is a test that fails")]
 
 use std::{
     fs::File,
@@ -358,7 +359,9 @@ fn a_tap_is_the_hosts_device_until_it_is_dropped() {
     assert_eq!(&buffer[..len], b"to the node");
 
     drop(ports);
-    assert!(matches!(host.run(|| Device::read("tap0")), Err(PortError::NoDevice { .. })));
+    // Another test's child process may hold the descriptor until it calls exec.
+    let error = error_of(|| host.run(|| Device::read("tap0")).map(|_| 0));
+    assert!(matches!(error, PortError::NoDevice { .. }));
 }
 
 #[test]
@@ -522,4 +525,37 @@ fn the_driver_is_chosen_by_device_and_kind_and_the_reason_is_told() {
         let missing = chosen(VifKind::Physical { port: port("none0", IoDriver::Auto) });
         assert!(matches!(missing, Err(PortError::NoDevice { .. })));
     });
+}
+
+/// Why `Auto` does not choose AF_XDP on a veth: XDP hands over what the other stack has left to an offload.
+#[test]
+fn on_a_veth_af_packet_completes_the_checksums_that_af_xdp_cannot_see() {
+    if !is_root() {
+        return;
+    }
+    let lab = Lab::new();
+    lab.left.run(|| {
+        command("ethtool", "-K eth0 tx on");
+        ip("neigh add 192.0.2.9 lladdr 02:00:00:00:00:09 dev eth0");
+    });
+    let checksum_is_right = |port: &mut dyn Port| {
+        lab.left.run(|| {
+            let socket = std::net::UdpSocket::bind("192.0.2.1:0").unwrap();
+            socket.send_to(b"some datagram", "192.0.2.9:9").unwrap();
+        });
+        let datagram = |packets: &[Packet]| packets.iter().position(|p| p.data().ends_with(b"some datagram"));
+        let got = receive_until(port, |got| datagram(got).is_some());
+        let parsed = PacketHeaders::from_ethernet_slice(got[datagram(&got).unwrap()].data()).unwrap();
+        let (Some(NetHeaders::Ipv4(ip, _)), Some(TransportHeader::Udp(udp))) = (&parsed.net, &parsed.transport) else {
+            panic!("not UDP over IPv4")
+        };
+        udp.checksum == udp.calc_checksum_ipv4(ip, parsed.payload.slice()).unwrap()
+    };
+    let mut port = lab.node.run(|| one(af_packet::open("left", 1).unwrap()));
+    assert!(checksum_is_right(port.as_mut()), "AF_PACKET");
+    drop(port);
+    let mut port = lab.node.run(|| one(af_xdp::open("left", 1).unwrap().0));
+    assert!(!checksum_is_right(port.as_mut()), "AF_XDP on a veth gets whole frames: `Auto` may choose it now");
+    lab.left.run(|| command("ethtool", "-K eth0 tx off"));
+    assert!(checksum_is_right(port.as_mut()), "AF_XDP with the other end's offload switched off");
 }

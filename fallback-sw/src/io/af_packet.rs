@@ -24,7 +24,7 @@ use memmap2::{MmapOptions, MmapRaw};
 
 use super::{
     Port, PortError,
-    device::{self, Device, Link},
+    device::{self, Device, Link, Watch},
     gso::{self, VNET_HEADER, VnetHeader},
     sys,
 };
@@ -53,7 +53,8 @@ const HEALTH_INTERVAL: u32 = 32;
 /// One worker's AF_PACKET sockets on a device.
 #[derive(Debug)]
 pub struct AfPacketPort {
-    device: Device,
+    link: Link,
+    watch: Watch,
     rx: OwnedFd,
     ring: RxRing,
     tx: OwnedFd,
@@ -67,8 +68,8 @@ pub struct AfPacketPort {
 /// Opens a device for `workers` workers (at least one), each with a port of its own.
 ///
 /// # Errors
-/// [`PortError::NoDevice`], [`PortError::Down`] is not one of them: a device that is down may be opened; [`PortError::Os`] mostly for
-/// want of CAP_NET_RAW.
+/// [`PortError::NoDevice`], [`PortError::BadName`]; [`PortError::Os`] mostly for want of CAP_NET_RAW. A device that is down is opened
+/// all the same.
 pub fn open(device: &str, workers: usize) -> Result<Vec<Box<dyn Port>>, PortError> {
     // Tags stay or are put back; segments merged by LRO could not be cut again.
     device::keep_frames_whole(device)?;
@@ -76,7 +77,7 @@ pub fn open(device: &str, workers: usize) -> Result<Vec<Box<dyn Port>>, PortErro
     let mut group: Option<u16> = None;
     let mut ports: Vec<Box<dyn Port>> = Vec::with_capacity(workers.max(1));
     for _ in 0..workers.max(1) {
-        let port = AfPacketPort::new(device.clone())?;
+        let port = AfPacketPort::new(&device)?;
         if workers > 1 {
             let joined =
                 join(&port.rx, group).map_err(|e| sys::device_error(&device.name, "joining its fanout group", e))?;
@@ -104,10 +105,10 @@ impl AfPacketPort {
     /// As for [`open`].
     pub fn single(device: &str) -> Result<Self, PortError> {
         device::keep_frames_whole(device)?;
-        Self::new(Device::read(device)?)
+        Self::new(&Device::read(device)?)
     }
 
-    fn new(device: Device) -> Result<Self, PortError> {
+    fn new(device: &Device) -> Result<Self, PortError> {
         let failed = |action| move |error| (action, error);
         let opened = (|| {
             // Protocol 0: nothing is received before `bind`, when all options are set.
@@ -147,7 +148,8 @@ impl AfPacketPort {
         let (rx, ring, tx) =
             opened.map_err(|(action, error): (_, io::Error)| sys::device_error(&device.name, action, error))?;
         let mut port = Self {
-            device,
+            link: device.link,
+            watch: Watch::new(device)?,
             rx,
             ring,
             tx,
@@ -172,7 +174,7 @@ impl AfPacketPort {
         } else {
             (slot.vnet, slot.frame)
         };
-        let link = self.device.link;
+        let link = self.link;
         if header.is_plain() {
             let mut packet = spare.pop().unwrap_or_else(|| Packet::with_capacity(frame.len()));
             refill_tagged(&mut packet, frame, slot.tag);
@@ -212,15 +214,7 @@ impl AfPacketPort {
         if pending == 0 {
             return Ok(());
         }
-        Err(self.failure("receiving", io::Error::from_raw_os_error(pending)))
-    }
-
-    /// Distinguishes a device that is down from one that is gone: the kernel says ENETDOWN for both.
-    fn failure(&self, action: &'static str, source: io::Error) -> PortError {
-        match sys::device_error(&self.device.name, action, source) {
-            PortError::Down { device } if !self.device.is_same() => PortError::NoDevice { device },
-            other => other,
-        }
+        Err(self.watch.failure("receiving", io::Error::from_raw_os_error(pending)))
     }
 
     /// Sends up to [`TX_BATCH`] frames; returns how many of them were sent, and how many are dealt with.
@@ -248,7 +242,7 @@ impl AfPacketPort {
             // This frame alone: no buffer for it, larger than the MTU, or shorter than its header.
             Some(libc::ENOBUFS | libc::EMSGSIZE | libc::EINVAL) => Ok((0, 1)),
             Some(libc::EINTR) => Ok((0, 0)),
-            _ => Err(self.failure("sending", error)),
+            _ => Err(self.watch.failure("sending", error)),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! AF_XDP: frames straight from the driver's receive queue into memory shared with the kernel.
 //!
-//! One socket for each receive queue of the device; each worker's port has the queues `i`, `i + workers`, … A six-instruction XDP program hands
-//! every frame of a queue to its socket. It is put on the device by a BPF link: when the process ends, however it ends, the
+//! One socket for each receive queue of the device; each worker's port has the queues `i`, `i + workers`, … A six-instruction
+//! XDP program hands every frame of a queue to its socket. It is put on the device by a BPF link: when the process ends, however it ends, the
 //! kernel takes it off. Native mode (in the driver) where the driver has it, else generic mode (in the stack); zero-copy where
 //! the driver has that, else copy. Both fallbacks are the kernel's, the fast path here is the same.
 //!
@@ -15,6 +15,8 @@ use std::{
     io,
     os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
     sync::Arc,
+    thread,
+    time::Duration,
 };
 
 use xdp::{
@@ -29,7 +31,7 @@ pub use super::bpf::Mode;
 use super::{
     Port, PortError,
     bpf::{Attached, SocketMap},
-    device::{self, Device, Link},
+    device::{self, Device, Link, Watch},
     sys,
 };
 use crate::packet::Packet;
@@ -48,6 +50,8 @@ const ETHERNET: u32 = 22;
 /// Frames that one call to send works off in copy mode (TX_BATCH_SIZE of net/xdp/xsk.c).
 const KERNEL_BATCH: usize = 32;
 const HEALTH_INTERVAL: u32 = 32;
+const RELEASE_TRIES: u32 = 20;
+const RELEASE_PAUSE: Duration = Duration::from_millis(10);
 
 /// Largest MTU in octets: a frame lies in one page.
 pub const MAX_MTU: u32 = 4096 - KERNEL_ROOM - ETHERNET;
@@ -73,7 +77,7 @@ pub fn ability(device: &Device) -> Ability {
 
 /// One worker's queues of a device.
 pub struct AfXdpPort {
-    device: Device,
+    watch: Watch,
     queues: Vec<Queue>,
     /// Queue that is asked first next time.
     turn: usize,
@@ -96,7 +100,6 @@ struct Queue {
     in_flight: usize,
     /// Frames that the fill ring lacks.
     owed: usize,
-    too_long: u64,
     umem: Umem,
 }
 
@@ -123,18 +126,13 @@ pub fn open(device: &str, workers: usize) -> Result<(Vec<Box<dyn Port>>, Mode), 
     let failed = |action| move |error| (action, error);
     let (program, mode) = load(&device)?;
     let program = Arc::new(program);
-    let mut ports: Vec<AfXdpPort> = (0..workers)
-        .map(|_| AfXdpPort {
-            device: device.clone(),
-            queues: Vec::new(),
-            turn: 0,
-            waiter: None,
-            empty: 0,
-            _program: Arc::clone(&program),
-        })
-        .collect();
+    let mut ports = Vec::with_capacity(workers);
+    for _ in 0..workers {
+        let (watch, program) = (Watch::new(&device)?, Arc::clone(&program));
+        ports.push(AfXdpPort { watch, queues: Vec::new(), turn: 0, waiter: None, empty: 0, _program: program });
+    }
     for (number, worker) in (0..device.queues).zip((0..workers).cycle()) {
-        let queue = Queue::open(&device, number, fit, mode)?;
+        let queue = Queue::open_when_free(&device, number, fit, mode)?;
         program
             .0
             .insert(number, &queue.fd())
@@ -225,6 +223,17 @@ fn wait_for_all(queues: &[Queue]) -> io::Result<Option<OwnedFd>> {
 }
 
 impl Queue {
+    /// Opens the queue; waits a moment for a former socket on it, whose memory the kernel frees after it was closed.
+    fn open_when_free(device: &Device, number: u32, frame_size: FrameSize, mode: Mode) -> Result<Self, PortError> {
+        for _ in 0..RELEASE_TRIES {
+            match Self::open(device, number, frame_size, mode) {
+                Err(PortError::Unsupported { .. }) => thread::sleep(RELEASE_PAUSE),
+                done => return done,
+            }
+        }
+        Self::open(device, number, frame_size, mode)
+    }
+
     fn open(device: &Device, number: u32, frame_size: FrameSize, mode: Mode) -> Result<Self, PortError> {
         let os = |action, error| sys::device_error(&device.name, action, error);
         let invalid = |_| io::Error::from_raw_os_error(libc::EINVAL);
@@ -272,7 +281,6 @@ impl Queue {
             slab: HeapSlab::with_capacity(RING as usize),
             in_flight: 0,
             owed: RING as usize - filled,
-            too_long: 0,
             umem,
         })
     }
@@ -324,7 +332,7 @@ impl Queue {
             // SAFETY: the packet goes to the ring or back to the memory before `self.umem` can go.
             let Some(mut packet) = (unsafe { self.umem.alloc() }) else { break };
             if packet.append(frame.data()).is_err() {
-                self.too_long += 1;
+                // Larger than the frame's memory: the device's MTU was raised after it was opened.
                 self.umem.free_packet(packet);
                 continue;
             }
@@ -410,19 +418,12 @@ fn explain(error: SocketError) -> (&'static str, io::Error) {
 }
 
 impl AfXdpPort {
-    fn failure(&self, action: &'static str, source: io::Error) -> PortError {
-        match sys::device_error(&self.device.name, action, source) {
-            PortError::Down { device } if !self.device.is_same() => PortError::NoDevice { device },
-            other => other,
-        }
-    }
-
     /// The error that the device's loss has left on a socket.
     fn health(&self) -> Result<(), PortError> {
         for queue in &self.queues {
             let pending = sys::get_option(&queue.fd(), libc::SOL_SOCKET, libc::SO_ERROR, 0i32).unwrap_or(0);
             if pending != 0 {
-                return Err(self.failure("receiving", io::Error::from_raw_os_error(pending)));
+                return Err(self.watch.failure("receiving", io::Error::from_raw_os_error(pending)));
             }
         }
         Ok(())
@@ -458,7 +459,7 @@ impl Port for AfXdpPort {
     fn transmit(&mut self, frames: &mut Vec<Packet>, spare: &mut Vec<Packet>) -> Result<usize, PortError> {
         let sent = self.queues.first_mut().map_or(Ok(0), |queue| queue.transmit(frames));
         spare.append(frames);
-        sent.map_err(|error| self.failure("sending", error))
+        sent.map_err(|error| self.watch.failure("sending", error))
     }
 
     fn readiness(&self) -> Option<BorrowedFd<'_>> {

@@ -11,6 +11,7 @@ const BPF_MAP_CREATE: i32 = 0;
 const BPF_MAP_UPDATE_ELEM: i32 = 2;
 const BPF_PROG_LOAD: i32 = 5;
 const BPF_LINK_CREATE: i32 = 28;
+const BPF_LINK_DETACH: i32 = 34;
 const BPF_MAP_TYPE_XSKMAP: u32 = 17;
 const BPF_PROG_TYPE_XDP: u32 = 6;
 const BPF_XDP: u32 = 37;
@@ -35,7 +36,16 @@ pub(super) struct SocketMap(OwnedFd);
 /// The program on a device. The kernel takes it off when this is dropped, and when the process dies in whatever way.
 #[derive(Debug)]
 pub(super) struct Attached {
-    _link: OwnedFd,
+    link: OwnedFd,
+}
+
+impl Drop for Attached {
+    fn drop(&mut self) {
+        // Closing would be enough, but a child process that is between fork and exec holds the descriptor for a moment more.
+        let attribute = number(&self.link);
+        // SAFETY: the attribute of BPF_LINK_DETACH is the descriptor alone. An error means that the device is gone already.
+        let _ = unsafe { bpf(BPF_LINK_DETACH, &attribute) };
+    }
 }
 
 #[repr(C)]
@@ -180,6 +190,6 @@ impl SocketMap {
         };
         // SAFETY: the attribute of BPF_LINK_CREATE, without pointers.
         let link = unsafe { bpf(BPF_LINK_CREATE, &attribute) }.and_then(owned)?;
-        Ok(Attached { _link: link })
+        Ok(Attached { link })
     }
 }

@@ -1,6 +1,6 @@
 //! Facts about a network device, and the few settings a port changes. By `ioctl`: `/sys` may show another network namespace.
 
-use std::os::fd::OwnedFd;
+use std::{io, os::fd::OwnedFd};
 
 use offload_rules::MacAddr;
 
@@ -116,11 +116,27 @@ impl Device {
             queues: asker.queues(),
         })
     }
+}
 
-    /// Is the device still the one that was read, by index? False once it has been deleted, even if another has its name now.
-    #[must_use]
-    pub fn is_same(&self) -> bool {
-        Asker::new(&self.name).and_then(|asker| asker.index()).is_ok_and(|index| index == self.index)
+/// Tells a device that is gone from one that is down, for which the kernel has the same errno. Keeps a socket: the thread that
+/// asks may be in another network namespace than the one that opened the port.
+#[derive(Debug)]
+pub(super) struct Watch {
+    asker: Asker,
+    index: i32,
+}
+
+impl Watch {
+    pub(super) fn new(device: &Device) -> Result<Self, PortError> {
+        Ok(Self { asker: Asker::new(&device.name)?, index: device.index })
+    }
+
+    /// What an error of the system means for the device that was opened, even if another one has its name by now.
+    pub(super) fn failure(&self, action: &'static str, source: io::Error) -> PortError {
+        match sys::device_error(&self.asker.name, action, source) {
+            PortError::Down { device } if self.asker.index().ok() != Some(self.index) => PortError::NoDevice { device },
+            other => other,
+        }
     }
 }
 
@@ -165,6 +181,7 @@ pub fn keep_frames_whole(name: &str) -> Result<bool, PortError> {
 }
 
 /// A socket to ask about one device.
+#[derive(Debug)]
 struct Asker {
     socket: OwnedFd,
     name: String,

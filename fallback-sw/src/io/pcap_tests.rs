@@ -9,8 +9,11 @@ fn words(big_endian: bool, words: &[u32]) -> Vec<u8> {
     words.iter().flat_map(|w| if big_endian { w.to_be_bytes() } else { w.to_le_bytes() }).collect()
 }
 
+/// Time, link, length on the wire, frame.
+type Owned = (Duration, Link, usize, Vec<u8>);
+
 /// Writes a file and reads all of it.
-fn read(octets: &[u8]) -> Result<Vec<(Duration, Link, usize, Vec<u8>)>, CaptureError> {
+fn read(octets: &[u8]) -> Result<Vec<Owned>, CaptureError> {
     let dir = TempDir::new().unwrap();
     let path = dir.path().join("some.pcap");
     fs::write(&path, octets).unwrap();

@@ -123,7 +123,8 @@ impl Port for TapPort {
         let mut result = Ok(());
         for packet in frames.iter() {
             match self.queue.write(packet.data()) {
-                Ok(_) => sent += 1,
+                // A frame is written whole or not at all.
+                Ok(written) => sent += usize::from(written == packet.len()),
                 Err(error) => match error.raw_os_error() {
                     Some(libc::EAGAIN | libc::ENOBUFS | libc::ENOMEM | libc::EINVAL | libc::EMSGSIZE | libc::EINTR) => {
                     }
