@@ -6,8 +6,8 @@ use etherparse::PacketBuilder;
 
 use super::{LabError, Namespace, interrupt, io::RawSocket};
 
-/// Longest frame: a full one with a VLAN tag.
-const MAX: usize = 1518;
+/// Longest frame: 1500 octets behind an Ethernet header.
+const MAX: usize = 1514;
 /// Shortest that a raw socket sends.
 const MIN: usize = 14;
 /// Frames between two looks at the clock.

@@ -65,7 +65,7 @@ fn beside() -> Result<PathBuf, LabError> {
 
 fn build(cargo: &OsString, directory: &Path) -> Result<(), LabError> {
     let mut command = Command::new(cargo);
-    command.args(["build", "--quiet", "--package", "fallback-sw", "--package", "host-ctl", "--bins"]);
+    command.args(["build", "--quiet", "--workspace", "--bins"]);
     command.current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
     if directory.ends_with("release") {
         command.arg("--release");

@@ -1,8 +1,15 @@
 //! The frame of an end-to-end scenario: its name, its result, and what it needs.
 
-use std::{io::Write, time::Instant};
+use std::{
+    io::Write,
+    sync::{Mutex, PoisonError},
+    time::Instant,
+};
 
 use super::LabError;
+
+/// One scenario at a time: each has the machine for itself.
+static TURN: Mutex<()> = Mutex::new(());
 
 /// Runs a scenario and reports `e2e: NAME ... ok`, `FAILED` or `SKIPPED` on standard error, past the test harness's capture,
 /// so that a summary can name what ran.
@@ -10,6 +17,7 @@ use super::LabError;
 /// # Errors
 /// What the scenario fails with; a lab that this machine or user cannot make is no failure but a skip.
 pub fn scenario(name: &str, body: impl FnOnce() -> Result<(), LabError>) -> Result<(), String> {
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     let begun = Instant::now();
     // A handle instead of `eprintln!`: the harness captures only the macros.
     let report = |verdict: &str| {

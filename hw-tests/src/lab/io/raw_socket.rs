@@ -1,7 +1,7 @@
 //! An AF_PACKET socket on one device that sends and receives whole frames, VLAN tags included.
 
 use std::{
-    io::IoSliceMut,
+    io::{IoSlice, IoSliceMut},
     mem::{size_of, zeroed},
     os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
 };
@@ -10,8 +10,8 @@ use nix::{
     errno::Errno,
     net::if_::if_nametoindex,
     sys::socket::{
-        AddressFamily, ControlMessageOwned, LinkAddr, MsgFlags, SockFlag, SockProtocol, SockType, recvmsg, send,
-        setsockopt, socket, sockopt,
+        AddressFamily, ControlMessageOwned, LinkAddr, MsgFlags, MultiHeaders, SockFlag, SockProtocol, SockType,
+        recvmsg, send, sendmmsg, setsockopt, socket, sockopt,
     },
 };
 
@@ -101,6 +101,21 @@ impl RawSocket {
             Ok(_) => Ok(true),
             Err(Errno::EAGAIN | Errno::ENOBUFS) => Ok(false),
             Err(errno) => Err(LabError::os(format!("send {} octets on {}", frame.len(), self.device))(errno)),
+        }
+    }
+
+    /// Sends frames in one system call; returns how many the device took.
+    ///
+    /// # Errors
+    /// As for [`RawSocket::send`].
+    pub fn send_burst(&mut self, frames: &[Vec<u8>]) -> Result<usize, LabError> {
+        let slices: Vec<[IoSlice<'_>; 1]> = frames.iter().map(|frame| [IoSlice::new(frame)]).collect();
+        let addresses: Vec<Option<LinkAddr>> = vec![None; frames.len()];
+        let mut headers = MultiHeaders::preallocate(frames.len(), None);
+        match sendmmsg(self.socket.as_raw_fd(), &mut headers, &slices, &addresses, [], MsgFlags::empty()) {
+            Ok(results) => Ok(results.count()),
+            Err(Errno::EAGAIN | Errno::ENOBUFS) => Ok(0),
+            Err(errno) => Err(LabError::os(format!("send {} frames on {}", frames.len(), self.device))(errno)),
         }
     }
 }

@@ -1,0 +1,36 @@
+# Sluicegate. Every target can be run again at any time.
+SHELL := /bin/bash
+CARGO ?= cargo
+
+.PHONY: help setup demo test lint bench clean
+
+help:
+	@echo 'make setup   install the Debian packages that are missing'
+	@echo 'make demo    two tenants between two sites over MPLS-over-UDP, with real hosts'
+	@echo 'make test    unit, property and end-to-end tests'
+	@echo 'make lint    format, clippy, documentation, licences and advisories'
+	@echo 'make bench   memory-to-memory and kernel I/O benchmarks, with the targets beside them'
+	@echo 'make clean   remove what was built, and what interrupted labs have left'
+
+setup:
+	@hw-tests/setup.sh
+
+demo: setup
+	@$(CARGO) build --quiet --release --workspace --bins
+	@target/release/hw-tests demo
+
+test: setup
+	@.ci/test
+
+lint:
+	@.ci/lint
+
+bench:
+	@hw-tests/setup.sh bench
+	@$(CARGO) bench -p fallback-sw
+	@$(CARGO) build --quiet --release --workspace --bins
+	@target/release/hw-tests bench-io
+
+clean:
+	@if [ -x target/debug/hw-tests ]; then target/debug/hw-tests sweep; fi
+	@$(CARGO) clean
