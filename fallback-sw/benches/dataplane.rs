@@ -13,8 +13,11 @@ use std::{process::ExitCode, time::Duration};
 
 use measure::{Effort, Machine, Row};
 
+/// Name of a part, and what measures it.
+type Part = (&'static str, fn(&Effort) -> Vec<Row>);
+
 /// The parts, in the order of a packet's way.
-const PARTS: [(&str, fn(&Effort) -> Vec<Row>); 1] = [("flow table", flow_table::rows)];
+const PARTS: [Part; 1] = [("flow table", flow_table::rows)];
 
 struct Options {
     quick: bool,

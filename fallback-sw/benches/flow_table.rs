@@ -95,7 +95,7 @@ fn batches(effort: &Effort, flows: u32, mut each: impl FnMut(&[FlowKey])) -> Sam
 }
 
 /// Rows of the flow table.
-pub fn rows(effort: &Effort) -> Vec<Row> {
+pub(crate) fn rows(effort: &Effort) -> Vec<Row> {
     let mut rows = Vec::new();
     let mut hashes = [0; BATCH];
     let mut slots = [NONE; BATCH];

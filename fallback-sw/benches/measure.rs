@@ -12,29 +12,29 @@ use nix::{
 };
 
 /// CPU time of this thread.
-pub fn cpu_time() -> Duration {
+pub(crate) fn cpu_time() -> Duration {
     clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).map(Duration::from).expect("the thread's CPU clock is readable")
 }
 
 /// Pins this thread to one core.
-pub fn pin(core: usize) -> nix::Result<()> {
+pub(crate) fn pin(core: usize) -> nix::Result<()> {
     let mut set = CpuSet::new();
     set.set(core)?;
     sched_setaffinity(Pid::from_raw(0), &set)
 }
 
 /// What this runs on, for one line above a table.
-pub struct Machine {
+pub(crate) struct Machine {
     model: String,
     kernel: String,
     huge_pages: String,
     /// TSC frequency.
-    pub tsc_ghz: f64,
+    pub(crate) tsc_ghz: f64,
 }
 
 impl Machine {
     /// This machine.
-    pub fn here() -> Self {
+    pub(crate) fn here() -> Self {
         let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
         let field = |name: &str| {
             let line = cpuinfo.lines().find(|line| line.to_ascii_lowercase().starts_with(name));
@@ -53,7 +53,7 @@ impl Machine {
     }
 
     /// One line.
-    pub fn line(&self, core: usize) -> String {
+    pub(crate) fn line(&self, core: usize) -> String {
         let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
         format!(
             "{}, TSC {:.3} GHz, Linux {}, transparent huge pages: {}, pinned to core {core}, load {}",
@@ -68,21 +68,21 @@ impl Machine {
 
 /// How much to measure.
 #[derive(Clone, Copy)]
-pub struct Effort {
+pub(crate) struct Effort {
     /// Runs of which the median counts.
-    pub repeats: usize,
+    pub(crate) repeats: usize,
     /// Least CPU time of one run.
-    pub run: Duration,
+    pub(crate) run: Duration,
     /// Leave out what takes long to set up.
-    pub quick: bool,
+    pub(crate) quick: bool,
 }
 
 /// Nanoseconds of CPU time per item.
 #[derive(Clone, Copy)]
-pub struct Sample {
-    pub median: f64,
-    pub min: f64,
-    pub max: f64,
+pub(crate) struct Sample {
+    pub(crate) median: f64,
+    pub(crate) min: f64,
+    pub(crate) max: f64,
 }
 
 impl Sample {
@@ -93,7 +93,7 @@ impl Sample {
     }
 
     /// Without what the generator of the packets costs.
-    pub fn less(self, generator: Self) -> Self {
+    pub(crate) fn less(self, generator: Self) -> Self {
         let net = |value: f64| (value - generator.median).max(0.0);
         Self { median: net(self.median), min: net(self.min), max: net(self.max) }
     }
@@ -101,7 +101,7 @@ impl Sample {
 
 impl Effort {
     /// Measures `work`, which handles some items and says how many: CPU time per item.
-    pub fn measure(&self, mut work: impl FnMut() -> u64) -> Sample {
+    pub(crate) fn measure(&self, mut work: impl FnMut() -> u64) -> Sample {
         black_box(work());
         let runs = (0..self.repeats).map(|_| {
             let start = cpu_time();
@@ -118,7 +118,11 @@ impl Effort {
     }
 
     /// Measures `work` on something that is used up: `set_up` makes it anew for each run and is not measured.
-    pub fn measure_once_each<T>(&self, mut set_up: impl FnMut() -> T, mut work: impl FnMut(&mut T) -> u64) -> Sample {
+    pub(crate) fn measure_once_each<T>(
+        &self,
+        mut set_up: impl FnMut() -> T,
+        mut work: impl FnMut(&mut T) -> u64,
+    ) -> Sample {
         let runs = (0..self.repeats).map(|_| {
             let mut subject = set_up();
             let start = cpu_time();
@@ -130,7 +134,7 @@ impl Effort {
 }
 
 /// What was measured.
-pub enum Value {
+pub(crate) enum Value {
     /// Time per packet.
     PerPacket(Sample),
     /// Time per new flow, shown as a rate.
@@ -141,7 +145,7 @@ pub enum Value {
 
 /// What is aimed at.
 #[derive(Clone, Copy)]
-pub enum Target {
+pub(crate) enum Target {
     /// TSC cycles per packet, at most.
     #[allow(dead_code, reason = "the unit of the rows of whole paths")]
     Cycles(f64),
@@ -154,12 +158,12 @@ pub enum Target {
 }
 
 /// One row of the table.
-pub struct Row {
-    pub name: String,
-    pub value: Value,
-    pub target: Option<Target>,
+pub(crate) struct Row {
+    pub(crate) name: String,
+    pub(crate) value: Value,
+    pub(crate) target: Option<Target>,
     /// Where the target is from, and what others need.
-    pub against: &'static str,
+    pub(crate) against: &'static str,
 }
 
 impl Row {
@@ -198,7 +202,7 @@ impl Row {
 }
 
 /// The table.
-pub fn table(rows: &[Row], machine: &Machine) -> String {
+pub(crate) fn table(rows: &[Row], machine: &Machine) -> String {
     let mut text = format!(
         "{:<46} {:<54} {:<12} {:>5}  against\n",
         "what", "CPU time, median [least .. most ns]", "target", "ratio"

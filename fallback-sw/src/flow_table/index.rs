@@ -60,6 +60,12 @@ impl Bucket {
         self.slots.get(lane as usize).copied()
     }
 
+    /// The slot of the first entry with this signature.
+    #[inline(always)]
+    pub(super) fn first(&self, signature: u16) -> Option<u32> {
+        self.matches(signature).next().and_then(|lane| self.slot(lane))
+    }
+
     /// Some entry whose home is here is elsewhere.
     #[inline(always)]
     pub(super) fn overflowed(&self) -> bool {
