@@ -3,16 +3,15 @@
 use std::hash::{BuildHasher, RandomState};
 
 use offload_rules::flow::FlowKey;
-use zerocopy::IntoBytes;
 
 /// A multiply-fold hash under a secret seed.
 ///
 /// Every word of the key is added to a secret before it is multiplied, so that whoever chooses addresses and ports cannot
-/// tell which keys collide; the three products are independent, so that they overlap in the processor. The vif is left out:
+/// tell which keys collide; the products of the two addresses are independent, so that they overlap in the processor. The vif is left out:
 /// the same tuple seen on another vif is found in the same place.
 #[derive(Clone)]
 pub(super) struct Hasher {
-    seed: [u64; 7],
+    seed: [u64; 5],
 }
 
 impl Hasher {
@@ -42,11 +41,10 @@ impl Hasher {
         let [c, d] = halves(&key.dst);
         let ports = u64::from(key.sport) | u64::from(key.dport) << 16 | u64::from(key.vrf.get()) << 32;
         let e = ports | u64::from(key.proto) << 48 | u64::from(key.version) << 56;
-        let [s0, s1, s2, s3, s4, s5, s6] = self.seed;
+        let [s0, s1, s2, s3, s4] = self.seed;
         let x = fold(a.wrapping_add(s0), b.wrapping_add(s1));
         let y = fold(c.wrapping_add(s2), d.wrapping_add(s3));
-        let z = fold(e.wrapping_add(s4), s5);
-        fold(x ^ y.rotate_left(23) ^ z.rotate_left(47) ^ s6, 0x9e37_79b9_7f4a_7c15 ^ s5)
+        fold(x ^ y.rotate_left(32), e.wrapping_add(s4))
     }
 }
 
@@ -63,10 +61,22 @@ const fn halves(address: &[u8; 16]) -> [u64; 2] {
     [both as u64, (both >> 64) as u64]
 }
 
-/// All 44 octets are equal.
+/// All 44 octets are equal. By words, because the comparison of octets is a call to `memcmp`.
 #[inline(always)]
-pub(super) fn same_key(a: &FlowKey, b: &FlowKey) -> bool {
-    a.as_bytes() == b.as_bytes()
+pub(super) const fn same_key(a: &FlowKey, b: &FlowKey) -> bool {
+    let addresses = (u128::from_le_bytes(a.src) ^ u128::from_le_bytes(b.src))
+        | (u128::from_le_bytes(a.dst) ^ u128::from_le_bytes(b.dst));
+    let (c, d) = (rest(a), rest(b));
+    (addresses as u64 | (addresses >> 64) as u64 | (c.0 ^ d.0) | (c.1 ^ d.1) as u64) == 0
+}
+
+/// What follows the addresses.
+#[inline(always)]
+const fn rest(key: &FlowKey) -> (u64, u32) {
+    let ports = key.sport as u64 | (key.dport as u64) << 16;
+    let place = (key.vrf.get() as u64) << 32 | (key.vif.get() as u64) << 48;
+    let [r, s] = key.reserved;
+    (ports | place, u32::from_le_bytes([key.proto, key.version, r, s]))
 }
 
 /// All is equal except the vif, which differs.

@@ -14,11 +14,9 @@ use crate::prefetch;
 /// Entries of a bucket.
 pub(super) const LANES: u32 = 10;
 /// Buckets that an insertion looks into for room before it gives up.
-const SEARCH: usize = 256;
+const SEARCH: usize = 128;
 /// Every lane's lowest bit.
 const ONES: u64 = 0x0001_0001_0001_0001;
-/// All but every lane's highest bit.
-const LOW: u64 = 0x7fff_7fff_7fff_7fff;
 /// Lanes of the bucket's own bookkeeping, behind the signatures.
 const AWAY: u32 = LANES;
 const OVERFLOW: u32 = LANES + 1;
@@ -48,19 +46,24 @@ impl Bucket {
         }
     }
 
-    /// The entries with this signature.
+    /// The entries with this signature. The first is right; one behind it may have another signature.
     #[inline(always)]
     pub(super) fn matches(&self, signature: u16) -> Matches {
         let wanted = u64::from(signature) * ONES;
-        let [a, b, c] = self.lanes;
+        let [a, b, c] = self.lanes.map(|lanes| zero_lanes(lanes ^ wanted));
         // The two lanes of bookkeeping are never equal to anything.
-        let c = zero_lanes(c ^ wanted) & 0xffff_ffff;
-        Matches(zero_lanes(a ^ wanted) >> 15 | zero_lanes(b ^ wanted) >> 14 | c >> 13)
+        Matches(a >> 15 | b >> 14 | (c & 0xffff_ffff) >> 13)
     }
 
     #[inline(always)]
     pub(super) fn slot(&self, lane: u32) -> Option<u32> {
         self.slots.get(lane as usize).copied()
+    }
+
+    /// The slot of the first entry with this signature.
+    #[inline(always)]
+    pub(super) fn first(&self, signature: u16) -> Option<u32> {
+        self.matches(signature).next().and_then(|lane| self.slot(lane))
     }
 
     /// Some entry whose home is here is elsewhere.
@@ -106,13 +109,14 @@ impl Bucket {
     }
 }
 
-/// The highest bit of each 16-bit lane that is zero.
+/// The highest bit of each 16-bit lane that is zero. Above a lane that is zero, one that holds 1 may be taken for zero by
+/// the borrow; the lowest is always right.
 #[inline(always)]
 const fn zero_lanes(x: u64) -> u64 {
-    !(((x & LOW) + LOW) | x | LOW)
+    x.wrapping_sub(ONES) & !x & (ONES << 15)
 }
 
-/// Lanes, as a set of bits: lane 4w + l is bit 16l + w.
+/// Lanes, as a set of bits: lane 4w + l is bit 16l + w, so that a lane comes behind the lower ones of its word.
 pub(super) struct Matches(u64);
 
 impl Iterator for Matches {
@@ -157,10 +161,10 @@ pub(super) struct Index {
 }
 
 impl Index {
-    /// With room for this many entries at a load of 90 %.
+    /// With room for this many entries at a load of 80 %.
     pub(super) fn new(entries: u32) -> io::Result<Self> {
         // The constant keeps small tables, in which two buckets often coincide, far from their limit.
-        let count = entries / 9 + 16;
+        let count = entries / 8 + 16;
         Ok(Self { buckets: Array::new(count as usize)?, count })
     }
 
@@ -237,7 +241,8 @@ impl Index {
         let Place { home, signature } = self.place(hash);
         for at in [home, self.other(home, signature)] {
             let Some(bucket) = self.buckets.get_mut(at) else { return false };
-            let Some(lane) = bucket.matches(signature).find(|lane| bucket.slot(*lane) == Some(slot)) else { continue };
+            let is_it = |lane: &u32| bucket.slot(*lane) == Some(slot) && bucket.lane(*lane) == signature;
+            let Some(lane) = bucket.matches(signature).find(is_it) else { continue };
             if bucket.take(lane).away
                 && let Some(bucket) = self.buckets.get_mut(home)
             {
@@ -307,4 +312,32 @@ impl Index {
 #[inline(always)]
 const fn scale(random: u32, count: u32) -> u32 {
     ((random as u64 * count as u64) >> 32) as u32
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::Bucket;
+
+    proptest! {
+        /// Lanes that hold the wanted signature, or one that differs in the lowest bit alone, in every combination.
+        #[test]
+        fn the_first_match_is_right_and_none_is_missed(near in 0..1024u32, same in 0..1024u32, others: [u16; 12], wanted: u16) {
+            let signatures: [u16; 10] = std::array::from_fn(|i| match (same >> i & 1, near >> i & 1) {
+                (1, _) => wanted,
+                (_, 1) => wanted ^ 1,
+                _ => others[i],
+            });
+            let mut bucket = Bucket { lanes: [0; 3], slots: [0; 10] };
+            for (lane, value) in (0..).zip(signatures.into_iter().chain([wanted, wanted])) {
+                bucket.set_lane(lane, value);
+            }
+            let found: Vec<u32> = bucket.matches(wanted).collect();
+            let right: Vec<u32> = (0..10).filter(|lane| signatures[*lane as usize] == wanted).collect();
+            prop_assert!(right.iter().all(|lane| found.contains(lane)));
+            prop_assert!(found.first().is_none_or(|lane| right.contains(lane)));
+            prop_assert!(found.iter().all(|lane| *lane < 10));
+        }
+    }
 }

@@ -125,10 +125,7 @@ impl FlowTable {
     /// Asks for both lines of a record.
     #[inline(always)]
     pub fn prefetch_record(&self, slot: u32) {
-        if let Some(record) = self.records.get(slot) {
-            prefetch::read(&record.key);
-            prefetch::read(&record.packets);
-        }
+        ask(self.records.as_slice(), slot);
     }
 
     /// A slot whose key probably has this hash, without reading the record.
@@ -159,36 +156,42 @@ impl FlowTable {
     /// Memory is asked for in stages, each for all packets before the next: index, record. Both lines of the records found
     /// are in the cache, or on their way, afterwards.
     pub fn lookup_batch(&self, keys: &[FlowKey], hashes: &[u64], out: &mut [u32]) {
-        for (i, out) in out.chunks_mut(STAGE).enumerate() {
-            let from = i * STAGE;
-            let keys = keys.get(from..).unwrap_or(&[]);
-            let hashes = hashes.get(from..).unwrap_or(&[]);
-            self.lookup_stage(keys, hashes, out);
+        let known = keys.len().min(hashes.len()).min(out.len());
+        let (Some(keys), Some(hashes), Some((out, rest))) =
+            (keys.get(..known), hashes.get(..known), out.split_at_mut_checked(known))
+        else {
+            return;
+        };
+        for ((keys, hashes), out) in keys.chunks(STAGE).zip(hashes.chunks(STAGE)).zip(out.chunks_mut(STAGE)) {
+            for hash in hashes {
+                self.index.prefetch(*hash);
+            }
+            if self.candidates_at_home(hashes, out) {
+                self.candidates_elsewhere(hashes, out);
+            }
+            self.confirm(keys, hashes, out);
         }
+        rest.fill(NONE);
     }
 
-    fn lookup_stage(&self, keys: &[FlowKey], hashes: &[u64], out: &mut [u32]) {
+    /// Second stage: the first candidate in each home bucket. What may be in the other bucket is marked, and that bucket
+    /// asked for. True: there are some of those.
+    // A function of its own, like the other stages: together they would not fit into the registers.
+    #[inline(never)]
+    fn candidates_at_home(&self, hashes: &[u64], out: &mut [u32]) -> bool {
         let buckets = self.index.buckets();
         let records = self.records.as_slice();
-        let ask = |slot: u32| {
-            if let Some(record) = records.get(slot as usize) {
-                prefetch::read(&record.key);
-                prefetch::read(&record.packets);
-            }
-        };
-        for hash in hashes.iter().take(out.len()) {
-            self.index.prefetch(*hash);
-        }
-        // Candidates of the home buckets; what may be elsewhere is asked for and looked at in the next pass.
         let mut elsewhere = false;
         for (out, hash) in out.iter_mut().zip(hashes) {
             let place = self.index.place(*hash);
-            *out = NONE;
             let Some(bucket) = buckets.get(place.home as usize) else { continue };
-            if let Some(slot) = bucket.matches(place.signature).next().and_then(|lane| bucket.slot(lane)) {
+            if let Some(slot) = bucket.first(place.signature) {
                 *out = slot;
-                ask(slot);
-            } else if bucket.overflowed() {
+                ask(records, slot);
+                continue;
+            }
+            *out = NONE;
+            if bucket.overflowed() {
                 *out = ELSEWHERE;
                 elsewhere = true;
                 if let Some(bucket) = buckets.get(self.index.other(place.home, place.signature) as usize) {
@@ -196,32 +199,36 @@ impl FlowTable {
                 }
             }
         }
-        if elsewhere {
-            for (out, hash) in out.iter_mut().zip(hashes).filter(|(out, _)| **out == ELSEWHERE) {
-                let place = self.index.place(*hash);
-                *out = NONE;
-                let Some(bucket) = buckets.get(self.index.other(place.home, place.signature) as usize) else {
-                    continue;
-                };
-                if let Some(slot) = bucket.matches(place.signature).next().and_then(|lane| bucket.slot(lane)) {
-                    *out = slot;
-                    ask(slot);
-                }
+        elsewhere
+    }
+
+    /// Third stage, for what was marked: the first candidate in the other bucket.
+    #[inline(never)]
+    fn candidates_elsewhere(&self, hashes: &[u64], out: &mut [u32]) {
+        let buckets = self.index.buckets();
+        let records = self.records.as_slice();
+        for (out, hash) in out.iter_mut().zip(hashes).filter(|(out, _)| **out == ELSEWHERE) {
+            let place = self.index.place(*hash);
+            *out = NONE;
+            let bucket = buckets.get(self.index.other(place.home, place.signature) as usize);
+            if let Some(slot) = bucket.and_then(|bucket| bucket.first(place.signature)) {
+                *out = slot;
+                ask(records, slot);
             }
         }
+    }
+
+    /// Last stage: is the candidate the one?
+    #[inline(never)]
+    fn confirm(&self, keys: &[FlowKey], hashes: &[u64], out: &mut [u32]) {
+        let records = self.records.as_slice();
         for ((out, key), hash) in out.iter_mut().zip(keys).zip(hashes) {
-            if *out == NONE {
-                continue;
-            }
-            let right = records.get(*out as usize).is_some_and(|record| hash::same_key(&record.key, key));
-            if !right {
+            // `NONE` is beyond all records.
+            let Some(record) = records.get(*out as usize) else { continue };
+            if !hash::same_key(&record.key, key) {
                 // One in some thousands: another key with this signature came first.
                 *out = self.find(*hash, key).unwrap_or(NONE);
             }
-        }
-        let known = keys.len().min(hashes.len());
-        for out in out.iter_mut().skip(known) {
-            *out = NONE;
         }
     }
 
@@ -423,5 +430,13 @@ impl FlowTable {
         if let Some(record) = self.records.get_mut(slot) {
             record.reverse = reverse;
         }
+    }
+}
+
+#[inline(always)]
+fn ask(records: &[Record], slot: u32) {
+    if let Some(record) = records.get(slot as usize) {
+        prefetch::read(&record.key);
+        prefetch::read(&record.packets);
     }
 }

@@ -239,7 +239,7 @@ impl TcpDirection {
 
     /// The other side sent this acknowledgement.
     const fn acknowledged(&mut self, ack: u32) {
-        if !self.is(TcpState::SENT) || ack != self.snd_nxt && precedes(ack, self.snd_nxt) {
+        if !self.is(TcpState::SENT) || precedes(ack, self.snd_nxt) {
             return;
         }
         if self.is(TcpState::SYN) {

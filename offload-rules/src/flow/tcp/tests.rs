@@ -204,7 +204,7 @@ fn contradicting_flags_are_invalid_and_change_nothing() {
         let one = |bit: u8| flags & bit != 0;
         let exclusive = u8::from(one(SYN)) + u8::from(one(FIN)) + u8::from(one(RST)) <= 1;
         let acknowledged = one(ACK) || one(SYN) || one(RST);
-        let urgent = !one(URG) || !one(RST) && !(one(SYN) && one(ACK));
+        let urgent = !one(URG) || !(one(RST) || one(SYN) && one(ACK));
         let mut pair = Pair::default();
         let verdict = pair.feed(0, flags, 1, 1, 0);
         assert_eq!(verdict == TcpVerdict::InvalidFlags, !(exclusive && acknowledged && urgent), "{flags:#x}");

@@ -1,0 +1,77 @@
+//! What the parts of the data path cost, in CPU time on one core, beside what is aimed at.
+//!
+//! `cargo bench -p fallback-sw --bench dataplane -- [--quick] [--core N] [FILTER]`
+//!
+//! Every part of the path has a module with a function that returns its rows, and a line in [`PARTS`]. All rows are measured
+//! by [`measure`], so that they compare.
+#![allow(missing_docs, clippy::expect_used, clippy::panic)]
+
+mod flow_table;
+mod measure;
+
+use std::{process::ExitCode, time::Duration};
+
+use measure::{Effort, Machine, Row};
+
+/// Name of a part, and what measures it.
+type Part = (&'static str, fn(&Effort) -> Vec<Row>);
+
+/// The parts, in the order of a packet's way.
+const PARTS: [Part; 1] = [("flow table", flow_table::rows)];
+
+struct Options {
+    quick: bool,
+    core: usize,
+    filter: Option<String>,
+}
+
+impl Options {
+    fn parse(arguments: impl Iterator<Item = String>) -> Result<Self, String> {
+        let mut options = Self { quick: false, core: 0, filter: None };
+        let mut arguments = arguments.peekable();
+        while let Some(argument) = arguments.next() {
+            match argument.as_str() {
+                // Cargo adds it to every bench.
+                "--bench" => {}
+                "--quick" => options.quick = true,
+                "--core" => {
+                    let core = arguments.next().and_then(|value| value.parse().ok());
+                    options.core = core.ok_or("--core needs the number of a core")?;
+                }
+                other if other.starts_with('-') => {
+                    return Err(format!("unknown option {other}, known: --quick, --core N, FILTER"));
+                }
+                part => options.filter = Some(part.to_owned()),
+            }
+        }
+        Ok(options)
+    }
+}
+
+fn main() -> ExitCode {
+    let options = match Options::parse(std::env::args().skip(1)) {
+        Ok(options) => options,
+        Err(error) => {
+            eprintln!("{error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    if let Err(error) = measure::pin(options.core) {
+        eprintln!("can't run on core {}: {error}", options.core);
+        return ExitCode::FAILURE;
+    }
+    let effort = if options.quick {
+        Effort { repeats: 5, run: Duration::from_millis(10), quick: true }
+    } else {
+        Effort { repeats: 7, run: Duration::from_millis(100), quick: false }
+    };
+    let machine = Machine::here();
+    println!("{}", machine.line(options.core));
+    println!("{}", std::env::args().collect::<Vec<_>>().join(" "));
+    for (name, rows) in PARTS {
+        if options.filter.as_ref().is_none_or(|filter| name.contains(filter.as_str())) {
+            println!("\n# {name}\n{}", measure::table(&rows(&effort), &machine));
+        }
+    }
+    ExitCode::SUCCESS
+}
