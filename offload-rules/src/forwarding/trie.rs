@@ -84,7 +84,7 @@ pub(super) struct Trie<K, V> {
     len: usize,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 struct Node<K, V> {
     /// The bits before `offset`; the others are 0.
     path: K,
@@ -95,9 +95,21 @@ struct Node<K, V> {
     /// A multiple of the stride.
     offset: u8,
     /// Values in order of position.
-    values: Vec<V>,
-    /// Children in order of slot.
-    children: Vec<Arc<Node<K, V>>>,
+    values: Arc<[V]>,
+    /// Children in order of slot, side by side: a step down is one cache miss.
+    children: Arc<[Node<K, V>]>,
+}
+
+/// A copy of a list with one more item.
+fn with_item<T: Clone>(list: &[T], at: usize, item: T) -> Arc<[T]> {
+    let (before, after) = list.split_at_checked(at).unwrap_or((list, &[]));
+    before.iter().cloned().chain(std::iter::once(item)).chain(after.iter().cloned()).collect()
+}
+
+/// A copy of a list with one item less.
+fn without_item<T: Clone>(list: &[T], at: usize) -> Arc<[T]> {
+    let (before, after) = list.split_at_checked(at).unwrap_or((list, &[]));
+    before.iter().cloned().chain(after.iter().skip(1).cloned()).collect()
 }
 
 /// Offset of the node that holds prefixes of this length (1 or more).
@@ -117,9 +129,15 @@ impl<K, V> Default for Trie<K, V> {
     }
 }
 
+impl<K: Copy, V> Clone for Node<K, V> {
+    fn clone(&self) -> Self {
+        Self { values: Arc::clone(&self.values), children: Arc::clone(&self.children), ..*self }
+    }
+}
+
 impl<K: Key, V> Node<K, V> {
     fn new(path: K, offset: u8) -> Self {
-        Self { path, prefixes: 0, slots: 0, offset, values: Vec::new(), children: Vec::new() }
+        Self { path, prefixes: 0, slots: 0, offset, values: Arc::default(), children: Arc::default() }
     }
 
     #[inline]
@@ -138,14 +156,12 @@ impl<K: Key, V> Node<K, V> {
     }
 
     #[inline]
-    fn child(&self, slot: usize) -> Option<&Arc<Self>> {
+    fn child(&self, slot: usize) -> Option<&Self> {
         if self.slots >> slot & 1 == 1 { self.children.get(self.child_rank(slot)) } else { None }
     }
 
-    fn add_child(&mut self, slot: usize, child: Arc<Self>) {
-        let rank = self.child_rank(slot);
-        self.children.reserve_exact(1);
-        self.children.insert(rank, child);
+    fn add_child(&mut self, slot: usize, child: Self) {
+        self.children = with_item(&self.children, self.child_rank(slot), child);
         self.slots |= 1 << slot;
     }
 }
@@ -165,7 +181,7 @@ impl<K: Key, V: Clone> Trie<K, V> {
             if hits != 0 {
                 best = Some((node, 127 - hits.leading_zeros()));
             }
-            next = node.child(slot).map(Arc::as_ref);
+            next = node.child(slot);
         }
         match best {
             Some((node, position)) => node.values.get(node.rank(position)),
@@ -204,35 +220,32 @@ impl<K: Key, V: Clone> Trie<K, V> {
 
     fn insert_node(&mut self, key: K, len: u8, value: V) -> Option<V> {
         let offset = offset_of(len);
-        let mut node = self.root.get_or_insert_with(|| Arc::new(Node::new(key.prefix(offset), offset)));
+        let root = self.root.get_or_insert_with(|| Arc::new(Node::new(key.prefix(offset), offset)));
+        let mut node = Arc::make_mut(root);
         loop {
             // Where the path of this node and that of the prefix part, on the grid of offsets.
             let shared = key.common(node.path).min(node.offset).min(offset) / STRIDE * STRIDE;
             if shared < node.offset {
-                let above = Arc::new(Node::new(key.prefix(shared), shared));
-                let below = std::mem::replace(node, above);
-                let slot = below.path.slot(shared);
-                Arc::make_mut(node).add_child(slot, below);
+                let below = std::mem::replace(node, Node::new(key.prefix(shared), shared));
+                node.add_child(below.path.slot(shared), below);
             }
-            let this = Arc::make_mut(node);
-            if this.offset == offset {
+            if node.offset == offset {
                 let position = position(key, len, offset);
-                let rank = this.rank(position);
-                if this.has(position) {
-                    return this.values.get_mut(rank).map(|old| std::mem::replace(old, value));
+                let rank = node.rank(position);
+                if node.has(position) {
+                    return Arc::make_mut(&mut node.values).get_mut(rank).map(|old| std::mem::replace(old, value));
                 }
-                this.values.reserve_exact(1);
-                this.values.insert(rank, value);
-                this.prefixes |= 1 << position;
+                node.values = with_item(&node.values, rank, value);
+                node.prefixes |= 1 << position;
                 return None;
             }
-            let slot = key.slot(this.offset);
-            if this.slots >> slot & 1 == 0 {
-                this.add_child(slot, Arc::new(Node::new(key.prefix(offset), offset)));
+            let slot = key.slot(node.offset);
+            if node.slots >> slot & 1 == 0 {
+                node.add_child(slot, Node::new(key.prefix(offset), offset));
             }
-            let rank = this.child_rank(slot);
+            let rank = node.child_rank(slot);
             // Invariant: the slot has a child, from before or from the line above.
-            node = this.children.get_mut(rank)?;
+            node = Arc::make_mut(&mut node.children).get_mut(rank)?;
         }
     }
 
@@ -244,7 +257,7 @@ impl<K: Key, V: Clone> Trie<K, V> {
         if len == 0 {
             return self.default.take();
         }
-        let (old, empty) = Self::remove_node(self.root.as_mut()?, key, len);
+        let (old, empty) = Self::remove_node(Arc::make_mut(self.root.as_mut()?), key, len);
         if empty {
             self.root = None;
         }
@@ -252,31 +265,34 @@ impl<K: Key, V: Clone> Trie<K, V> {
     }
 
     /// Removes a prefix that is there; true when the node has become empty.
-    fn remove_node(node: &mut Arc<Node<K, V>>, key: K, len: u8) -> (Option<V>, bool) {
-        let this = Arc::make_mut(node);
+    fn remove_node(node: &mut Node<K, V>, key: K, len: u8) -> (Option<V>, bool) {
         let offset = offset_of(len);
-        let old = if this.offset == offset {
+        let old = if node.offset == offset {
             let position = position(key, len, offset);
-            let rank = this.rank(position);
-            this.prefixes &= !(1 << position);
-            Some(this.values.remove(rank))
+            let rank = node.rank(position);
+            let old = node.values.get(rank).cloned();
+            node.values = without_item(&node.values, rank);
+            node.prefixes &= !(1 << position);
+            old
         } else {
-            let slot = key.slot(this.offset);
-            let rank = this.child_rank(slot);
-            let Some(child) = this.children.get_mut(rank) else { return (None, false) };
+            let slot = key.slot(node.offset);
+            let rank = node.child_rank(slot);
+            let Some(child) = Arc::make_mut(&mut node.children).get_mut(rank) else { return (None, false) };
             let (old, empty) = Self::remove_node(child, key, len);
             if empty {
-                this.children.remove(rank);
-                this.slots &= !(1 << slot);
+                node.children = without_item(&node.children, rank);
+                node.slots &= !(1 << slot);
             }
             old
         };
-        if this.values.is_empty() && this.children.len() < 2 {
-            match this.children.pop() {
+        match &*node.children {
+            [] if node.values.is_empty() => return (old, true),
+            [only] if node.values.is_empty() => {
                 // A node that only leads on is left out.
-                Some(only) => *node = only,
-                None => return (old, true),
+                let only = only.clone();
+                *node = only;
             }
+            _ => {}
         }
         (old, false)
     }
@@ -330,7 +346,7 @@ impl<'a, K: Key, V> Iter<'a, K, V> {
     fn expand(&mut self, node: &'a Node<K, V>) {
         let start = self.stack.len();
         let mut left = node.prefixes;
-        for value in &node.values {
+        for value in node.values.iter() {
             let position = left.trailing_zeros();
             left &= left.wrapping_sub(1);
             let bits = position.ilog2();
@@ -340,7 +356,7 @@ impl<'a, K: Key, V> Iter<'a, K, V> {
             self.stack.push((order, Item::Value(key, node.offset + bits as u8, value)));
         }
         let mut left = node.slots;
-        for child in &node.children {
+        for child in node.children.iter() {
             // After the prefixes of up to six bits that start in the same slot.
             self.stack.push((left.trailing_zeros() * 8 + 7, Item::Node(child)));
             left &= left.wrapping_sub(1);
