@@ -68,8 +68,8 @@ pub struct AfPacketPort {
 /// Opens a device for `workers` workers (at least one), each with a port of its own.
 ///
 /// # Errors
-/// [`PortError::NoDevice`], [`PortError::BadName`]; [`PortError::Os`] mostly for want of CAP_NET_RAW. A device that is down is opened
-/// all the same.
+/// [`PortError::NoDevice`], [`PortError::BadName`]; [`PortError::Os`] mostly for want of CAP_NET_RAW. A device that is
+/// down is opened all the same.
 pub fn open(device: &str, workers: usize) -> Result<Vec<Box<dyn Port>>, PortError> {
     // Tags stay or are put back; segments merged by LRO could not be cut again.
     device::keep_frames_whole(device)?;

@@ -1,9 +1,9 @@
 //! AF_XDP: frames straight from the driver's receive queue into memory shared with the kernel.
 //!
 //! One socket for each receive queue of the device; each worker's port has the queues `i`, `i + workers`, … A six-instruction
-//! XDP program hands every frame of a queue to its socket. It is put on the device by a BPF link: when the process ends, however it ends, the
-//! kernel takes it off. Native mode (in the driver) where the driver has it, else generic mode (in the stack); zero-copy where
-//! the driver has that, else copy. Both fallbacks are the kernel's, the fast path here is the same.
+//! XDP program hands every frame of a queue to its socket. It is put on the device by a BPF link: when the process ends,
+//! however it ends, the kernel takes it off. Native mode (in the driver) where the driver has it, else generic mode (in the
+//! stack); zero-copy where the driver has that, else copy. Both fallbacks are the kernel's, the code here is the same.
 //!
 //! **What XDP does not say.** A program in XDP, and so this port, gets the octets of a frame and nothing else. On a NIC they are
 //! complete, once the device leaves the VLAN tag in the frame (`rxvlan off`, which opening asks for). On a device whose other

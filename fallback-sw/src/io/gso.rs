@@ -82,8 +82,8 @@ pub(super) fn complete_checksum(frame: &mut [u8], header: VnetHeader) -> Result<
 
 /// Cuts a super-frame into the frames that its sender would have sent, appends them, and returns how many they are.
 ///
-/// TCP (v4, v6): the sequence number moves on by `gso_size`, FIN and PSH stay on the last, CWR on the first segment only (RFC 3168
-/// §6.1.2), the IPv4 identification counts up. UDP: each datagram has a payload of `gso_size`, the last one the rest.
+/// TCP (v4, v6): the sequence number moves on by `gso_size`, FIN and PSH stay on the last, CWR on the first segment only
+/// (RFC 3168 §6.1.2), the IPv4 identification counts up. UDP: each datagram has a payload of `gso_size`, the last one the rest.
 pub(super) fn segment(
     frame: &[u8],
     link: Link,

@@ -505,8 +505,8 @@ pub struct PcapPort {
 }
 
 impl PcapPort {
-    /// A port whose frames come from `input` and go to `output`. Without `input` nothing arrives; without `output` what is sent is
-    /// forgotten. `link` is what the vif's frames start with.
+    /// A port whose frames come from `input` and go to `output`. Without `input` nothing arrives; without `output` what is
+    /// sent is forgotten. `link` is what the vif's frames start with.
     #[must_use]
     pub fn new(name: &str, link: Link, input: Option<CaptureReader>, output: Option<CaptureWriter>) -> Self {
         Self { name: name.to_owned(), input, output, link, now: None }
