@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use proto::v1::{NodeStatus, PacketAccount, TableUse, TierCounters};
+use proto::v1::NodeStatus;
 
 /// Name, account of packets, and how full the tables are.
 ///
@@ -58,6 +58,8 @@ fn uptime(seconds: u64) -> String {
 
 #[cfg(test)]
 mod tests {
+    use proto::v1::{PacketAccount, TableUse, TierCounters};
+
     use super::*;
 
     #[test]

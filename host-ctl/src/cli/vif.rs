@@ -3,7 +3,7 @@
 use std::fmt;
 
 use offload_rules::MacAddr;
-use proto::v1::{Counters, ListVifsResponse, OperState, Vif, VifInfo, VifType};
+use proto::v1::{ListVifsResponse, OperState, Vif, VifInfo, VifType};
 
 use super::text::joined;
 
@@ -128,7 +128,7 @@ fn short_mac(mac: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use proto::v1::VlanTag;
+    use proto::v1::{Counters, VlanTag};
 
     use super::*;
 
