@@ -1,11 +1,6 @@
 //! The daemon of a customer edge, and its replay.
 
-use std::{
-    fmt::Write as _,
-    path::PathBuf,
-    process::ExitCode,
-    thread::available_parallelism,
-};
+use std::{fmt::Write as _, path::PathBuf, process::ExitCode, thread::available_parallelism};
 
 use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -130,7 +125,11 @@ fn main() -> ExitCode {
 fn run(args: RunArgs) -> anyhow::Result<()> {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    if args.log_json { log.json().init() } else { log.init() }
+    if args.log_json {
+        log.json().init()
+    } else {
+        log.init()
+    }
     let snapshot = first_state(&args)?;
     let workers = if args.workers == 0 { available_parallelism().map_or(1, usize::from) } else { args.workers };
     tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {

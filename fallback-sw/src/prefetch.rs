@@ -6,7 +6,7 @@
 /// Asks for the cache line that holds the first octet of `value`. Nothing but time depends on it; no-op where the
 /// architecture has no such instruction.
 #[inline(always)]
-pub fn read<T>(value: &T) {
+pub(crate) fn read<T>(value: &T) {
     #[cfg(target_arch = "x86_64")]
     {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};

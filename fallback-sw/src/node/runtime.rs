@@ -42,6 +42,9 @@ pub struct Config {
     pub last_state: Option<PathBuf>,
 }
 
+/// A look at what the node knows and at its devices.
+pub type Look = Box<dyn FnOnce(&Control, &BTreeMap<VifId, PortStatus>) + Send>;
+
 /// What the control thread is told.
 pub enum Message {
     /// By a worker.
@@ -51,7 +54,7 @@ pub enum Message {
     /// Put a change in force.
     ApplyDelta(Box<Delta>, oneshot::Sender<Result<u64, StateErrors>>),
     /// Let someone look.
-    Inspect(Box<dyn FnOnce(&Control, &BTreeMap<VifId, PortStatus>) + Send>),
+    Inspect(Look),
     /// End.
     Stop,
 }

@@ -228,14 +228,16 @@ impl pb::node_server::Node for NodeService {
         Ok(Response::new(pb::ListRoutesResponse { routes }))
     }
 
-    async fn get_route(&self, request: Request<pb::GetRouteRequest>) -> Result<Response<pb::ListRoutesResponse>, Status> {
+    async fn get_route(
+        &self,
+        request: Request<pb::GetRouteRequest>,
+    ) -> Result<Response<pb::ListRoutesResponse>, Status> {
         let asked = request.get_ref();
         let vrf = number("vrf", VrfId::new(asked.vrf))?;
-        let prefix: IpNet = asked
-            .prefix
-            .parse()
-            .or_else(|_| asked.prefix.parse::<IpAddr>().map(IpNet::from))
-            .map_err(|_| Status::invalid_argument(format!("'{}' is neither a prefix nor an address", asked.prefix)))?;
+        let prefix: IpNet =
+            asked.prefix.parse().or_else(|_| asked.prefix.parse::<IpAddr>().map(IpNet::from)).map_err(|_| {
+                Status::invalid_argument(format!("'{}' is neither a prefix nor an address", asked.prefix))
+            })?;
         let snapshot = self.snapshot().await?;
         let none = || Status::not_found(format!("no route to {prefix} in VRF {vrf}"));
         let host = IpNet::from(prefix.addr());
@@ -291,7 +293,8 @@ impl pb::node_server::Node for NodeService {
     ) -> Result<Response<pb::ListLabelsResponse>, Status> {
         let snapshot = self.snapshot().await?;
         let wanted = &request.get_ref().labels;
-        let all = snapshot.labels().map(|(label, nexthop)| pb::MplsLabel { label: label.get(), nexthop: nexthop.get() });
+        let all =
+            snapshot.labels().map(|(label, nexthop)| pb::MplsLabel { label: label.get(), nexthop: nexthop.get() });
         let labels: Vec<_> = all.filter(|label| wanted.is_empty() || wanted.contains(&label.label)).collect();
         match wanted.iter().find(|label| !labels.iter().any(|found| found.label == **label)) {
             Some(missing) => Err(Status::not_found(format!("no label {missing}"))),
@@ -317,8 +320,12 @@ impl pb::node_server::Node for NodeService {
         &self,
         _: Request<pb::ListNeighboursRequest>,
     ) -> Result<Response<pb::ListNeighboursResponse>, Status> {
-        let asked: Vec<_> =
-            self.each(|worker| worker.hold_queue().neighbours().collect::<Vec<_>>()).await?.into_iter().flatten().collect();
+        let asked: Vec<_> = self
+            .each(|worker| worker.hold_queue().neighbours().collect::<Vec<_>>())
+            .await?
+            .into_iter()
+            .flatten()
+            .collect();
         let neighbours = self.handle.look(move |control, _| view::neighbours(control, &asked)).await?;
         Ok(Response::new(pb::ListNeighboursResponse { neighbours }))
     }
@@ -326,7 +333,7 @@ impl pb::node_server::Node for NodeService {
     async fn get_flow(&self, request: Request<pb::GetFlowRequest>) -> Result<Response<pb::FlowPair>, Status> {
         let index = request.get_ref().index;
         let forward = self.flow(index).await?.ok_or_else(|| Status::not_found(format!("no flow {index}")))?;
-        let reverse = if forward.reverse_index == 0 && forward.drop_reason != "" {
+        let reverse = if forward.reverse_index == 0 && !forward.drop_reason.is_empty() {
             None
         } else {
             self.flow(forward.reverse_index).await?
@@ -368,7 +375,13 @@ impl pb::node_server::Node for NodeService {
 }
 
 /// Flows of a worker from a slot on that pass the filter, and where to go on.
-fn flows_from(worker: &Worker, id: usize, count: usize, from: u32, filter: &FlowFilter) -> (Vec<pb::Flow>, Option<u32>) {
+fn flows_from(
+    worker: &Worker,
+    id: usize,
+    count: usize,
+    from: u32,
+    filter: &FlowFilter,
+) -> (Vec<pb::Flow>, Option<u32>) {
     let mut found = Vec::new();
     let mut at = from;
     for _ in 0..STEP {

@@ -281,7 +281,9 @@ impl Thread {
         }
         let mut fds: Vec<PollFd<'_>> = Vec::with_capacity(ports.len() + 1);
         fds.push(PollFd::new(self.waker.event.as_fd(), PollFlags::POLLIN));
-        fds.extend(ports.values().filter_map(|open| open.port.readiness()).map(|fd| PollFd::new(fd, PollFlags::POLLIN)));
+        fds.extend(
+            ports.values().filter_map(|open| open.port.readiness()).map(|fd| PollFd::new(fd, PollFlags::POLLIN)),
+        );
         // A failed poll is a busy loop for one turn, nothing worse.
         let _ = nix::poll::poll(&mut fds, PollTimeout::from(TICK_MS as u8));
         self.waker.asleep.store(false, Ordering::SeqCst);

@@ -163,7 +163,13 @@ pub struct PortStatus {
 
 /// A vif with its counters; `per_worker` are those of each worker.
 #[must_use]
-pub fn vif(vif: &Vif, snapshot: &Snapshot, total: &Counters, per_worker: &[Counters], port: &PortStatus) -> pb::VifInfo {
+pub fn vif(
+    vif: &Vif,
+    snapshot: &Snapshot,
+    total: &Counters,
+    per_worker: &[Counters],
+    port: &PortStatus,
+) -> pb::VifInfo {
     let is_port = vif.kind.port().is_some();
     let driver = if is_port { port.driver.clone() } else { "vr_vlan".to_owned() };
     pb::VifInfo {
@@ -186,7 +192,8 @@ fn references(id: VifId, snapshot: &Snapshot) -> u32 {
         NexthopKind::Encap { oif, .. } | NexthopKind::Resolve { oif } => oif == id,
         _ => false,
     });
-    let children = snapshot.vifs().filter(|vif| matches!(vif.kind, VifKind::PhysicalVlan { parent, .. } if parent == id));
+    let children =
+        snapshot.vifs().filter(|vif| matches!(vif.kind, VifKind::PhysicalVlan { parent, .. } if parent == id));
     1 + nexthops.count() as u32 + children.count() as u32
 }
 
@@ -363,4 +370,3 @@ pub fn neighbours(control: &Control, asked: &[((VifId, IpAddr), usize)]) -> Vec<
     }
     found
 }
-

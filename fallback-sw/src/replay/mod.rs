@@ -147,11 +147,8 @@ impl Input {
 /// [`ReplayError`]; output that was written before stays.
 pub fn run(request: &Request) -> Result<pb::ReplayReport, ReplayError> {
     let snapshot = Arc::new(load_state(&request.state)?);
-    let mut inputs = request
-        .inputs
-        .iter()
-        .map(|(vif, file)| open_input(&snapshot, vif, file))
-        .collect::<Result<Vec<_>, _>>()?;
+    let mut inputs =
+        request.inputs.iter().map(|(vif, file)| open_input(&snapshot, vif, file)).collect::<Result<Vec<_>, _>>()?;
     fs::create_dir_all(&request.out).map_err(|source| ReplayError::File { file: request.out.clone(), source })?;
     let mut machine = Machine::new(request.machine, Arc::clone(&snapshot)).map_err(ReplayError::Memory)?;
     let mut clock = Clock::new(request.clock);

@@ -188,7 +188,8 @@ impl Worker {
         let varying = varying(context, self.ip_id, record.tunnel_sport);
         let octets = packet.len();
         let mut ip = *ip;
-        let done = exec::strip(&mut packet, &mut ip, &varying).and_then(|()| exec::run(plan, &mut packet, &ip, &varying));
+        let done =
+            exec::strip(&mut packet, &mut ip, &varying).and_then(|()| exec::run(plan, &mut packet, &ip, &varying));
         record.packets += 1;
         record.bytes += octets as u64;
         record.last_seen = now as u32;

@@ -2,10 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use offload_rules::{
-    DropReason, VifId, VrfId,
-    flow::VrfCounter,
-};
+use offload_rules::{DropReason, VifId, VrfId, flow::VrfCounter};
 
 /// Packets and octets of a vif or a port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -42,12 +42,7 @@ pub(super) enum Derived {
 
 impl Worker {
     /// Makes a flow of a decision. The pair takes the place of one that has its reverse key.
-    pub(super) fn install(
-        &mut self,
-        context: &Context,
-        decision: Decision,
-        now: u64,
-    ) -> Result<u32, DropReason> {
+    pub(super) fn install(&mut self, context: &Context, decision: Decision, now: u64) -> Result<u32, DropReason> {
         let forward = context.key;
         let reverse = decision.reverse_key;
         let (slot, back) = self.insert(forward, reverse, now)?;
@@ -189,10 +184,17 @@ impl Worker {
             return;
         }
         record.flags &= !flag::HALF_OPEN;
-        let vif = if record.key.vif == VifId::TUNNEL { usize::from(record.underlay_vif) } else { record.key.vif.index() };
+        let vif =
+            if record.key.vif == VifId::TUNNEL { usize::from(record.underlay_vif) } else { record.key.vif.index() };
         if let Some(count) = self.half_open.get_mut(vif) {
             *count = count.saturating_sub(1);
         }
+    }
+
+    /// A flow that the policy denied, decided on something that has changed since?
+    pub(super) fn is_stale_denial(&mut self, slot: u32) -> bool {
+        let Some(record) = self.flows.record(slot) else { return false };
+        record.flags & flag::DENIED != 0 && !self.programs.is_current(record.program, &self.snapshot)
     }
 
     /// Stores a decision in a record.
@@ -232,7 +234,8 @@ impl Worker {
             Some(other) if !initiator => Role::Responder(other.key),
             _ => Role::Initiator,
         };
-        let other_ingress = other.filter(|other| other.packets > 0 || other.flags & flag::INITIATOR != 0).and_then(ingress_of);
+        let other_ingress =
+            other.filter(|other| other.packets > 0 || other.flags & flag::INITIATOR != 0).and_then(ingress_of);
         let inquiry = Inquiry {
             key: &key,
             service_port: service_port(&key, initiator),

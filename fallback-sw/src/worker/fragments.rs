@@ -124,14 +124,8 @@ impl FragmentTable {
                 return Fate::Drop(DropReason::FragmentTableFull, packet, Vec::new());
             }
             let expires = now + limits.timeout;
-            let fresh = Datagram {
-                head: None,
-                pieces: Vec::new(),
-                total: None,
-                spoilt: false,
-                held: VecDeque::new(),
-                expires,
-            };
+            let fresh =
+                Datagram { head: None, pieces: Vec::new(), total: None, spoilt: false, held: VecDeque::new(), expires };
             self.datagrams.insert(key, fresh);
             self.queue.push_back((expires, key));
         }
@@ -188,7 +182,7 @@ impl Datagram {
     /// Does the piece fit with those seen: no overlap, no end beyond the whole, multiples of eight but for the last?
     fn admits(&mut self, offset: u32, end: u32, more: bool, ip: &Ip) -> bool {
         let longest = 65_535 - if ip.version == 4 { u32::from(ip.header_len) } else { 0 };
-        if end <= offset || end > longest || self.pieces.len() >= MAX_PIECES || (more && end % 8 != 0) {
+        if end <= offset || end > longest || self.pieces.len() >= MAX_PIECES || (more && !end.is_multiple_of(8)) {
             return false;
         }
         if !more {

@@ -43,14 +43,7 @@ impl Worker {
         }
     }
 
-    fn complain(
-        &mut self,
-        packet: &Packet,
-        context: &Context,
-        now: u64,
-        out: &mut Outbox,
-        kind: IcmpError,
-    ) {
+    fn complain(&mut self, packet: &Packet, context: &Context, now: u64, out: &mut Outbox, kind: IcmpError) {
         let Some(gateway) = self.gateway(context) else { return };
         let Some(l3) = packet.data().get(usize::from(context.l3)..) else { return };
         let rate = self.snapshot.settings().icmp_error_rate;
@@ -101,7 +94,10 @@ impl Worker {
         let Ok(quoted) = parse::embedded(&context.ip, l3) else { return false };
         let key = quoted.flow_key(context.key.vrf, context.key.vif);
         // The key is reversed: its destination is the source of what was quoted.
-        if key.proto != UDP || !matches!(key.sport, 6635 | 51234) || !self.snapshot.is_own_tunnel_source(key.destination()) {
+        if key.proto != UDP
+            || !matches!(key.sport, 6635 | 51234)
+            || !self.snapshot.is_own_tunnel_source(key.destination())
+        {
             return false;
         }
         let mtu = context.ip.payload(l3).get(6..8).map_or(0, |octets| u16::from_be_bytes([octets[0], octets[1]]));

@@ -151,7 +151,8 @@ impl Worker {
             special: false,
             head,
         };
-        if ip.proto == ICMP6 && version == 6 && matches!(ip.icmp_type, NEIGHBOUR_SOLICITATION | NEIGHBOUR_ADVERTISEMENT) {
+        if ip.proto == ICMP6 && version == 6 && matches!(ip.icmp_type, NEIGHBOUR_SOLICITATION | NEIGHBOUR_ADVERTISEMENT)
+        {
             return Ok(Sorted::Nd(context));
         }
         if ip.multicast || group {

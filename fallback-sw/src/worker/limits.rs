@@ -14,13 +14,13 @@ struct Bucket {
 
 /// One rate for each vif.
 #[derive(Debug, Default)]
-pub struct RateLimit {
+pub(super) struct RateLimit {
     buckets: HashMap<VifId, Bucket>,
 }
 
 impl RateLimit {
     /// Takes a token of a vif whose rate is `per_second`, if there is one.
-    pub fn allow(&mut self, vif: VifId, per_second: u32, now_ms: u64) -> bool {
+    pub(super) fn allow(&mut self, vif: VifId, per_second: u32, now_ms: u64) -> bool {
         let full = u64::from(per_second) * 1000;
         let bucket = self.buckets.entry(vif).or_insert(Bucket { level: full, at: now_ms });
         let earned = now_ms.saturating_sub(bucket.at).saturating_mul(u64::from(per_second));
@@ -36,7 +36,7 @@ impl RateLimit {
     }
 
     /// Forgets vifs that are gone.
-    pub fn retain(&mut self, keep: impl Fn(VifId) -> bool) {
+    pub(super) fn retain(&mut self, keep: impl Fn(VifId) -> bool) {
         self.buckets.retain(|vif, _| keep(*vif));
     }
 }

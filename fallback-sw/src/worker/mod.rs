@@ -187,8 +187,6 @@ pub struct WorkerConfig {
 struct VifFast {
     vrf: VrfId,
     mac: MacAddr,
-    /// The vif whose device carries its frames.
-    port: VifId,
     policy: bool,
     raw_ip: bool,
     /// By VLAN id (TPID 0x8100, one tag): number of the sub-interface, 0 for none.
@@ -278,7 +276,6 @@ impl Worker {
             let fast = VifFast {
                 vrf: vif.vrf,
                 mac: vif.mac.unwrap_or_default(),
-                port: snapshot.port_of(vif.id),
                 policy: vif.flags.policy,
                 raw_ip: vif.flags.raw_ip,
                 vlans: None,

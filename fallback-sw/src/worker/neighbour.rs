@@ -119,11 +119,8 @@ impl Worker {
         {
             self.heard(vif, source, mac, owns6(vif, asked.target), out);
         }
-        let answer = if owns6(vif, asked.target) {
-            Answer::Own
-        } else {
-            self.answer_for(vif, source, target, asked.is_dad())
-        };
+        let answer =
+            if owns6(vif, asked.target) { Answer::Own } else { self.answer_for(vif, source, target, asked.is_dad()) };
         match answer {
             Answer::Own | Answer::Proxy => {
                 self.count_proxy(vif, answer);
@@ -133,7 +130,10 @@ impl Worker {
                 let to = if asked.is_dad() {
                     nd::multicast_mac(told.destination)
                 } else {
-                    asked.source_mac.or_else(|| self.known_mac(vif.id, source)).unwrap_or(nd::multicast_mac(told.destination))
+                    asked
+                        .source_mac
+                        .or_else(|| self.known_mac(vif.id, source))
+                        .unwrap_or(nd::multicast_mac(told.destination))
                 };
                 self.send_frame(vif, to, ETHERTYPE_IPV6, told.packet(), out);
                 self.consume(packet, out);

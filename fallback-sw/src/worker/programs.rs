@@ -126,9 +126,7 @@ impl Programs {
     fn hash(&self, program: &Program) -> u64 {
         // What tells programs apart most often; equality is compared in full.
         let op_word = |op: &Op| match op {
-            Op::EncapMplsOUdp(header) => {
-                u64::from(u32::from(header.dip)) << 32 | u64::from(header.label.get())
-            }
+            Op::EncapMplsOUdp(header) => u64::from(u32::from(header.dip)) << 32 | u64::from(header.label.get()),
             Op::Output(vif) | Op::Punt(vif) => u64::from(vif.get()),
             _ => 0,
         };

@@ -61,6 +61,11 @@ impl Worker {
                 }
             }
         }
+        if self.is_stale_denial(slot) {
+            // A denied flow has no other direction: what may be permitted now begins anew.
+            self.remove_flow(slot);
+            return self.unknown(packet, context, hash, now, out);
+        }
         match self.refresh(slot, ingress, now) {
             Derived::Runs => {}
             Derived::Needs(vif, target) => {
@@ -88,6 +93,8 @@ impl Worker {
         }
         let ingress = context.ingress();
         let choices = classify::check_source(&self.snapshot, &context.key, ingress)?;
+        // It counts as half-open on the vif that it came in on first.
+        self.leave_half_open(slot);
         if let Some(record) = self.flows.record_mut(slot) {
             remember_ingress(record, ingress);
         }
@@ -97,7 +104,9 @@ impl Worker {
 
     /// Moves the other direction of a flow to the ECMP slots that lead back where this direction came from.
     fn lead_back(&mut self, slot: u32, choices: Choices, now: u64) {
-        let Some(back) = self.flows.record(slot).map(|record| record.reverse).filter(|back| *back != slot) else { return };
+        let Some(back) = self.flows.record(slot).map(|record| record.reverse).filter(|back| *back != slot) else {
+            return;
+        };
         let Some(record) = self.flows.record_mut(back) else { return };
         if (now as u32).wrapping_sub(record.changed) < FOLLOW_MS && record.packets > 0 {
             return;
@@ -162,7 +171,15 @@ impl Worker {
     }
 
     /// Carries out a plan, with all that may come in its way.
-    fn carry_out(&mut self, plan: &Plan, mut packet: Packet, context: &Context, sport: u16, now: u64, out: &mut Outbox) {
+    fn carry_out(
+        &mut self,
+        plan: &Plan,
+        mut packet: Packet,
+        context: &Context,
+        sport: u16,
+        now: u64,
+        out: &mut Outbox,
+    ) {
         let (vif, port, kind) = match plan.target {
             Target::Output { vif, port } => (vif, port, TxKind::Forwarded),
             Target::Punt { vif, port } => (vif, port, TxKind::Punted),
@@ -275,7 +292,9 @@ impl Worker {
             return false;
         }
         self.leave_half_open(slot);
-        self.flows.set_vif(slot, ingress.vif);
+        if self.flows.set_vif(slot, ingress.vif).is_err() {
+            return false;
+        }
         if let Some(record) = self.flows.record_mut(slot) {
             // The lists of the new vif have their say.
             let program = std::mem::replace(&mut record.program, TO_BE_DERIVED);
@@ -385,8 +404,7 @@ impl Worker {
             held: (settings.max_held as usize).div_ceil(workers),
             timeout: u64::from(settings.fragment_timeout_secs) * 1000,
         };
-        let delivery =
-            Delivery { packet, origin: Origin::Port { port: context.port, head: None, counted: true } };
+        let delivery = Delivery { packet, origin: Origin::Port { port: context.port, head: None, counted: true } };
         match self.fragments.take(datagram, &context.ip, delivery, limits, now) {
             Fate::Go(head, first, waiting) => {
                 for delivery in std::iter::once(first).chain(waiting) {
@@ -458,7 +476,6 @@ impl Worker {
             self.ask(neighbour, None, out);
         }
     }
-
 }
 
 fn is_first_syn(context: &Context) -> bool {

@@ -48,13 +48,11 @@ impl Worker {
             }
             let denied = record.flags & flag::DENIED != 0;
             let Some(ingress) = ingress_of(record) else { continue };
-            let program = record.program;
             if denied {
-                // It has no other direction: what is permitted now begins anew.
-                if self.programs.is_current(program, &self.snapshot) {
-                    self.stamp(slot);
-                } else {
+                if self.is_stale_denial(slot) {
                     self.remove_flow(slot);
+                } else {
+                    self.stamp(slot);
                 }
                 continue;
             }
@@ -71,7 +69,7 @@ impl Worker {
         while !self.sweep(STEP, now) {}
     }
 
-    pub(super) fn stamp(&mut self, slot: u32) {
+    fn stamp(&mut self, slot: u32) {
         let version = self.version;
         if let Some(record) = self.flows.record_mut(slot) {
             record.version = version;

@@ -80,9 +80,10 @@ impl Snapshot {
     pub fn version_of(&self, what: DependencyKind) -> u64 {
         let tables = &self.tables;
         let found = match what {
-            DependencyKind::Vif(id) => {
-                tables.vifs.get(u32::from(id.get())).map(|entry| entry.version.max(self.settings_version).max(self.oper_version(id)))
-            }
+            DependencyKind::Vif(id) => tables
+                .vifs
+                .get(u32::from(id.get()))
+                .map(|entry| entry.version.max(self.settings_version).max(self.oper_version(id))),
             DependencyKind::Routes4(vrf) => tables.routes.get(u32::from(vrf.get())).map(|table| table.inet),
             DependencyKind::Routes6(vrf) => tables.routes.get(u32::from(vrf.get())).map(|table| table.inet6),
             DependencyKind::Nexthop(id) => tables.nexthops.get(id.get()).map(|entry| entry.version),
