@@ -93,6 +93,11 @@ impl Worker {
     }
 
     fn insert(&mut self, forward: FlowKey, reverse: FlowKey, now: u64) -> Result<(u32, u32), DropReason> {
+        // The table was made for the limit at the start; a lower one of a later state holds at once.
+        let share = self.snapshot.settings().max_flows / self.config.workers.max(1) as u32;
+        if self.flows.len() + 2 > share.max(64) && !self.evict(now) {
+            return Err(DropReason::FlowTableFull);
+        }
         for _ in 0..3 {
             match self.flows.insert_pair(forward, reverse) {
                 Ok(slots) => return Ok(slots),
