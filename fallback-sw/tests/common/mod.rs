@@ -2,6 +2,7 @@
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used, clippy::panic)]
 
 pub mod packets;
+pub mod records;
 pub mod walk_a;
 
 use std::sync::Arc;
