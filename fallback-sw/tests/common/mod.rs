@@ -3,6 +3,7 @@
 
 pub mod account;
 pub mod packets;
+pub mod records;
 pub mod walk_a;
 
 use std::sync::Arc;

@@ -6,14 +6,21 @@
 mod common;
 
 mod acl;
+mod change;
 mod ecmp;
+mod fragments;
 mod isolation;
 mod key;
+mod limits;
 mod mpls;
+mod neighbours;
 mod order;
 mod receive;
 mod route;
 mod rpf;
+mod size;
+mod tcp;
 mod ttl;
 mod vif;
 mod walk_a;
+mod workers;
