@@ -227,3 +227,27 @@ fn tshark_finds_nothing_to_complain_about_in_the_example() {
     }
     assert_eq!(looked_at, 3 + 1 + 3 + 3);
 }
+
+#[test]
+fn the_front_page_shows_the_same_replay_and_a_state_that_is_consistent() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let front = fs::read_to_string(root.join("README.md")).unwrap();
+    let example = steps(&fs::read_to_string(root.join("docs/examples/l3vpn/README.md")).unwrap());
+    let shown: Vec<_> =
+        steps(&front).into_iter().filter(|(command, _)| command.starts_with("fallback-sw replay")).collect();
+    assert!(!shown.is_empty());
+    for step in &shown {
+        assert!(example.contains(step), "{step:?}");
+    }
+
+    let state = front.split("```json\n").nth(1).unwrap().split("```").next().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("router.json"), state).unwrap();
+    let check = Command::new(env!("CARGO_BIN_EXE_fallback-sw"))
+        .args(["check", "--state", "router.json"])
+        .current_dir(folder.path())
+        .output()
+        .unwrap();
+    let printed = String::from_utf8(check.stdout).unwrap();
+    assert!(printed.ends_with(": consistent\n") && front.contains(&printed), "{printed}");
+}
