@@ -71,7 +71,7 @@ fn steps(readme: &str) -> Vec<(String, String)> {
         if line.starts_with("```") {
             inside = line == "```console";
         } else if inside {
-            match line.strip_prefix("$ ") {
+            match line.strip_prefix("$ ").or(line.strip_prefix("# ")) {
                 Some(command) => steps.push((command.to_owned(), String::new())),
                 None => steps.last_mut().unwrap().1.push_str(&format!("{line}\n")),
             }

@@ -183,6 +183,8 @@ pub fn vif(
     port: &PortStatus,
 ) -> pb::VifInfo {
     let is_port = vif.kind.port().is_some();
+    // A sub-interface has no queues of its own: what each worker found in its parent's.
+    let received = |worker: &Counters| if is_port { worker.of_port(vif.id) } else { worker.of_vif(vif.id) };
     let driver = if is_port { port.driver.clone() } else { "vr_vlan".to_owned() };
     pb::VifInfo {
         vif: Some(encode::vif(vif)),
@@ -194,8 +196,8 @@ pub fn vif(
         references: references(vif.id, snapshot),
         port: is_port.then(|| counters(&total.of_port(vif.id))),
         counters: Some(counters(&total.of_vif(vif.id))),
-        rx_queue_packets: per_worker.iter().map(|worker| worker.of_port(vif.id).rx_packets).collect(),
-        rx_queue_errors: per_worker.iter().map(|worker| worker.of_port(vif.id).rx_errors).collect(),
+        rx_queue_packets: per_worker.iter().map(|worker| received(worker).rx_packets).collect(),
+        rx_queue_errors: per_worker.iter().map(|worker| received(worker).rx_errors).collect(),
     }
 }
 
