@@ -1,6 +1,6 @@
 //! The daemon of a customer edge, and its replay.
 
-use std::{path::PathBuf, process::ExitCode, thread::available_parallelism};
+use std::{io::IsTerminal as _, path::PathBuf, process::ExitCode, thread::available_parallelism};
 
 use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
@@ -100,7 +100,9 @@ fn told_once(error: &anyhow::Error) -> String {
 
 fn run(args: RunArgs) -> anyhow::Result<()> {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // Colours are for people: not in a file, not in the journal.
+    let colours = std::io::stderr().is_terminal();
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours).with_writer(std::io::stderr);
     if args.log_json {
         log.json().init()
     } else {
