@@ -107,6 +107,9 @@ fn input(text: &str) -> Result<(String, PathBuf), String> {
     }
 }
 
+/// Octets of the largest message: a state with a million routes.
+const MAX_MESSAGE: usize = 512 << 20;
+
 fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Run(args) => run(args),
@@ -142,7 +145,7 @@ fn run(args: RunArgs) -> anyhow::Result<()> {
         let runtime = Runtime::start(config, snapshot).context("starting the node")?;
         tracing::info!(socket = %args.socket.display(), workers, "node running");
         let serve = tonic::transport::Server::builder()
-            .add_service(NodeServer::new(NodeService::new(runtime.handle())))
+            .add_service(NodeServer::new(NodeService::new(runtime.handle())).max_decoding_message_size(MAX_MESSAGE))
             .serve_with_incoming(UnixListenerStream::new(listener));
         tokio::select! {
             served = serve => served.context("introspection API")?,

@@ -143,7 +143,7 @@ fn counters(counters: &VifCounters) -> pb::Counters {
     pb::Counters {
         rx_packets: counters.rx_packets,
         rx_bytes: counters.rx_bytes,
-        rx_errors: 0,
+        rx_errors: counters.rx_errors,
         tx_packets: counters.tx_packets,
         tx_bytes: counters.tx_bytes,
         tx_errors: counters.tx_errors,
@@ -183,7 +183,7 @@ pub fn vif(
         port: is_port.then(|| counters(&total.of_port(vif.id))),
         counters: Some(counters(&total.of_vif(vif.id))),
         rx_queue_packets: per_worker.iter().map(|worker| worker.of_port(vif.id).rx_packets).collect(),
-        rx_queue_errors: per_worker.iter().map(|_| 0).collect(),
+        rx_queue_errors: per_worker.iter().map(|worker| worker.of_port(vif.id).rx_errors).collect(),
     }
 }
 

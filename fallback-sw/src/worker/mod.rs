@@ -409,6 +409,13 @@ impl Worker {
         }
     }
 
+    /// Tells how many more frames were lost before they could be received from a port.
+    pub fn lost_before(&mut self, port: VifId, frames: u64) {
+        if let Some(counters) = self.counters.port(port) {
+            counters.rx_errors += frames;
+        }
+    }
+
     /// A packet got lost on its way to another worker.
     pub fn lose(&mut self, delivery: &Delivery, reason: DropReason) {
         if let Origin::Port { port, .. } = delivery.origin {

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     DropReason, NexthopId, VrfId,
-    flow::{Choices, FlowKey},
+    flow::{Choices, DependencyKind, FlowKey},
     forwarding::{NexthopKind, Snapshot, VifKind},
 };
 
@@ -57,7 +57,8 @@ impl Trail<'_, '_> {
         }
         let from_host =
             self.ingress.tunnel.is_none() && matches!(vif.kind, VifKind::Host { .. } | VifKind::Agent { .. });
-        let own = self.snapshot.vifs().any(|vif| vif.vrf == key.vrf && vif.owns(source));
+        self.read.note(DependencyKind::Addresses);
+        let own = self.snapshot.owner(key.vrf, source).is_some();
         if own && !from_host {
             return Err(DropReason::OwnSource);
         }

@@ -316,7 +316,10 @@ impl<'a> Walk<'a> {
         let from = self.read.vif(self.inquiry.ingress.vif);
         let keep_ttl = self.inquiry.ingress.tunnel.is_none() && from.is_some_and(|vif| vif.flags.ttl_unmodified);
         let own = inquiry_is_own(self.inquiry);
-        if !keep_ttl && !own {
+        // What is delivered to this node, or comes from its own host stack, is not forwarded (RFC 1812 §5.3.1): BGP with TTL 1
+        // has to get through.
+        let delivered = self.local || from.is_some_and(|vif| vif.kind.is_punt());
+        if !keep_ttl && !own && !delivered {
             // A label that leads straight to an Encap is a forwarding step, too.
             ops.push(Op::DecrementTtl(self.lookups.max(1)));
         }

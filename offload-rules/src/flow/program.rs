@@ -102,6 +102,8 @@ pub enum DependencyKind {
     Label(Label),
     /// An access list.
     Acl(AclId),
+    /// Whose an address is: the own addresses of all vifs.
+    Addresses,
     /// A neighbour on a vif.
     Neighbour(VifId, IpAddr),
     /// The path MTU toward an outer destination.
