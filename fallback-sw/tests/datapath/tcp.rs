@@ -214,11 +214,10 @@ fn pairs_are_removed_after_the_idle_time_of_their_protocol_and_state() {
         assert_eq!(node.receive(LAN1, &from_client(&packet.ip())).len(), 1);
         lasts(node, seconds);
     }
-    // A reset connection goes at once.
+    // A reset connection stays a little, so that what is still on its way does not begin it anew.
     let mut dead = Connection::open();
     dead.up(RST, 101, 0, b"");
-    dead.node.wait(500);
-    assert_eq!(dead.node.flow_records(), 0);
+    lasts(dead.node, 5);
 }
 
 #[test]

@@ -205,7 +205,7 @@ fn a_vif_without_policy_makes_no_flow() {
 
 #[test]
 fn the_flag_ttl_leaves_ttl_and_hop_limit_alone_even_at_one() {
-    for (flag, expected) in [("\"ttlUnmodified\": true", 64), ("\"gro\": true", 63)] {
+    for (flag, expected) in [("\"ttlUnmodified\": true", 64), ("\"multiQueue\": true", 63)] {
         let mut node = with_flag(flag);
         for moved in [walked(), by_flow()] {
             let (_, frame) = only(node.expect(LAN, &from_lan("10.0.1.100"), &moved));
