@@ -316,7 +316,9 @@ impl<'a> Walk<'a> {
         let from = self.read.vif(self.inquiry.ingress.vif);
         let keep_ttl = self.inquiry.ingress.tunnel.is_none() && from.is_some_and(|vif| vif.flags.ttl_unmodified);
         let own = inquiry_is_own(self.inquiry);
-        if !keep_ttl && !own {
+        // Who is the destination does not look at the TTL (RFC 1812 §5.3.1), and RFC 5082 §3 needs 255 to arrive as 255.
+        let arrived = self.local && matches!(output, Op::Punt(_));
+        if !keep_ttl && !own && !arrived {
             // A label that leads straight to an Encap is a forwarding step, too.
             ops.push(Op::DecrementTtl(self.lookups.max(1)));
         }
