@@ -85,8 +85,16 @@ fn an_entry_matches_by_prefixes_of_its_own_family() {
 #[test]
 fn an_entry_matches_by_port_ranges_both_ends_included() {
     let to = |port| udp(CLIENT, SERVER, 40000, port, b"x");
-    matches("\"proto\": 17, \"destinationPorts\": {\"first\": 100, \"last\": 200}", &[to(100), to(150), to(200)], &[to(99), to(201)]);
-    matches("\"proto\": 17, \"sourcePorts\": {\"first\": 40000, \"last\": 40000}", &[to(1)], &[udp(CLIENT, SERVER, 39999, 1, b"x")]);
+    matches(
+        "\"proto\": 17, \"destinationPorts\": {\"first\": 100, \"last\": 200}",
+        &[to(100), to(150), to(200)],
+        &[to(99), to(201)],
+    );
+    matches(
+        "\"proto\": 17, \"sourcePorts\": {\"first\": 40000, \"last\": 40000}",
+        &[to(1)],
+        &[udp(CLIENT, SERVER, 39999, 1, b"x")],
+    );
     matches(
         "\"proto\": 6, \"destinationPorts\": {\"first\": 80, \"last\": 80}",
         &[syn(CLIENT, SERVER, 1, 80)],
