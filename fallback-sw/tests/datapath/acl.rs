@@ -85,8 +85,16 @@ fn an_entry_matches_by_prefixes_of_its_own_family() {
 #[test]
 fn an_entry_matches_by_port_ranges_both_ends_included() {
     let to = |port| udp(CLIENT, SERVER, 40000, port, b"x");
-    matches("\"destinationPorts\": {\"first\": 100, \"last\": 200}", &[to(100), to(150), to(200)], &[to(99), to(201)]);
-    matches("\"sourcePorts\": {\"first\": 40000, \"last\": 40000}", &[to(1)], &[udp(CLIENT, SERVER, 39999, 1, b"x")]);
+    matches(
+        "\"proto\": 17, \"destinationPorts\": {\"first\": 100, \"last\": 200}",
+        &[to(100), to(150), to(200)],
+        &[to(99), to(201)],
+    );
+    matches(
+        "\"proto\": 17, \"sourcePorts\": {\"first\": 40000, \"last\": 40000}",
+        &[to(1)],
+        &[udp(CLIENT, SERVER, 39999, 1, b"x")],
+    );
     matches(
         "\"proto\": 6, \"destinationPorts\": {\"first\": 80, \"last\": 80}",
         &[syn(CLIENT, SERVER, 1, 80)],
@@ -114,7 +122,7 @@ fn the_destination_port_of_icmp_is_its_type() {
 
 #[test]
 fn the_first_match_decides_then_the_default_then_the_next_list() {
-    let deny = r#"{"id": 1, "action": "DENY", "destinationPorts": {"first": 443, "last": 443}}"#;
+    let deny = r#"{"id": 1, "action": "DENY", "proto": 17, "destinationPorts": {"first": 443, "last": 443}}"#;
     let permit = r#"{"id": 2, "action": "PERMIT", "proto": 17}"#;
     ingress(&format!("{deny}, {permit}"), "DENY").expect(LAN1, &up(&web()), &refused(DropReason::PolicyDeny));
     ingress(&format!("{permit}, {deny}"), "DENY").expect(LAN1, &up(&web()), &walked());
@@ -146,7 +154,9 @@ fn a_denied_flow_is_remembered_and_counted_apart() {
 #[test]
 fn replies_to_what_was_permitted_are_permitted() {
     // The LAN sends to port 53 only; nothing may go out to it.
-    let lists = r#"{"id": 1, "entries": [{"id": 1, "action": "PERMIT", "destinationPorts": {"first": 53, "last": 53}}], "defaultAction": "DENY"},
+    let lists = r#"{"id": 1, "entries": [
+                     {"id": 1, "action": "PERMIT", "proto": 17, "destinationPorts": {"first": 53, "last": 53}},
+                     {"id": 2, "action": "PERMIT", "proto": 6, "destinationPorts": {"first": 53, "last": 53}}], "defaultAction": "DENY"},
                    {"id": 2, "defaultAction": "DENY"}"#;
     for (c, s) in [(CLIENT, SERVER), (CLIENT6, SERVER6)] {
         let mut node = Node::new(&state("\"ingressAcls\": [1], \"egressAcls\": [2]", lists));
@@ -176,7 +186,7 @@ fn stateless_entries_judge_each_direction_by_itself() {
         format!(
             r#"{{"id": 1, "entries": [{{"id": 1, "action": "PERMIT", "scope": "ACL_SCOPE_STATELESS"}}]}},
                {{"id": 2, "entries": [{{"id": 1, "action": "{replies}", "scope": "ACL_SCOPE_STATELESS",
-                 "sourcePorts": {{"first": 53, "last": 53}}}}], "defaultAction": "PERMIT"}}"#
+                 "proto": 17, "sourcePorts": {{"first": 53, "last": 53}}}}], "defaultAction": "PERMIT"}}"#
         )
     };
     let on_lan = "\"ingressAcls\": [1], \"egressAcls\": [2]";

@@ -2,7 +2,6 @@
 
 use offload_rules::DropReason;
 
-use crate::common::account::Moved;
 use crate::common::packets::{entry, mpls_udp};
 use crate::common::{
     Node,
@@ -192,5 +191,5 @@ fn an_error_with_a_wrong_checksum_is_dropped() {
 fn an_error_to_the_node_itself_that_nobody_waits_for_is_dropped() {
     let mut node = Node::new(CE1);
     let error = icmp_error(CLIENT, GATEWAY1, 3, 3, &udp(GATEWAY1, CLIENT, 1, 2, b"x").ip());
-    node.expect(LAN1, &up(&error), &Moved { ..refused(DropReason::IcmpErrorUnmatched) });
+    node.expect(LAN1, &up(&error), &refused(DropReason::IcmpErrorUnmatched));
 }

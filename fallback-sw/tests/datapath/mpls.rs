@@ -270,3 +270,31 @@ fn who_claims_the_nodes_own_tunnel_source_is_dropped() {
     ce1.expect(LAN1, &from_client(&udp(TUNNEL1, SERVER, 1, 2, b"x").ip()), &refused(DropReason::OwnSource));
     assert_eq!((ce1.flow_records(), ce2.flow_records()), (0, 0));
 }
+
+#[test]
+fn a_label_may_lead_straight_to_an_interface_or_to_this_node() {
+    let mut ce2 = Node::altered(
+        CE2,
+        &[
+            (
+                "\"nexthops\": [",
+                r#""nexthops": [{"id": 700, "vrf": 18, "receive": {"listeners": [{"proto": 17, "firstPort": 2, "nexthop": 577}]}},"#,
+            ),
+            ("\"labels\": [", "\"labels\": [{\"label\": 270, \"nexthop\": 700}, {\"label\": 271, \"nexthop\": 577},"),
+        ],
+    );
+    for label in [270, 271] {
+        for _ in 0..2 {
+            // No policy on these labels: each packet walks.
+            let frame = arrives(&to_ce2(&[entry(label, 0, true, 63)], &inner()));
+            let (out, frame) = only(ce2.expect(UNDERLAYS[0], &frame, &walked()));
+            assert_eq!((out, frame.ip().ttl), (LAN2, 62), "label {label}");
+        }
+    }
+    let frame = arrives(&to_ce2(&[entry(270, 0, true, 63)], &udp(CLIENT, SERVER, 1, 3, b"x").ip()));
+    ce2.expect(UNDERLAYS[0], &frame, &refused(DropReason::NoListener));
+    // The source must come from its tunnel here, too.
+    let forged = mpls_udp("10.101.10.40", TUNNEL2, (50000, 6635), &[entry(271, 0, true, 63)], &inner());
+    ce2.expect(UNDERLAYS[0], &arrives(&forged), &refused(DropReason::InvalidSource));
+    assert_eq!(ce2.flow_records(), 0);
+}

@@ -4,8 +4,8 @@ use offload_rules::DropReason;
 
 use crate::common::{
     Node,
-    account::{answered, by_flow, punted, refused, walked},
-    packets::{Mac, VRRP, echo_request, eth, icmp, plain, syn, udp},
+    account::{Moved, answered, by_flow, punted, refused, walked},
+    packets::{ACK, Mac, Packet, SYN, VRRP, echo_reply, echo_request, eth, icmp, plain, segment, syn, udp},
     walk_a::only,
 };
 
@@ -26,7 +26,7 @@ const STATE: &str = r#"{
   "vrfs": [{"id": 2}],
   "vifs": [
     {"id": 4, "name": "lan", "type": "VIRTUAL", "vrf": 2, "addresses": ["10.0.4.1/24", "2001:db8:4::1/64"], "flags": {"policy": true}},
-    {"id": 5, "name": "host", "type": "HOST", "mac": "02:00:00:00:00:05", "vrf": 2, "flags": {"policy": true}},
+    {"id": 5, "name": "host", "type": "HOST", "mac": "02:00:00:00:00:05", "vrf": 2, "nexthop": 34, "flags": {"policy": true}},
     {"id": 6, "name": "agent", "type": "AGENT", "mac": "02:00:00:00:00:06", "vrf": 2, "flags": {"policy": true}}
   ],
   "nexthops": [
@@ -34,6 +34,7 @@ const STATE: &str = r#"{
     {"id": 34, "vrf": 2, "encap": {"oif": 5, "encapData": "020000000055 020000000005 0800"}},
     {"id": 36, "vrf": 2, "encap": {"oif": 6, "encapData": "020000000066 020000000006 0800"}},
     {"id": 37, "drop": {}},
+    {"id": 105, "vrf": 2, "resolve": {"oif": 4}},
     {"id": 20, "vrf": 2, "receive": {
       "listeners": [
         {"proto": 6, "firstPort": 179, "nexthop": 34},
@@ -49,6 +50,7 @@ const STATE: &str = r#"{
     {"vrf": 2, "prefix": "10.0.4.100/32", "nexthop": 104},
     {"vrf": 2, "prefix": "2001:db8:4::100/128", "nexthop": 104},
     {"vrf": 2, "prefix": "10.0.4.1/32", "nexthop": 21},
+    {"vrf": 2, "prefix": "2001:db8:4::/64", "nexthop": 105},
     {"vrf": 2, "prefix": "10.9.9.9/32", "nexthop": 20},
     {"vrf": 2, "prefix": "2001:db8:9::9/128", "nexthop": 20}
   ]
@@ -141,10 +143,8 @@ fn what_is_punted_arrives_as_it_was_sent_even_with_its_last_ttl() {
         let (out, frame) = only(node.expect(LAN, &lan(&packet), &punted()));
         assert_eq!((out, frame.payload), (HOST, packet));
     }
-    let later = crate::common::packets::segment(CLIENT, VIP, (11, 179), crate::common::packets::ACK, (1001, 1), b"x")
-        .ttl(255)
-        .ip();
-    let hit = crate::common::account::Moved { slow_path: 0, flow_hits: 1, ..punted() };
+    let later = segment(CLIENT, VIP, (11, 179), ACK, (1001, 1), b"x").ttl(255).ip();
+    let hit = Moved { slow_path: 0, flow_hits: 1, ..punted() };
     let (_, frame) = only(node.expect(LAN, &lan(&later), &hit));
     assert_eq!(frame.payload, later);
     assert_eq!((node.vif_packets(LAN), node.vif_packets(HOST)), ((3, 0, 0), (0, 3, 0)));
@@ -161,9 +161,8 @@ fn the_host_answers_by_the_flow_and_speaks_first_from_the_nodes_address() {
     let first = eth(HOST_MAC, HOST_STACK, &syn("10.0.4.1", CLIENT, 40000, 179).ip());
     let (out, frame) = only(node.expect(HOST, &first, &walked()));
     assert_eq!((out, frame.destination, frame.ip().ports()), (LAN, STATION, (40000, 179)));
-    let (syn, ack) = (crate::common::packets::SYN, crate::common::packets::ACK);
-    let answer = crate::common::packets::segment(CLIENT, "10.0.4.1", (179, 40000), syn | ack, (5, 1001), &[]).ip();
-    let hit = crate::common::account::Moved { slow_path: 0, flow_hits: 1, ..punted() };
+    let answer = segment(CLIENT, "10.0.4.1", (179, 40000), SYN | ACK, (5, 1001), &[]).ip();
+    let hit = Moved { slow_path: 0, flow_hits: 1, ..punted() };
     let (out, _) = only(node.expect(LAN, &lan(&answer), &hit));
     assert_eq!(out, HOST);
     assert_eq!(node.all_drops(), []);
@@ -175,4 +174,24 @@ fn nobody_but_the_host_may_use_the_nodes_addresses() {
     node.expect(LAN, &lan(&udp("10.0.4.1", CLIENT, 1, 2, b"x").ip()), &refused(DropReason::OwnSource));
     let foreign = eth(HOST_MAC, HOST_STACK, &udp(CLIENT, "10.0.4.1", 1, 2, b"x").ip());
     node.expect(HOST, &foreign, &refused(DropReason::InvalidSource));
+}
+
+#[test]
+fn answers_to_the_host_go_back_to_it_without_a_listener() {
+    // From an address with listeners for other things, and from a vif's own address.
+    for (own, client) in [(VIP, CLIENT), ("2001:db8:4::1", CLIENT6)] {
+        let mut node = Node::new(STATE);
+        let hit = Moved { slow_path: 0, flow_hits: 1, ..punted() };
+        let from_host = |packet: Packet| eth(HOST_MAC, HOST_STACK, &packet.ip());
+        only(node.expect(HOST, &from_host(syn(own, client, 40000, 443)), &walked()));
+        only(node.expect(HOST, &from_host(echo_request(own, client, 77, 1)), &walked()));
+        let answers = [segment(client, own, (443, 40000), SYN | ACK, (5, 1001), &[]), echo_reply(client, own, 77, 1)];
+        for answer in answers {
+            let (out, frame) = only(node.expect(LAN, &lan(&answer.ip()), &hit));
+            assert_eq!((out, frame.destination, frame.payload), (HOST, HOST_STACK, answer.ip()));
+        }
+        // What is no answer still needs a listener.
+        let other = segment(client, own, (443, 40001), SYN | ACK, (5, 1001), &[]);
+        node.expect(LAN, &lan(&other.ip()), &refused(DropReason::NoListener));
+    }
 }

@@ -124,3 +124,31 @@ fn a_flow_that_comes_back_by_another_member_is_followed_there() {
     let forged = from("10.101.7.1", UNDERLAYS[0], &udp("192.168.3.9", CLIENT, 2, 1, b"x"));
     ce1.expect(UNDERLAYS[0], &forged, &dropped(DropReason::InvalidSource));
 }
+
+#[test]
+fn a_source_behind_two_interfaces_may_come_by_either_and_is_answered_there() {
+    const OTHER_LAN: u32 = 102;
+    let mut ce1 = Node::altered(
+        CE1,
+        &[
+            (
+                "\"vifs\": [",
+                r#""vifs": [{"id": 102, "name": "lan2", "type": "VIRTUAL", "vrf": 18, "flags": {"policy": true}},"#,
+            ),
+            (
+                "{\"id\": 513,",
+                r#"{"id": 517, "vrf": 18, "encap": {"oif": 102, "encapData": "000c29000164 00005e000100 0800"}},
+                   {"id": 518, "vrf": 18, "composite": {"members": [{"nexthop": 514}, {"nexthop": 517}]}}, {"id": 513,"#,
+            ),
+            ("\"192.168.100.100/32\", \"nexthop\": 514", "\"192.168.100.100/32\", \"nexthop\": 518"),
+        ],
+    );
+    let request = from_client(&udp(CLIENT, SERVER, 1, 2, b"x").ip());
+    let reply = from(TUNNEL2, UNDERLAYS[0], &udp(SERVER, CLIENT, 2, 1, b"x"));
+    only(ce1.expect(LAN1, &request, &walked()));
+    assert_eq!(only(ce1.expect(UNDERLAYS[0], &reply, &by_flow())).0, LAN1);
+    ce1.wait(1100);
+    only(ce1.expect(OTHER_LAN, &request, &by_flow()));
+    assert_eq!(only(ce1.expect(UNDERLAYS[0], &reply, &by_flow())).0, OTHER_LAN);
+    assert_eq!(ce1.flow_records(), 2);
+}
