@@ -337,7 +337,7 @@ fn a_fragmented_message_for_the_host_finds_its_listener_by_the_heads_ports() {
         };
         let ips: Vec<Ip> = sent.iter().map(read).collect();
         assert_eq!(reassembled(&ips), Ip::read(&whole.ip()).body, "policy {policy}");
-        let account = node.machine.counters().0.account;
+        let account = node.machine.account();
         assert_eq!((account.punted, node.all_drops()), (3, vec![]), "policy {policy}");
         // A port that nobody listens on.
         let other = udp(CLIENT, "192.168.100.1", 500, 501, &[3; 2000]).id(99);

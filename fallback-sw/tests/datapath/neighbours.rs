@@ -110,7 +110,7 @@ fn arp_for_an_own_address_is_answered_and_the_asker_learnt() {
     let reply = arp_frame(HOST_MAC, VRRP, None, &arp_octets(2, (VRRP, GATEWAY1), (HOST_MAC, HOST)));
     assert_eq!(sent_octets(&sent), [(LAN1, reply)]);
     assert_eq!((known(&node, LAN1, HOST), node.all_drops()), (Some(HOST_MAC), vec![]));
-    assert_eq!(node.machine.counters().0.account.consumed, 1);
+    assert_eq!(node.machine.account().consumed, 1);
 }
 
 #[test]
@@ -190,7 +190,7 @@ fn a_routes_flags_say_who_answers_for_its_addresses() {
     // T goes to the agent as it came, and counts as punted.
     let ask = who_has(HOST, "10.3.2.3");
     assert_eq!(sent_octets(&node.receive(LAN1, &ask)), [(300, ask)]);
-    assert_eq!(node.machine.counters().0.account.punted, 1);
+    assert_eq!(node.machine.account().punted, 1);
     // F is for a bridge: counted.
     assert_eq!(node.receive(LAN1, &who_has(HOST, "10.4.2.3")).len(), 0);
     assert_eq!(passes(&node, 18, VrfCounter::ArpFlood), 1);

@@ -64,7 +64,7 @@ fn what_may_be_fragmented_is_fragmented_before_encapsulation() {
         assert_eq!(outer_ids.len(), parts.len(), "each outer packet has an identification of its own");
         assert!(parts[..parts.len() - 1].iter().all(|part| part.inner.more) && !parts[parts.len() - 1].inner.more);
         assert_eq!(reassembled(parts.iter().map(|part| &part.inner)), Ip::read(&original.ip()).body);
-        let account = node.machine.counters().0.account;
+        let account = node.machine.account();
         assert_eq!((account.received, account.forwarded, account.originated), (1, 1, parts.len() as u64 - 1));
         assert_eq!(node.all_drops(), []);
     }
@@ -173,7 +173,7 @@ fn frag_needed_about_the_outer_packet_lowers_that_tunnels_mtu_for_ten_minutes() 
     let about = outer(TUNNEL1, TUNNEL2);
     assert_eq!(node.receive(UNDERLAYS[0], &from_underlay(UNDERLAYS[0], &frag_needed(TUNNEL1, 1300, &about))).len(), 0);
 
-    assert_eq!(node.machine.counters().0.account.consumed, 1);
+    assert_eq!(node.machine.account().consumed, 1);
     assert_eq!(told_mtu(&mut node, 1468), Some(1268));
     assert_eq!(told_mtu(&mut node, 1268), None);
     let parts = tunnelled(&node.receive(LAN1, &from_client(&of_len(CLIENT, SERVER, 1468).ip())));
@@ -223,7 +223,7 @@ fn frag_needed_that_is_forged_or_absurd_is_ignored() {
         if what != "from a tenant" {
             assert_eq!(node.all_drops(), drops, "{what}");
         }
-        assert_eq!(node.machine.counters().0.account.consumed, consumed, "{what}");
+        assert_eq!(node.machine.account().consumed, consumed, "{what}");
     }
 }
 
