@@ -161,7 +161,10 @@ fn an_exact_duplicate_is_dropped_alone() {
 
 #[test]
 fn an_identification_can_be_used_again_as_soon_as_its_datagram_has_passed() {
-    let mut node = Node::altered(CE1, &[(r#""generation": "1","#, r#""generation": "1", "settings": {"maxFragmentedDatagrams": 2},"#)]);
+    let mut node = Node::altered(
+        CE1,
+        &[(r#""generation": "1","#, r#""generation": "1", "settings": {"maxFragmentedDatagrams": 2},"#)],
+    );
     for round in 0..50 {
         for piece in pieces(&datagram(CLIENT, SERVER, round % 3)) {
             assert_eq!(node.receive(LAN1, &from_client(&piece.ip())).len(), 1, "round {round}");

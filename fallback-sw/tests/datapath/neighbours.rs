@@ -7,7 +7,7 @@ use crate::common::{
     packets::{Frame, ICMP6, Ip, Mac, Tunnelled, VRRP, addr, entry, eth, icmp, mpls_udp, plain, udp},
     vif,
     walk_a::{
-        CE1, CE2, CLIENT, CLIENT6, CLIENT_MAC, GATEWAY1, GATEWAY1_6, GATEWAY2, LABEL1, LABEL2, LAN1, LAN2, LAN2_MAC,
+        CE1, CE2, CLIENT, CLIENT_MAC, CLIENT6, GATEWAY1, GATEWAY1_6, GATEWAY2, LABEL1, LABEL2, LAN1, LAN2, LAN2_MAC,
         SERVER, TUNNEL1, TUNNEL2, UNDERLAYS, from_client, from_server, from_underlay, only, workers,
     },
 };
@@ -175,7 +175,8 @@ fn a_routes_flags_say_who_answers_for_its_addresses() {
     let route = |net: u8, flag: &str| {
         format!(r#"{{"vrf": 18, "prefix": "10.{net}.0.0/16", "nexthop": 489, "label": 280, "{flag}": true}},"#)
     };
-    let routes = [route(1, "proxyArp"), route(2, "proxyArpForHost"), route(3, "trapArp"), route(4, "floodArp")].concat();
+    let routes =
+        [route(1, "proxyArp"), route(2, "proxyArpForHost"), route(3, "trapArp"), route(4, "floodArp")].concat();
     let mut node = with(agent, "", &routes, "");
     let answer = |target: &str| arp_frame(HOST_MAC, VRRP, None, &arp_octets(2, (VRRP, target), (HOST_MAC, HOST)));
 
