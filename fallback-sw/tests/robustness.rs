@@ -249,7 +249,7 @@ fn held_packets_are_part_of_the_account() {
         let (port, frame) = target.frames(ip).swap_remove(0);
         assert!(target.node.receive(port, &frame).iter().all(|sent| sent.packet.data()[12..14] == [8, 6]));
     }
-    let account = target.node.machine.counters().0.account;
+    let account = target.node.machine.account();
     assert_eq!((account.received, account.dropped_total(), target.node.machine.held()), (2, 0, 2));
     assert_eq!(account.unaccounted(2), 0);
     target.node.wait(15_000);

@@ -208,13 +208,15 @@ impl Worker {
     /// Stores a decision in a record.
     fn set_program(&mut self, slot: u32, decision: Decision, ingress: Ingress, now: u64) {
         let vrf = decision.program.vrf;
+        let kept = self.flows.record(slot).and_then(|record| self.programs.get(record.program));
+        let same_bytes = kept.is_some_and(|kept| kept.program.ops == decision.program.ops);
         let id = self.programs.intern(decision.program, &self.snapshot);
         let version = self.version;
         let entropy = self.config.entropy;
         let Some(record) = self.flows.record_mut(slot) else { return };
         let old = std::mem::replace(&mut record.program, id);
         record.version = version;
-        if old != id {
+        if !same_bytes {
             record.changed = now as u32;
         }
         if record.tunnel_sport == 0 {

@@ -343,6 +343,12 @@ impl Worker {
         self.held.held_received() + self.fragments.held() as u64
     }
 
+    /// The account of packets.
+    #[must_use]
+    pub const fn account(&self) -> &Account {
+        &self.counters.account
+    }
+
     /// All counters; those of programs included.
     #[must_use]
     pub fn counters(&self) -> Counters {

@@ -161,7 +161,10 @@ fn an_exact_duplicate_is_dropped_alone() {
 
 #[test]
 fn an_identification_can_be_used_again_as_soon_as_its_datagram_has_passed() {
-    let mut node = Node::altered(CE1, &[(r#""generation": "1","#, r#""generation": "1", "settings": {"maxFragmentedDatagrams": 2},"#)]);
+    let mut node = Node::altered(
+        CE1,
+        &[(r#""generation": "1","#, r#""generation": "1", "settings": {"maxFragmentedDatagrams": 2},"#)],
+    );
     for round in 0..50 {
         for piece in pieces(&datagram(CLIENT, SERVER, round % 3)) {
             assert_eq!(node.receive(LAN1, &from_client(&piece.ip())).len(), 1, "round {round}");
@@ -337,7 +340,7 @@ fn a_fragmented_message_for_the_host_finds_its_listener_by_the_heads_ports() {
         };
         let ips: Vec<Ip> = sent.iter().map(read).collect();
         assert_eq!(reassembled(&ips), Ip::read(&whole.ip()).body, "policy {policy}");
-        let account = node.machine.counters().0.account;
+        let account = node.machine.account();
         assert_eq!((account.punted, node.all_drops()), (3, vec![]), "policy {policy}");
         // A port that nobody listens on.
         let other = udp(CLIENT, "192.168.100.1", 500, 501, &[3; 2000]).id(99);

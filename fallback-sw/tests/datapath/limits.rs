@@ -2,7 +2,7 @@
 
 use crate::common::{
     Node,
-    packets::{ACK, SYN, RST, segment, syn, udp},
+    packets::{ACK, RST, SYN, segment, syn, udp},
     records::out_of_tunnel,
     walk_a::{CE1, CLIENT, LAN1, SERVER, UNDERLAYS, altered, from_client, only, workers},
 };
@@ -77,10 +77,8 @@ fn denied_flows_make_room_for_traffic_and_never_fill_the_table() {
     let lists = r#""generation": "1", "settings": {"maxFlows": 64},
       "acls": [{"id": 5, "entries": [{"id": 1, "action": "DENY", "proto": 17, "destinationPorts": {"first": 666, "last": 666}}]}],"#;
     let flags = r#""flags": {"policy": true}"#;
-    let mut node = Node::altered(
-        CE1,
-        &[(r#""generation": "1","#, lists), (flags, &format!(r#"{flags}, "ingressAcls": [5]"#))],
-    );
+    let mut node =
+        Node::altered(CE1, &[(r#""generation": "1","#, lists), (flags, &format!(r#"{flags}, "ingressAcls": [5]"#))]);
     for sport in 1..=200 {
         assert_eq!(node.receive(LAN1, &from_client(&udp(CLIENT, SERVER, sport, 666, b"x").ip())).len(), 0);
     }
@@ -102,7 +100,10 @@ fn half_open_connections_have_a_share_for_each_vif() {
     let mut node = Node::altered(
         CE1,
         &[
-            (r#""generation": "1","#, r#""generation": "1", "settings": {"maxFlows": 128, "halfOpenPercentPerVif": 25},"#),
+            (
+                r#""generation": "1","#,
+                r#""generation": "1", "settings": {"maxFlows": 128, "halfOpenPercentPerVif": 25},"#,
+            ),
             (r#""vifs": ["#, more),
         ],
     );
@@ -170,7 +171,8 @@ fn new_flows_have_a_rate_for_each_vif() {
 #[test]
 fn icmp_errors_have_a_rate_for_each_vif() {
     for count in [1, 2] {
-        let state = altered(CE1, &[(r#""generation": "1","#, r#""generation": "1", "settings": {"icmpErrorRate": 10},"#)]);
+        let state =
+            altered(CE1, &[(r#""generation": "1","#, r#""generation": "1", "settings": {"icmpErrorRate": 10},"#)]);
         let mut node = Node::with(&state, workers(count));
         let expired = from_client(&udp(CLIENT, SERVER, 1, 2, b"x").ttl(1).ip());
         let answered = (0..40).filter(|_| !node.receive(LAN1, &expired).is_empty()).count();

@@ -7,7 +7,7 @@ use crate::common::{
     packets::{Frame, ICMP6, Ip, Mac, Tunnelled, VRRP, addr, entry, eth, icmp, mpls_udp, plain, udp},
     vif,
     walk_a::{
-        CE1, CE2, CLIENT, CLIENT6, CLIENT_MAC, GATEWAY1, GATEWAY1_6, GATEWAY2, LABEL1, LABEL2, LAN1, LAN2, LAN2_MAC,
+        CE1, CE2, CLIENT, CLIENT_MAC, CLIENT6, GATEWAY1, GATEWAY1_6, GATEWAY2, LABEL1, LABEL2, LAN1, LAN2, LAN2_MAC,
         SERVER, TUNNEL1, TUNNEL2, UNDERLAYS, from_client, from_server, from_underlay, only, workers,
     },
 };
@@ -110,7 +110,7 @@ fn arp_for_an_own_address_is_answered_and_the_asker_learnt() {
     let reply = arp_frame(HOST_MAC, VRRP, None, &arp_octets(2, (VRRP, GATEWAY1), (HOST_MAC, HOST)));
     assert_eq!(sent_octets(&sent), [(LAN1, reply)]);
     assert_eq!((known(&node, LAN1, HOST), node.all_drops()), (Some(HOST_MAC), vec![]));
-    assert_eq!(node.machine.counters().0.account.consumed, 1);
+    assert_eq!(node.machine.account().consumed, 1);
 }
 
 #[test]
@@ -175,7 +175,8 @@ fn a_routes_flags_say_who_answers_for_its_addresses() {
     let route = |net: u8, flag: &str| {
         format!(r#"{{"vrf": 18, "prefix": "10.{net}.0.0/16", "nexthop": 489, "label": 280, "{flag}": true}},"#)
     };
-    let routes = [route(1, "proxyArp"), route(2, "proxyArpForHost"), route(3, "trapArp"), route(4, "floodArp")].concat();
+    let routes =
+        [route(1, "proxyArp"), route(2, "proxyArpForHost"), route(3, "trapArp"), route(4, "floodArp")].concat();
     let mut node = with(agent, "", &routes, "");
     let answer = |target: &str| arp_frame(HOST_MAC, VRRP, None, &arp_octets(2, (VRRP, target), (HOST_MAC, HOST)));
 
@@ -190,7 +191,7 @@ fn a_routes_flags_say_who_answers_for_its_addresses() {
     // T goes to the agent as it came, and counts as punted.
     let ask = who_has(HOST, "10.3.2.3");
     assert_eq!(sent_octets(&node.receive(LAN1, &ask)), [(300, ask)]);
-    assert_eq!(node.machine.counters().0.account.punted, 1);
+    assert_eq!(node.machine.account().punted, 1);
     // F is for a bridge: counted.
     assert_eq!(node.receive(LAN1, &who_has(HOST, "10.4.2.3")).len(), 0);
     assert_eq!(passes(&node, 18, VrfCounter::ArpFlood), 1);

@@ -4,7 +4,7 @@ use etherparse::{TcpHeader, TcpOptionElement};
 
 use crate::common::{
     Node,
-    packets::{ACK, Ip, PSH, Packet, SYN, Tunnelled, icmp, mpls_udp, entry, segment_with_options, udp},
+    packets::{ACK, Ip, PSH, Packet, SYN, Tunnelled, entry, icmp, mpls_udp, segment_with_options, udp},
     walk_a::{
         CE1, CE2, CLIENT, CLIENT6, GATEWAY1, GATEWAY1_6, GATEWAY2, LABEL1, LABEL2, LAN1, SERVER, SERVER6, TUNNEL1,
         TUNNEL2, UNDERLAYS, WalkA, from_client, from_underlay, only,
@@ -64,7 +64,7 @@ fn what_may_be_fragmented_is_fragmented_before_encapsulation() {
         assert_eq!(outer_ids.len(), parts.len(), "each outer packet has an identification of its own");
         assert!(parts[..parts.len() - 1].iter().all(|part| part.inner.more) && !parts[parts.len() - 1].inner.more);
         assert_eq!(reassembled(parts.iter().map(|part| &part.inner)), Ip::read(&original.ip()).body);
-        let account = node.machine.counters().0.account;
+        let account = node.machine.account();
         assert_eq!((account.received, account.forwarded, account.originated), (1, 1, parts.len() as u64 - 1));
         assert_eq!(node.all_drops(), []);
     }
@@ -118,7 +118,10 @@ fn the_answer_from_the_far_edge_goes_back_through_the_tunnel() {
     let (port, up) = walk.up(&original.ip());
     let (back, frame) = only(walk.ce2.receive(port, &from_underlay(port, &up.outer.octets)));
     let down = Tunnelled::read(frame.ip());
-    assert_eq!((down.label, down.outer.src, down.outer.dst), (LABEL1, TUNNEL2.parse().unwrap(), TUNNEL1.parse().unwrap()));
+    assert_eq!(
+        (down.label, down.outer.src, down.outer.dst),
+        (LABEL1, TUNNEL2.parse().unwrap(), TUNNEL1.parse().unwrap())
+    );
     let (out, frame) = only(walk.ce1.receive(back, &from_underlay(back, &down.outer.octets)));
     let error = frame.ip();
     assert_eq!((out, error.src, error.dst), (LAN1, GATEWAY2.parse().unwrap(), original.src));
@@ -173,7 +176,7 @@ fn frag_needed_about_the_outer_packet_lowers_that_tunnels_mtu_for_ten_minutes() 
     let about = outer(TUNNEL1, TUNNEL2);
     assert_eq!(node.receive(UNDERLAYS[0], &from_underlay(UNDERLAYS[0], &frag_needed(TUNNEL1, 1300, &about))).len(), 0);
 
-    assert_eq!(node.machine.counters().0.account.consumed, 1);
+    assert_eq!(node.machine.account().consumed, 1);
     assert_eq!(told_mtu(&mut node, 1468), Some(1268));
     assert_eq!(told_mtu(&mut node, 1268), None);
     let parts = tunnelled(&node.receive(LAN1, &from_client(&of_len(CLIENT, SERVER, 1468).ip())));
@@ -200,7 +203,13 @@ fn frag_needed_that_is_forged_or_absurd_is_ignored() {
     let long = |mtu| frag_needed(TUNNEL1, mtu, &about);
     let (wan, lan) = (UNDERLAYS[0], LAN1);
     for (what, port, ip, drops, consumed) in [
-        ("another destination", wan, frag_needed(TUNNEL1, 1300, &outer(TUNNEL1, "10.9.9.9")), vec![("No Listener", 1)], 0),
+        (
+            "another destination",
+            wan,
+            frag_needed(TUNNEL1, 1300, &outer(TUNNEL1, "10.9.9.9")),
+            vec![("No Listener", 1)],
+            0,
+        ),
         ("another source", wan, frag_needed(TUNNEL1, 1300, &outer("10.9.9.9", TUNNEL2)), vec![("No Listener", 1)], 0),
         ("not our protocol", wan, frag_needed(TUNNEL1, 1300, &tcp), vec![("No Listener", 1)], 0),
         ("not our port", wan, frag_needed(TUNNEL1, 1300, &other_port), vec![("No Listener", 1)], 0),
@@ -223,7 +232,7 @@ fn frag_needed_that_is_forged_or_absurd_is_ignored() {
         if what != "from a tenant" {
             assert_eq!(node.all_drops(), drops, "{what}");
         }
-        assert_eq!(node.machine.counters().0.account.consumed, consumed, "{what}");
+        assert_eq!(node.machine.account().consumed, consumed, "{what}");
     }
 }
 
@@ -311,7 +320,9 @@ fn segments_without_syn_and_syns_without_the_option_pass_untouched() {
 #[test]
 fn mss_heeds_encmss_the_mtu_of_either_side_and_the_tunnels_path() {
     let lan = r#""name": "lan", "type": "VIRTUAL","#;
-    for (extra, expected) in [(r#""encMss": 100,"#, 1360), (r#""mtu": 1300,"#, 1260), (r#""mtu": 1300, "encMss": 60,"#, 1200)] {
+    for (extra, expected) in
+        [(r#""encMss": 100,"#, 1360), (r#""mtu": 1300,"#, 1260), (r#""mtu": 1300, "encMss": 60,"#, 1200)]
+    {
         let mut node = Node::altered(CE1, &[(lan, &format!("{lan} {extra}"))]);
         let (_, frame) = only(node.receive(LAN1, &from_client(&handshake(CLIENT, SERVER, SYN, &MSS_1460))));
         assert_eq!(mss_of(&Tunnelled::read(frame.ip()).inner), Some(expected), "{extra}");

@@ -2,7 +2,7 @@
 
 use crate::common::{
     Node,
-    packets::{ACK, FIN, Packet, PSH, RST, SYN, echo_request, plain, segment, udp},
+    packets::{ACK, FIN, PSH, Packet, RST, SYN, echo_request, plain, segment, udp},
     records::out_of_tunnel,
     vif,
     walk_a::{CE1, CLIENT, LAN1, SERVER, UNDERLAYS, from_client},
@@ -109,7 +109,9 @@ fn a_reset_is_believed_when_its_number_is_exact_and_ignored_otherwise() {
 
 #[test]
 fn a_refusal_of_the_syn_is_believed_when_it_acknowledges_it() {
-    for (flags, ack, believed) in [(RST | ACK, 101, true), (RST | ACK, 100, false), (RST | ACK, 102, false), (RST, 101, false)] {
+    for (flags, ack, believed) in
+        [(RST | ACK, 101, true), (RST | ACK, 100, false), (RST | ACK, 102, false), (RST, 101, false)]
+    {
         let mut it = Connection::new();
         assert!(it.up(SYN, 100, 0, b""));
         // Whatever its sequence number.
@@ -223,10 +225,8 @@ fn pairs_are_removed_after_the_idle_time_of_their_protocol_and_state() {
 #[test]
 fn idle_times_are_those_of_the_settings() {
     let timeouts = r#"{"tcpOpeningSecs": 3, "tcpEstablishedSecs": 9, "tcpClosingSecs": 7, "tcpClosedSecs": 5, "udpSecs": 4, "icmpSecs": 2, "otherSecs": 6}"#;
-    let state = CE1.replace(
-        r#""generation": "1","#,
-        &format!(r#""generation": "1", "settings": {{"timeouts": {timeouts}}},"#),
-    );
+    let state =
+        CE1.replace(r#""generation": "1","#, &format!(r#""generation": "1", "settings": {{"timeouts": {timeouts}}},"#));
     let on = |mut it: Connection| {
         // The same story on a node with these settings.
         it.node = Node::new(&state);

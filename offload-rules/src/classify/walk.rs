@@ -276,7 +276,8 @@ impl<'a> Walk<'a> {
         if is_subnet_broadcast(vif, target) {
             return End::Drop(DropReason::McastUnsupported);
         }
-        if vif.flags.raw_ip {
+        if vif.flags.raw_ip || !self.snapshot.is_up(oif) {
+            // Nobody answers on an interface that is down.
             return self.leave(vif);
         }
         self.read.note(DependencyKind::Neighbour(vif.id, target));
