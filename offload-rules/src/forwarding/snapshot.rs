@@ -261,6 +261,18 @@ impl Snapshot {
     pub fn is_own_tunnel_source(&self, address: IpAddr) -> bool {
         self.tables.own.get(address).is_some()
     }
+
+    /// Do outer packets of one of the node's tunnels leave in this VRF for this address? A tunnel that names no VRF is taken to
+    /// be in every VRF that tunnels end in.
+    #[must_use]
+    pub fn has_tunnel_to(&self, vrf: VrfId, address: IpAddr) -> bool {
+        let reaches = |vrf: u32| self.tables.far.get(vrf).is_some_and(|ends| ends.get(address).is_some());
+        let ends_here = || {
+            let table = self.tables.routes.get(u32::from(vrf.get()));
+            table.is_some_and(|table| table.terminations.len() > 0)
+        };
+        reaches(u32::from(vrf.get())) || reaches(0) && ends_here()
+    }
 }
 
 #[cfg(test)]
