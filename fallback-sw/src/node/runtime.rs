@@ -406,7 +406,8 @@ impl ControlThread {
 
     /// Looks whether devices are still what they were, and up: a link without carrier is a lost member to ECMP.
     fn watch_ports(&mut self) {
-        let open: Vec<_> = self.ports.iter().filter_map(|(id, p)| Some((*id, p.open?, p.config.device.clone()))).collect();
+        let open: Vec<_> =
+            self.ports.iter().filter_map(|(id, p)| Some((*id, p.open?, p.config.device.clone()))).collect();
         for (vif, index, device) in open {
             match Device::read(&device) {
                 Ok(found) if found.index == index => {

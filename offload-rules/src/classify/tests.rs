@@ -53,7 +53,8 @@ fn change() -> impl Strategy<Value = Change> {
         )
             .prop_map(|(vrf, prefix, nexthop)| Change::Route(vrf, prefix, nexthop)),
         (0usize..10).prop_map(Change::NoRoute),
-        (prop::sample::select(vec![85u32, 86]), prop::sample::select(vec![1u32, 6])).prop_map(|(n, v)| Change::Nexthop(n, v)),
+        (prop::sample::select(vec![85u32, 86]), prop::sample::select(vec![1u32, 6]))
+            .prop_map(|(n, v)| Change::Nexthop(n, v)),
         (0usize..12).prop_map(Change::Invalid),
         (1u16..500).prop_map(Change::Weight),
         (vifs.clone(), 1280u16..1500).prop_map(|(vif, mtu)| Change::Mtu(vif, mtu)),
@@ -190,7 +191,8 @@ fn the_world_of_the_property_lets_packets_through() {
         let mac = "02:00:00:00:01:01".parse().unwrap();
         snapshot = snapshot.with_neighbour(vif_id(vif), address.parse().unwrap(), mac).unwrap();
     }
-    let forwarded = packets().iter().filter(|(key, ingress)| matches!(ask(&snapshot, key, *ingress), Verdict::Forward(_))).count();
+    let forwarded =
+        packets().iter().filter(|(key, ingress)| matches!(ask(&snapshot, key, *ingress), Verdict::Forward(_))).count();
     assert_eq!(forwarded, 4);
 }
 

@@ -45,7 +45,8 @@ impl Snapshot {
         }
         next.neighbours.retain_vifs(|vif| next.tables.vifs.contains(vif));
         next.refresh_macs();
-        let versions = |snapshot: &Self| snapshot.tables.vifs.iter().map(|(id, vif)| (id, vif.version)).collect::<Vec<_>>();
+        let versions =
+            |snapshot: &Self| snapshot.tables.vifs.iter().map(|(id, vif)| (id, vif.version)).collect::<Vec<_>>();
         if versions(&next) != versions(self) {
             next.refresh_owners();
         }
