@@ -11,6 +11,7 @@ pub mod icmp;
 pub mod mss;
 pub mod nd;
 pub mod parse;
+pub mod reassembly;
 pub mod rewrite;
 #[cfg(test)]
 pub(crate) mod samples;

@@ -16,6 +16,7 @@ mod limits;
 mod neighbour;
 mod own;
 mod programs;
+mod reassembly;
 mod slow;
 mod sweep;
 
@@ -35,6 +36,7 @@ pub use programs::{ProgramId, Programs, TO_BE_DERIVED};
 use crate::{flow_table::FlowTable, packet::Packet};
 use batch::Batch;
 use limits::RateLimit;
+use reassembly::ReassemblyTable;
 
 /// A packet on its way through a worker.
 #[derive(Debug)]
@@ -157,10 +159,10 @@ impl Outbox {
         }
     }
 
-    /// Keeps a packet for reuse, up to a bound.
+    /// Keeps a packet for reuse, up to a bound; not those that are as large as a reassembled datagram.
     #[inline]
     fn recycle(&mut self, packet: Packet) {
-        if self.spare.len() < MAX_SPARE {
+        if self.spare.len() < MAX_SPARE && packet.capacity() <= MAX_SPARE_LEN {
             self.spare.push(packet);
         }
     }
@@ -168,6 +170,8 @@ impl Outbox {
 
 /// Packets kept for reuse.
 const MAX_SPARE: usize = 1024;
+/// Octets of the largest packet kept for reuse: any frame fits, with its headroom.
+const MAX_SPARE_LEN: usize = 16_384;
 
 /// How a worker is set up.
 #[derive(Debug, Clone)]
@@ -203,6 +207,7 @@ pub struct Worker {
     flows: FlowTable,
     programs: Programs,
     fragments: FragmentTable,
+    reassembly: ReassemblyTable,
     held: HoldQueue,
     counters: Counters,
     icmp_rate: RateLimit,
@@ -234,6 +239,7 @@ impl Worker {
             flows: FlowTable::new(share.max(64))?,
             programs: Programs::default(),
             fragments: FragmentTable::default(),
+            reassembly: ReassemblyTable::default(),
             held: HoldQueue::default(),
             counters: Counters::default(),
             icmp_rate: RateLimit::default(),
@@ -340,7 +346,7 @@ impl Worker {
     /// Received packets that wait now.
     #[must_use]
     pub fn held_packets(&self) -> u64 {
-        self.held.held_received() + self.fragments.held() as u64
+        self.held.held_received() + (self.fragments.held() + self.reassembly.held()) as u64
     }
 
     /// All counters; those of programs included.

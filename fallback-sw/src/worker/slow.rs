@@ -32,6 +32,7 @@ impl Worker {
     pub(super) fn slow(&mut self, packet: Packet, context: &Context, hash: u64, now: u64, out: &mut Outbox) {
         match context.path {
             Path::Walk(start) => self.walk(packet, context, start, now, out),
+            Path::Reassemble => self.reassemble(packet, context, now, out),
             Path::Flow if context.is_fragment_without_head() => self.fragment(packet, context, now, out),
             Path::Flow => match self.flows.find(hash, &context.key) {
                 Some(slot) => self.known(slot, packet, context, hash, now, out),
@@ -348,7 +349,11 @@ impl Worker {
         if context.ip.is_icmp_error && self.take_path_mtu(&packet, context, out) {
             return self.consume(packet, out);
         }
-        match classify::classify(&self.snapshot, &inquiry(context, start)) {
+        let verdict = classify::classify(&self.snapshot, &inquiry(context, start));
+        if context.ip.fragment != FragmentInfo::None && context.outer.is_none() && is_for_node(&verdict) {
+            return self.reassemble(packet, context, now, out);
+        }
+        match verdict {
             Verdict::Forward(decision) => self.run_once(decision.program, packet, context, now, out),
             Verdict::AnswerEcho => self.answer_echo(packet, context, now, out),
             Verdict::Resolve { vif, target } => self.hold(vif, target, packet, context, now, out),
@@ -397,18 +402,13 @@ impl Worker {
         let Some(datagram) = DatagramKey::of(context.key.vrf, &context.ip) else {
             return self.drop_packet(context.vif, packet, DropReason::FragmentErr, out);
         };
-        let settings = self.snapshot.settings();
-        let workers = self.config.workers.max(1);
-        let limits = FragmentLimits {
-            datagrams: (settings.max_fragmented_datagrams as usize).div_ceil(workers),
-            held: (settings.max_held as usize).div_ceil(workers),
-            timeout: u64::from(settings.fragment_timeout_secs) * 1000,
-        };
+        let limits = self.fragment_limits();
+        let limits = FragmentLimits { held: limits.held.saturating_sub(self.reassembly.held()), ..limits };
         let delivery = Delivery { packet, origin: Origin::Port { port: context.port, head: None, counted: true } };
         match self.fragments.take(datagram, &context.ip, delivery, limits, now) {
             Fate::Go(head, first, waiting) => {
                 for delivery in std::iter::once(first).chain(waiting) {
-                    self.with_head(delivery, head, now, out);
+                    self.resume(delivery, Some(head), now, out);
                 }
             }
             Fate::Held => {}
@@ -420,11 +420,22 @@ impl Worker {
         }
     }
 
-    /// A fragment goes on with what its head told: here, or at the worker that owns the flow.
-    fn with_head(&mut self, delivery: Delivery, head: Head, now: u64, out: &mut Outbox) {
+    /// This worker's share of what may be held and tracked of fragments.
+    pub(super) fn fragment_limits(&self) -> FragmentLimits {
+        let settings = self.snapshot.settings();
+        let workers = self.config.workers.max(1);
+        FragmentLimits {
+            datagrams: (settings.max_fragmented_datagrams as usize).div_ceil(workers),
+            held: (settings.max_held as usize).div_ceil(workers),
+            timeout: u64::from(settings.fragment_timeout_secs) * 1000,
+        }
+    }
+
+    /// A fragment goes on with what its head told, or as the whole packet: here, or at the worker that owns the flow.
+    pub(super) fn resume(&mut self, delivery: Delivery, head: Option<Head>, now: u64, out: &mut Outbox) {
         let Origin::Port { port, .. } = delivery.origin else { return };
-        let origin = Origin::Port { port, head: Some(head), counted: true };
-        match self.sort(delivery.packet.data(), port, Some(head)) {
+        let origin = Origin::Port { port, head, counted: true };
+        match self.sort(delivery.packet.data(), port, head) {
             Ok(Sorted::Arp { .. }) => {}
             Ok(Sorted::Ip(context) | Sorted::Nd(context)) => {
                 if self.config.workers > 1
@@ -475,6 +486,15 @@ impl Worker {
         if ask == Ask::Now {
             self.ask(neighbour, None, out);
         }
+    }
+}
+
+/// Ends at the node: at a listener, at none that the ports of this packet lead to, or as an echo.
+fn is_for_node(verdict: &Verdict) -> bool {
+    match verdict {
+        Verdict::AnswerEcho | Verdict::Drop { reason: DropReason::NoListener, .. } => true,
+        Verdict::Forward(decision) => matches!(decision.program.ops.last(), Some(offload_rules::flow::Op::Punt(_))),
+        _ => false,
     }
 }
 

@@ -19,6 +19,7 @@ impl Worker {
         for delivery in self.fragments.expire(now) {
             self.drop_delivery(delivery, DropReason::FragmentTimeout, out);
         }
+        self.expire_reassembly(now);
         let (again, lost) = self.held.tick(now);
         for neighbour in again {
             self.ask(neighbour, None, out);
