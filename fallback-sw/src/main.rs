@@ -206,7 +206,12 @@ fn replay_captures(args: ReplayArgs) -> anyhow::Result<()> {
             ClockArg::Steady => ClockMode::Steady,
             ClockArg::Pcap => ClockMode::Pcap,
         },
-        machine: MachineConfig { workers: args.workers.max(1), ip_id: args.ip_id, entropy: args.entropy },
+        machine: MachineConfig {
+            workers: args.workers.max(1),
+            ip_id: args.ip_id,
+            entropy: args.entropy,
+            ..MachineConfig::default()
+        },
         drain_secs: args.drain,
     };
     let report = replay::run(&request)?;

@@ -15,6 +15,7 @@ pub mod reassembly;
 pub mod rewrite;
 #[cfg(test)]
 pub(crate) mod samples;
+pub mod tcp;
 #[cfg(test)]
 mod tests;
 

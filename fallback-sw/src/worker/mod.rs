@@ -6,6 +6,7 @@
 //! Every received packet meets exactly one fate, see [`Account`].
 
 mod batch;
+mod cookie;
 mod counters;
 pub(crate) mod flows;
 mod fragments;
@@ -18,6 +19,7 @@ mod own;
 mod programs;
 mod reassembly;
 mod slow;
+mod splice;
 mod sweep;
 
 use std::{net::IpAddr, net::Ipv4Addr, sync::Arc};
@@ -37,6 +39,7 @@ use crate::{flow_table::FlowTable, packet::Packet};
 use batch::Batch;
 use limits::RateLimit;
 use reassembly::ReassemblyTable;
+use splice::Openings;
 
 /// A packet on its way through a worker.
 #[derive(Debug)]
@@ -184,6 +187,8 @@ pub struct WorkerConfig {
     pub ip_id: u16,
     /// Fixed UDP source port of tunnels instead of the flow's entropy: for reproducing a packet.
     pub entropy: Option<u16>,
+    /// Secret of SYN cookies. Whoever knows it opens connections from addresses that are not theirs.
+    pub cookie_secret: [u64; 2],
 }
 
 /// What the hot path needs to know of a vif.
@@ -214,6 +219,9 @@ pub struct Worker {
     new_flow_rate: RateLimit,
     /// Half-open TCP flows by ingress vif.
     half_open: Vec<u32>,
+    /// By vif: until when an ACK may hold a cookie that was given on it.
+    cookies_until: Vec<u64>,
+    openings: Openings,
     ip_id: u16,
     /// Where ageing goes on.
     sweep_at: u32,
@@ -245,6 +253,8 @@ impl Worker {
             icmp_rate: RateLimit::default(),
             new_flow_rate: RateLimit::default(),
             half_open: Vec::new(),
+            cookies_until: Vec::new(),
+            openings: Openings::default(),
             sweep_at: 0,
             evict_at: 0,
             batch: Some(Box::default()),
@@ -304,6 +314,7 @@ impl Worker {
         }
         if self.half_open.len() < self.vifs.len() {
             self.half_open.resize(self.vifs.len(), 0);
+            self.cookies_until.resize(self.vifs.len(), 0);
         }
     }
 

@@ -50,7 +50,7 @@ impl Worker {
             return self.lose_own(packet, out);
         };
         let sport = self.config.entropy.unwrap_or_else(|| entropy_port(key.spread() as u32));
-        let varying = Varying { l3: 0, outer_tos: None, pcp: None, ip_id: 0, sport };
+        let varying = Varying { l3: 0, outer_tos: None, pcp: None, ip_id: 0, sport, shift: 0 };
         if ip.total_len <= plan.limit {
             let varying = Varying { ip_id: if plan.is_tunnel() { self.next_ip_id() } else { 0 }, ..varying };
             return match exec::run(&plan, &mut packet, &ip, &varying) {

@@ -20,6 +20,7 @@ impl Worker {
             self.drop_delivery(delivery, DropReason::FragmentTimeout, out);
         }
         self.expire_reassembly(now);
+        self.tick_openings(now, out);
         let (again, lost) = self.held.tick(now);
         for neighbour in again {
             self.ask(neighbour, None, out);
