@@ -41,7 +41,12 @@ impl Picker<'_> {
     }
 }
 
-fn round(site: &mut Site, frames: &[Sized<'_>], picker: &mut Picker<'_>, each: impl Fn(&mut Site, &Sized<'_>, &[u32], usize)) -> u64 {
+fn round(
+    site: &mut Site,
+    frames: &[Sized<'_>],
+    picker: &mut Picker<'_>,
+    each: impl Fn(&mut Site, &Sized<'_>, &[u32], usize),
+) -> u64 {
     let mut flows = [0; BURST];
     for burst in 0..ROUND / BURST {
         picker.burst(&mut flows);
@@ -68,10 +73,9 @@ fn hits(effort: &Effort, site: &mut Site, template: &Template, sizes: &[usize], 
 pub(crate) fn parser(effort: &Effort) -> Vec<Row> {
     let vrf = VrfId::new(2).expect("a valid VRF");
     let mut rows = Vec::new();
-    for (name, way, transport) in [
-        ("VLAN, IPv4, UDP", Way::Out, Transport::Udp),
-        ("VLAN, IPv4, TCP", Way::Out, Transport::Tcp),
-    ] {
+    for (name, way, transport) in
+        [("VLAN, IPv4, UDP", Way::Out, Transport::Udp), ("VLAN, IPv4, TCP", Way::Out, Transport::Tcp)]
+    {
         let template = Template::new(way, transport, ACK);
         let frames = template.sized(64);
         let mut packets: Vec<Packet> = (0..BURST).map(|_| Packet::with_capacity(64)).collect();

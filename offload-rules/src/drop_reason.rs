@@ -87,6 +87,8 @@ pub enum DropReason {
     IfTxDiscard,
     /// The cookie in an ACK is not ours.
     SynCookieInvalid,
+    /// Data of a client before the server has answered the SYN that follows a SYN cookie; it comes again.
+    SynCookiePending,
     /// Ring to another worker full.
     HandoffFull,
     /// No headroom for the encapsulation.
@@ -160,6 +162,7 @@ impl DropReason {
             Self::IfDown => "Interface Down",
             Self::IfTxDiscard => "Interface TX Discards",
             Self::SynCookieInvalid => "Invalid SYN Cookie",
+            Self::SynCookiePending => "SYN Cookie Pending",
             Self::HandoffFull => "Handoff Full",
             Self::NoHeadroom => "No Headroom",
         }
@@ -208,6 +211,7 @@ static ALL: &[DropReason] = &[
     DropReason::IfDown,
     DropReason::IfTxDiscard,
     DropReason::SynCookieInvalid,
+    DropReason::SynCookiePending,
     DropReason::HandoffFull,
     DropReason::NoHeadroom,
 ];

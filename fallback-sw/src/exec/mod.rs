@@ -8,7 +8,12 @@ pub use plan::{Plan, Target};
 
 use offload_rules::DropReason;
 
-use crate::packet::{Packet, ecn, mss, parse::Ip, rewrite};
+use crate::packet::{
+    Packet, ecn, mss,
+    parse::Ip,
+    rewrite,
+    tcp::{self, Number},
+};
 
 /// What differs from packet to packet of a flow.
 #[derive(Debug, Clone, Copy)]
@@ -23,6 +28,8 @@ pub struct Varying {
     pub ip_id: u16,
     /// UDP source port for an outer header.
     pub sport: u16,
+    /// The flow's distance, where its program shifts TCP's numbers.
+    pub shift: u32,
 }
 
 /// Takes off everything before the (inner) IP packet and what Ethernet padded behind it. With an outer header, ECN is combined
@@ -59,7 +66,24 @@ pub fn run(plan: &Plan, packet: &mut Packet, ip: &Ip, varying: &Varying) -> Resu
     if plan.mss > 0 && ip.tcp_flags & SYN != 0 {
         mss::clamp(packet.data_mut(), ip, plan.mss);
     }
+    if plan.shift.is_some() {
+        shift(plan, packet, ip, varying.shift);
+    }
     wrap(plan, packet, ip, ttl, varying)
+}
+
+/// Shifts TCP's numbers as a plan says; [`run`] does it.
+#[cold]
+pub fn shift(plan: &Plan, packet: &mut Packet, ip: &Ip, distance: u32) {
+    let error = ip.is_icmp_error;
+    // What an error quotes went the other way: there the other number was shifted, by as much, back.
+    match plan.shift {
+        Some(Number::Ack) if error => tcp::shift(packet.data_mut(), ip, Number::Seq, distance.wrapping_neg()),
+        Some(Number::Ack) => tcp::shift(packet.data_mut(), ip, Number::Ack, distance.wrapping_neg()),
+        Some(Number::Seq) if error => tcp::shift(packet.data_mut(), ip, Number::Ack, distance),
+        Some(Number::Seq) => tcp::shift(packet.data_mut(), ip, Number::Seq, distance),
+        None => {}
+    }
 }
 
 /// Puts the headers of a plan before an IP packet.

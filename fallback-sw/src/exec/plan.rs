@@ -6,7 +6,7 @@ use offload_rules::{
     forwarding::{L2Rewrite, Snapshot},
 };
 
-use crate::packet::rewrite::OuterTemplate;
+use crate::packet::{rewrite::OuterTemplate, tcp::Number};
 
 /// Where packets go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,6 +51,8 @@ pub struct Plan {
     pub ttl: u8,
     /// Largest MSS; 0 leaves it alone.
     pub mss: u16,
+    /// A number of TCP segments that is shifted by the flow's distance.
+    pub shift: Option<Number>,
     /// Ethernet header.
     pub l2: Option<L2Rewrite>,
     /// Outer headers.
@@ -67,6 +69,7 @@ impl Plan {
             fragment: true,
             ttl: 0,
             mss: 0,
+            shift: None,
             l2: None,
             encap: None,
         };
@@ -77,6 +80,8 @@ impl Plan {
                 Op::Drop(reason) => plan.target = Target::Drop(*reason),
                 Op::DecrementTtl(by) => plan.ttl = *by,
                 Op::ClampMss(mss) => plan.mss = *mss,
+                Op::ShiftAck => plan.shift = Some(Number::Ack),
+                Op::ShiftSeq => plan.shift = Some(Number::Seq),
                 Op::LimitSize { mtu, fragment } => (plan.limit, plan.fragment) = (*mtu, *fragment),
                 Op::EncapMplsOUdp(header) => {
                     plan.encap = Some(Encap {

@@ -65,7 +65,8 @@ pub struct Record {
     pub underlay_vif: u16,
     /// VRF of the route that the program follows, when it is not the key's; 0: the same.
     pub destination_vrf: u16,
-    /// The worker's, for a mark that goes with the flow.
+    /// What a client's numbers of the server differ by from the server's own, modulo 2^32, in a flow that is spliced behind a
+    /// SYN cookie.
     pub mark: u32,
     /// Zero.
     pub reserved: [u8; 4],

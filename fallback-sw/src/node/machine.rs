@@ -34,11 +34,13 @@ pub struct MachineConfig {
     pub ip_id: u16,
     /// Fixed UDP source port of tunnels.
     pub entropy: Option<u16>,
+    /// Secret of SYN cookies.
+    pub cookie_secret: [u64; 2],
 }
 
 impl Default for MachineConfig {
     fn default() -> Self {
-        Self { workers: 1, ip_id: 1, entropy: None }
+        Self { workers: 1, ip_id: 1, entropy: None, cookie_secret: [0x0706_0504_0302_0100, 0x0f0e_0d0c_0b0a_0908] }
     }
 }
 
@@ -61,7 +63,8 @@ impl Machine {
         let stride = (usize::from(u16::MAX) / count) as u16;
         let workers = (0..count).map(|id| {
             let ip_id = config.ip_id.wrapping_add(stride.wrapping_mul(id as u16));
-            Worker::new(WorkerConfig { id, workers: count, ip_id, entropy: config.entropy }, Arc::clone(&snapshot))
+            let MachineConfig { entropy, cookie_secret, .. } = config;
+            Worker::new(WorkerConfig { id, workers: count, ip_id, entropy, cookie_secret }, Arc::clone(&snapshot))
         });
         Ok(Self {
             workers: workers.collect::<io::Result<_>>()?,

@@ -186,13 +186,17 @@ impl Runtime {
             wakers.iter().map(|waker| (0..count).map(|_| Mailbox::new(Arc::clone(waker))).collect()).collect();
         let mut workers = Vec::new();
         let mut threads = Vec::new();
+        // Each hash under a random key: as good as random for whoever does not know the key.
+        let random = std::hash::RandomState::new();
+        let cookie_secret =
+            [std::hash::BuildHasher::hash_one(&random, 0), std::hash::BuildHasher::hash_one(&random, 1)];
         for (id, waker) in wakers.iter().enumerate() {
             let inbound: Vec<_> = rings.get(id).into_iter().flatten().cloned().collect();
             let outbound = rings.iter().enumerate().map(|(to, from)| from.get(id).filter(|_| to != id).cloned());
             let (commands, orders) = mpsc::channel();
             workers.push(WorkerHandle { commands, waker: Arc::clone(waker), inbound: inbound.clone() });
             let ip_id = (usize::from(u16::MAX) / count * id) as u16;
-            let worker = WorkerConfig { id, workers: count, ip_id, entropy: None };
+            let worker = WorkerConfig { id, workers: count, ip_id, entropy: None, cookie_secret };
             let thread = Thread {
                 worker: Worker::new(worker, Arc::clone(&snapshot))?,
                 commands: orders,

@@ -78,18 +78,20 @@ pub fn flow(worker: &Worker, id: usize, workers: usize, slot: u32) -> Option<pb:
         ace: record.ace,
         tier: pb::FlowTier::Software.into(),
         not_offloaded_reason: "this node has no offload hardware".to_owned(),
-        ops: entry.map(|entry| entry.program.ops.iter().map(op).collect()).unwrap_or_default(),
+        ops: entry.map(|entry| entry.program.ops.iter().map(|o| op(o, record.mark)).collect()).unwrap_or_default(),
         initiator: record.flags & flag::INITIATOR != 0,
     })
 }
 
-/// An operation, for people.
-fn op(op: &Op) -> String {
+/// An operation, for people. `distance` is the flow's.
+fn op(op: &Op, distance: u32) -> String {
     match op {
         Op::DecapMplsOUdp => "decap MPLSoUDP".to_owned(),
         Op::Drop(reason) => format!("drop ({})", reason.name()),
         Op::DecrementTtl(by) => format!("decrement TTL by {by}"),
         Op::ClampMss(mss) => format!("clamp MSS to {mss}"),
+        Op::ShiftAck => format!("subtract {distance} from TCP acknowledgement"),
+        Op::ShiftSeq => format!("add {distance} to TCP sequence number"),
         Op::LimitSize { mtu, fragment: true } => format!("limit size to {mtu}"),
         Op::LimitSize { mtu, fragment: false } => format!("limit size to {mtu}, do not fragment"),
         Op::EncapMplsOUdp(h) => format!("encap MPLSoUDP {} -> {}:{} label {}", h.sip, h.dip, h.udp_port, h.label),

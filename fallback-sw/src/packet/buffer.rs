@@ -99,6 +99,13 @@ impl Packet {
         self.memory.len() - self.head - self.len
     }
 
+    /// Octets of its memory, room included.
+    #[inline]
+    #[must_use]
+    pub const fn capacity(&self) -> usize {
+        self.memory.len()
+    }
+
     /// Grows the frame at its front and returns the new octets (their content is unspecified).
     ///
     /// # Errors

@@ -1,4 +1,4 @@
-//! Splitting IPv4 packets into fragments (RFC 791 §3.2).
+//! Splitting packets into fragments: IPv4 (RFC 791 §3.2), and IPv6 where it is the node's own (RFC 8200 §4.5).
 #![forbid(unsafe_code)]
 
 use offload_rules::DropReason;
@@ -55,6 +55,82 @@ pub fn split(l3: &[u8], ip: &Ip, mtu: u16, spare: &mut Vec<Packet>, out: &mut Ve
         header.finish(flags | more | (offset + (at / 8) as u16) & OFFSET, piece.len());
         out.push(take(spare, header.octets(), piece));
         at += piece.len();
+    }
+    Ok(())
+}
+
+/// The headers of an IPv6 packet that each of its fragments repeats (RFC 8200 §4.5).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct PerFragment {
+    /// Where the octet is that names what follows them.
+    pub(super) next_at: usize,
+    /// What follows them.
+    pub(super) next: u8,
+    /// Their octets.
+    pub(super) end: usize,
+}
+
+/// The fixed header with hop-by-hop options, destination options and routing header, as far as they are there.
+pub(super) fn per_fragment_headers(l3: &[u8]) -> Option<PerFragment> {
+    const HOP_BY_HOP: u8 = 0;
+    const ROUTING: u8 = 43;
+    const DESTINATION_OPTIONS: u8 = 60;
+    let (mut next_at, mut end) = (6, 40);
+    // The parser takes no more than eight extension headers.
+    for _ in 0..=8 {
+        let next = *l3.get(next_at)?;
+        if !matches!(next, HOP_BY_HOP | ROUTING | DESTINATION_OPTIONS) {
+            return (end <= l3.len()).then_some(PerFragment { next_at, next, end });
+        }
+        next_at = end;
+        end += (usize::from(*l3.get(end + 1)?) + 1) * 8;
+    }
+    None
+}
+
+/// Splits the IPv6 packet `l3`, which the node has made and `ip` was parsed from, into fragments of at most `mtu` octets with
+/// this identification and appends them to `out`, in order.
+///
+/// # Errors
+/// [`DropReason::PacketTooBig`]: `mtu` leaves no room for eight octets of data. [`DropReason::ExtensionHeaders`]: a chain that
+/// cannot be split. [`DropReason::Truncated`]: `l3` is shorter than `ip` says. Nothing is appended.
+pub fn split_at_source(
+    l3: &[u8],
+    ip: &Ip,
+    mtu: u16,
+    id: u32,
+    spare: &mut Vec<Packet>,
+    out: &mut Vec<Packet>,
+) -> Result<(), DropReason> {
+    const FRAGMENT: u8 = 44;
+    const FRAGMENT_LEN: usize = 8;
+    let Some(whole) = l3.get(..usize::from(ip.total_len)) else { return Err(DropReason::Truncated) };
+    let chain =
+        per_fragment_headers(whole).filter(|chain| chain.next != FRAGMENT).ok_or(DropReason::ExtensionHeaders)?;
+    let Some((original, data)) = whole.split_at_checked(chain.end) else { return Err(DropReason::Truncated) };
+    let mut header = original.to_vec();
+    if let Some(next) = header.get_mut(chain.next_at) {
+        *next = FRAGMENT;
+    }
+    header.extend_from_slice(&[chain.next, 0, 0, 0]);
+    header.extend_from_slice(&id.to_be_bytes());
+    let room = usize::from(mtu).saturating_sub(header.len()) & !7;
+    if room == 0 {
+        return Err(DropReason::PacketTooBig);
+    }
+    let pieces = data.chunks(room);
+    let last = pieces.len().saturating_sub(1);
+    for (i, piece) in pieces.enumerate() {
+        // Invariant: room is a multiple of 8, and the data ends at or before 65535.
+        let word = ((i * room) as u16 | u16::from(i != last)).to_be_bytes();
+        let length = ((chain.end - 40 + FRAGMENT_LEN + piece.len()) as u16).to_be_bytes();
+        if let Some(field) = header.get_mut(4..6) {
+            field.copy_from_slice(&length);
+        }
+        if let Some(field) = header.get_mut(chain.end + 2..chain.end + 4) {
+            field.copy_from_slice(&word);
+        }
+        out.push(take(spare, &header, piece));
     }
     Ok(())
 }

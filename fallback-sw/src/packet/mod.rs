@@ -11,9 +11,11 @@ pub mod icmp;
 pub mod mss;
 pub mod nd;
 pub mod parse;
+pub mod reassembly;
 pub mod rewrite;
 #[cfg(test)]
 pub(crate) mod samples;
+pub mod tcp;
 #[cfg(test)]
 mod tests;
 

@@ -105,7 +105,12 @@ impl From<Args> for Request {
                 Clock::Steady => ClockMode::Steady,
                 Clock::Pcap => ClockMode::Pcap,
             },
-            machine: MachineConfig { workers: args.workers.max(1), ip_id: args.ip_id, entropy: args.entropy },
+            machine: MachineConfig {
+                workers: args.workers.max(1),
+                ip_id: args.ip_id,
+                entropy: args.entropy,
+                ..MachineConfig::default()
+            },
             drain_secs: args.drain,
         }
     }

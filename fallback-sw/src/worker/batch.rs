@@ -9,7 +9,7 @@ use super::{
 use crate::{
     exec::{self, Target, Varying},
     flow_table,
-    packet::Packet,
+    packet::{Packet, tcp::Number},
 };
 use offload_rules::{
     VifId,
@@ -178,14 +178,17 @@ impl Worker {
             Target::Drop(_) => return Some(packet),
         };
         if ip.proto == TCP {
-            let segment = segment(packet.data(), context);
+            let mut segment = segment(packet.data(), context);
+            if plan.shift == Some(Number::Ack) {
+                segment.ack = segment.ack.wrapping_sub(record.mark);
+            }
             let mut direction = record.tcp_direction();
             if !direction.on_data(&segment) {
                 return Some(packet);
             }
             record.set_tcp_direction(direction);
         }
-        let varying = varying(context, self.ip_id, record.tunnel_sport);
+        let varying = Varying { shift: record.mark, ..varying(context, self.ip_id, record.tunnel_sport) };
         let octets = packet.len();
         let mut ip = *ip;
         let done =
@@ -235,6 +238,7 @@ pub(super) fn varying(context: &Context, ip_id: u16, sport: u16) -> Varying {
         pcp: (context.tci != 0).then_some((context.tci >> 13) as u8),
         ip_id,
         sport,
+        shift: 0,
     }
 }
 

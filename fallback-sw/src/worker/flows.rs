@@ -4,7 +4,7 @@ use offload_rules::{
     DropReason, VifId,
     classify::{self, AclMatch, Decision, Ingress, Inquiry, Role, Start, Verdict},
     flow::{
-        Choices, FlowKey, Program,
+        Choices, FlowKey, Op, Program,
         tcp::{TcpPhase, TcpState},
     },
 };
@@ -23,6 +23,10 @@ pub(crate) mod flag {
     pub(crate) const HALF_OPEN: u8 = 0x02;
     /// The policy denies the flow: there is no other direction.
     pub(crate) const DENIED: u8 = 0x04;
+    /// The client was answered with a SYN cookie: `Record::mark` is what its numbers of the server differ by.
+    pub(crate) const SPLICED: u8 = 0x08;
+    /// Spliced, but the server has not answered yet.
+    pub(crate) const OPENING: u8 = 0x10;
 }
 
 const TCP: u8 = 6;
@@ -44,16 +48,28 @@ pub(super) enum Derived {
 }
 
 impl Worker {
-    /// Makes a flow of a decision. The pair takes the place of one that has its reverse key.
-    pub(super) fn install(&mut self, context: &Context, decision: Decision, now: u64) -> Result<u32, DropReason> {
+    /// Makes a flow of a decision. The pair takes the place of one that has its reverse key. Both directions get the bits
+    /// `flags` of [`flag`].
+    pub(super) fn install(
+        &mut self,
+        context: &Context,
+        decision: Decision,
+        flags: u8,
+        now: u64,
+    ) -> Result<u32, DropReason> {
         let forward = context.key;
         let reverse = decision.reverse_key;
         let (slot, back) = self.insert(forward, reverse, now)?;
+        // Before there are programs: they depend on it.
+        for (slot, side) in [(slot, flag::INITIATOR), (back, 0)] {
+            if let Some(record) = self.flows.record_mut(slot) {
+                record.flags |= flags | side;
+            }
+        }
         let ingress = context.ingress();
         let egress = expected_ingress(&decision.program);
         self.set_program(slot, decision, ingress, now);
         if let Some(record) = self.flows.record_mut(slot) {
-            record.flags |= flag::INITIATOR;
             record.created = now as u32;
             record.last_seen = now as u32;
         }
@@ -159,8 +175,12 @@ impl Worker {
     fn forget(&mut self, slot: u32) {
         self.leave_half_open(slot);
         let Some(record) = self.flows.record_mut(slot) else { return };
+        let opening = record.flags & flag::OPENING != 0;
         let program = std::mem::replace(&mut record.program, TO_BE_DERIVED);
         self.release_program(program);
+        if opening {
+            self.openings.remove(slot);
+        }
     }
 
     /// Gives back a program that a record no longer runs.
@@ -206,8 +226,11 @@ impl Worker {
     }
 
     /// Stores a decision in a record.
-    fn set_program(&mut self, slot: u32, decision: Decision, ingress: Ingress, now: u64) {
+    fn set_program(&mut self, slot: u32, mut decision: Decision, ingress: Ingress, now: u64) {
         let vrf = decision.program.vrf;
+        if let Some(op) = self.flows.record(slot).and_then(splice_of) {
+            decision.program.splice(op);
+        }
         let kept = self.flows.record(slot).and_then(|record| self.programs.get(record.program));
         let same_bytes = kept.is_some_and(|kept| kept.program.ops == decision.program.ops);
         let id = self.programs.intern(decision.program, &self.snapshot);
@@ -342,9 +365,17 @@ impl Worker {
     }
 }
 
+/// The op that a direction of a spliced flow has beside those of its way.
+fn splice_of(record: &Record) -> Option<Op> {
+    match record.flags & (flag::SPLICED | flag::INITIATOR) {
+        flag::SPLICED => Some(Op::ShiftSeq),
+        0 | flag::INITIATOR => None,
+        _ => Some(Op::ShiftAck),
+    }
+}
+
 /// Where the packets of the other direction come in, as far as this direction's program tells.
 fn expected_ingress(program: &Program) -> Option<Ingress> {
-    use offload_rules::flow::Op;
     let vif = program.egress()?;
     let tunnel = program.ops.iter().find_map(|op| match op {
         Op::EncapMplsOUdp(header) => Some(header.dip),

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use offload_rules::{DropReason, classify::Start, forwarding::Vif};
+use offload_rules::{classify::Start, forwarding::Vif};
 
 use super::{
     Delivery, Event, Origin, Outbox, Worker,
@@ -67,9 +67,10 @@ impl Worker {
     }
 
     /// Answers an echo request to one of the node's addresses in place (RFC 792, RFC 4443 §4.2).
+    /// A fragmented one is put together first.
     pub(super) fn answer_echo(&mut self, mut packet: Packet, context: &Context, now: u64, out: &mut Outbox) {
         if context.ip.fragment != FragmentInfo::None {
-            return self.drop_packet(context.vif, packet, DropReason::FragmentErr, out);
+            return self.reassemble(packet, context, now, out);
         }
         let mut ip = context.ip;
         let answered = exec::strip(&mut packet, &mut ip, &varying(context, 0, 0))

@@ -53,6 +53,8 @@ pub(super) enum Path {
     Flow,
     /// By a walk of its own, beginning here: neither vif nor nexthop has Policy.
     Walk(Start),
+    /// A fragment of what is for the node itself: whole first.
+    Reassemble,
 }
 
 /// What is known of a packet after the first stage.
@@ -160,10 +162,15 @@ impl Worker {
         }
         if ip.proto == UDP
             && version == 4
-            && MPLS_O_UDP.contains(&ip.dport)
+            && (MPLS_O_UDP.contains(&ip.dport) || ip.fragment != FragmentInfo::None)
             && self.snapshot.terminates_mpls_o_udp(here.vrf, ip.destination())
         {
-            self.open_tunnel(bytes, &mut context).map_err(refuse)?;
+            if ip.fragment == FragmentInfo::None {
+                self.open_tunnel(bytes, &mut context).map_err(refuse)?;
+            } else {
+                // Only the first fragment tells the port: whatever UDP it is, it ends here.
+                context.path = Path::Reassemble;
+            }
         }
         self.finish_key(frame, &mut context).map_err(refuse)?;
         Ok(Sorted::Ip(context))
@@ -172,10 +179,6 @@ impl Worker {
     /// Looks into an MPLS-over-UDP packet (RFC 7510 §3): from here on the context is that of the inner packet.
     fn open_tunnel(&self, l3: &[u8], context: &mut Context) -> Result<(), DropReason> {
         let outer = context.ip;
-        if outer.fragment != FragmentInfo::None {
-            // Nothing that this node sends is fragmented on the outside; reassembly is not for a forwarder.
-            return Err(DropReason::FragmentErr);
-        }
         let source = match outer.source() {
             std::net::IpAddr::V4(source) => source,
             std::net::IpAddr::V6(_) => return Err(DropReason::InvalidPacket),

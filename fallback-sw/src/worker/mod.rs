@@ -6,6 +6,7 @@
 //! Every received packet meets exactly one fate, see [`Account`].
 
 mod batch;
+mod cookie;
 mod counters;
 pub(crate) mod flows;
 mod fragments;
@@ -16,7 +17,9 @@ mod limits;
 mod neighbour;
 mod own;
 mod programs;
+mod reassembly;
 mod slow;
+mod splice;
 mod sweep;
 
 use std::{net::IpAddr, net::Ipv4Addr, sync::Arc};
@@ -35,6 +38,8 @@ pub use programs::{ProgramId, Programs, TO_BE_DERIVED};
 use crate::{flow_table::FlowTable, packet::Packet};
 use batch::Batch;
 use limits::RateLimit;
+use reassembly::ReassemblyTable;
+use splice::Openings;
 
 /// A packet on its way through a worker.
 #[derive(Debug)]
@@ -157,10 +162,10 @@ impl Outbox {
         }
     }
 
-    /// Keeps a packet for reuse, up to a bound.
+    /// Keeps a packet for reuse, up to a bound; not those that are as large as a reassembled datagram.
     #[inline]
     fn recycle(&mut self, packet: Packet) {
-        if self.spare.len() < MAX_SPARE {
+        if self.spare.len() < MAX_SPARE && packet.capacity() <= MAX_SPARE_LEN {
             self.spare.push(packet);
         }
     }
@@ -168,6 +173,8 @@ impl Outbox {
 
 /// Packets kept for reuse.
 const MAX_SPARE: usize = 1024;
+/// Octets of the largest packet kept for reuse: any frame fits, with its headroom.
+const MAX_SPARE_LEN: usize = 16_384;
 
 /// How a worker is set up.
 #[derive(Debug, Clone)]
@@ -180,6 +187,8 @@ pub struct WorkerConfig {
     pub ip_id: u16,
     /// Fixed UDP source port of tunnels instead of the flow's entropy: for reproducing a packet.
     pub entropy: Option<u16>,
+    /// Secret of SYN cookies. Whoever knows it opens connections from addresses that are not theirs.
+    pub cookie_secret: [u64; 2],
 }
 
 /// What the hot path needs to know of a vif.
@@ -203,12 +212,16 @@ pub struct Worker {
     flows: FlowTable,
     programs: Programs,
     fragments: FragmentTable,
+    reassembly: ReassemblyTable,
     held: HoldQueue,
     counters: Counters,
     icmp_rate: RateLimit,
     new_flow_rate: RateLimit,
     /// Half-open TCP flows by ingress vif.
     half_open: Vec<u32>,
+    /// By vif: until when an ACK may hold a cookie that was given on it.
+    cookies_until: Vec<u64>,
+    openings: Openings,
     ip_id: u16,
     /// Where ageing goes on.
     sweep_at: u32,
@@ -234,11 +247,14 @@ impl Worker {
             flows: FlowTable::new(share.max(64))?,
             programs: Programs::default(),
             fragments: FragmentTable::default(),
+            reassembly: ReassemblyTable::default(),
             held: HoldQueue::default(),
             counters: Counters::default(),
             icmp_rate: RateLimit::default(),
             new_flow_rate: RateLimit::default(),
             half_open: Vec::new(),
+            cookies_until: Vec::new(),
+            openings: Openings::default(),
             sweep_at: 0,
             evict_at: 0,
             batch: Some(Box::default()),
@@ -298,6 +314,7 @@ impl Worker {
         }
         if self.half_open.len() < self.vifs.len() {
             self.half_open.resize(self.vifs.len(), 0);
+            self.cookies_until.resize(self.vifs.len(), 0);
         }
     }
 
@@ -340,7 +357,7 @@ impl Worker {
     /// Received packets that wait now.
     #[must_use]
     pub fn held_packets(&self) -> u64 {
-        self.held.held_received() + self.fragments.held() as u64
+        self.held.held_received() + (self.fragments.held() + self.reassembly.held()) as u64
     }
 
     /// The account of packets.

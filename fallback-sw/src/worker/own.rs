@@ -50,7 +50,7 @@ impl Worker {
             return self.lose_own(packet, out);
         };
         let sport = self.config.entropy.unwrap_or_else(|| entropy_port(key.spread() as u32));
-        let varying = Varying { l3: 0, outer_tos: None, pcp: None, ip_id: 0, sport };
+        let varying = Varying { l3: 0, outer_tos: None, pcp: None, ip_id: 0, sport, shift: 0 };
         if ip.total_len <= plan.limit {
             let varying = Varying { ip_id: if plan.is_tunnel() { self.next_ip_id() } else { 0 }, ..varying };
             return match exec::run(&plan, &mut packet, &ip, &varying) {
@@ -59,10 +59,19 @@ impl Worker {
             };
         }
         let mut pieces = Vec::new();
-        if ip.df || fragment::split(packet.data(), &ip, plan.limit, &mut out.spare, &mut pieces).is_err() {
+        let split = if ip.version == 6 {
+            // The source may fragment (RFC 8200 §4.5); the identification is unique for a destination as far as 32 bits go.
+            let id = (key.spread() as u32) << 16 | u32::from(self.next_ip_id());
+            fragment::split_at_source(packet.data(), &ip, plan.limit, id, &mut out.spare, &mut pieces)
+        } else {
+            fragment::split(packet.data(), &ip, plan.limit, &mut out.spare, &mut pieces)
+        };
+        if split.is_err() {
             return self.lose_own(packet, out);
         }
         out.recycle(packet);
+        // The datagram was counted as originated: the other pieces are, too.
+        self.counters.account.originated += (pieces.len() as u64).saturating_sub(1);
         for mut piece in pieces {
             let varying = Varying { ip_id: if plan.is_tunnel() { self.next_ip_id() } else { 0 }, ..varying };
             if exec::wrap(&plan, &mut piece, &ip, ip.ttl, &varying).is_ok() {

@@ -6,16 +6,17 @@ use offload_rules::{
     classify::{self, Inquiry, Role, Start, Verdict},
     flow::{
         Choices,
-        tcp::{self, TcpPhase, TcpVerdict},
+        tcp::{self, Segment, TcpPhase, TcpVerdict},
     },
 };
 
 use super::{
     Ask, Delivery, Head, Origin, Outbox, TO_BE_DERIVED, TxKind, Worker,
     batch::{segment, varying},
-    flows::{Derived, remember_ingress},
+    flows::{Derived, flag, remember_ingress},
     fragments::{DatagramKey, Fate, FragmentLimits},
     ingress::{Context, Path, Sorted},
+    splice::Turn,
 };
 use crate::{
     exec::{self, Plan, Target},
@@ -32,6 +33,7 @@ impl Worker {
     pub(super) fn slow(&mut self, packet: Packet, context: &Context, hash: u64, now: u64, out: &mut Outbox) {
         match context.path {
             Path::Walk(start) => self.walk(packet, context, start, now, out),
+            Path::Reassemble => self.reassemble(packet, context, now, out),
             Path::Flow if context.lacks_head() => self.fragment(packet, context, now, out),
             Path::Flow => match self.flows.find(hash, &context.key) {
                 Some(slot) => self.known(slot, packet, context, hash, now, out),
@@ -45,6 +47,13 @@ impl Worker {
         let ingress = context.ingress();
         if let Err(reason) = self.follow(slot, context, now) {
             return self.drop_packet(context.vif, packet, reason, out);
+        }
+        let turn = self.turn(slot, &packet, context);
+        if matches!(turn, Turn::TooEarly | Turn::Older) {
+            if turn == Turn::Older {
+                self.refuse_old(slot, &packet, context, now, out);
+            }
+            return self.drop_packet(context.vif, packet, DropReason::SynCookiePending, out);
         }
         if let Some(verdict) = self.track(slot, &packet, context) {
             match verdict {
@@ -80,6 +89,9 @@ impl Worker {
             }
         }
         self.counters.account.flow_hits += 1;
+        if turn == Turn::Connected {
+            return self.connect(slot, packet, context, now, out);
+        }
         self.run_flow(slot, packet, context, now, out);
     }
 
@@ -129,13 +141,21 @@ impl Worker {
     }
 
     /// Follows TCP; `None` when there is nothing to follow.
-    fn track(&mut self, slot: u32, packet: &Packet, context: &Context) -> Option<TcpVerdict> {
+    pub(super) fn track(&mut self, slot: u32, packet: &Packet, context: &Context) -> Option<TcpVerdict> {
         if context.ip.proto != TCP || context.ip.fragment != FragmentInfo::None {
             return None;
         }
-        let segment = segment(packet.data(), context);
+        self.track_segment(slot, segment(packet.data(), context))
+    }
+
+    /// Follows a segment of a flow.
+    pub(super) fn track_segment(&mut self, slot: u32, mut segment: Segment) -> Option<TcpVerdict> {
         let record = self.flows.record(slot)?;
         let back = record.reverse;
+        if record.flags & (flag::SPLICED | flag::INITIATOR) == flag::SPLICED | flag::INITIATOR {
+            // As the server knows it.
+            segment.ack = segment.ack.wrapping_sub(record.mark);
+        }
         let mut this = record.tcp_direction();
         let mut other = self.flows.record(back).filter(|_| back != slot).map(|r| r.tcp_direction()).unwrap_or_default();
         let verdict = tcp::track(&mut this, &mut other, &segment);
@@ -154,20 +174,20 @@ impl Worker {
     }
 
     /// Carries out a flow's program on one of its packets.
-    fn run_flow(&mut self, slot: u32, packet: Packet, context: &Context, now: u64, out: &mut Outbox) {
+    pub(super) fn run_flow(&mut self, slot: u32, packet: Packet, context: &Context, now: u64, out: &mut Outbox) {
         let Some(record) = self.flows.record_mut(slot) else {
             return self.drop_packet(context.vif, packet, DropReason::InvalidNh, out);
         };
         record.packets += 1;
         record.bytes += packet.len() as u64;
         record.last_seen = now as u32;
-        let sport = record.tunnel_sport;
+        let of_flow = OfFlow { sport: record.tunnel_sport, distance: record.mark };
         let Some(entry) = self.programs.get_mut(record.program) else {
             return self.drop_packet(context.vif, packet, DropReason::InvalidNh, out);
         };
         entry.packets += 1;
         let plan = entry.plan.clone();
-        self.carry_out(&plan, packet, context, sport, now, out);
+        self.carry_out(&plan, packet, context, of_flow, now, out);
     }
 
     /// Carries out a plan, with all that may come in its way.
@@ -176,7 +196,7 @@ impl Worker {
         plan: &Plan,
         mut packet: Packet,
         context: &Context,
-        sport: u16,
+        of_flow: OfFlow,
         now: u64,
         out: &mut Outbox,
     ) {
@@ -194,7 +214,7 @@ impl Worker {
             self.too_big(&packet, context, plan.limit, now, out);
             return self.drop_packet(context.vif, packet, DropReason::PacketTooBig, out);
         }
-        let varying = varying(context, 0, sport);
+        let varying = exec::Varying { shift: of_flow.distance, ..varying(context, 0, of_flow.sport) };
         if let Err(reason) = exec::strip(&mut packet, &mut ip, &varying) {
             return self.drop_packet(context.vif, packet, reason, out);
         }
@@ -210,6 +230,7 @@ impl Worker {
             Ok(ttl) => ttl,
             Err(reason) => return self.drop_packet(context.vif, packet, reason, out),
         };
+        exec::shift(plan, &mut packet, &ip, of_flow.distance);
         let mut pieces = Vec::new();
         if let Err(reason) = fragment::split(packet.data(), &ip, plan.limit, &mut out.spare, &mut pieces) {
             return self.drop_packet(context.vif, packet, reason, out);
@@ -241,18 +262,31 @@ impl Worker {
             self.counters.account.slow_path -= 1;
             return self.known(slot, packet, context, hash, now, out);
         }
-        if let Err(reason) = self.admit(&packet, context, now) {
-            return self.drop_packet(context.vif, packet, reason, out);
-        }
+        let cookie = match self.cookie_of(&packet, context, now) {
+            Ok(cookie) => cookie,
+            Err(reason) => return self.drop_packet(context.vif, packet, reason, out),
+        };
+        let gives_cookie = match self.admit(&packet, context, now) {
+            Ok(()) => false,
+            Err(DropReason::HalfOpenLimit) if self.gives_cookies(context) => true,
+            Err(reason) => return self.drop_packet(context.vif, packet, reason, out),
+        };
         let inquiry = inquiry(context, Start::Route);
         match classify::classify(&self.snapshot, &inquiry) {
+            Verdict::Forward(decision) if gives_cookie => {
+                self.give_cookie(&decision.program, packet, context, now, out);
+            }
             Verdict::Forward(decision) => {
                 if context.ip.proto == TCP && context.ip.tcp_flags & tcp::flag::RST != 0 {
                     // A reset begins nothing: forwarded, but no flow is made for it.
                     return self.run_once(decision.program, packet, context, now, out);
                 }
-                match self.install(context, *decision, now) {
+                let flags = if cookie.is_some() { flag::SPLICED | flag::OPENING } else { 0 };
+                match self.install(context, *decision, flags, now) {
                     Ok(slot) => {
+                        if let Some(cookie) = cookie {
+                            return self.open((slot, cookie), packet, context, now, out);
+                        }
                         if let Some(verdict) = self.track(slot, &packet, context)
                             && verdict == TcpVerdict::InvalidFlags
                         {
@@ -320,11 +354,6 @@ impl Worker {
             return Err(DropReason::TcpInvalidFlags);
         }
         let settings = self.snapshot.settings();
-        let workers = u32::try_from(self.config.workers.max(1)).unwrap_or(1);
-        let rate = settings.new_flow_rate_per_vif;
-        if rate > 0 && !self.new_flow_rate.allow(context.vif, rate.div_ceil(workers), now) {
-            return Err(DropReason::NewFlowRate);
-        }
         if is_first_syn(context) {
             // Records of this worker; a half-open flow takes two.
             let share = u64::from(self.flows.capacity()) * u64::from(settings.half_open_percent_per_vif) / 200;
@@ -332,6 +361,12 @@ impl Worker {
             if u64::from(open) >= share.max(1) {
                 return Err(DropReason::HalfOpenLimit);
             }
+        }
+        // Last: what makes no flow does not use up the rate of new ones.
+        let workers = u32::try_from(self.config.workers.max(1)).unwrap_or(1);
+        let rate = settings.new_flow_rate_per_vif;
+        if rate > 0 && !self.new_flow_rate.allow(context.vif, rate.div_ceil(workers), now) {
+            return Err(DropReason::NewFlowRate);
         }
         Ok(())
     }
@@ -348,7 +383,11 @@ impl Worker {
         if context.ip.is_icmp_error && self.take_path_mtu(&packet, context, out) {
             return self.consume(packet, out);
         }
-        match classify::classify(&self.snapshot, &inquiry(context, start)) {
+        let verdict = classify::classify(&self.snapshot, &inquiry(context, start));
+        if context.ip.fragment != FragmentInfo::None && context.outer.is_none() && is_for_node(&verdict) {
+            return self.reassemble(packet, context, now, out);
+        }
+        match verdict {
             Verdict::Forward(decision) => self.run_once(decision.program, packet, context, now, out),
             Verdict::AnswerEcho => self.answer_echo(packet, context, now, out),
             Verdict::Resolve { vif, target } => self.hold(vif, target, packet, context, now, out),
@@ -393,7 +432,7 @@ impl Worker {
         }
         let plan = Plan::new(&program, &self.snapshot);
         let sport = self.config.entropy.unwrap_or_else(|| rewrite::entropy_port(context.key.spread() as u32));
-        self.carry_out(&plan, packet, context, sport, now, out);
+        self.carry_out(&plan, packet, context, OfFlow { sport, distance: 0 }, now, out);
     }
 
     /// A fragment whose head has not told the ports yet.
@@ -401,18 +440,13 @@ impl Worker {
         let Some(datagram) = DatagramKey::of(context.key.vrf, &context.ip) else {
             return self.drop_packet(context.vif, packet, DropReason::FragmentErr, out);
         };
-        let settings = self.snapshot.settings();
-        let workers = self.config.workers.max(1);
-        let limits = FragmentLimits {
-            datagrams: (settings.max_fragmented_datagrams as usize).div_ceil(workers),
-            held: (settings.max_held as usize).div_ceil(workers),
-            timeout: u64::from(settings.fragment_timeout_secs) * 1000,
-        };
+        let limits = self.fragment_limits();
+        let limits = FragmentLimits { held: limits.held.saturating_sub(self.reassembly.held()), ..limits };
         let delivery = Delivery { packet, origin: Origin::Port { port: context.port, head: None, counted: true } };
         match self.fragments.take(datagram, &context.ip, delivery, limits, now) {
             Fate::Go(head, first, waiting) => {
                 for delivery in std::iter::once(first).chain(waiting) {
-                    self.with_head(delivery, head, now, out);
+                    self.resume(delivery, Some(head), now, out);
                 }
             }
             Fate::Held => {}
@@ -424,11 +458,22 @@ impl Worker {
         }
     }
 
-    /// A fragment goes on with what its head told: here, or at the worker that owns the flow.
-    fn with_head(&mut self, delivery: Delivery, head: Head, now: u64, out: &mut Outbox) {
+    /// This worker's share of what may be held and tracked of fragments.
+    pub(super) fn fragment_limits(&self) -> FragmentLimits {
+        let settings = self.snapshot.settings();
+        let workers = self.config.workers.max(1);
+        FragmentLimits {
+            datagrams: (settings.max_fragmented_datagrams as usize).div_ceil(workers),
+            held: (settings.max_held as usize).div_ceil(workers),
+            timeout: u64::from(settings.fragment_timeout_secs) * 1000,
+        }
+    }
+
+    /// A fragment goes on with what its head told, or as the whole packet: here, or at the worker that owns the flow.
+    pub(super) fn resume(&mut self, delivery: Delivery, head: Option<Head>, now: u64, out: &mut Outbox) {
         let Origin::Port { port, .. } = delivery.origin else { return };
-        let origin = Origin::Port { port, head: Some(head), counted: true };
-        match self.sort(delivery.packet.data(), port, Some(head)) {
+        let origin = Origin::Port { port, head, counted: true };
+        match self.sort(delivery.packet.data(), port, head) {
             Ok(Sorted::Arp { .. }) => {}
             Ok(Sorted::Ip(context) | Sorted::Nd(context)) => {
                 if self.config.workers > 1
@@ -479,6 +524,24 @@ impl Worker {
         if ask == Ask::Now {
             self.ask(neighbour, None, out);
         }
+    }
+}
+
+/// What a plan needs to know of the flow.
+#[derive(Debug, Clone, Copy)]
+struct OfFlow {
+    /// UDP source port of the tunnel.
+    sport: u16,
+    /// What spliced flows shift TCP's numbers by.
+    distance: u32,
+}
+
+/// Ends at the node: at a listener, at none that the ports of this packet lead to, or as an echo.
+fn is_for_node(verdict: &Verdict) -> bool {
+    match verdict {
+        Verdict::AnswerEcho | Verdict::Drop { reason: DropReason::NoListener, .. } => true,
+        Verdict::Forward(decision) => matches!(decision.program.ops.last(), Some(offload_rules::flow::Op::Punt(_))),
+        _ => false,
     }
 }
 

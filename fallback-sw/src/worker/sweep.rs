@@ -19,6 +19,8 @@ impl Worker {
         for delivery in self.fragments.expire(now) {
             self.drop_delivery(delivery, DropReason::FragmentTimeout, out);
         }
+        self.expire_reassembly(now);
+        self.tick_openings(now, out);
         let (again, lost) = self.held.tick(now);
         for neighbour in again {
             self.ask(neighbour, None, out);

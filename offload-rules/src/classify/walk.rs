@@ -276,7 +276,7 @@ impl<'a> Walk<'a> {
         if is_subnet_broadcast(vif, target) {
             return End::Drop(DropReason::McastUnsupported);
         }
-        if vif.flags.raw_ip || !self.snapshot.is_up(oif) {
+        if vif.flags.raw_ip || !self.snapshot.is_up(vif.id) {
             // Nobody answers on an interface that is down.
             return self.leave(vif);
         }

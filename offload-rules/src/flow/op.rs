@@ -18,6 +18,11 @@ pub enum Op {
     DecrementTtl(u8),
     /// TCP SYN and SYN-ACK: lower the MSS option to at most this.
     ClampMss(u16),
+    /// TCP: subtract the flow's distance from the acknowledgement. Client to server, where the client was answered with a SYN
+    /// cookie and so knows other numbers of the server than the server itself. Quoted by an ICMP error: the sequence number.
+    ShiftAck,
+    /// TCP: add the flow's distance to the sequence number. Server to client, likewise; quoted: the acknowledgement.
+    ShiftSeq,
     /// Largest IP packet (before encapsulation) that the path takes. What is larger is fragmented when `fragment` allows it
     /// and DF is clear, else answered with ICMP "fragmentation needed" or "packet too big".
     LimitSize {

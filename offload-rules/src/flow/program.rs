@@ -32,6 +32,15 @@ impl Program {
         })
     }
 
+    /// Adds [`Op::ShiftAck`] or [`Op::ShiftSeq`] in its place.
+    pub fn splice(&mut self, op: Op) {
+        let at = self
+            .ops
+            .iter()
+            .position(|op| !matches!(op, Op::DecapMplsOUdp | Op::Drop(_) | Op::DecrementTtl(_) | Op::ClampMss(_)));
+        self.ops.insert(at.unwrap_or(self.ops.len()), op);
+    }
+
     /// Why every packet is dropped, if that is what the program does.
     #[must_use]
     pub fn drops(&self) -> Option<DropReason> {
