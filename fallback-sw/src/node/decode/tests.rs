@@ -101,7 +101,6 @@ fn what_later_steps_bring_is_refused_as_not_implemented() {
     for text in [
         r#"{"vifs": [{"id": 1, "name": "t", "type": "TUNNEL", "vrf": 1}]}"#,
         r#"{"vifs": [{"id": 1, "name": "t", "type": "IP6_FLOW", "vrf": 1}]}"#,
-        r#"{"vifs": [{"id": 1, "name": "s", "type": "PHYSICAL", "vrf": 1, "flags": {"synCookies": true}}]}"#,
         r#"{"vifs": [{"id": 1, "name": "g", "type": "PHYSICAL", "vrf": 1, "flags": {"gro": true}}]}"#,
         r#"{"nexthops": [{"id": 605, "nat": {"source": true}}]}"#,
         r#"{"sas": [{"id": 1}]}"#,
@@ -308,7 +307,7 @@ fn any_vif() -> impl Strategy<Value = Vif> {
             inner
         }),
     ];
-    let flags = any::<[bool; 9]>().prop_map(|[a, b, c, d, e, f, g, h, i]| VifFlags {
+    let flags = any::<[bool; 10]>().prop_map(|[a, b, c, d, e, f, g, h, i, j]| VifFlags {
         policy: a,
         proxy: b,
         ttl_unmodified: c,
@@ -318,7 +317,7 @@ fn any_vif() -> impl Strategy<Value = Vif> {
         drop_new_flows: g,
         multi_queue: h,
         raw_ip: i,
-        syn_cookies: false,
+        syn_cookies: j,
         gro: false,
     });
     let names = (vif_id(), "[a-z0-9 -]{0,12}", kind, option::of(any_mac()), vrf_id());

@@ -159,10 +159,7 @@ fn own_address(object: &mut Object<'_>, field: &str, text: &String) -> Option<Ip
 
 fn flags(object: &mut Object<'_>, flags: &pb::VifFlags) -> Option<VifFlags> {
     // Who sets them relies on what they promise.
-    let unkept = [
-        ("flags.syn_cookies", flags.syn_cookies, "SYN cookies; half_open_percent_per_vif limits half-open flows"),
-        ("flags.gro", flags.gro, "merging of received segments"),
-    ];
+    let unkept = [("flags.gro", flags.gro, "merging of received segments")];
     for (field, _, what) in unkept.iter().filter(|(_, set, _)| *set) {
         object.not_implemented(field, what);
     }
