@@ -55,7 +55,7 @@ impl Trail<'_, '_> {
         if self.ingress.tunnel.is_none() && vif.flags.no_rpf {
             return Ok(NexthopId::NONE);
         }
-        let from_host = self.from_host();
+        let from_host = self.is_from_host();
         let own = self.snapshot.vifs().any(|vif| vif.vrf == key.vrf && vif.owns(source));
         if own && !from_host {
             return Err(DropReason::OwnSource);
@@ -97,13 +97,13 @@ impl Trail<'_, '_> {
             }
             NexthopKind::VrfTranslate { vrf } => self.leads_back_in(*vrf, key, steps),
             // An address of this node: only its own stack may speak from it.
-            NexthopKind::Receive(_) => self.from_host(),
+            NexthopKind::Receive(_) => self.is_from_host(),
             NexthopKind::Drop => false,
         }
     }
 
     /// From the node's own stack or an agent on it?
-    fn from_host(&self) -> bool {
+    fn is_from_host(&self) -> bool {
         let punt = |vif: &std::sync::Arc<Vif>| vif.kind.is_punt();
         self.ingress.tunnel.is_none() && self.snapshot.vif(self.ingress.vif).is_some_and(punt)
     }
