@@ -76,7 +76,7 @@ fn an_entry_matches_by_prefixes_of_its_own_family() {
     let six = udp(CLIENT6, SERVER6, 1, 2, b"x");
     matches(
         "\"source\": \"2001:db8:100::/48\", \"destination\": \"2001:db8:1::/64\"",
-        &[six.clone()],
+        std::slice::from_ref(&six),
         &[web(), udp(CLIENT6, CLIENT6, 1, 2, b"x")],
     );
     matches("\"source\": \"::/0\"", &[six], &[web()]);
@@ -108,7 +108,7 @@ fn the_destination_port_of_icmp_is_its_type() {
     let stamp = icmp(CLIENT, SERVER, 13, 0, [0; 4], &[0; 12]);
     matches(
         "\"proto\": 1, \"destinationPorts\": {\"first\": 8, \"last\": 8}",
-        &[echo.clone()],
+        std::slice::from_ref(&echo),
         &[stamp.clone(), echo_reply(CLIENT, SERVER, 8, 1)],
     );
     matches("\"proto\": 1, \"destinationPorts\": {\"first\": 13, \"last\": 14}", &[stamp], &[echo]);

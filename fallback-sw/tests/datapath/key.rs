@@ -2,11 +2,12 @@
 
 use offload_rules::DropReason;
 
-use crate::common::packets::{entry, mpls_udp};
 use crate::common::{
     Node,
     account::{by_flow, dropped, refused, walked},
-    packets::{ACK, Packet, SYN, echo_reply, echo_request, icmp, icmp_error, plain, sctp, segment, syn, udp},
+    packets::{
+        ACK, Packet, SYN, echo_reply, echo_request, entry, icmp, icmp_error, mpls_udp, plain, sctp, segment, syn, udp,
+    },
     walk_a::{
         CE1, CLIENT, CLIENT6, GATEWAY1, LABEL1, LAN1, SERVER, SERVER6, TUNNEL1, TUNNEL2, UNDERLAYS, from_client,
         from_underlay,
@@ -192,4 +193,14 @@ fn an_error_to_the_node_itself_that_nobody_waits_for_is_dropped() {
     let mut node = Node::new(CE1);
     let error = icmp_error(CLIENT, GATEWAY1, 3, 3, &udp(GATEWAY1, CLIENT, 1, 2, b"x").ip());
     node.expect(LAN1, &up(&error), &refused(DropReason::IcmpErrorUnmatched));
+}
+
+#[test]
+fn an_error_where_no_flows_are_looked_up_is_routed_like_any_packet() {
+    let mut node = Node::altered(CE1, &[("\"vrf\": 18, \"flags\": {\"policy\": true},", "\"vrf\": 18,")]);
+    let error = icmp_error(CLIENT, SERVER, 3, 3, &udp(SERVER, CLIENT, 1, 2, b"x").ip());
+    for _ in 0..2 {
+        node.expect(LAN1, &up(&error), &walked());
+    }
+    assert_eq!(node.flow_records(), 0);
 }

@@ -5,7 +5,7 @@ use offload_rules::DropReason;
 use crate::common::{
     Node,
     account::{answered, by_flow, dropped, dropped_by_flow, refused, walked},
-    packets::{Frame, Ip, Mac, VRRP, echo_request, eth, tagged, udp},
+    packets::{Frame, Ip, Mac, Tag, VRRP, echo_request, eth, tagged, udp},
     walk_a::only,
 };
 
@@ -68,7 +68,7 @@ fn from_lan(to: &str) -> Vec<u8> {
 
 #[test]
 fn frames_belong_to_the_vif_of_their_tags() {
-    let cases: [(&[(u16, u8, u16)], &str, u32); 5] = [
+    let cases: [(&[Tag], &str, u32); 5] = [
         (&[], "10.0.1.100", 1),
         (&[(0x8100, 3, 0)], "10.0.1.100", 1),
         (&[(0x8100, 0, 100)], "10.0.11.100", 11),
@@ -88,7 +88,7 @@ fn frames_belong_to_the_vif_of_their_tags() {
 
 #[test]
 fn a_frame_whose_tags_no_vif_has_is_an_invalid_if_on_the_device() {
-    let unknown: [&[(u16, u8, u16)]; 6] = [
+    let unknown: [&[Tag]; 6] = [
         &[(0x8100, 0, 99)],
         &[(0x88a8, 0, 100)],
         &[(0x8100, 0, 300)],
@@ -123,7 +123,7 @@ fn a_group_address_of_the_link_is_not_forwarded() {
 
 #[test]
 fn a_sub_interface_sends_its_tags_whether_the_nexthop_holds_them_or_not() {
-    let cases: [(&str, u32, &[(u16, u8, u16)]); 6] = [
+    let cases: [(&str, u32, &[Tag]); 6] = [
         ("10.0.1.100", 1, &[]),
         ("10.0.11.100", 11, &[(0x8100, 0, 100)]),
         // Its encap data names priority 3.
