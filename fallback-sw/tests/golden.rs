@@ -1,4 +1,5 @@
 //! The golden packet: MPLS over UDP, byte for byte.
+#![allow(clippy::unwrap_used, clippy::panic)]
 
 mod common;
 

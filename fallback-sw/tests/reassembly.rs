@@ -1,4 +1,5 @@
 //! What is addressed to the node itself in fragments is put together and read.
+#![allow(clippy::unwrap_used, clippy::panic)]
 
 #[allow(clippy::duplicate_mod)]
 mod common;

@@ -1,4 +1,5 @@
 //! A SYN flood on a vif with SYN cookies: established flows live on, true clients connect, forged ACKs do not.
+#![allow(clippy::unwrap_used, clippy::panic)]
 
 mod common;
 

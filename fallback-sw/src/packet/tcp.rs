@@ -138,8 +138,14 @@ pub fn shift(l3: &mut [u8], ip: &Ip, number: Number, by: u32) {
     }
 }
 
-/// Returns the change: old and new number, old and new checksum where the segment is long enough to have one.
-fn shift_segment(segment: &mut [u8], number: Number, by: u32) -> Option<((u32, u32), Option<(u16, u16)>)> {
+/// What shifting has changed in a segment, each as it was and as it is.
+struct Shifted {
+    number: (u32, u32),
+    /// Where the segment is long enough to have one.
+    checksum: Option<(u16, u16)>,
+}
+
+fn shift_segment(segment: &mut [u8], number: Number, by: u32) -> Option<Shifted> {
     let at = match number {
         Number::Seq => SEQ,
         Number::Ack => ACK,
@@ -157,7 +163,7 @@ fn shift_segment(segment: &mut [u8], number: Number, by: u32) -> Option<((u32, u
         *field = after.to_be_bytes();
         (before, after)
     });
-    Some(((old, new), sums))
+    Some(Shifted { number: (old, new), checksum: sums })
 }
 
 fn shift_quoted(message: &mut [u8], number: Number, by: u32) -> Option<()> {
@@ -171,7 +177,7 @@ fn shift_quoted(message: &mut [u8], number: Number, by: u32) -> Option<()> {
     if proto != PROTO_TCP {
         return None;
     }
-    let ((old, new), sums) = shift_segment(quoted.get_mut(header_len..)?, number, by)?;
+    let Shifted { number: (old, new), checksum: sums } = shift_segment(quoted.get_mut(header_len..)?, number, by)?;
     let mut sum = checksum::update32(u16::from_be_bytes([icmp[2], icmp[3]]), old, new);
     if let Some((before, after)) = sums {
         sum = checksum::update16(sum, before, after);
