@@ -329,7 +329,8 @@ impl<'a> Walk<'a> {
         let own = inquiry_is_own(self.inquiry);
         // What is delivered to this node, or comes from its own host stack, is not forwarded (RFC 1812 §5.3.1): BGP with TTL 1
         // has to get through, and RFC 5082 §3 needs 255 to arrive as 255.
-        let delivered = self.local || from.is_some_and(|vif| vif.kind.is_punt());
+        let arrived = self.local && matches!(output, Op::Punt(_));
+        let delivered = arrived || from.is_some_and(|vif| vif.kind.is_punt());
         if !keep_ttl && !own && !delivered {
             // A label that leads straight to an Encap is a forwarding step, too.
             ops.push(Op::DecrementTtl(self.lookups.max(1)));
