@@ -138,8 +138,14 @@ pub fn shift(l3: &mut [u8], ip: &Ip, number: Number, by: u32) {
     }
 }
 
-/// Returns the change: old and new number, old and new checksum where the segment is long enough to have one.
-fn shift_segment(segment: &mut [u8], number: Number, by: u32) -> Option<((u32, u32), Option<(u16, u16)>)> {
+/// What shifting a number changed, before and after.
+struct Shifted {
+    number: (u32, u32),
+    /// Where the segment is long enough to have one.
+    checksum: Option<(u16, u16)>,
+}
+
+fn shift_segment(segment: &mut [u8], number: Number, by: u32) -> Option<Shifted> {
     let at = match number {
         Number::Seq => SEQ,
         Number::Ack => ACK,
@@ -157,7 +163,7 @@ fn shift_segment(segment: &mut [u8], number: Number, by: u32) -> Option<((u32, u
         *field = after.to_be_bytes();
         (before, after)
     });
-    Some(((old, new), sums))
+    Some(Shifted { number: (old, new), checksum: sums })
 }
 
 fn shift_quoted(message: &mut [u8], number: Number, by: u32) -> Option<()> {
@@ -171,9 +177,10 @@ fn shift_quoted(message: &mut [u8], number: Number, by: u32) -> Option<()> {
     if proto != PROTO_TCP {
         return None;
     }
-    let ((old, new), sums) = shift_segment(quoted.get_mut(header_len..)?, number, by)?;
+    let changed = shift_segment(quoted.get_mut(header_len..)?, number, by)?;
+    let (old, new) = changed.number;
     let mut sum = checksum::update32(u16::from_be_bytes([icmp[2], icmp[3]]), old, new);
-    if let Some((before, after)) = sums {
+    if let Some((before, after)) = changed.checksum {
         sum = checksum::update16(sum, before, after);
     }
     [icmp[2], icmp[3]] = sum.to_be_bytes();
