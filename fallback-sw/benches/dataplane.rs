@@ -7,7 +7,9 @@
 #![allow(missing_docs, clippy::expect_used, clippy::panic)]
 
 mod flow_table;
+mod forward;
 mod measure;
+mod site;
 
 use std::{process::ExitCode, time::Duration};
 
@@ -17,7 +19,13 @@ use measure::{Effort, Machine, Row};
 type Part = (&'static str, fn(&Effort) -> Vec<Row>);
 
 /// The parts, in the order of a packet's way.
-const PARTS: [Part; 1] = [("flow table", flow_table::rows)];
+const PARTS: [Part; 5] = [
+    ("parser", forward::parser),
+    ("flow table", flow_table::rows),
+    ("hit", forward::hit),
+    ("miss", forward::miss),
+    ("scaling", forward::scaling),
+];
 
 struct Options {
     quick: bool,

@@ -16,6 +16,13 @@ pub(crate) fn cpu_time() -> Duration {
     clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).map(Duration::from).expect("the thread's CPU clock is readable")
 }
 
+/// Octets of memory that the process holds.
+pub(crate) fn resident() -> usize {
+    let statm = fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    let pages = statm.split(' ').nth(1).and_then(|pages| pages.parse::<usize>().ok()).unwrap_or(0);
+    pages * 4096
+}
+
 /// Pins this thread to one core.
 pub(crate) fn pin(core: usize) -> nix::Result<()> {
     let mut set = CpuSet::new();
@@ -86,7 +93,7 @@ pub(crate) struct Sample {
 }
 
 impl Sample {
-    fn of(mut runs: Vec<f64>) -> Self {
+    pub(crate) fn of(mut runs: Vec<f64>) -> Self {
         runs.sort_by(f64::total_cmp);
         let at = |i: usize| runs.get(i).copied().unwrap_or(f64::NAN);
         Self { median: at(runs.len() / 2), min: at(0), max: at(runs.len().saturating_sub(1)) }
@@ -141,13 +148,14 @@ pub(crate) enum Value {
     Rate(Sample),
     /// Octets.
     Octets(f64),
+    /// How many times as much.
+    Times(Sample),
 }
 
 /// What is aimed at.
 #[derive(Clone, Copy)]
 pub(crate) enum Target {
     /// TSC cycles per packet, at most.
-    #[allow(dead_code, reason = "the unit of the rows of whole paths")]
     Cycles(f64),
     /// Nanoseconds per packet, at most.
     Nanoseconds(f64),
@@ -155,6 +163,8 @@ pub(crate) enum Target {
     MillionsPerSecond(f64),
     /// At most.
     Octets(f64),
+    /// At least.
+    Times(f64),
 }
 
 /// One row of the table.
@@ -186,14 +196,20 @@ impl Row {
                 s.min,
                 s.max
             ),
+            Value::Octets(octets) if *octets >= 1e6 => format!("{:7.1} MiB", octets / 1_048_576.0),
             Value::Octets(octets) => format!("{octets:7.1} B"),
+            Value::Times(s) => format!("{:7.2} x  [{:.2} .. {:.2}]", s.median, s.min, s.max),
         };
         // Below 1 is better than the target, whichever way round it is stated.
         let (target, ratio) = match (self.target, &self.value) {
             (Some(Target::Cycles(c)), Value::PerPacket(s)) => (format!("<= {c} cyc"), s.median * tsc_ghz / c),
             (Some(Target::Nanoseconds(ns)), Value::PerPacket(s)) => (format!("<= {ns} ns"), s.median / ns),
             (Some(Target::MillionsPerSecond(m)), Value::Rate(s)) => (format!(">= {m} M/s"), m / rate(s.median)),
+            (Some(Target::Octets(most)), Value::Octets(octets)) if most >= 1e6 => {
+                (format!("<= {} MiB", most / 1_048_576.0), octets / most)
+            }
             (Some(Target::Octets(most)), Value::Octets(octets)) => (format!("<= {most} B"), octets / most),
+            (Some(Target::Times(least)), Value::Times(s)) => (format!(">= {least} x"), least / s.median),
             _ => (String::new(), f64::NAN),
         };
         let ratio = if ratio.is_nan() { String::new() } else { format!("{ratio:.2}") };

@@ -1,19 +1,18 @@
 //! The daemon of a customer edge, and its replay.
 
-use std::{fmt::Write as _, path::PathBuf, process::ExitCode, thread::available_parallelism};
+use std::{io::IsTerminal as _, path::PathBuf, process::ExitCode, thread::available_parallelism};
 
 use anyhow::Context as _;
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand};
 use fallback_sw::{
     node::{
-        machine::MachineConfig,
         runtime::{Config, Runtime},
         service::{self, NodeService},
     },
-    replay::{self, ClockMode, Request},
+    replay,
 };
 use offload_rules::forwarding::Snapshot;
-use proto::v1::{self as pb, node_server::NodeServer};
+use proto::v1::node_server::NodeServer;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_stream::wrappers::UnixListenerStream;
 
@@ -32,7 +31,7 @@ enum Command {
     /// Say whether a forwarding state is consistent; change nothing.
     Check(CheckArgs),
     /// Run captures through a node: no root, no sockets, the same outcome each time.
-    Replay(ReplayArgs),
+    Replay(replay::Args),
 }
 
 #[derive(Debug, Args)]
@@ -61,70 +60,49 @@ struct CheckArgs {
     state: PathBuf,
 }
 
-#[derive(Debug, Args)]
-struct ReplayArgs {
-    /// Forwarding state: protobuf JSON of sluicegate.v1.ForwardingState.
-    #[arg(long, value_name = "STATE.json")]
-    state: PathBuf,
-    /// A capture (pcap or pcapng) and the vif that receives it, by number or name. Frames for a sub-interface carry its tag.
-    #[arg(long = "in", value_name = "VIF=FILE", value_parser = input, required = true)]
-    inputs: Vec<(String, PathBuf)>,
-    /// Folder for one capture for each egress vif (vifN.pcap) and report.json; made when missing.
-    #[arg(long, value_name = "DIR")]
-    out: PathBuf,
-    /// What the node's clock follows.
-    #[arg(long, value_enum, default_value_t = ClockArg::Steady)]
-    clock: ClockArg,
-    /// Seconds that pass after the last frame, so that held packets time out and flows age.
-    #[arg(long, value_name = "SECONDS", default_value_t = 0)]
-    drain: u32,
-    /// Workers; flows are shared out among them.
-    #[arg(long, value_name = "N", default_value_t = 1)]
-    workers: usize,
-    /// First IPv4 identification of outer headers.
-    #[arg(long, value_name = "ID", default_value_t = 1)]
-    ip_id: u16,
-    /// UDP source port of all tunnels, instead of 49152 + 14 bits of the flow's hash.
-    #[arg(long, value_name = "PORT")]
-    entropy: Option<u16>,
-    /// Print the whole report as JSON instead of a summary.
-    #[arg(long)]
-    json: bool,
-}
-
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum ClockArg {
-    /// One millisecond a frame: nothing ages.
-    Steady,
-    /// The captures' timestamps.
-    Pcap,
-}
-
-fn input(text: &str) -> Result<(String, PathBuf), String> {
-    match text.split_once('=') {
-        Some((vif, file)) if !vif.is_empty() && !file.is_empty() => Ok((vif.to_owned(), file.into())),
-        _ => Err("write it as VIF=FILE, for example 4121=tenant.pcap".to_owned()),
-    }
-}
+/// Octets of the largest message: a state with a million routes.
+const MAX_MESSAGE: usize = 512 << 20;
 
 fn main() -> ExitCode {
-    let outcome = match Cli::parse().command {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // A closed pipe on help text is nobody's concern.
+            let _ = error.print();
+            // As everywhere: 1 is an error, wrong usage too.
+            return if error.use_stderr() { ExitCode::FAILURE } else { ExitCode::SUCCESS };
+        }
+    };
+    let outcome = match cli.command {
         Command::Run(args) => run(args),
         Command::Check(args) => check(&args),
-        Command::Replay(args) => replay_captures(args),
+        Command::Replay(args) => args.run().map_err(Into::into),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("fallback-sw: {error:#}");
+            eprintln!("fallback-sw: {}", told_once(&error));
             ExitCode::FAILURE
         }
     }
 }
 
+/// An error and its causes, without those that it tells itself.
+fn told_once(error: &anyhow::Error) -> String {
+    let mut text = error.to_string();
+    for cause in error.chain().skip(1).map(ToString::to_string) {
+        if !text.contains(&cause) {
+            text = format!("{text}: {cause}");
+        }
+    }
+    text
+}
+
 fn run(args: RunArgs) -> anyhow::Result<()> {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // Colours are for people: not in a file, not in the journal.
+    let colours = std::io::stderr().is_terminal();
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours).with_writer(std::io::stderr);
     if args.log_json {
         log.json().init()
     } else {
@@ -142,7 +120,7 @@ fn run(args: RunArgs) -> anyhow::Result<()> {
         let runtime = Runtime::start(config, snapshot).context("starting the node")?;
         tracing::info!(socket = %args.socket.display(), workers, "node running");
         let serve = tonic::transport::Server::builder()
-            .add_service(NodeServer::new(NodeService::new(runtime.handle())))
+            .add_service(NodeServer::new(NodeService::new(runtime.handle())).max_decoding_message_size(MAX_MESSAGE))
             .serve_with_incoming(UnixListenerStream::new(listener));
         tokio::select! {
             served = serve => served.context("introspection API")?,
@@ -195,50 +173,4 @@ fn check(args: &CheckArgs) -> anyhow::Result<()> {
         snapshot.nexthops().count()
     );
     Ok(())
-}
-
-fn replay_captures(args: ReplayArgs) -> anyhow::Result<()> {
-    let request = Request {
-        state: args.state,
-        inputs: args.inputs,
-        out: args.out,
-        clock: match args.clock {
-            ClockArg::Steady => ClockMode::Steady,
-            ClockArg::Pcap => ClockMode::Pcap,
-        },
-        machine: MachineConfig {
-            workers: args.workers.max(1),
-            ip_id: args.ip_id,
-            entropy: args.entropy,
-            ..MachineConfig::default()
-        },
-        drain_secs: args.drain,
-    };
-    let report = replay::run(&request)?;
-    if args.json {
-        println!("{}", proto::json::to_string(&report, proto::json::Defaults::Written)?);
-    } else {
-        print!("{}", summary(&report)?);
-    }
-    let unaccounted = report.packets.map_or(0, |packets| packets.unaccounted);
-    anyhow::ensure!(unaccounted == 0, "{unaccounted} packets are unaccounted for");
-    Ok(())
-}
-
-fn summary(report: &pb::ReplayReport) -> Result<String, std::fmt::Error> {
-    let mut text = String::new();
-    let p = report.packets.unwrap_or_default();
-    writeln!(
-        text,
-        "received {} = forwarded {} + punted {} + consumed {} + dropped {} + held {}; unaccounted {}; originated {}",
-        p.received, p.forwarded, p.punted, p.consumed, p.dropped, p.held, p.unaccounted, p.originated
-    )?;
-    for drop in report.drops.iter().filter(|drop| drop.packets > 0) {
-        writeln!(text, "dropped: {} {}", drop.reason, drop.packets)?;
-    }
-    for output in &report.outputs {
-        writeln!(text, "vif {}: {} packets in {}", output.vif, output.packets, output.file)?;
-    }
-    writeln!(text, "flows: {}; details in report.json", report.flows.len())?;
-    Ok(text)
 }

@@ -134,8 +134,12 @@ impl Control {
                 }
                 Event::PathMtu { destination, mtu } => {
                     let destination = IpAddr::V4(destination);
-                    self.path_mtus.insert(destination, now + PATH_MTU_MS);
-                    if self.snapshot.path_mtu(destination).is_none_or(|known| mtu < known) {
+                    let known = self.snapshot.path_mtu(destination);
+                    // A larger one is about a packet that was sent before (RFC 1191 §6.3: never raised by a message).
+                    if known.is_none_or(|known| mtu <= known) {
+                        self.path_mtus.insert(destination, now + PATH_MTU_MS);
+                    }
+                    if known.is_none_or(|known| mtu < known) {
                         let next = self.snapshot.with_path_mtu(destination, Some(mtu));
                         actions.snapshot = Some(self.publish(next));
                     }

@@ -12,7 +12,7 @@ use std::{
 };
 
 use offload_rules::{
-    VifId,
+    MacAddr, VifId,
     forwarding::{Delta, PortConfig, Snapshot, State, StateErrors, Vif},
 };
 use tokio::sync::oneshot;
@@ -24,7 +24,7 @@ use super::{
     view::PortStatus,
 };
 use crate::{
-    io,
+    io::{self, device::Device},
     worker::{Worker, WorkerConfig},
 };
 
@@ -256,7 +256,8 @@ impl Drop for Runtime {
 struct PortState {
     config: PortConfig,
     raw_ip: bool,
-    open: bool,
+    /// Interface index of the device, while it is open.
+    open: Option<i32>,
     retry_at: u64,
 }
 
@@ -279,6 +280,7 @@ impl ControlThread {
     fn run(mut self) {
         self.reconcile_ports();
         let mut next_tick = Instant::now() + TICK;
+        let mut next_watch = 0;
         loop {
             match self.inbox.recv_timeout(next_tick.saturating_duration_since(Instant::now())) {
                 Ok(Message::Stop) | Err(RecvTimeoutError::Disconnected) => return,
@@ -290,6 +292,10 @@ impl ControlThread {
                 let actions = self.control.tick(self.now());
                 self.act(actions);
                 self.reconcile_ports();
+                if self.now() >= next_watch {
+                    next_watch = self.now() + RETRY_MS;
+                    self.watch_ports();
+                }
             }
         }
     }
@@ -369,8 +375,8 @@ impl ControlThread {
         let now = self.now();
         for vif in snapshot.vifs() {
             let Some((config, raw_ip)) = wanted(vif) else { continue };
-            let port = self.ports.entry(vif.id).or_insert(PortState { config, raw_ip, open: false, retry_at: 0 });
-            if !port.open && port.retry_at <= now {
+            let port = self.ports.entry(vif.id).or_insert(PortState { config, raw_ip, open: None, retry_at: 0 });
+            if port.open.is_none() && port.retry_at <= now {
                 port.retry_at = now + RETRY_MS;
                 self.open_port(vif);
             }
@@ -384,18 +390,49 @@ impl ControlThread {
                 let status = PortStatus { driver: opened.chosen.driver.to_owned(), error: String::new() };
                 self.status.insert(vif.id, status);
                 if let Some(port) = self.ports.get_mut(&vif.id) {
-                    port.open = true;
+                    port.open = Some(opened.device.index);
                 }
                 for (worker, port) in self.workers.iter().zip(opened.ports) {
                     worker.tell(Command::AddPort(vif.id, port));
                 }
-                let with_mac = opened.device.mac.and_then(|mac| self.control.set_device_mac(vif.id, mac));
-                let up = self.control.set_up(vif.id, true);
+                // The other end of a TAP device is the host's stack, and its address is the device's: this end needs another.
+                let is_tap = opened.chosen.driver == io::tap::DRIVER;
+                let mac = if is_tap { Some(MacAddr::VIRTUAL) } else { opened.device.mac };
+                let with_mac = mac.and_then(|mac| self.control.set_device_mac(vif.id, mac));
+                let up = self.control.set_up(vif.id, opened.device.operational);
                 if let Some(snapshot) = up.or(with_mac) {
                     self.adopt(&snapshot);
                 }
             }
             Err(error) => self.port_failed(vif.id, &error),
+        }
+    }
+
+    /// Looks whether devices are still what they were, and up: a link without carrier is a lost member to ECMP.
+    fn watch_ports(&mut self) {
+        let open: Vec<_> =
+            self.ports.iter().filter_map(|(id, p)| Some((*id, p.open?, p.config.device.clone()))).collect();
+        for (vif, index, device) in open {
+            match Device::read(&device) {
+                Ok(found) if found.index == index => {
+                    let error = match (found.up, found.operational) {
+                        (_, true) => String::new(),
+                        (true, false) => format!("device '{device}' has no carrier"),
+                        (false, false) => format!("device '{device}' is down: set it up"),
+                    };
+                    let status = self.status.entry(vif).or_default();
+                    if status.error != error {
+                        tracing::info!(%vif, device, up = found.operational, "link state");
+                        status.error = error;
+                    }
+                    if let Some(snapshot) = self.control.set_up(vif, found.operational) {
+                        self.adopt(&snapshot);
+                    }
+                }
+                // Deleted and made again under the same name.
+                Ok(_) => self.port_failed(vif, &io::PortError::NoDevice { device }),
+                Err(error) => self.port_failed(vif, &error),
+            }
         }
     }
 
@@ -409,7 +446,7 @@ impl ControlThread {
         }
         let now = self.now();
         if let Some(port) = self.ports.get_mut(&vif) {
-            port.open = false;
+            port.open = None;
             port.retry_at = now + RETRY_MS;
         }
         self.workers.iter().for_each(|worker| worker.tell(Command::RemovePort(vif)));

@@ -259,7 +259,8 @@ impl pb::node_server::Node for NodeService {
         let asked = request.get_ref();
         let snapshot = self.snapshot().await?;
         if asked.ids.is_empty() {
-            let nexthops = snapshot.nexthops().map(|nexthop| view::nexthop(nexthop)).collect();
+            let mut nexthops: Vec<_> = snapshot.nexthops().map(|nexthop| view::nexthop(nexthop)).collect();
+            nexthops.extend(view::learned_nexthops(&snapshot));
             return Ok(Response::new(pb::ListNexthopsResponse { nexthops }));
         }
         let mut nexthops: Vec<pb::NexthopInfo> = Vec::new();
@@ -333,10 +334,9 @@ impl pb::node_server::Node for NodeService {
     async fn get_flow(&self, request: Request<pb::GetFlowRequest>) -> Result<Response<pb::FlowPair>, Status> {
         let index = request.get_ref().index;
         let forward = self.flow(index).await?.ok_or_else(|| Status::not_found(format!("no flow {index}")))?;
-        let reverse = if forward.reverse_index == 0 && !forward.drop_reason.is_empty() {
-            None
-        } else {
-            self.flow(forward.reverse_index).await?
+        let reverse = match forward.reverse_index {
+            Some(reverse) => self.flow(reverse).await?,
+            None => None,
         };
         Ok(Response::new(pb::FlowPair { forward: Some(forward), reverse }))
     }

@@ -31,6 +31,8 @@ use crate::{
 const BURST: usize = 64;
 /// Milliseconds between two ticks of a worker, and the longest that it sleeps.
 const TICK_MS: u64 = 10;
+/// Milliseconds between two questions to the ports about lost frames.
+const COUNT_MS: u64 = 500;
 /// Packets that may wait between two workers.
 pub(super) const RING: usize = 4096;
 
@@ -134,6 +136,8 @@ pub struct Thread {
 /// A port in use.
 struct Open {
     port: Box<dyn Port>,
+    /// What it has told of lost frames so far.
+    lost: u64,
 }
 
 impl Thread {
@@ -142,7 +146,7 @@ impl Thread {
         let mut ports: BTreeMap<VifId, Open> = BTreeMap::new();
         let mut out = Outbox::default();
         let mut frames = Vec::with_capacity(BURST);
-        let mut last_tick = 0;
+        let (mut last_tick, mut last_count) = (0, 0);
         loop {
             let mut busy = false;
             while let Ok(command) = self.commands.try_recv() {
@@ -158,10 +162,23 @@ impl Thread {
                 last_tick = now;
                 self.worker.tick(now, &mut out);
             }
+            if now.saturating_sub(last_count) >= COUNT_MS {
+                last_count = now;
+                self.count_lost(&mut ports);
+            }
             self.flush(&mut ports, &mut out);
             if !busy {
                 self.sleep(&ports);
             }
+        }
+    }
+
+    /// Asks the ports what they had to lose: a system call each.
+    fn count_lost(&mut self, ports: &mut BTreeMap<VifId, Open>) {
+        for (vif, open) in ports {
+            let lost = open.port.lost();
+            self.worker.lost_before(*vif, lost.saturating_sub(open.lost));
+            open.lost = lost;
         }
     }
 
@@ -175,7 +192,7 @@ impl Thread {
         match command {
             Command::Adopt(snapshot) => self.worker.adopt(snapshot, now, out),
             Command::AddPort(vif, port) => {
-                ports.insert(vif, Open { port });
+                ports.insert(vif, Open { port, lost: 0 });
             }
             Command::RemovePort(vif) => {
                 ports.remove(&vif);

@@ -1,14 +1,14 @@
 //! What the node shows of itself: workers and snapshot as the messages of the introspection API.
 
-use std::net::IpAddr;
+use std::{fmt::Write as _, net::IpAddr};
 
 use offload_rules::{
-    DropReason, Label, NexthopId, VifId, VrfId,
+    DropReason, Label, MacAddr, NexthopId, VifId, VrfId,
     flow::{
         Family, Op, VrfCounter,
         tcp::{TcpLetters, TcpState},
     },
-    forwarding::{Nexthop, NexthopKind, Route, Snapshot, Vif, VifKind},
+    forwarding::{L2Rewrite, Nexthop, NexthopKind, Route, Snapshot, Vif, VifKind},
 };
 use proto::v1 as pb;
 
@@ -50,7 +50,7 @@ pub fn flow(worker: &Worker, id: usize, workers: usize, slot: u32) -> Option<pb:
     Some(pb::Flow {
         index: flow_index(slot, id, workers),
         generation: record.generation.into(),
-        reverse_index: reverse.map_or(0, |_| flow_index(record.reverse, id, workers)),
+        reverse_index: reverse.map(|_| flow_index(record.reverse, id, workers)),
         vrf: key.vrf.get().into(),
         destination_vrf: if record.destination_vrf == 0 { key.vrf.get() } else { record.destination_vrf }.into(),
         vif: key.vif.get().into(),
@@ -95,10 +95,22 @@ fn op(op: &Op, distance: u32) -> String {
         Op::LimitSize { mtu, fragment: true } => format!("limit size to {mtu}"),
         Op::LimitSize { mtu, fragment: false } => format!("limit size to {mtu}, do not fragment"),
         Op::EncapMplsOUdp(h) => format!("encap MPLSoUDP {} -> {}:{} label {}", h.sip, h.dip, h.udp_port, h.label),
-        Op::RewriteL2(rewrite) => format!("Ethernet {rewrite:?}"),
+        Op::RewriteL2(rewrite) => ethernet(rewrite),
         Op::Output(vif) => format!("output vif {vif}"),
         Op::Punt(vif) => format!("punt to vif {vif}"),
     }
+}
+
+/// The header up to the ethertype, which is the packet's.
+fn ethernet(rewrite: &L2Rewrite) -> String {
+    let fixed = rewrite.bytes().len().saturating_sub(2);
+    let mut text = "Ethernet".to_owned();
+    for octet in rewrite.bytes().iter().take(fixed) {
+        // Writing to a string does not fail.
+        let _ = write!(text, " {octet:02x}");
+    }
+    text.push_str(" + ethertype");
+    text
 }
 
 /// Address family.
@@ -145,7 +157,7 @@ fn counters(counters: &VifCounters) -> pb::Counters {
     pb::Counters {
         rx_packets: counters.rx_packets,
         rx_bytes: counters.rx_bytes,
-        rx_errors: 0,
+        rx_errors: counters.rx_errors,
         tx_packets: counters.tx_packets,
         tx_bytes: counters.tx_bytes,
         tx_errors: counters.tx_errors,
@@ -173,6 +185,8 @@ pub fn vif(
     port: &PortStatus,
 ) -> pb::VifInfo {
     let is_port = vif.kind.port().is_some();
+    // A sub-interface has no queues of its own: what each worker found in its parent's.
+    let received = |worker: &Counters| if is_port { worker.of_port(vif.id) } else { worker.of_vif(vif.id) };
     let driver = if is_port { port.driver.clone() } else { "vr_vlan".to_owned() };
     pb::VifInfo {
         vif: Some(encode::vif(vif)),
@@ -184,8 +198,8 @@ pub fn vif(
         references: references(vif.id, snapshot),
         port: is_port.then(|| counters(&total.of_port(vif.id))),
         counters: Some(counters(&total.of_vif(vif.id))),
-        rx_queue_packets: per_worker.iter().map(|worker| worker.of_port(vif.id).rx_packets).collect(),
-        rx_queue_errors: per_worker.iter().map(|_| 0).collect(),
+        rx_queue_packets: per_worker.iter().map(|worker| received(worker).rx_packets).collect(),
+        rx_queue_errors: per_worker.iter().map(|worker| received(worker).rx_errors).collect(),
     }
 }
 
@@ -317,8 +331,21 @@ pub fn nexthop(nexthop: &Nexthop) -> pb::NexthopInfo {
 pub fn learned_nexthop(id: u32, snapshot: &Snapshot) -> Option<pb::NexthopInfo> {
     let slot = id.checked_sub(NexthopId::FIRST_LEARNED)?;
     let ((vif, address), neighbour) = snapshot.neighbours().iter().find(|(_, neighbour)| neighbour.slot == slot)?;
+    toward(vif, address, neighbour.slot, neighbour.mac, snapshot)
+}
+
+/// The nexthops of all resolved neighbours, by number.
+#[must_use]
+pub fn learned_nexthops(snapshot: &Snapshot) -> Vec<pb::NexthopInfo> {
+    let mut found: Vec<_> =
+        snapshot.neighbours().iter().map(|((vif, address), n)| (n.slot, vif, address, n.mac)).collect();
+    found.sort_unstable_by_key(|(slot, ..)| *slot);
+    found.into_iter().filter_map(|(slot, vif, address, mac)| toward(vif, address, slot, mac, snapshot)).collect()
+}
+
+fn toward(vif: VifId, address: IpAddr, slot: u32, mac: MacAddr, snapshot: &Snapshot) -> Option<pb::NexthopInfo> {
     let vif = snapshot.vif(vif)?;
-    let mut header = vif.header_to(neighbour.mac)?.bytes().to_vec();
+    let mut header = vif.header_to(mac)?.bytes().to_vec();
     let ethertype = if address.is_ipv4() { [0x08, 0x00] } else { [0x86, 0xdd] };
     if let Some(last) = header.len().checked_sub(2).and_then(|at| header.get_mut(at..)) {
         last.copy_from_slice(&ethertype);
@@ -329,7 +356,7 @@ pub fn learned_nexthop(id: u32, snapshot: &Snapshot) -> Option<pb::NexthopInfo> 
     };
     Some(pb::NexthopInfo {
         nexthop: Some(pb::Nexthop {
-            id,
+            id: NexthopId::learned(slot).get(),
             vrf: vif.vrf.get().into(),
             policy: false,
             invalid: false,

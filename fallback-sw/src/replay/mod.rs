@@ -3,6 +3,7 @@
 //! Frames of all inputs go through a [`Machine`] in the order of their timestamps; what it sends is written to one capture for
 //! each egress vif, what it counts to a JSON report.
 
+mod args;
 mod clock;
 mod report;
 
@@ -20,6 +21,7 @@ use offload_rules::{
 };
 use proto::{json::JsonError, v1 as pb};
 
+pub use args::{Args, Clock as ClockArg, CommandError};
 pub use clock::ClockMode;
 
 use crate::{
@@ -183,7 +185,7 @@ pub fn run(request: &Request) -> Result<pb::ReplayReport, ReplayError> {
     let file = request.out.join("report.json");
     let text = proto::json::to_string(&report, proto::json::Defaults::Written)
         .map_err(|source| ReplayError::File { file: file.clone(), source })?;
-    fs::write(&file, text + "\n").map_err(|source| ReplayError::File { file, source })?;
+    fs::write(&file, text).map_err(|source| ReplayError::File { file, source })?;
     Ok(report)
 }
 

@@ -11,6 +11,8 @@ pub struct VifCounters {
     pub rx_packets: u64,
     /// Octets received, Ethernet header included.
     pub rx_bytes: u64,
+    /// Lost before the node could take them, as the device tells.
+    pub rx_errors: u64,
     /// Sent.
     pub tx_packets: u64,
     /// Octets sent, Ethernet header included.
@@ -28,6 +30,7 @@ impl VifCounters {
     pub const fn add(&mut self, other: &Self) {
         self.rx_packets += other.rx_packets;
         self.rx_bytes += other.rx_bytes;
+        self.rx_errors += other.rx_errors;
         self.tx_packets += other.tx_packets;
         self.tx_bytes += other.tx_bytes;
         self.tx_errors += other.tx_errors;

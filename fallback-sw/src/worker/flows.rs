@@ -33,6 +33,9 @@ const TCP: u8 = 6;
 /// Pairs that are looked at for one to evict.
 const EVICTION_LOOKS: u32 = 64;
 
+/// Seconds that a pair is kept after a reset.
+const DEAD_SECS: u32 = 5;
+
 /// What became of a flow that was derived anew.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Derived {
@@ -109,6 +112,11 @@ impl Worker {
     }
 
     fn insert(&mut self, forward: FlowKey, reverse: FlowKey, now: u64) -> Result<(u32, u32), DropReason> {
+        // The table was made for the limit at the start; a lower one of a later state holds at once.
+        let share = self.snapshot.settings().max_flows / self.config.workers.max(1) as u32;
+        if self.flows.len() + 2 > share.max(64) && !self.evict(now) {
+            return Err(DropReason::FlowTableFull);
+        }
         for _ in 0..3 {
             match self.flows.insert_pair(forward, reverse) {
                 Ok(slots) => return Ok(slots),
@@ -223,13 +231,15 @@ impl Worker {
         if let Some(op) = self.flows.record(slot).and_then(splice_of) {
             decision.program.splice(op);
         }
+        let kept = self.flows.record(slot).and_then(|record| self.programs.get(record.program));
+        let same_bytes = kept.is_some_and(|kept| kept.program.ops == decision.program.ops);
         let id = self.programs.intern(decision.program, &self.snapshot);
         let version = self.version;
         let entropy = self.config.entropy;
         let Some(record) = self.flows.record_mut(slot) else { return };
         let old = std::mem::replace(&mut record.program, id);
         record.version = version;
-        if old != id {
+        if !same_bytes {
             record.changed = now as u32;
         }
         if record.tunnel_sport == 0 {
@@ -326,6 +336,11 @@ impl Worker {
         self.derive(slot, ingress, now)
     }
 
+    /// Packets have come in one direction only.
+    fn is_one_sided(&self, record: &Record) -> bool {
+        record.packets == 0 || self.flows.record(record.reverse).is_some_and(|other| other.packets == 0)
+    }
+
     /// Idle for longer than its protocol and state allow?
     pub(super) fn is_idle(&self, slot: u32, now: u64) -> bool {
         let Some(record) = self.flows.record(slot) else { return false };
@@ -333,10 +348,13 @@ impl Worker {
         let seconds = match (record.key.proto, self.phase(record)) {
             _ if record.flags & flag::DENIED != 0 => timeouts.other.min(timeouts.icmp),
             (_, Some(TcpPhase::Opening)) => timeouts.tcp_opening,
+            // Found in the middle and never answered: a flood of ACKs must not hold the table for hours.
+            (_, Some(TcpPhase::Established)) if self.is_one_sided(record) => timeouts.tcp_opening,
             (_, Some(TcpPhase::Established)) => timeouts.tcp_established,
             (_, Some(TcpPhase::Closing)) => timeouts.tcp_closing,
             (_, Some(TcpPhase::Closed)) => timeouts.tcp_closed,
-            (_, Some(TcpPhase::Dead)) => 0,
+            // What is still on its way must not begin the flow anew.
+            (_, Some(TcpPhase::Dead)) => DEAD_SECS.min(timeouts.tcp_closed),
             (17, None) => timeouts.udp,
             (1 | 58, None) => timeouts.icmp,
             (_, None) => timeouts.other,

@@ -2,7 +2,8 @@
 //!
 //! Tracked by {VRF, source, destination, protocol, identification} (RFC 791 §3.2, RFC 8200 §4.5), bounded in number, in
 //! fragments each, and in time. A fragment that comes before its head is held; one that overlaps another spoils the datagram
-//! (RFC 5722 §4; the same for IPv4, RFC 1858 §3).
+//! (RFC 5722 §4; the same for IPv4, RFC 1858 §3), but for an exact duplicate, which is only dropped itself (RFC 8200 §4.5). A
+//! datagram that has passed whole is forgotten at once, so that its identification can be used again.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -132,6 +133,9 @@ impl FragmentTable {
         let Some(datagram) = self.datagrams.get_mut(&key) else {
             return Fate::Drop(DropReason::FragmentTableFull, packet, Vec::new());
         };
+        if !datagram.spoilt && datagram.pieces.contains(&(offset, end)) {
+            return Fate::Drop(DropReason::FragmentErr, packet, Vec::new());
+        }
         if datagram.spoilt || !datagram.admits(offset, end, more, ip) {
             datagram.spoilt = true;
             let waiting: Vec<_> = datagram.held.drain(..).collect();
@@ -155,7 +159,19 @@ impl FragmentTable {
         datagram.pieces.push((offset, end));
         let waiting: Vec<_> = datagram.held.drain(..).collect();
         self.held -= waiting.len();
+        if datagram.is_whole() {
+            self.datagrams.remove(&key);
+            self.tidy(limits.datagrams);
+        }
         Fate::Go(head, packet, waiting)
+    }
+
+    /// Keeps the queue of expiries in proportion to the datagrams, when most have passed whole.
+    fn tidy(&mut self, limit: usize) {
+        if self.queue.len() > 2 * limit + 64 {
+            let datagrams = &self.datagrams;
+            self.queue.retain(|(expires, key)| datagrams.get(key).is_some_and(|d| d.expires == *expires));
+        }
     }
 
     /// Forgets datagrams whose time is over; what still waited comes back.
@@ -179,6 +195,11 @@ impl FragmentTable {
 }
 
 impl Datagram {
+    /// All pieces were seen: they do not overlap, so their lengths tell.
+    fn is_whole(&self) -> bool {
+        self.total == Some(self.pieces.iter().map(|(begin, end)| end - begin).sum())
+    }
+
     /// Does the piece fit with those seen: no overlap, no end beyond the whole, multiples of eight but for the last?
     fn admits(&mut self, offset: u32, end: u32, more: bool, ip: &Ip) -> bool {
         let longest = 65_535 - if ip.version == 4 { u32::from(ip.header_len) } else { 0 };

@@ -85,7 +85,8 @@ impl Worker {
     }
 
     /// An ICMP error about a packet of one of the node's own tunnels is for the node. "Fragmentation needed" tells the path's
-    /// MTU; the rest is of no use to a tunnel (RFC 2003 §4). `false` when it is about something else.
+    /// MTU; the rest is of no use to a tunnel (RFC 2003 §4). `false` when it is about something else: another tunnel's end, or one
+    /// that is not reached by the VRF that the error came in (a tenant could forge it).
     pub(super) fn take_path_mtu(&mut self, packet: &Packet, context: &Context, out: &mut Outbox) -> bool {
         let from_tenant = context.outer.is_some() || matches!(context.path, Path::Walk(Start::Nexthop(_)));
         if context.ip.version != 4 || from_tenant {
@@ -97,7 +98,9 @@ impl Worker {
         // The key is reversed: its destination is the source of what was quoted.
         if key.proto != UDP
             || !matches!(key.sport, 6635 | 51234)
+            || key.destination() != context.ip.destination()
             || !self.snapshot.is_own_tunnel_source(key.destination())
+            || !self.snapshot.has_tunnel_to(context.key.vrf, key.source())
         {
             return false;
         }

@@ -237,6 +237,10 @@ impl Worker {
                 // Until the head has told: owned by the addresses alone.
                 context.key.sport = 0;
                 context.key.dport = 0;
+                if ip.version == 6 {
+                    // Later fragments cannot tell the protocol behind further extension headers.
+                    context.key.proto = 0;
+                }
             }
         } else {
             let is_tcp = context.key.proto == 6;
@@ -248,8 +252,8 @@ impl Worker {
 
 impl Context {
     /// A fragment whose head has not told anything yet.
-    pub(super) fn is_fragment_without_head(&self) -> bool {
-        self.ip.fragment != FragmentInfo::None && self.head.is_none() && self.path == Path::Flow
+    pub(super) fn lacks_head(&self) -> bool {
+        self.ip.fragment != FragmentInfo::None && self.head.is_none()
     }
 
     /// Where it came from, as the walk sees it.

@@ -360,6 +360,12 @@ impl Worker {
         self.held.held_received() + (self.fragments.held() + self.reassembly.held()) as u64
     }
 
+    /// The account of packets.
+    #[must_use]
+    pub const fn account(&self) -> &Account {
+        &self.counters.account
+    }
+
     /// All counters; those of programs included.
     #[must_use]
     pub fn counters(&self) -> Counters {
@@ -423,6 +429,13 @@ impl Worker {
                 self.counters.account.originated_dropped += 1;
                 out.recycle(delivery.packet);
             }
+        }
+    }
+
+    /// Tells how many more frames were lost before they could be received from a port.
+    pub fn lost_before(&mut self, port: VifId, frames: u64) {
+        if let Some(counters) = self.counters.port(port) {
+            counters.rx_errors += frames;
         }
     }
 

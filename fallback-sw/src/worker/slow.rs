@@ -34,7 +34,7 @@ impl Worker {
         match context.path {
             Path::Walk(start) => self.walk(packet, context, start, now, out),
             Path::Reassemble => self.reassemble(packet, context, now, out),
-            Path::Flow if context.is_fragment_without_head() => self.fragment(packet, context, now, out),
+            Path::Flow if context.lacks_head() => self.fragment(packet, context, now, out),
             Path::Flow => match self.flows.find(hash, &context.key) {
                 Some(slot) => self.known(slot, packet, context, hash, now, out),
                 None => self.unknown(packet, context, hash, now, out),
@@ -391,6 +391,10 @@ impl Worker {
             Verdict::Forward(decision) => self.run_once(decision.program, packet, context, now, out),
             Verdict::AnswerEcho => self.answer_echo(packet, context, now, out),
             Verdict::Resolve { vif, target } => self.hold(vif, target, packet, context, now, out),
+            Verdict::Drop { reason: DropReason::NoListener, .. } if context.lacks_head() => {
+                // For this node: the listener is found by the ports of the head.
+                self.fragment(packet, context, now, out);
+            }
             Verdict::Drop { reason, .. } => {
                 self.discard_in(context.key.vrf);
                 self.drop_packet(context.vif, packet, reason, out);

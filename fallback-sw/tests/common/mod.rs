@@ -1,5 +1,10 @@
 //! One vocabulary for scenarios: a node without I/O from a state in JSON, frames in, frames out, and the account afterwards.
-#![allow(dead_code, unreachable_pub, clippy::unwrap_used, clippy::panic)]
+#![allow(dead_code, clippy::wrong_self_convention, unreachable_pub, clippy::unwrap_used, clippy::panic)]
+
+pub mod account;
+pub mod packets;
+pub mod records;
+pub mod walk_a;
 
 use std::sync::Arc;
 
@@ -58,18 +63,18 @@ impl Node {
 
     /// Every received packet has met exactly one fate.
     pub fn check_account(&self) {
-        let (total, _) = self.machine.counters();
-        assert_eq!(total.account.unaccounted(self.machine.held()), 0, "{:?}", total.account);
+        let account = self.machine.account();
+        assert_eq!(account.unaccounted(self.machine.held()), 0, "{account:?}");
     }
 
     /// Packets dropped for a reason.
     pub fn drops(&self, reason: DropReason) -> u64 {
-        self.machine.counters().0.account.dropped[reason.index()]
+        self.machine.account().dropped[reason.index()]
     }
 
     /// All drops, by name: what a test expects is compared whole.
     pub fn all_drops(&self) -> Vec<(&'static str, u64)> {
-        let account = self.machine.counters().0.account;
+        let account = self.machine.account();
         DropReason::all().iter().map(|r| (r.name(), account.dropped[r.index()])).filter(|(_, n)| *n > 0).collect()
     }
 }

@@ -196,10 +196,13 @@ pub struct FlowFilter {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Action {
     /// F
+    #[value(alias = "F")]
     Forward,
     /// D
+    #[value(alias = "D")]
     Drop,
     /// N
+    #[value(alias = "N")]
     Nat,
 }
 

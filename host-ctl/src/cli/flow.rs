@@ -28,7 +28,7 @@ pub fn render_heading(out: &mut impl fmt::Write) -> fmt::Result {
 /// # Errors
 /// Those of `out`.
 pub fn render_line(flow: &Flow, out: &mut impl fmt::Write) -> fmt::Result {
-    let index = format!("{}<=>{}", flow.index, flow.reverse_index);
+    let index = format!("{}<=>{}", flow.index, reverse_index(flow));
     let ends = format!("{} {}", source(flow, false), destination(flow, false));
     let vrfs = if flow.destination_vrf == 0 || flow.destination_vrf == flow.vrf {
         flow.vrf.to_string()
@@ -79,7 +79,7 @@ pub fn render(index: u64, pair: &FlowPair, out: &mut impl fmt::Write) -> fmt::Re
 fn details(flow: &Flow, out: &mut impl fmt::Write) -> fmt::Result {
     line(out, "Flow Index", flow.index)?;
     line(out, "Flow Generation ID", flow.generation)?;
-    line(out, "Reverse Flow Index", flow.reverse_index)?;
+    line(out, "Reverse Flow Index", reverse_index(flow))?;
     line(out, "VRF", flow.vrf)?;
     line(out, "Destination VRF", if flow.destination_vrf == 0 { flow.vrf } else { flow.destination_vrf })?;
     line(out, "Flow Source", source(flow, true))?;
@@ -133,6 +133,11 @@ fn line(out: &mut impl fmt::Write, name: &str, value: impl fmt::Display) -> fmt:
     writeln!(out, "{:<27}{value}", format!("{name}:"))
 }
 
+/// The index of the other direction; `-` when there is none.
+fn reverse_index(flow: &Flow) -> String {
+    flow.reverse_index.map_or_else(|| "-".to_owned(), |index| index.to_string())
+}
+
 /// Where the flow runs, and why not in hardware.
 fn tier(flow: &Flow) -> String {
     let name = match flow.tier() {
@@ -171,7 +176,7 @@ mod tests {
         Flow {
             index: 19524,
             generation: 17,
-            reverse_index: 229_888,
+            reverse_index: Some(229_888),
             vrf: 17,
             destination_vrf: 15,
             vif: 4113,
@@ -222,7 +227,7 @@ mod tests {
     fn a_dropped_flow_names_its_reason_and_a_new_one_its_single_vrf() {
         let dropped = Flow {
             index: 5,
-            reverse_index: 6,
+            reverse_index: None,
             vrf: 18,
             destination_vrf: 18,
             vif: 7,
@@ -241,7 +246,7 @@ mod tests {
         let mut text = String::new();
         render_line(&dropped, &mut text).unwrap();
         insta::assert_snapshot!(text, @"
-        5<=>6                  [fe80:2:0:1:6:0:c0a8:6464]:99 [ff::13:6c00:2]:128 58 (18)
+        5<=>-                  [fe80:2:0:1:6:0:c0a8:6464]:99 [ff::13:6c00:2]:128 58 (18)
         (Gen: 0, K(Idx):7, Action:D(Policy Deny), Flags:I, Stats:0/0, QOS:-1, S(nh):0, D(nh):0, SPort: 0, CPU: 0, Created: 0, LastSeen: 0, Changed: 0, ACL: 0/0, Tier: Hardware)
         ");
     }
@@ -251,7 +256,7 @@ mod tests {
         let forward = Flow { ops: vec!["decrement TTL".into(), "push label 278".into()], ..flow() };
         let reverse = Flow {
             index: 229_888,
-            reverse_index: 19524,
+            reverse_index: Some(19524),
             vrf: 15,
             destination_vrf: 17,
             action: FlowAction::Forward.into(),

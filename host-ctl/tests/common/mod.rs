@@ -36,7 +36,14 @@ fn chosen<T>(all: Vec<T>, ids: &[u32], id: impl Fn(&T) -> u32) -> Result<Vec<T>,
 }
 
 pub(crate) fn flow(index: u64) -> Flow {
-    Flow { index, reverse_index: index + 1, vrf: 17, proto: 6, action: FlowAction::Forward.into(), ..Flow::default() }
+    Flow {
+        index,
+        reverse_index: Some(index + 1),
+        vrf: 17,
+        proto: 6,
+        action: FlowAction::Forward.into(),
+        ..Flow::default()
+    }
 }
 
 #[tonic::async_trait]

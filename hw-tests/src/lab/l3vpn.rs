@@ -235,7 +235,7 @@ impl L3vpn {
     /// How a site's node is started.
     #[must_use]
     pub fn config(site: Site, options: &Options) -> NodeConfig {
-        NodeConfig { state: forwarding_state(site, options.driver), workers: options.workers }
+        NodeConfig { state: forwarding_state(site, options.driver), workers: options.workers, last_state: None }
     }
 
     /// Its lab.

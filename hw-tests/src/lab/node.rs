@@ -18,6 +18,8 @@ pub struct NodeConfig {
     pub state: v1::ForwardingState,
     /// Worker threads.
     pub workers: u32,
+    /// File that keeps the state in force across restarts.
+    pub last_state: Option<PathBuf>,
 }
 
 /// A running node. Dropping it ends the daemon.
@@ -46,6 +48,9 @@ impl Node {
         let mut command = namespace.command(&programs.fallback_sw);
         command.arg("run").arg("--state").arg(&state_file).arg("--socket").arg(&socket);
         command.args(["--workers", &config.workers.to_string()]);
+        if let Some(file) = &config.last_state {
+            command.arg("--last-state").arg(file);
+        }
         let mut process = Process::spawn(command)?;
         let client = wait::until(&format!("{name} to answer on its socket"), Duration::from_secs(15), || {
             if let Some(status) = process.ended()? {
@@ -119,6 +124,15 @@ impl Node {
         let mut command = Command::new(&self.programs.host_ctl);
         command.arg("--socket").arg(&self.socket).args(arguments);
         process::run(command, Duration::from_secs(15))
+    }
+
+    /// Kills the daemon as a crash would: no signal handler runs.
+    ///
+    /// # Errors
+    /// [`LabError::Timeout`] when it does not go.
+    pub fn crash(self) -> Result<Output, LabError> {
+        self.process.signal(nix::sys::signal::Signal::SIGKILL)?;
+        self.process.wait(Duration::from_secs(5))
     }
 
     /// Ends the daemon with SIGTERM and returns what it left.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use hw_tests::lab::{L3vpn, LabError, NodeClient, Options, Ping, PingReport, Site, Tenant, scenario, until};
+use hw_tests::lab::{L3vpn, LabError, Namespace, NodeClient, Options, Ping, PingReport, Site, Tenant, scenario, until};
 use proto::v1;
 
 const LIMIT: Duration = Duration::from_secs(10);
@@ -64,6 +64,11 @@ fn route(prefix: &str, nexthop: u32, label: Option<u32>) -> v1::ForwardingDelta 
     v1::ForwardingDelta { routes: vec![route], ..Default::default() }
 }
 
+/// Do the flow's packets leave on this vif?
+fn leaves_on(flow: &v1::Flow, vif: u32) -> bool {
+    flow.ops.last().is_some_and(|op| *op == format!("output vif {vif}"))
+}
+
 /// Waits until all flows to host2 satisfy a condition.
 fn flows_become(client: &NodeClient, what: &str, condition: impl Fn(&v1::Flow) -> bool) -> Result<(), LabError> {
     until(what, LIMIT, || {
@@ -84,14 +89,22 @@ fn route_change_rederives_flows() -> Result<(), String> {
         let running = ping.spawn(host1.namespace())?;
         until("a flow to host2", LIMIT, || Ok((!flows_to_host2(ce1)?.is_empty()).then_some(())))?;
 
-        // A lost member moves its flows to the other slot; a returned member takes its slot back.
-        for (members, slot) in [([0, 86], 1), ([85, 0], 0), ([0, 86], 1)] {
+        // A lost member moves its flows to the other one; a returned member takes its slot back.
+        let home = |flow: &v1::Flow| flow.ecmp_index.first().copied();
+        let before = flows_to_host2(ce1)?;
+        for (members, vif) in [([0, 86], 4109), ([85, 0], 4111), ([0, 86], 4109)] {
             ce1.change(composite(members))?;
-            flows_become(ce1, &format!("the flows to move to slot {slot}"), |flow| {
-                flow.ecmp_index.first() == Some(&slot)
-            })?;
+            flows_become(ce1, &format!("the flows to move to vif {vif}"), |flow| leaves_on(flow, vif))?;
         }
         ce1.change(composite([85, 86]))?;
+        flows_become(ce1, "the flows to go home", |flow| {
+            leaves_on(flow, if home(flow) == Some(0) { 4111 } else { 4109 })
+        })?;
+        for flow in flows_to_host2(ce1)? {
+            let earlier =
+                before.iter().find(|earlier| (earlier.index, earlier.generation) == (flow.index, flow.generation));
+            assert!(earlier.is_none_or(|earlier| home(earlier) == home(&flow)), "a flow has lost its home: {flow:#?}");
+        }
 
         // Another label: known at CE2 first, then pushed by CE1.
         let label = v1::MplsLabel { label: 290, nexthop: 513 };
@@ -127,6 +140,51 @@ fn route_change_rederives_flows() -> Result<(), String> {
         ce1.change(v1::ForwardingDelta { acls: vec![deny(v1::AclAction::Deny)], ..Default::default() })?;
         host1.ping(&Ping::to("192.168.1.100"))?.none_answered()?;
         ce1.change(v1::ForwardingDelta { acls: vec![deny(v1::AclAction::Permit)], ..Default::default() })?;
+        host1.ping(&Ping::to("192.168.1.100"))?.all_answered()?;
+        l3vpn.assert_healthy()
+    })
+}
+
+#[test]
+fn ecmp_link_down_moves_flows_and_ping_goes_on() -> Result<(), String> {
+    scenario("ecmp_link_down_moves_flows_and_ping_goes_on", || {
+        let mut l3vpn = L3vpn::new(&Options::default())?;
+        let ce1 = l3vpn.node(Site::Ce1)?.client();
+        let host1 = l3vpn.host(Tenant::Blue, Site::Ce1);
+        let [transit_a, transit_b] = l3vpn.transits();
+        let links = |transit: &Namespace, state: &str| {
+            ["to-ce1", "to-ce2"].iter().try_for_each(|link| transit.ip(&format!("link set {link} {state}")).map(drop))
+        };
+        let restore = |transit: &Namespace, index: u32| {
+            links(transit, "up")?;
+            // The kernel forgets the routes of a link that goes down.
+            for (site, device, net) in [(Site::Ce1, "to-ce1", 13 + index), (Site::Ce2, "to-ce2", 23 + index)] {
+                transit.ip(&format!("route replace {}/32 via 172.28.{net}.36 dev {device}", site.tunnel_source()))?;
+            }
+            Ok::<_, LabError>(())
+        };
+        for (index, transit, lost, other) in [(0, transit_a, 4111, 4109), (1, transit_b, 4109, 4111)] {
+            let ping = Ping::to("192.168.1.100").count(100).interval(Duration::from_millis(40));
+            let running = ping.spawn(host1.namespace())?;
+            until("a flow to host2", LIMIT, || Ok((!flows_to_host2(ce1)?.is_empty()).then_some(())))?;
+            links(transit, "down")?;
+            until("the link to be down", LIMIT, || {
+                Ok((ce1.vif(lost)?.oper_state() == v1::OperState::Down).then_some(()))
+            })?;
+            flows_become(ce1, &format!("all flows to leave on vif {other}"), |flow| leaves_on(flow, other))?;
+            host1.ping(&Ping::to("192.168.1.100"))?.all_answered()?;
+            restore(transit, index)?;
+            until("the link to be up again", LIMIT, || {
+                Ok((ce1.vif(lost)?.oper_state() == v1::OperState::Up).then_some(()))
+            })?;
+            // Those of the returned member go home.
+            flows_become(ce1, "the flows to go home", |flow| {
+                leaves_on(flow, if flow.ecmp_index.first() == Some(&0) { 4111 } else { 4109 })
+            })?;
+            let report = PingReport::from_output(running.wait(ping.limit())?)?;
+            // Until a node has seen that its link is gone, at most a second or so, what goes there is lost.
+            assert!(report.received * 2 >= report.sent && report.duplicates == 0, "{}", report.text);
+        }
         host1.ping(&Ping::to("192.168.1.100"))?.all_answered()?;
         l3vpn.assert_healthy()
     })

@@ -3,7 +3,8 @@
 use std::{fs, time::Duration};
 
 use hw_tests::lab::{
-    L3vpn, LabError, Node, Options, Output, Ping, Programs, Site, Tenant, forwarding_state, run, scenario, state_json,
+    L3vpn, LabError, Node, NodeConfig, Options, Output, Ping, Programs, Site, Tenant, forwarding_state, run, scenario,
+    state_json,
 };
 use proto::v1;
 use tonic::Code;
@@ -121,16 +122,75 @@ fn bad_state_and_bad_delta_leave_the_old_state_in_force() -> Result<(), String> 
         refusal(client.apply_state(unsupported), Code::InvalidArgument, &["sas"])?;
         still("a state with an object that is not implemented")?;
 
-        refusal(client.apply_state(before.clone()), Code::FailedPrecondition, &[])?;
-        still("a state that is not newer")?;
+        // The state in force, sent once more, is no change; another content under its number, or an older number, is refused.
+        assert_eq!(client.apply_state(before.clone())?.generation, generation);
+        still("the state in force")?;
+        let mut other = before.clone();
+        other.routes.push(v1::Route { label: Some(280), ..route(489) });
+        refusal(client.apply_state(other), Code::FailedPrecondition, &["generation"])?;
+        still("another state of the same generation")?;
+        assert_eq!(
+            client.apply_state(v1::ForwardingState { generation: generation + 1, ..before.clone() })?.generation,
+            2
+        );
+        refusal(client.apply_state(before.clone()), Code::FailedPrecondition, &["generation"])?;
+        assert_eq!(client.state()?.generation, generation + 1);
 
         // After all these refusals a good change is taken.
-        let good = delta(v1::ForwardingDelta {
-            routes: vec![route(489)].into_iter().map(|r| v1::Route { label: Some(280), ..r }).collect(),
-            ..Default::default()
-        });
-        assert_eq!(client.apply_delta(good)?.generation, generation + 1);
+        let good =
+            v1::ForwardingDelta { routes: vec![v1::Route { label: Some(280), ..route(489) }], ..Default::default() };
+        assert_eq!(client.change(good)?.generation, generation + 2);
         l3vpn.assert_healthy()
+    })
+}
+
+#[test]
+fn a_restart_takes_the_last_state() -> Result<(), String> {
+    scenario("a_restart_takes_the_last_state", || {
+        let l3vpn = L3vpn::new(&Options { nodes: false, ..Options::default() })?;
+        let last_state = l3vpn.lab().directory().join("ce1.last.json");
+        let start = |l3vpn: &L3vpn, generation: u64| {
+            let mut config = L3vpn::config(Site::Ce1, &Options::default());
+            config.state.generation = generation;
+            Node::start(
+                l3vpn.lab(),
+                l3vpn.ce_namespace(Site::Ce1),
+                &NodeConfig { last_state: Some(last_state.clone()), ..config },
+            )
+        };
+        let route = v1::Route {
+            vrf: 18,
+            prefix: "192.168.7.0/24".to_owned(),
+            nexthop: 489,
+            label: Some(280),
+            ..Default::default()
+        };
+
+        // What was applied is in force again after a crash, although the state file is still the first one.
+        let node = start(&l3vpn, 1)?;
+        let change = v1::ForwardingDelta { routes: vec![route.clone()], ..Default::default() };
+        assert_eq!(node.client().change(change)?.generation, 2);
+        let changed = node.client().state()?;
+        node.crash()?;
+        let node = start(&l3vpn, 1)?;
+        assert_eq!(node.client().state()?, changed);
+        l3vpn.host(Tenant::Blue, Site::Ce1).ping(&Ping::to("192.168.100.1"))?.all_answered()?;
+        assert!(node.stop()?.status.success());
+
+        // A state file that is newer wins.
+        let node = start(&l3vpn, 7)?;
+        let state = node.client().state()?;
+        assert_eq!(state.generation, 7);
+        assert!(!state.routes.iter().any(|known| known.prefix == route.prefix), "the older state's route is there");
+        assert!(node.stop()?.status.success());
+
+        // A kept state that is damaged is said to be so, and the state file is taken.
+        fs::write(&last_state, "{ \"vifs\": [").map_err(LabError::io("damage the kept state"))?;
+        let node = start(&l3vpn, 1)?;
+        assert_eq!(node.client().status()?.generation, 1);
+        assert!(node.log().contains("ce1.last.json"), "no word on the damaged file:\n{}", node.log());
+        assert!(node.stop()?.status.success());
+        Ok(())
     })
 }
 

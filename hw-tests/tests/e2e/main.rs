@@ -7,3 +7,5 @@ mod isolation;
 mod l3vpn;
 mod lab;
 mod lifecycle;
+mod policy;
+mod punt;

@@ -34,9 +34,10 @@ impl Program {
 
     /// Adds [`Op::ShiftAck`] or [`Op::ShiftSeq`] in its place.
     pub fn splice(&mut self, op: Op) {
-        let at = self.ops.iter().position(|op| {
-            !matches!(op, Op::DecapMplsOUdp | Op::Drop(_) | Op::DecrementTtl(_) | Op::ClampMss(_))
-        });
+        let at = self
+            .ops
+            .iter()
+            .position(|op| !matches!(op, Op::DecapMplsOUdp | Op::Drop(_) | Op::DecrementTtl(_) | Op::ClampMss(_)));
         self.ops.insert(at.unwrap_or(self.ops.len()), op);
     }
 
@@ -110,6 +111,8 @@ pub enum DependencyKind {
     Label(Label),
     /// An access list.
     Acl(AclId),
+    /// Whose an address is: the own addresses of all vifs.
+    Addresses,
     /// A neighbour on a vif.
     Neighbour(VifId, IpAddr),
     /// The path MTU toward an outer destination.

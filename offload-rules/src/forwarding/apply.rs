@@ -45,6 +45,11 @@ impl Snapshot {
         }
         next.neighbours.retain_vifs(|vif| next.tables.vifs.contains(vif));
         next.refresh_macs();
+        let versions =
+            |snapshot: &Self| snapshot.tables.vifs.iter().map(|(id, vif)| (id, vif.version)).collect::<Vec<_>>();
+        if versions(&next) != versions(self) {
+            next.refresh_owners();
+        }
         Ok(next)
     }
 
@@ -196,6 +201,7 @@ impl Snapshot {
             let vifs = self.tables.vifs.clone();
             self.neighbours.retain_vifs(|vif| vifs.contains(vif));
             self.refresh_macs();
+            self.refresh_owners();
         }
     }
 

@@ -1,7 +1,9 @@
-//! Whether interfaces are up, as the node sees it.
+//! Interfaces as the node sees them: whether they are up, and whose an address is.
 
-use super::{Snapshot, VifKind};
-use crate::VifId;
+use std::net::IpAddr;
+
+use super::{Snapshot, VifKind, addrmap::AddrMap, idmap::IdMap};
+use crate::{VifId, VrfId};
 
 impl Snapshot {
     /// With a vif's operational state; a vif is up until told otherwise. Counts as a change of the vif and of its
@@ -18,6 +20,25 @@ impl Snapshot {
     pub fn is_up(&self, vif: VifId) -> bool {
         let up = |id: VifId| self.oper.get(u32::from(id.get())).is_none_or(|(up, _)| *up);
         self.vif(vif).is_some() && up(vif) && up(self.port_of(vif))
+    }
+
+    /// The vif of a VRF that has this address as its own.
+    #[must_use]
+    pub fn owner(&self, vrf: VrfId, address: IpAddr) -> Option<VifId> {
+        self.owners.get(u32::from(vrf.get()))?.get(address).copied()
+    }
+
+    /// Lists the own addresses anew.
+    pub(super) fn refresh_owners(&mut self) {
+        let mut owners: IdMap<AddrMap<VifId>> = IdMap::default();
+        for entry in self.tables.vifs.values() {
+            let vif = &entry.configured;
+            for net in &vif.addresses {
+                owners.update(u32::from(vif.vrf.get()), |map| _ = map.insert(net.addr(), vif.id));
+            }
+        }
+        self.owners = owners;
+        self.owners_version = self.version;
     }
 
     /// Version in which a vif last came or went.

@@ -4,7 +4,7 @@ use std::{net::IpAddr, sync::Arc};
 
 use super::{
     Acl, MplsLabel, Neighbour, NeighbourTable, Nexthop, PathMtuTable, Route, Settings, State, Vif, VifKind, VlanTag,
-    Vrf, idmap::IdMap, tables::Tables,
+    Vrf, addrmap::AddrMap, idmap::IdMap, tables::Tables,
 };
 use crate::{
     AclId, Label, MacAddr, NexthopId, VifId, VrfId,
@@ -29,6 +29,10 @@ pub struct Snapshot {
     pub(super) path_mtus: PathMtuTable,
     /// MACs of devices: by vif, with the name of the device that the vif had then.
     pub(super) device_macs: IdMap<(Arc<str>, MacAddr)>,
+    /// Own addresses by VRF, with the vif that has each.
+    pub(super) owners: IdMap<AddrMap<VifId>>,
+    /// Version of the last change of any vif's configuration.
+    pub(super) owners_version: u64,
     /// Vifs that have come or gone: whether up, and the version of the last change.
     pub(super) oper: IdMap<(bool, u64)>,
 }
@@ -53,6 +57,8 @@ impl Snapshot {
             neighbours: NeighbourTable::default(),
             path_mtus: PathMtuTable::default(),
             device_macs: IdMap::default(),
+            owners: IdMap::default(),
+            owners_version: 1,
             oper: IdMap::default(),
         }
     }
@@ -90,6 +96,7 @@ impl Snapshot {
             DependencyKind::Label(label) => tables.labels.get(label.get()).map(|(_, version)| *version),
             DependencyKind::Acl(id) => tables.acls.get(id.get()).map(|entry| entry.version),
             DependencyKind::Neighbour(vif, address) => self.neighbours.get(vif, address).map(|n| n.generation),
+            DependencyKind::Addresses => Some(self.owners_version),
             DependencyKind::PathMtu(destination) => self.path_mtus.get(destination).map(|(_, version)| version),
         };
         found.unwrap_or(0)
@@ -253,6 +260,18 @@ impl Snapshot {
     #[must_use]
     pub fn is_own_tunnel_source(&self, address: IpAddr) -> bool {
         self.tables.own.get(address).is_some()
+    }
+
+    /// Do outer packets of one of the node's tunnels leave in this VRF for this address? A tunnel that names no VRF is taken to
+    /// be in every VRF that tunnels end in.
+    #[must_use]
+    pub fn has_tunnel_to(&self, vrf: VrfId, address: IpAddr) -> bool {
+        let reaches = |vrf: u32| self.tables.far.get(vrf).is_some_and(|ends| ends.get(address).is_some());
+        let ends_here = || {
+            let table = self.tables.routes.get(u32::from(vrf.get()));
+            table.is_some_and(|table| table.terminations.len() > 0)
+        };
+        reaches(u32::from(vrf.get())) || reaches(0) && ends_here()
     }
 }
 

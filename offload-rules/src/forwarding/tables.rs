@@ -89,6 +89,8 @@ pub(super) struct Tables {
     stacked_vlans: Trie<u64, VifId>,
     /// Tunnel sources, and addresses where MPLS over UDP is opened, with the number of their users.
     pub(super) own: AddrMap<u32>,
+    /// Far ends of tunnels, by the VRF that carries them (0: only their direct nexthop is known), with the number of users.
+    pub(super) far: IdMap<AddrMap<u32>>,
     /// Users of nexthops.
     pub(super) users: IdMap<Users>,
     /// Nexthops that lead to a nexthop.
@@ -261,6 +263,7 @@ impl Tables {
         }
         if let NexthopKind::Tunnel(tunnel) = &nexthop.kind {
             self.own.add_user(tunnel.sip.into());
+            self.far.update(underlay(&nexthop), |ends| ends.add_user(tunnel.dip.into()));
         }
         let flips = before.is_some_and(|old| terminates(&old.object)) != terminates(&nexthop);
         let routes = self.users_of(nexthop.id).routes;
@@ -287,6 +290,7 @@ impl Tables {
         }
         if let NexthopKind::Tunnel(tunnel) = &nexthop.kind {
             self.own.drop_user(tunnel.sip.into());
+            self.far.update(underlay(nexthop), |ends| ends.drop_user(tunnel.dip.into()));
         }
     }
 
@@ -402,6 +406,11 @@ impl Tables {
             }
         }
     }
+}
+
+/// The VRF that carries a tunnel's outer packets; 0 when the nexthop names none.
+fn underlay(nexthop: &Nexthop) -> u32 {
+    nexthop.vrf.map_or(0, id)
 }
 
 /// The VRFs that a nexthop names.

@@ -32,6 +32,7 @@ pub(super) fn vif(vif: &pb::Vif, place: &str, errors: &mut Vec<StateError>) -> O
     let ingress_acls = object.ids("ingress_acls", &vif.ingress_acls, AclId::new);
     let egress_acls = object.ids("egress_acls", &vif.egress_acls, AclId::new);
     let service_acls = object.ids("service_acls", &vif.service_acls, AclId::new);
+    let flags = vif.flags.as_ref().map_or_else(|| Some(VifFlags::default()), |set| flags(&mut object, set));
     let nat_pool = object.each("nat_pool", &vif.nat_pool, |object, field, text| object.address(field, text));
     Some(Vif {
         id: id?,
@@ -42,7 +43,7 @@ pub(super) fn vif(vif: &pb::Vif, place: &str, errors: &mut Vec<StateError>) -> O
         addresses: addresses?,
         mtu: mtu?,
         enc_mss: enc_mss?,
-        flags: vif.flags.as_ref().map_or_else(VifFlags::default, flags),
+        flags: flags?,
         nexthop: nexthop?,
         ingress_acls: ingress_acls?,
         egress_acls: egress_acls?,
@@ -156,8 +157,14 @@ fn own_address(object: &mut Object<'_>, field: &str, text: &String) -> Option<Ip
     object.unicast(field, net.addr()).then_some(net)
 }
 
-fn flags(flags: &pb::VifFlags) -> VifFlags {
-    VifFlags {
+fn flags(object: &mut Object<'_>, flags: &pb::VifFlags) -> Option<VifFlags> {
+    // Who sets them relies on what they promise.
+    let unkept = [("flags.gro", flags.gro, "merging of received segments")];
+    for (field, _, what) in unkept.iter().filter(|(_, set, _)| *set) {
+        object.not_implemented(field, what);
+    }
+    let kept = unkept.iter().all(|(_, set, _)| !set);
+    kept.then_some(VifFlags {
         policy: flags.policy,
         proxy: flags.proxy,
         ttl_unmodified: flags.ttl_unmodified,
@@ -169,5 +176,5 @@ fn flags(flags: &pb::VifFlags) -> VifFlags {
         raw_ip: flags.raw_ip,
         syn_cookies: flags.syn_cookies,
         gro: flags.gro,
-    }
+    })
 }
