@@ -1,7 +1,6 @@
 //! What is addressed to the node itself in fragments is put together and read.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
-#[allow(clippy::duplicate_mod)]
 mod common;
 
 use common::{Node, hex};
@@ -9,6 +8,7 @@ use etherparse::{
     IcmpEchoHeader, Icmpv4Type, Icmpv6Type, IpFragOffset, IpHeaders, Ipv4Header, NetSlice, PacketBuilder, SlicedPacket,
     TransportSlice, UdpHeader,
 };
+use fallback_sw::node::machine::MachineConfig;
 use fallback_sw::packet::{Packet, fragment, parse, reassembly::Reassembly};
 use offload_rules::DropReason;
 
@@ -236,8 +236,8 @@ fn a_tunnel_packet_that_was_fragmented_outside_is_opened_when_it_is_whole() {
         .unwrap();
     let pieces = fragments(&tunnelled(&inner), 576);
     assert_eq!(pieces.len(), 3);
-    for order in [[0usize, 1, 2], [2, 0, 1]] {
-        let mut node = Node::new(STATE);
+    for (order, workers) in [([0usize, 1, 2], 1), ([2, 0, 1], 1), ([1, 2, 0], 3)] {
+        let mut node = Node::with(STATE, MachineConfig { workers, ..MachineConfig::default() });
         let mut sent = Vec::new();
         for at in order {
             assert!(sent.is_empty());

@@ -5,7 +5,7 @@ mod common;
 
 use common::Node;
 use etherparse::{NetSlice, PacketBuilder, SlicedPacket, TcpOptionElement, TransportSlice};
-use fallback_sw::node::machine::Sent;
+use fallback_sw::node::machine::{MachineConfig, Sent};
 use offload_rules::DropReason;
 
 const CLIENTS: u32 = 1;
@@ -360,6 +360,41 @@ fn a_reset_is_judged_by_the_numbers_of_its_receiver() {
     assert_eq!(ends.node.drops(DropReason::TcpResetIgnored), 1);
     let sent = ends.server(&tcp("RA", 501, 8, b""));
     assert_eq!(one(&sent, CLIENTS).seq, cookie.wrapping_add(1));
+}
+
+#[test]
+fn an_error_about_a_shifted_segment_quotes_what_its_sender_sent() {
+    let mut ends = Ends::flooded(Family::V4);
+    ends.connect(7, 500);
+    let large = one(&ends.server(&tcp("A", 501, 8, &[7; 900])), CLIENTS);
+    // A router before the client takes no more than 600 octets.
+    let quoted = packet(Family::V4, false, 5, (40000, 80), &large);
+    let mut error = Vec::new();
+    let kind = etherparse::Icmpv4Type::DestinationUnreachable(
+        etherparse::icmpv4::DestUnreachableHeader::FragmentationNeeded { next_hop_mtu: 600 },
+    );
+    PacketBuilder::ipv4([192, 168, 9, 9], [10, 0, 0, 2], 64).icmpv4(kind).write(&mut error, &quoted[..48]).unwrap();
+    let sent = ends.node.receive(CLIENTS, &error);
+    let out = sent[0].packet.data();
+    assert_eq!(u32::from(sent[0].port.get()), SERVERS);
+    assert_eq!(out[28 + 24..28 + 28], 501u32.to_be_bytes());
+    let Some(TransportSlice::Icmpv4(icmp)) = SlicedPacket::from_ip(out).unwrap().transport else { panic!("no ICMP") };
+    assert_eq!(icmp.icmp_type().calc_checksum(icmp.payload()), icmp.checksum());
+}
+
+#[test]
+fn any_worker_takes_the_cookie_that_another_port_was_given() {
+    let config = MachineConfig { workers: 3, ..MachineConfig::default() };
+    let mut ends = Ends { node: Node::with(STATE, config), family: Family::V4, client: 5, port: 40000 };
+    // Each worker has its own share.
+    ends.flood(40 * SHARE);
+    for port in 40000..40010 {
+        ends.port = port;
+        let cookie = ends.connect(7, 500);
+        let sent = ends.client(&tcp("A", 8, cookie.wrapping_add(1), b"data"));
+        assert_eq!(one(&sent, SERVERS), tcp("A", 8, 501, b"data"));
+    }
+    assert_eq!(ends.node.all_drops(), []);
 }
 
 #[test]

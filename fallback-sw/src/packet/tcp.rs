@@ -138,7 +138,7 @@ pub fn shift(l3: &mut [u8], ip: &Ip, number: Number, by: u32) {
     }
 }
 
-/// What shifting has changed in a segment, each as it was and as it is.
+/// What shifting a number changed, before and after.
 struct Shifted {
     number: (u32, u32),
     /// Where the segment is long enough to have one.
@@ -177,9 +177,10 @@ fn shift_quoted(message: &mut [u8], number: Number, by: u32) -> Option<()> {
     if proto != PROTO_TCP {
         return None;
     }
-    let Shifted { number: (old, new), checksum: sums } = shift_segment(quoted.get_mut(header_len..)?, number, by)?;
+    let changed = shift_segment(quoted.get_mut(header_len..)?, number, by)?;
+    let (old, new) = changed.number;
     let mut sum = checksum::update32(u16::from_be_bytes([icmp[2], icmp[3]]), old, new);
-    if let Some((before, after)) = sums {
+    if let Some((before, after)) = changed.checksum {
         sum = checksum::update16(sum, before, after);
     }
     [icmp[2], icmp[3]] = sum.to_be_bytes();

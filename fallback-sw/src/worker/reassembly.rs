@@ -83,31 +83,24 @@ impl ReassemblyTable {
         let Some(pieces) = &mut datagram.pieces else {
             return Outcome::Drop(DropReason::FragmentErr, packet, Vec::new());
         };
-        let refused = if self.held >= limits.held {
-            Err((packet, DropReason::FragmentTableFull))
-        } else {
-            match pieces.add(packet, ip) {
-                Ok(progress) => Ok(progress),
-                Err((packet, Refusal::Duplicate)) => {
-                    return Outcome::Drop(DropReason::FragmentErr, packet, Vec::new());
-                }
-                Err((packet, Refusal::Bad)) => Err((packet, DropReason::FragmentErr)),
-            }
-        };
-        match refused {
-            Ok(Progress::Missing) => {
+        let (reason, packet) = match pieces.add(packet, ip) {
+            Ok(Progress::Complete) => return self.complete(key),
+            Ok(Progress::Missing) if self.held < limits.held => {
                 datagram.vifs.push(vif);
                 self.held += 1;
-                Outcome::Held
+                return Outcome::Held;
             }
-            Ok(Progress::Complete) => self.complete(key),
-            Err((packet, reason)) => {
-                datagram.pieces = None;
-                let lost = std::mem::take(&mut datagram.vifs);
-                self.held -= lost.len();
-                Outcome::Drop(reason, packet, lost)
+            // It is among the pieces; any of them gives its memory back.
+            Ok(Progress::Missing) => (DropReason::FragmentTableFull, any_of(datagram.pieces.take())),
+            Err((packet, Refusal::Duplicate)) => {
+                return Outcome::Drop(DropReason::FragmentErr, packet, Vec::new());
             }
-        }
+            Err((packet, Refusal::Bad)) => (DropReason::FragmentErr, packet),
+        };
+        datagram.pieces = None;
+        let lost = std::mem::take(&mut datagram.vifs);
+        self.held -= lost.len();
+        Outcome::Drop(reason, packet, lost)
     }
 
     /// Takes out a datagram of which nothing is missing. Its last fragment was not counted as held.
@@ -118,10 +111,7 @@ impl ReassemblyTable {
         let pieces = datagram.pieces.unwrap_or_default();
         match pieces.whole() {
             Ok(whole) => Outcome::Whole(whole, pieces.len() as u64),
-            Err(reason) => {
-                let last = pieces.into_packets().last().unwrap_or_else(|| Packet::with_capacity(0));
-                Outcome::Drop(reason, last, datagram.vifs)
-            }
+            Err(reason) => Outcome::Drop(reason, any_of(Some(pieces)), datagram.vifs),
         }
     }
 
@@ -139,6 +129,10 @@ impl ReassemblyTable {
         self.held -= lost.len();
         lost
     }
+}
+
+fn any_of(pieces: Option<Reassembly>) -> Packet {
+    pieces.and_then(|pieces| pieces.into_packets().last()).unwrap_or_else(|| Packet::with_capacity(0))
 }
 
 impl Worker {
