@@ -62,7 +62,11 @@ pub fn run(seconds: u32) -> Result<(), LabError> {
                 Ok(rates) => Some(rates),
                 Err(LabError::Interrupted) => return Err(LabError::Interrupted),
                 Err(error) => {
-                    notes.push(format!("testpmd on {} SKIPPED: {error}", driver.name));
+                    // The last words say why; before them stands how testpmd is used.
+                    let text = error.to_string();
+                    let reason: Vec<_> = text.lines().filter(|line| !line.trim().is_empty()).collect();
+                    let reason = reason.get(reason.len().saturating_sub(4)..).unwrap_or_default().join(" | ");
+                    notes.push(format!("testpmd on {} SKIPPED: {reason}", driver.name));
                     None
                 }
             };
@@ -101,7 +105,29 @@ struct Bench {
 /// Whatever forwards; it ends when it is dropped.
 enum Forwarder {
     Node { _node: Box<Node> },
-    Testpmd { _process: Process },
+    Testpmd { _process: Process, _locks: LibxdpLocks },
+}
+
+/// libxdp makes a directory for its locks and leaves it, empty. It goes again, unless it was there before.
+struct LibxdpLocks {
+    was_there: bool,
+}
+
+impl LibxdpLocks {
+    const DIRECTORY: &str = "/run/xdp";
+
+    fn new() -> Self {
+        Self { was_there: std::path::Path::new(Self::DIRECTORY).exists() }
+    }
+}
+
+impl Drop for LibxdpLocks {
+    fn drop(&mut self) {
+        if !self.was_there {
+            // Fails when somebody else uses it by now.
+            let _ = std::fs::remove_dir(Self::DIRECTORY);
+        }
+    }
 }
 
 fn measure(
@@ -195,11 +221,14 @@ impl Bench {
             remedy: "run `hw-tests/setup.sh bench`".to_owned(),
         })?;
         let mut command = self.forwarder.command(program);
-        command.args(["--no-huge", "-m", "512", "--no-pci", "--no-telemetry", "--in-memory"]);
+        // Nothing shared, and what files it makes all the same go with the lab.
+        command.env("RUNTIME_DIRECTORY", self.lab.directory());
+        command.args(["--no-huge", "-m", "512", "--no-pci", "--no-telemetry", "--no-shconf"]);
         for (index, device) in ["in0", "out0"].iter().enumerate() {
             command.arg(format!("--vdev={}{index},iface={device}", driver.testpmd));
         }
         command.args(["--", "--forward-mode=io", "--auto-start", "--total-num-mbufs=32768", "--stats-period=1"]);
+        let locks = LibxdpLocks::new();
         let mut process = Process::spawn(command)?;
         until("testpmd to forward", Duration::from_secs(20), || {
             if let Some(status) = process.ended()? {
@@ -208,7 +237,7 @@ impl Bench {
             }
             Ok(process.stdout().contains("Port statistics").then_some(()))
         })?;
-        Ok(Forwarder::Testpmd { _process: process })
+        Ok(Forwarder::Testpmd { _process: process, _locks: locks })
     }
 }
 
