@@ -31,7 +31,7 @@ impl Node {
             let flows = worker.flows();
             let mut at = 0;
             while let Some(slot) = flows.next_occupied(at) {
-                records.push(flows.record(slot).unwrap().clone());
+                records.push(*flows.record(slot).unwrap());
                 at = slot + 1;
             }
         }
