@@ -1,6 +1,7 @@
 //! One vocabulary for scenarios: a node without I/O from a state in JSON, frames in, frames out, and the account afterwards.
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used, clippy::panic)]
 
+pub mod account;
 pub mod packets;
 pub mod records;
 pub mod walk_a;

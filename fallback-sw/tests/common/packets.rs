@@ -12,6 +12,9 @@ use etherparse::{
 
 pub type Mac = [u8; 6];
 
+/// A VLAN tag: TPID, PCP, VID.
+pub type Tag = (u16, u8, u16);
+
 /// The MAC of every virtual vif.
 pub const VRRP: Mac = [0x00, 0x00, 0x5e, 0x00, 0x01, 0x00];
 
@@ -247,8 +250,8 @@ pub fn eth(destination: Mac, source: Mac, ip: &[u8]) -> Vec<u8> {
     tagged(destination, source, &[], ip)
 }
 
-/// An IP packet in a frame with tags (TPID, PCP, VID), the outer one first.
-pub fn tagged(destination: Mac, source: Mac, tags: &[(u16, u8, u16)], ip: &[u8]) -> Vec<u8> {
+/// An IP packet in a frame with tags, the outer one first.
+pub fn tagged(destination: Mac, source: Mac, tags: &[Tag], ip: &[u8]) -> Vec<u8> {
     let mut types: Vec<EtherType> = tags.iter().map(|(tpid, ..)| EtherType(*tpid)).collect();
     types.push(ethertype(ip));
     let mut frame = Ethernet2Header { source, destination, ether_type: types[0] }.to_bytes().to_vec();
@@ -269,8 +272,8 @@ pub fn tagged(destination: Mac, source: Mac, tags: &[(u16, u8, u16)], ip: &[u8])
 pub struct Frame {
     pub destination: Mac,
     pub source: Mac,
-    /// TPID, PCP, VID; the outer one first.
-    pub tags: Vec<(u16, u8, u16)>,
+    /// The outer one first.
+    pub tags: Vec<Tag>,
     pub ethertype: u16,
     pub payload: Vec<u8>,
 }

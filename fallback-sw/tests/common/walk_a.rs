@@ -148,6 +148,8 @@ impl Default for WalkA {
     }
 }
 
+// Packets are on their way to somewhere: nothing is converted.
+#[allow(clippy::wrong_self_convention)]
 impl WalkA {
     /// A packet of the client through CE1: what it is in the underlay, and on which vif it left.
     #[track_caller]

@@ -1,7 +1,7 @@
 //! Reverse path: may a packet with this source arrive here?
 //!
 //! The nexthop of the route to the source, S(nh), must lead back where the packet came from: Encap and Resolve by the vif,
-//! Tunnel by the outer source, Composite by any of its members.
+//! Tunnel by the outer source, Composite by any of its members, Receive by coming from the node's own stack.
 
 use super::{
     Ingress, Inquiry,
@@ -10,7 +10,7 @@ use super::{
 use crate::{
     DropReason, NexthopId, VrfId,
     flow::{Choices, FlowKey},
-    forwarding::{NexthopKind, Snapshot, VifKind},
+    forwarding::{NexthopKind, Snapshot, Vif},
 };
 
 /// Nexthops that are followed.
@@ -55,8 +55,7 @@ impl Trail<'_, '_> {
         if self.ingress.tunnel.is_none() && vif.flags.no_rpf {
             return Ok(NexthopId::NONE);
         }
-        let from_host =
-            self.ingress.tunnel.is_none() && matches!(vif.kind, VifKind::Host { .. } | VifKind::Agent { .. });
+        let from_host = self.is_from_host();
         let own = self.snapshot.vifs().any(|vif| vif.vrf == key.vrf && vif.owns(source));
         if own && !from_host {
             return Err(DropReason::OwnSource);
@@ -97,8 +96,16 @@ impl Trail<'_, '_> {
                 false
             }
             NexthopKind::VrfTranslate { vrf } => self.leads_back_in(*vrf, key, steps),
-            NexthopKind::Receive(_) | NexthopKind::Drop => false,
+            // An address of this node: only its own stack may speak from it.
+            NexthopKind::Receive(_) => self.is_from_host(),
+            NexthopKind::Drop => false,
         }
+    }
+
+    /// From the node's own stack or an agent on it?
+    fn is_from_host(&self) -> bool {
+        let punt = |vif: &std::sync::Arc<Vif>| vif.kind.is_punt();
+        self.ingress.tunnel.is_none() && self.snapshot.vif(self.ingress.vif).is_some_and(punt)
     }
 
     fn leads_back_in(&mut self, vrf: VrfId, key: &FlowKey, steps: u8) -> bool {

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::{Ingress, Inquiry, Start, ecmp};
+use super::{Ingress, Inquiry, Role, Start, ecmp};
 use crate::{
     DropReason, Label, NexthopId, VifId, VrfId,
     flow::{Choices, Dependency, DependencyKind, FlowKey, Op, Program, TunnelHeader, VrfCounter},
@@ -167,7 +167,7 @@ impl<'a> Walk<'a> {
         match &nexthop.kind {
             NexthopKind::Drop => Err(End::Drop(DropReason::Discard)),
             NexthopKind::Encap { oif, rewrite } => Err(self.encap(*oif, *rewrite)),
-            NexthopKind::Resolve { oif } => Err(self.resolve(*oif)),
+            NexthopKind::Resolve { oif } => self.resolve(*oif),
             NexthopKind::Tunnel(tunnel) => self.enter_tunnel(nexthop, tunnel),
             NexthopKind::Composite { members } => {
                 self.passes.push((self.vrf, VrfCounter::EcmpComposite));
@@ -231,10 +231,16 @@ impl<'a> Walk<'a> {
         }
         self.local = true;
         let key = self.inquiry.key;
-        match receive.listeners.lookup(key.proto, self.inquiry.service_port) {
-            Some(listener) => Ok(listener),
-            None => Err(self.unclaimed()),
-        }
+        let listener = || receive.listeners.lookup(key.proto, self.inquiry.service_port);
+        self.back_to_host().or_else(listener).ok_or_else(|| self.unclaimed())
+    }
+
+    /// Where the answer to what the host itself began goes, listener or not: the nexthop of the host's vif.
+    fn back_to_host(&mut self) -> Option<NexthopId> {
+        let Role::Responder(_) = self.inquiry.role else { return None };
+        let asked = self.inquiry.other_ingress.filter(|ingress| ingress.tunnel.is_none())?;
+        let vif = self.read.vif(asked.vif)?;
+        vif.nexthop.filter(|_| vif.kind.is_punt())
     }
 
     /// For this node, but no listener: echo requests are answered in place.
@@ -255,27 +261,31 @@ impl<'a> Walk<'a> {
         self.leave(vif)
     }
 
-    fn resolve(&mut self, oif: VifId) -> End {
+    fn resolve(&mut self, oif: VifId) -> Result<NexthopId, End> {
         let target = self.destination();
-        let Some(vif) = self.read.vif(oif) else { return End::Drop(DropReason::InvalidIf) };
+        let Some(vif) = self.read.vif(oif) else { return Err(End::Drop(DropReason::InvalidIf)) };
         if vif.owns(target) && self.tunnel.is_none() {
             self.local = true;
             self.passes.push((self.vrf, VrfCounter::Receive));
-            return self.unclaimed();
+            return self.back_to_host().ok_or_else(|| self.unclaimed());
         }
+        Err(self.neighbour(vif, target))
+    }
+
+    fn neighbour(&mut self, vif: &Vif, target: IpAddr) -> End {
         if is_subnet_broadcast(vif, target) {
             return End::Drop(DropReason::McastUnsupported);
         }
-        if vif.flags.raw_ip || !self.snapshot.is_up(oif) {
+        if vif.flags.raw_ip || !self.snapshot.is_up(vif.id) {
             // Nobody answers on an interface that is down.
             return self.leave(vif);
         }
-        self.read.note(DependencyKind::Neighbour(oif, target));
-        let Some(neighbour) = self.snapshot.neighbour(oif, target) else {
+        self.read.note(DependencyKind::Neighbour(vif.id, target));
+        let Some(neighbour) = self.snapshot.neighbour(vif.id, target) else {
             return if vif.flags.no_arp {
                 End::Drop(DropReason::NeighbourUnresolved)
             } else {
-                End::Resolve { vif: oif, target }
+                End::Resolve { vif: vif.id, target }
             };
         };
         self.rewrite = vif.header_to(neighbour.mac);
@@ -317,7 +327,9 @@ impl<'a> Walk<'a> {
         let from = self.read.vif(self.inquiry.ingress.vif);
         let keep_ttl = self.inquiry.ingress.tunnel.is_none() && from.is_some_and(|vif| vif.flags.ttl_unmodified);
         let own = inquiry_is_own(self.inquiry);
-        if !keep_ttl && !own {
+        // Who is the destination does not look at the TTL (RFC 1812 §5.3.1), and RFC 5082 §3 needs 255 to arrive as 255.
+        let arrived = self.local && matches!(output, Op::Punt(_));
+        if !keep_ttl && !own && !arrived {
             // A label that leads straight to an Encap is a forwarding step, too.
             ops.push(Op::DecrementTtl(self.lookups.max(1)));
         }
@@ -389,7 +401,7 @@ impl<'a> Walk<'a> {
 const MIN_MSS: u16 = 88;
 
 fn inquiry_is_own(inquiry: &Inquiry<'_>) -> bool {
-    matches!(inquiry.role, super::Role::Own)
+    matches!(inquiry.role, Role::Own)
 }
 
 fn is_subnet_broadcast(vif: &Vif, target: IpAddr) -> bool {

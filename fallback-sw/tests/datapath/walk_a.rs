@@ -1,8 +1,6 @@
 //! Walk A: a packet of one tenant from edge to edge and back.
 
-mod common;
-
-use common::{
+use crate::common::{
     packets::{Ip, Tunnelled, echo_reply, echo_request, udp},
     walk_a::{CLIENT, CLIENT6, LABEL1, LABEL2, SERVER, SERVER6, TUNNEL1, TUNNEL2, WalkA},
 };
