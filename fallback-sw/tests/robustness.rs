@@ -4,6 +4,8 @@
 //! between packets of real traffic; so is noise.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+#![allow(clippy::unwrap_used)]
+
 mod common;
 
 use common::{
