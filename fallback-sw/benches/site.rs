@@ -50,7 +50,8 @@ fn state(pairs: u32) -> State {
         nat_pool: Vec::new(),
         vn: 0,
     };
-    let nexthop = |id: u32, policy: bool, kind: NexthopKind| Nexthop { id: nh(id), vrf: None, policy, valid: true, kind };
+    let nexthop =
+        |id: u32, policy: bool, kind: NexthopKind| Nexthop { id: nh(id), vrf: None, policy, valid: true, kind };
     let encap = |oif: u32, header: &[u8]| NexthopKind::Encap { oif: vif(oif), rewrite: L2Rewrite::new(header) };
     let route = |vrf_id: u32, prefix: &str, id: u32, number: Option<u32>| Route {
         vrf: vrf(vrf_id),
@@ -326,8 +327,9 @@ impl Site {
             Transport::Udp => &[(Way::Out, 0)],
             Transport::Tcp => &[(Way::Out, SYN), (Way::In, SYN | ACK), (Way::Out, ACK), (Way::In, ACK)],
         };
-        let templates: Vec<Template> = steps.iter().map(|(way, flags)| Template::new(*way, transport, *flags)).collect();
-        let frames: Vec<Sized<'_>> = templates.iter().map(|template| template.sized(64)).collect();
+        let templates: Vec<Template> =
+            steps.iter().map(|(way, flags)| Template::new(*way, transport, *flags)).collect();
+        let frames: Vec<Sized<'_>> = templates.iter().map(|template| template.sized(58)).collect();
         for flows in flows.chunks(BURST) {
             // A burst is always full: the last one begins with flows that are open by then.
             let mut full = [flows[0]; BURST];

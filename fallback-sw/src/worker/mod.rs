@@ -18,6 +18,7 @@ mod own;
 mod programs;
 mod slow;
 mod sweep;
+mod tunnels;
 
 use std::{net::IpAddr, net::Ipv4Addr, sync::Arc};
 
@@ -200,6 +201,7 @@ pub struct Worker {
     /// Low bits of the snapshot's version, as flow records keep them.
     version: u32,
     vifs: Vec<Option<VifFast>>,
+    tunnels: tunnels::Tunnels,
     flows: FlowTable,
     programs: Programs,
     fragments: FragmentTable,
@@ -231,6 +233,7 @@ impl Worker {
             config,
             version: 0,
             vifs: Vec::new(),
+            tunnels: tunnels::Tunnels::default(),
             flows: FlowTable::new(share.max(64))?,
             programs: Programs::default(),
             fragments: FragmentTable::default(),
@@ -267,6 +270,7 @@ impl Worker {
         let snapshot = &self.snapshot;
         self.version = snapshot.version() as u32;
         self.vifs.clear();
+        self.tunnels.clear();
         for vif in snapshot.vifs() {
             let index = vif.id.index();
             if self.vifs.len() <= index {
@@ -375,6 +379,7 @@ impl Worker {
         }
     }
 
+    #[inline]
     fn vif_fast(&self, id: VifId) -> Option<&VifFast> {
         self.vifs.get(id.index())?.as_ref()
     }

@@ -73,6 +73,28 @@ pub struct Ip {
 }
 
 impl Ip {
+    /// Of no packet: to be written over.
+    pub(crate) const BLANK: Self = Self {
+        src: [0; 16],
+        dst: [0; 16],
+        sport: 0,
+        dport: 0,
+        total_len: 0,
+        header_len: 0,
+        fixed_header_len: 0,
+        version: 0,
+        proto: 0,
+        tos: 0,
+        ttl: 0,
+        tcp_flags: 0,
+        icmp_type: 0,
+        icmp_code: 0,
+        is_icmp_error: false,
+        df: false,
+        multicast: false,
+        fragment: FragmentInfo::None,
+    };
+
     /// Address family.
     #[inline]
     #[must_use]
