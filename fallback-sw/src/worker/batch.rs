@@ -176,6 +176,9 @@ impl Worker {
     fn work_off(&mut self, batch: &mut Batch, now: u64, out: &mut Outbox) {
         let Batch { packets, contexts, hashes, slots } = batch;
         let count = packets.len();
+        if count == 0 {
+            return;
+        }
         let (Some(contexts), Some(hashes), Some(slots)) =
             (contexts.get_mut(..count), hashes.get(..count), slots.get_mut(..count))
         else {

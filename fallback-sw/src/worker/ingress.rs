@@ -169,7 +169,7 @@ impl Worker {
         let vif = context.vif;
         let refuse = |reason| (vif, reason);
         let bytes = frame.get(l3..).unwrap_or(&[]);
-        context.ip = parse::ip(bytes, version).map_err(refuse)?;
+        parse::ip_to(bytes, version, &mut context.ip).map_err(refuse)?;
         context.l3 = u16::try_from(l3).map_err(|_| refuse(DropReason::InvalidPacket))?;
         context.outer = None;
         context.path = if here.policy { Path::Flow } else { Path::Walk(Start::Route) };
@@ -224,7 +224,7 @@ impl Worker {
         let offset = outer.header_len + 8 + mpls.header_len as u16;
         let inner = l3.get(usize::from(offset)..usize::from(outer.total_len)).ok_or(DropReason::Truncated)?;
         context.outer = Some(Outer { source, tos: outer.tos });
-        context.ip = parse::ip(inner, mpls.inner_version)?;
+        parse::ip_to(inner, mpls.inner_version, &mut context.ip)?;
         if context.ip.multicast {
             return Err(DropReason::McastUnsupported);
         }

@@ -139,13 +139,19 @@ pub struct Outbox {
 
 impl Outbox {
     /// The frames for a port.
+    #[inline]
     pub fn queue(&mut self, port: VifId) -> &mut TxQueue {
         if self.tx.len() <= port.index() {
-            self.tx.resize_with(port.index() + 1, TxQueue::default);
+            self.grow(port);
         }
         // Invariant: resized just above.
         #[allow(clippy::indexing_slicing)]
         &mut self.tx[port.index()]
+    }
+
+    #[cold]
+    fn grow(&mut self, port: VifId) {
+        self.tx.resize_with(port.index() + 1, TxQueue::default);
     }
 
     #[inline]
