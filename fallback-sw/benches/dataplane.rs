@@ -1,6 +1,9 @@
 //! What the parts of the data path cost, in CPU time on one core, beside what is aimed at.
 //!
-//! `cargo bench -p fallback-sw --bench dataplane -- [--quick] [--core N] [FILTER]`
+//! `cargo bench -p fallback-sw --bench dataplane -- [--quick | --once] [--core N] [--row TEXT] [FILTER]`
+//!
+//! `--once` runs each row of the hits a fixed number of times, [`forward::ONCE`] packets, to count instructions under
+//! callgrind. FILTER chooses parts, `--row` rows of the hits.
 //!
 //! Every part of the path has a module with a function that returns its rows, and a line in [`PARTS`]. All rows are measured
 //! by [`measure`], so that they compare.
@@ -29,25 +32,31 @@ const PARTS: [Part; 5] = [
 
 struct Options {
     quick: bool,
+    once: bool,
     core: usize,
+    row: Option<String>,
     filter: Option<String>,
 }
 
 impl Options {
     fn parse(arguments: impl Iterator<Item = String>) -> Result<Self, String> {
-        let mut options = Self { quick: false, core: 0, filter: None };
+        let mut options = Self { quick: false, once: false, core: 0, row: None, filter: None };
         let mut arguments = arguments.peekable();
         while let Some(argument) = arguments.next() {
             match argument.as_str() {
                 // Cargo adds it to every bench.
                 "--bench" => {}
                 "--quick" => options.quick = true,
+                "--once" => options.once = true,
+                "--row" => options.row = Some(arguments.next().ok_or("--row needs a part of the name of a row")?),
                 "--core" => {
                     let core = arguments.next().and_then(|value| value.parse().ok());
                     options.core = core.ok_or("--core needs the number of a core")?;
                 }
                 other if other.starts_with('-') => {
-                    return Err(format!("unknown option {other}, known: --quick, --core N, FILTER"));
+                    return Err(format!(
+                        "unknown option {other}, known: --quick, --once, --core N, --row TEXT, FILTER"
+                    ));
                 }
                 part => options.filter = Some(part.to_owned()),
             }
@@ -68,10 +77,13 @@ fn main() -> ExitCode {
         eprintln!("can't run on core {}: {error}", options.core);
         return ExitCode::FAILURE;
     }
-    let effort = if options.quick {
-        Effort { repeats: 5, run: Duration::from_millis(10), quick: true }
+    let row = options.row;
+    let effort = if options.once {
+        Effort { repeats: 1, run: Duration::ZERO, quick: true, row }
+    } else if options.quick {
+        Effort { repeats: 5, run: Duration::from_millis(10), quick: true, row }
     } else {
-        Effort { repeats: 7, run: Duration::from_millis(100), quick: false }
+        Effort { repeats: 7, run: Duration::from_millis(100), quick: false, row }
     };
     let machine = Machine::here();
     println!("{}", machine.line(options.core));

@@ -74,7 +74,6 @@ impl Machine {
 }
 
 /// How much to measure.
-#[derive(Clone, Copy)]
 pub(crate) struct Effort {
     /// Runs of which the median counts.
     pub(crate) repeats: usize,
@@ -82,6 +81,8 @@ pub(crate) struct Effort {
     pub(crate) run: Duration,
     /// Leave out what takes long to set up.
     pub(crate) quick: bool,
+    /// Part of the names of the rows that are wanted; `None`: all are.
+    pub(crate) row: Option<String>,
 }
 
 /// Nanoseconds of CPU time per item.
@@ -107,6 +108,11 @@ impl Sample {
 }
 
 impl Effort {
+    /// Is this row to be measured?
+    pub(crate) fn wants(&self, row: &str) -> bool {
+        self.row.as_ref().is_none_or(|wanted| row.contains(wanted.as_str()))
+    }
+
     /// Measures `work`, which handles some items and says how many: CPU time per item.
     pub(crate) fn measure(&self, mut work: impl FnMut() -> u64) -> Sample {
         black_box(work());

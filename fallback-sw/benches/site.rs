@@ -329,7 +329,7 @@ impl Site {
         };
         let templates: Vec<Template> =
             steps.iter().map(|(way, flags)| Template::new(*way, transport, *flags)).collect();
-        let frames: Vec<Sized<'_>> = templates.iter().map(|template| template.sized(64)).collect();
+        let frames: Vec<Sized<'_>> = templates.iter().map(|template| template.sized(58)).collect();
         for flows in flows.chunks(BURST) {
             // A burst is always full: the last one begins with flows that are open by then.
             let mut full = [flows[0]; BURST];

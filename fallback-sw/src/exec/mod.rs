@@ -37,7 +37,7 @@ pub struct Varying {
 ///
 /// # Errors
 /// [`DropReason::EcnInvalid`]; the frame is as it was.
-#[inline]
+#[inline(always)] // the plan's fields stay in registers
 pub fn strip(packet: &mut Packet, ip: &mut Ip, varying: &Varying) -> Result<(), DropReason> {
     let combined = match varying.outer_tos {
         Some(outer) => Some(ecn::decapsulate(ecn::Ecn::of(outer), ecn::Ecn::of(ip.tos))?),
@@ -59,7 +59,7 @@ pub fn strip(packet: &mut Packet, ip: &mut Ip, varying: &Varying) -> Result<(), 
 ///
 /// # Errors
 /// [`DropReason::TtlExceeded`] with the packet unchanged; [`DropReason::NoHeadroom`], [`DropReason::PacketTooBig`].
-#[inline]
+#[inline(always)] // the plan's fields stay in registers
 pub fn run(plan: &Plan, packet: &mut Packet, ip: &Ip, varying: &Varying) -> Result<(), DropReason> {
     const SYN: u8 = 0x02;
     let ttl = if plan.ttl > 0 { rewrite::decrement_ttl(packet.data_mut(), plan.ttl)? } else { ip.ttl };
@@ -90,7 +90,7 @@ pub fn shift(plan: &Plan, packet: &mut Packet, ip: &Ip, distance: u32) {
 ///
 /// # Errors
 /// [`DropReason::NoHeadroom`], [`DropReason::PacketTooBig`].
-#[inline]
+#[inline(always)] // the plan's fields stay in registers
 pub fn wrap(plan: &Plan, packet: &mut Packet, ip: &Ip, ttl: u8, varying: &Varying) -> Result<(), DropReason> {
     let mut ethertype = if ip.version == 4 { 0x0800 } else { 0x86dd };
     if let Some(encap) = &plan.encap {

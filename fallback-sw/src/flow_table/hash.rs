@@ -63,7 +63,7 @@ const fn halves(address: &[u8; 16]) -> [u64; 2] {
 
 /// All 44 octets are equal. By words, because the comparison of octets is a call to `memcmp`.
 #[inline(always)]
-pub(super) const fn same_key(a: &FlowKey, b: &FlowKey) -> bool {
+pub(crate) const fn same_key(a: &FlowKey, b: &FlowKey) -> bool {
     let addresses = (u128::from_le_bytes(a.src) ^ u128::from_le_bytes(b.src))
         | (u128::from_le_bytes(a.dst) ^ u128::from_le_bytes(b.dst));
     let (c, d) = (rest(a), rest(b));

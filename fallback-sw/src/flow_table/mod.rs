@@ -21,6 +21,7 @@ use offload_rules::{
     },
 };
 
+pub(crate) use self::hash::same_key;
 pub use self::record::Record;
 use self::{hash::Hasher, index::Index, memory::Array};
 use crate::prefetch;
@@ -166,12 +167,19 @@ impl FlowTable {
             for hash in hashes {
                 self.index.prefetch(*hash);
             }
-            if self.candidates_at_home(hashes, out) {
-                self.candidates_elsewhere(hashes, out);
-            }
-            self.confirm(keys, hashes, out);
+            self.lookup_asked(keys, |key| key, hashes, out);
         }
         rest.fill(NONE);
+    }
+
+    /// As [`FlowTable::lookup_batch`], for keys inside of something, at most some dozens, whose index lines
+    /// [`FlowTable::prefetch`] has asked for.
+    #[inline]
+    pub fn lookup_asked<T>(&self, items: &[T], key: impl Fn(&T) -> &FlowKey, hashes: &[u64], out: &mut [u32]) {
+        if self.candidates_at_home(hashes, out) {
+            self.candidates_elsewhere(hashes, out);
+        }
+        self.confirm(items, key, hashes, out);
     }
 
     /// Second stage: the first candidate in each home bucket. What may be in the other bucket is marked, and that bucket
@@ -220,9 +228,10 @@ impl FlowTable {
 
     /// Last stage: is the candidate the one?
     #[inline(never)]
-    fn confirm(&self, keys: &[FlowKey], hashes: &[u64], out: &mut [u32]) {
+    fn confirm<T>(&self, items: &[T], key: impl Fn(&T) -> &FlowKey, hashes: &[u64], out: &mut [u32]) {
         let records = self.records.as_slice();
-        for ((out, key), hash) in out.iter_mut().zip(keys).zip(hashes) {
+        for ((out, item), hash) in out.iter_mut().zip(items).zip(hashes) {
+            let key = key(item);
             // `NONE` is beyond all records.
             let Some(record) = records.get(*out as usize) else { continue };
             if !hash::same_key(&record.key, key) {

@@ -4,17 +4,15 @@
 
 use super::{
     Delivery, Origin, Outbox, TxKind, TxMeta, Worker,
-    ingress::{Context, Path, Sorted},
+    fragments::Head,
+    ingress::{Context, Kind, Path, Refused},
 };
 use crate::{
     exec::{self, Target, Varying},
     flow_table,
     packet::{Packet, tcp::Number},
 };
-use offload_rules::{
-    VifId,
-    flow::{FlowKey, tcp::Segment},
-};
+use offload_rules::{DropReason, VifId, flow::tcp::Segment};
 
 /// Frames that are worked on together: enough loads in flight to hide memory, little enough to stay in the first-level cache.
 pub(super) const BATCH: usize = 32;
@@ -22,22 +20,34 @@ pub(super) const BATCH: usize = 32;
 /// Memory of one batch, kept from one to the next.
 pub(super) struct Batch {
     packets: Vec<Packet>,
-    contexts: Vec<Context>,
-    keys: Vec<FlowKey>,
-    hashes: Vec<u64>,
-    slots: Vec<u32>,
+    /// What is known of each; those behind are left from earlier batches and mean nothing.
+    contexts: [Context; BATCH],
+    hashes: [u64; BATCH],
+    slots: [u32; BATCH],
 }
 
 impl Default for Batch {
     fn default() -> Self {
         Self {
             packets: Vec::with_capacity(BATCH),
-            contexts: Vec::with_capacity(BATCH),
-            keys: Vec::with_capacity(BATCH),
-            hashes: Vec::with_capacity(BATCH),
-            slots: vec![flow_table::NONE; BATCH],
+            contexts: std::array::from_fn(|_| Context::blank()),
+            hashes: [0; BATCH],
+            slots: [flow_table::NONE; BATCH],
         }
     }
+}
+
+/// What becomes of a packet of a known flow.
+enum Fate {
+    /// It is finished.
+    Sent {
+        vif: VifId,
+        port: VifId,
+        kind: TxKind,
+    },
+    /// To be decided on elsewhere.
+    Slow,
+    Dropped(DropReason),
 }
 
 impl Worker {
@@ -50,19 +60,9 @@ impl Worker {
             counters.rx_packets += frames.len() as u64;
             counters.rx_bytes += octets as u64;
         }
-        let origin = Origin::Port { port, head: None, counted: false };
-        self.run(frames.drain(..).map(|packet| Delivery { packet, origin }), now, out);
-    }
-
-    /// Takes in packets that were received already: handed over by another worker, or waited for something.
-    pub fn deliver_all(&mut self, deliveries: Vec<Delivery>, now: u64, out: &mut Outbox) {
-        self.run(deliveries.into_iter(), now, out);
-    }
-
-    fn run(&mut self, deliveries: impl Iterator<Item = Delivery>, now: u64, out: &mut Outbox) {
         let mut batch = self.batch.take().unwrap_or_default();
-        for delivery in deliveries {
-            self.sort_into(&mut batch, delivery, now, out);
+        for packet in frames.drain(..) {
+            self.sort_into(&mut batch, packet, (port, None, false), out);
             if batch.packets.len() == BATCH {
                 self.work_off(&mut batch, now, out);
             }
@@ -71,43 +71,83 @@ impl Worker {
         self.batch = Some(batch);
     }
 
-    /// First stage.
+    /// Takes in packets that were received already: handed over by another worker, or waited for something.
+    pub fn deliver_all(&mut self, deliveries: Vec<Delivery>, now: u64, out: &mut Outbox) {
+        let mut batch = self.batch.take().unwrap_or_default();
+        for Delivery { packet, origin } in deliveries {
+            match origin {
+                Origin::Port { port, head, counted } => {
+                    self.sort_into(&mut batch, packet, (port, head, counted), out);
+                }
+                Origin::Own(vrf) => self.send_own(vrf, packet, now, out),
+            }
+            if batch.packets.len() == BATCH {
+                self.work_off(&mut batch, now, out);
+            }
+        }
+        self.work_off(&mut batch, now, out);
+        self.batch = Some(batch);
+    }
+
+    /// First stage: fills the batch's next place, or does at once what needs no look-up.
     #[inline]
-    fn sort_into(&mut self, batch: &mut Batch, delivery: Delivery, now: u64, out: &mut Outbox) {
-        let (port, head, counted) = match delivery.origin {
-            Origin::Port { port, head, counted } => (port, head, counted),
-            Origin::Own(vrf) => return self.send_own(vrf, delivery.packet, now, out),
+    fn sort_into(
+        &mut self,
+        batch: &mut Batch,
+        packet: Packet,
+        (port, head, counted): (VifId, Option<Head>, bool),
+        out: &mut Outbox,
+    ) {
+        let at = batch.packets.len();
+        let (Some(context), Some(hash)) = (batch.contexts.get_mut(at), batch.hashes.get_mut(at)) else {
+            // Invariant: a full batch is worked off before the next packet.
+            return self.drop_packet(port, packet, DropReason::InvalidPacket, out);
         };
-        match self.sort(delivery.packet.data(), port, head) {
-            Ok(Sorted::Ip(context)) => {
+        match self.sort_to(packet.data(), port, head, context) {
+            Ok(Kind::Ip) => {
                 if self.config.workers > 1
-                    && let Some(owner) = self.other_owner(&context)
+                    && let Some(owner) = self.other_owner(context)
                 {
-                    out.handoff.push((owner, delivery));
+                    out.handoff.push((owner, Delivery { packet, origin: Origin::Port { port, head, counted } }));
                     return;
                 }
-                self.count_in(context.vif, delivery.packet.len(), counted);
-                batch.packets.push(delivery.packet);
-                batch.keys.push(context.key);
-                let hash = self.flows.hash(&context.key);
-                self.flows.prefetch(hash);
-                batch.hashes.push(hash);
-                batch.contexts.push(context);
+                self.count_in(context.vif, packet.len(), counted);
+                *hash = self.flows.hash(&context.key);
+                self.flows.prefetch(*hash);
+                batch.packets.push(packet);
             }
-            Ok(Sorted::Arp { vif, at }) => {
-                self.count_in(vif, delivery.packet.len(), counted);
-                self.arp(vif, at, delivery.packet, out);
+            other => {
+                let context = *context;
+                self.sorted_out(other, &context, packet, counted, out);
             }
-            Ok(Sorted::Nd(context)) => {
-                self.count_in(context.vif, delivery.packet.len(), counted);
-                self.neighbour_discovery(&context, delivery.packet, out);
+        }
+    }
+
+    /// What is no IP packet to forward.
+    #[cold]
+    fn sorted_out(
+        &mut self,
+        sorted: Result<Kind, Refused>,
+        context: &Context,
+        packet: Packet,
+        counted: bool,
+        out: &mut Outbox,
+    ) {
+        match sorted {
+            Ok(Kind::Arp { vif, at }) => {
+                self.count_in(vif, packet.len(), counted);
+                self.arp(vif, at, packet, out);
+            }
+            Ok(Kind::Ip | Kind::Nd) => {
+                self.count_in(context.vif, packet.len(), counted);
+                self.neighbour_discovery(context, packet, out);
             }
             Err((vif, reason)) => {
-                self.count_in(vif, delivery.packet.len(), counted);
+                self.count_in(vif, packet.len(), counted);
                 if let Some(vrf) = self.vif_fast(vif).map(|vif| vif.vrf) {
                     self.discard_in(vrf);
                 }
-                self.drop_packet(vif, delivery.packet, reason, out);
+                self.drop_packet(vif, packet, reason, out);
             }
         }
     }
@@ -134,78 +174,77 @@ impl Worker {
 
     /// Second and third stage.
     fn work_off(&mut self, batch: &mut Batch, now: u64, out: &mut Outbox) {
-        let Batch { packets, contexts, keys, hashes, slots } = batch;
-        self.flows.lookup_batch(keys, hashes, slots);
-        for (((packet, context), hash), slot) in
-            packets.drain(..).zip(contexts.iter()).zip(hashes.iter()).zip(slots.iter())
-        {
-            if *slot != flow_table::NONE && !context.special && context.path == Path::Flow {
-                if let Some(packet) = self.hit(*slot, context, packet, now, out) {
-                    self.slow(packet, context, *hash, now, out);
-                }
-            } else {
-                self.slow(packet, context, *hash, now, out);
+        let Batch { packets, contexts, hashes, slots } = batch;
+        let count = packets.len();
+        if count == 0 {
+            return;
+        }
+        let (Some(contexts), Some(hashes), Some(slots)) =
+            (contexts.get_mut(..count), hashes.get(..count), slots.get_mut(..count))
+        else {
+            return;
+        };
+        self.flows.lookup_asked(contexts, |context| &context.key, hashes, slots);
+        for (((mut packet, context), hash), slot) in packets.drain(..).zip(contexts).zip(hashes).zip(slots) {
+            let ordinary = *slot != flow_table::NONE && !context.special && context.path == Path::Flow;
+            let fate = if ordinary { self.hit(*slot, context, &mut packet, now) } else { Fate::Slow };
+            match fate {
+                Fate::Sent { vif, port, kind } => self.transmit(vif, port, kind, packet, out),
+                Fate::Slow => self.slow(packet, context, *hash, now, out),
+                Fate::Dropped(reason) => self.drop_packet(context.vif, packet, reason, out),
             }
         }
-        contexts.clear();
-        keys.clear();
-        hashes.clear();
     }
 
-    /// The program of a flow on an ordinary packet. The packet comes back, unchanged, when it needs more than that.
+    /// The program of a flow on an ordinary packet. [`Fate::Slow`]: it is as it was, and needs more than that.
     #[inline]
-    fn hit(&mut self, slot: u32, context: &Context, mut packet: Packet, now: u64, out: &mut Outbox) -> Option<Packet> {
+    fn hit(&mut self, slot: u32, context: &mut Context, packet: &mut Packet, now: u64) -> Fate {
         const TCP: u8 = 6;
-        let Some(record) = self.flows.record_mut(slot) else { return Some(packet) };
+        let Some(record) = self.flows.record_mut(slot) else { return Fate::Slow };
         // An earlier packet of the batch may have changed the table.
-        if record.version != self.version || record.key != context.key {
-            return Some(packet);
+        if record.version != self.version || !flow_table::same_key(&record.key, &context.key) {
+            return Fate::Slow;
         }
-        let Some(entry) = self.programs.get_mut(record.program) else { return Some(packet) };
+        let Some(entry) = self.programs.get_mut(record.program) else { return Fate::Slow };
         let plan = &entry.plan;
-        let ip = &context.ip;
-        if ip.total_len > plan.limit || ip.ttl <= plan.ttl {
-            return Some(packet);
+        if context.ip.total_len > plan.limit || context.ip.ttl <= plan.ttl {
+            return Fate::Slow;
         }
         if let Some(outer) = context.outer
             && (record.rpf_source != outer.source.octets() || record.underlay_vif != context.vif.get())
         {
-            return Some(packet);
+            return Fate::Slow;
         }
-        let (target, port, kind) = match plan.target {
-            Target::Output { vif, port } => (vif, port, TxKind::Forwarded),
-            Target::Punt { vif, port } => (vif, port, TxKind::Punted),
-            Target::Drop(_) => return Some(packet),
+        let fate = match plan.target {
+            Target::Output { vif, port } => Fate::Sent { vif, port, kind: TxKind::Forwarded },
+            Target::Punt { vif, port } => Fate::Sent { vif, port, kind: TxKind::Punted },
+            Target::Drop(_) => return Fate::Slow,
         };
-        if ip.proto == TCP {
+        if context.ip.proto == TCP {
             let mut segment = segment(packet.data(), context);
             if plan.shift == Some(Number::Ack) {
                 segment.ack = segment.ack.wrapping_sub(record.mark);
             }
             let mut direction = record.tcp_direction();
             if !direction.on_data(&segment) {
-                return Some(packet);
+                return Fate::Slow;
             }
             record.set_tcp_direction(direction);
         }
-        let varying = Varying { shift: record.mark, ..varying(context, self.ip_id, record.tunnel_sport) };
-        let octets = packet.len();
-        let mut ip = *ip;
-        let done =
-            exec::strip(&mut packet, &mut ip, &varying).and_then(|()| exec::run(plan, &mut packet, &ip, &varying));
         record.packets += 1;
-        record.bytes += octets as u64;
+        record.bytes += packet.len() as u64;
         record.last_seen = now as u32;
         entry.packets += 1;
+        let varying = Varying { shift: record.mark, ..varying(context, self.ip_id, record.tunnel_sport) };
         if plan.encap.is_some() {
             self.ip_id = self.ip_id.wrapping_add(1);
         }
         self.counters.account.flow_hits += 1;
-        match done {
-            Ok(()) => self.transmit(target, port, kind, packet, out),
-            Err(reason) => self.drop_packet(context.vif, packet, reason, out),
+        let ip = &mut context.ip;
+        match exec::strip(packet, ip, &varying).and_then(|()| exec::run(plan, packet, ip, &varying)) {
+            Ok(()) => fate,
+            Err(reason) => Fate::Dropped(reason),
         }
-        None
     }
 
     /// Hands a finished frame to a port and counts it.

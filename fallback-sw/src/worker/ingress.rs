@@ -2,16 +2,20 @@
 //!
 //! Only reads the frame; the first of the three stages of a batch.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use offload_rules::{
-    DropReason, VifId,
+    DropReason, Label, VifId, VrfId,
     classify::Start,
     flow::FlowKey,
     forwarding::{NexthopKind, VlanTag},
 };
+use zerocopy::FromZeros;
 
-use super::{Head, VifFast, Worker};
+use super::{
+    Head, VifFast, Worker,
+    tunnels::{Inside, Outside, label_word},
+};
 use crate::packet::{
     checksum,
     parse::{self, Ethernet, FragmentInfo, Ip},
@@ -29,14 +33,22 @@ const NEIGHBOUR_ADVERTISEMENT: u8 = 136;
 pub(super) enum Sorted {
     /// An IP packet.
     Ip(Context),
-    /// ARP, on this vif.
-    Arp {
-        vif: VifId,
-        /// Where it begins in the frame.
-        at: usize,
-    },
+    /// ARP.
+    Arp,
     /// Neighbour discovery.
     Nd(Context),
+}
+
+/// What kind of frame it is, when the context is elsewhere; see [`Sorted`].
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Kind {
+    Ip,
+    /// On this vif, at this place in the frame.
+    Arp {
+        vif: VifId,
+        at: usize,
+    },
+    Nd,
 }
 
 /// The outside of a packet that came out of a tunnel.
@@ -87,10 +99,30 @@ pub(super) type Refused = (VifId, DropReason);
 impl Worker {
     /// Finds out what a frame is.
     pub(super) fn sort(&self, frame: &[u8], port: VifId, head: Option<Head>) -> Result<Sorted, Refused> {
+        let mut context = Context::blank();
+        Ok(match self.sort_to(frame, port, head, &mut context)? {
+            Kind::Ip => Sorted::Ip(context),
+            Kind::Nd => Sorted::Nd(context),
+            Kind::Arp { .. } => Sorted::Arp,
+        })
+    }
+
+    /// Finds out what a frame is. The context is set where [`Kind`] says so, and otherwise means nothing.
+    #[inline]
+    pub(super) fn sort_to(
+        &self,
+        frame: &[u8],
+        port: VifId,
+        head: Option<Head>,
+        context: &mut Context,
+    ) -> Result<Kind, Refused> {
         let device = self.vif_fast(port).ok_or((port, DropReason::InvalidIf))?;
+        context.port = port;
+        context.head = head;
         if device.raw_ip {
             let version = frame.first().ok_or((port, DropReason::Truncated))? >> 4;
-            return self.sort_ip(frame, 0, version, 0, (port, device), (port, false), head);
+            (context.vif, context.tci) = (port, 0);
+            return self.sort_ip(frame, 0, version, device, false, context);
         }
         let ethernet = parse::ethernet(frame).map_err(|reason| (port, reason))?;
         let vif = self.demultiplex(&ethernet, port, device).ok_or((port, DropReason::InvalidIf))?;
@@ -102,10 +134,11 @@ impl Worker {
         let version = match ethernet.ethertype {
             parse::ETHERTYPE_IPV4 => 4,
             parse::ETHERTYPE_IPV6 => 6,
-            parse::ETHERTYPE_ARP => return Ok(Sorted::Arp { vif, at: ethernet.len }),
+            parse::ETHERTYPE_ARP => return Ok(Kind::Arp { vif, at: ethernet.len }),
             _ => return Err((vif, DropReason::InvalidProtocol)),
         };
-        self.sort_ip(frame, ethernet.len, version, ethernet.tci[0], (vif, here), (port, group), head)
+        (context.vif, context.tci) = (vif, ethernet.tci[0]);
+        self.sort_ip(frame, ethernet.len, version, here, group, context)
     }
 
     /// The vif of a tagged frame. A priority tag (VLAN id 0) is no tag (IEEE 802.1Q §9.6).
@@ -124,133 +157,157 @@ impl Worker {
         }
     }
 
-    #[allow(clippy::too_many_arguments)]
+    /// An IP packet at `l3` of a frame that came in on the context's vif, `here`.
     #[inline]
     fn sort_ip(
         &self,
         frame: &[u8],
         l3: usize,
         version: u8,
-        tci: u16,
-        (vif, here): (VifId, &VifFast),
-        (port, group): (VifId, bool),
-        head: Option<Head>,
-    ) -> Result<Sorted, Refused> {
+        here: &VifFast,
+        group: bool,
+        context: &mut Context,
+    ) -> Result<Kind, Refused> {
+        let vif = context.vif;
         let refuse = |reason| (vif, reason);
         let bytes = frame.get(l3..).unwrap_or(&[]);
-        let ip = parse::ip(bytes, version).map_err(refuse)?;
-        let l3 = u16::try_from(l3).map_err(|_| refuse(DropReason::InvalidPacket))?;
-        let path = if here.policy { Path::Flow } else { Path::Walk(Start::Route) };
-        let mut context = Context {
-            vif,
-            port,
-            l3,
-            tci,
-            key: parse::flow_key(&ip, here.vrf, vif),
-            ip,
-            outer: None,
-            path,
-            special: false,
-            head,
-        };
+        parse::ip_to(bytes, version, &mut context.ip).map_err(refuse)?;
+        context.l3 = u16::try_from(l3).map_err(|_| refuse(DropReason::InvalidPacket))?;
+        context.outer = None;
+        context.path = if here.policy { Path::Flow } else { Path::Walk(Start::Route) };
+        context.special = false;
+        let ip = &context.ip;
         if ip.proto == ICMP6 && version == 6 && matches!(ip.icmp_type, NEIGHBOUR_SOLICITATION | NEIGHBOUR_ADVERTISEMENT)
         {
-            return Ok(Sorted::Nd(context));
+            context.key = parse::flow_key(ip, here.vrf, vif);
+            return Ok(Kind::Nd);
         }
         if ip.multicast || group {
             return Err(refuse(DropReason::McastUnsupported));
         }
-        if ip.proto == UDP
-            && version == 4
-            && (MPLS_O_UDP.contains(&ip.dport) || ip.fragment != FragmentInfo::None)
-            && self.snapshot.terminates_mpls_o_udp(here.vrf, ip.destination())
-        {
-            if ip.fragment == FragmentInfo::None {
-                self.open_tunnel(bytes, &mut context).map_err(refuse)?;
-            } else {
-                // Only the first fragment tells the port: whatever UDP it is, it ends here.
-                context.path = Path::Reassemble;
-            }
+        let (is_udp, whole) = (ip.proto == UDP && version == 4, ip.fragment == FragmentInfo::None);
+        if is_udp && !whole && self.snapshot.terminates_mpls_o_udp(here.vrf, ip.destination()) {
+            // Only the first fragment tells the port: whatever UDP it is, it ends here.
+            context.path = Path::Reassemble;
         }
-        self.finish_key(frame, &mut context).map_err(refuse)?;
-        Ok(Sorted::Ip(context))
+        let is_tunnel = is_udp && whole && MPLS_O_UDP.contains(&ip.dport);
+        if !(is_tunnel && self.open_tunnel(bytes, here.vrf, context).map_err(refuse)?) {
+            context.key = parse::flow_key(&context.ip, here.vrf, vif);
+        }
+        finish_key(frame, context).map_err(refuse)?;
+        Ok(Kind::Ip)
     }
 
-    /// Looks into an MPLS-over-UDP packet (RFC 7510 §3): from here on the context is that of the inner packet.
-    fn open_tunnel(&self, l3: &[u8], context: &mut Context) -> Result<(), DropReason> {
-        let outer = context.ip;
-        let source = match outer.source() {
-            std::net::IpAddr::V4(source) => source,
-            std::net::IpAddr::V6(_) => return Err(DropReason::InvalidPacket),
-        };
-        if self.snapshot.is_own_tunnel_source(outer.source()) {
+    /// Looks into an MPLS-over-UDP packet (RFC 7510 §3) when a tunnel ends here: from here on the context is that of the inner
+    /// packet. False: none does.
+    #[inline]
+    fn open_tunnel(&self, l3: &[u8], vrf: VrfId, context: &mut Context) -> Result<bool, DropReason> {
+        let outer = &context.ip;
+        let ([s0, s1, s2, s3, ..], [d0, d1, d2, d3, ..]) = (outer.src, outer.dst);
+        let (source, destination) = (Ipv4Addr::new(s0, s1, s2, s3), Ipv4Addr::new(d0, d1, d2, d3));
+        let udp = outer.payload(l3);
+        let payload = udp.get(8..).unwrap_or(&[]);
+        // The tables would say again what they said of the last packet with this outside.
+        let outside = Outside { vrf, source, destination, label: label_word(payload) };
+        let known = self.tunnels.get(&outside);
+        if known.is_none() && !self.snapshot.terminates_mpls_o_udp(vrf, IpAddr::V4(destination)) {
+            return Ok(false);
+        }
+        if known.is_none() && self.snapshot.is_own_tunnel_source(IpAddr::V4(source)) {
             return Err(DropReason::OwnSource);
         }
-        let udp = outer.payload(l3);
-        if !udp_checksum_holds(&outer, udp) {
+        if !udp_checksum_holds(outer, udp) {
             return Err(DropReason::ChecksumErr);
         }
-        let mpls = parse::mpls_udp(udp.get(8..).unwrap_or(&[]))?;
-        let id = self.snapshot.label(mpls.label).ok_or(DropReason::InvalidLabel)?;
-        let nexthop = self.snapshot.nexthop(id).filter(|nexthop| nexthop.valid).ok_or(DropReason::InvalidNh)?;
-        let (vrf, path) = match nexthop.kind {
-            NexthopKind::VrfTranslate { vrf } if nexthop.policy => (vrf, Path::Flow),
-            NexthopKind::VrfTranslate { vrf } => (vrf, Path::Walk(Start::Route)),
-            _ => (nexthop.vrf.unwrap_or(context.key.vrf), Path::Walk(Start::Nexthop(id))),
+        let mpls = parse::mpls_udp(payload)?;
+        let inside = match known {
+            Some(inside) => inside,
+            None => self.look_up_label(&outside, mpls.label)?,
         };
         let offset = outer.header_len + 8 + mpls.header_len as u16;
         let inner = l3.get(usize::from(offset)..usize::from(outer.total_len)).ok_or(DropReason::Truncated)?;
-        let ip = parse::ip(inner, mpls.inner_version)?;
-        if ip.multicast {
+        context.outer = Some(Outer { source, tos: outer.tos });
+        parse::ip_to(inner, mpls.inner_version, &mut context.ip)?;
+        if context.ip.multicast {
             return Err(DropReason::McastUnsupported);
         }
         context.l3 += offset;
         context.tci = 0;
-        context.ip = ip;
-        context.key = parse::flow_key(&ip, vrf, VifId::TUNNEL);
-        context.outer = Some(Outer { source, tos: outer.tos });
-        context.path = path;
-        Ok(())
+        context.key = parse::flow_key(&context.ip, inside.vrf, VifId::TUNNEL);
+        context.path = inside.path;
+        Ok(true)
     }
 
-    /// ICMP errors are looked up by what they quote, fragments by what their head told.
-    fn finish_key(&self, frame: &[u8], context: &mut Context) -> Result<(), DropReason> {
-        const SYN_FIN_RST: u8 = 0x07;
-        let ip = &context.ip;
-        if ip.is_icmp_error && ip.fragment == FragmentInfo::None {
-            context.special = true;
-            if context.path == Path::Flow {
-                let quoted = parse::embedded(ip, frame.get(usize::from(context.l3)..).unwrap_or(&[]))?;
-                let key = quoted.flow_key(context.key.vrf, context.key.vif);
-                if key.dst != ip.dst {
-                    return Err(DropReason::IcmpErrorUnmatched);
-                }
-                context.key = key;
-            }
-        } else if ip.fragment != FragmentInfo::None {
-            context.special = true;
-            if let Some(head) = context.head {
-                context.key.proto = head.proto;
-                context.key.sport = head.sport;
-                context.key.dport = head.dport;
-            } else {
-                // Until the head has told: owned by the addresses alone.
-                context.key.sport = 0;
-                context.key.dport = 0;
-                if ip.version == 6 {
-                    // Later fragments cannot tell the protocol behind further extension headers.
-                    context.key.proto = 0;
-                }
-            }
-        } else {
-            let is_tcp = context.key.proto == 6;
-            context.special = is_tcp && (ip.tcp_flags & SYN_FIN_RST != 0 || ip.tcp_flags & 0x10 == 0);
-        }
-        Ok(())
+    /// Where a label leads, remembered for the next packets.
+    #[inline(never)]
+    fn look_up_label(&self, outside: &Outside, label: Label) -> Result<Inside, DropReason> {
+        let id = self.snapshot.label(label).ok_or(DropReason::InvalidLabel)?;
+        let nexthop = self.snapshot.nexthop(id).filter(|nexthop| nexthop.valid).ok_or(DropReason::InvalidNh)?;
+        let (vrf, path) = match nexthop.kind {
+            NexthopKind::VrfTranslate { vrf } if nexthop.policy => (vrf, Path::Flow),
+            NexthopKind::VrfTranslate { vrf } => (vrf, Path::Walk(Start::Route)),
+            _ => (nexthop.vrf.unwrap_or(outside.vrf), Path::Walk(Start::Nexthop(id))),
+        };
+        let inside = Inside { vrf, path };
+        self.tunnels.put(*outside, inside);
+        Ok(inside)
     }
 }
 
+/// ICMP errors are looked up by what they quote, fragments by what their head told.
+#[inline]
+fn finish_key(frame: &[u8], context: &mut Context) -> Result<(), DropReason> {
+    const SYN_FIN_RST: u8 = 0x07;
+    let ip = &context.ip;
+    if ip.is_icmp_error && ip.fragment == FragmentInfo::None {
+        context.special = true;
+        if context.path == Path::Flow {
+            let quoted = parse::embedded(ip, frame.get(usize::from(context.l3)..).unwrap_or(&[]))?;
+            let key = quoted.flow_key(context.key.vrf, context.key.vif);
+            if key.dst != ip.dst {
+                return Err(DropReason::IcmpErrorUnmatched);
+            }
+            context.key = key;
+        }
+    } else if ip.fragment != FragmentInfo::None {
+        context.special = true;
+        if let Some(head) = context.head {
+            context.key.proto = head.proto;
+            context.key.sport = head.sport;
+            context.key.dport = head.dport;
+        } else {
+            // Until the head has told: owned by the addresses alone.
+            context.key.sport = 0;
+            context.key.dport = 0;
+            if ip.version == 6 {
+                // Later fragments cannot tell the protocol behind further extension headers.
+                context.key.proto = 0;
+            }
+        }
+    } else {
+        let is_tcp = context.key.proto == 6;
+        context.special = is_tcp && (ip.tcp_flags & SYN_FIN_RST != 0 || ip.tcp_flags & 0x10 == 0);
+    }
+    Ok(())
+}
+
 impl Context {
+    /// Before anything is known.
+    pub(super) fn blank() -> Self {
+        Self {
+            vif: VifId::TUNNEL,
+            port: VifId::TUNNEL,
+            l3: 0,
+            tci: 0,
+            key: FlowKey::new_zeroed(),
+            ip: Ip::BLANK,
+            outer: None,
+            path: Path::Flow,
+            special: false,
+            head: None,
+        }
+    }
+
     /// A fragment whose head has not told anything yet.
     pub(super) fn lacks_head(&self) -> bool {
         self.ip.fragment != FragmentInfo::None && self.head.is_none()
@@ -272,10 +329,15 @@ impl Context {
 }
 
 /// The checksum of a UDP datagram over IPv4; 0 is none (RFC 768, RFC 7510 §3.1).
+#[inline]
 fn udp_checksum_holds(ip: &Ip, udp: &[u8]) -> bool {
+    let Some(&[_, _, _, _, l0, l1, c0, c1]) = udp.first_chunk::<8>() else { return false };
+    if [c0, c1] == [0, 0] {
+        return true;
+    }
     let ([a, b, c, d, ..], [e, f, g, h, ..]) = (ip.src, ip.dst);
-    let Some(len) = udp.get(4..6).map(|len| u16::from_be_bytes([len[0], len[1]])) else { return false };
+    let len = u16::from_be_bytes([l0, l1]);
     let datagram = udp.get(..usize::from(len)).unwrap_or(udp);
     let pseudo = checksum::pseudo_v4([a, b, c, d], [e, f, g, h], UDP, len);
-    udp.get(6..8) == Some(&[0, 0]) || checksum::add(checksum::sum(datagram), pseudo) == 0xffff
+    checksum::add(checksum::sum(datagram), pseudo) == 0xffff
 }

@@ -21,6 +21,7 @@ mod reassembly;
 mod slow;
 mod splice;
 mod sweep;
+mod tunnels;
 
 use std::{net::IpAddr, net::Ipv4Addr, sync::Arc};
 
@@ -143,13 +144,19 @@ pub struct Outbox {
 
 impl Outbox {
     /// The frames for a port.
+    #[inline]
     pub fn queue(&mut self, port: VifId) -> &mut TxQueue {
         if self.tx.len() <= port.index() {
-            self.tx.resize_with(port.index() + 1, TxQueue::default);
+            self.grow(port);
         }
         // Invariant: resized just above.
         #[allow(clippy::indexing_slicing)]
         &mut self.tx[port.index()]
+    }
+
+    #[cold]
+    fn grow(&mut self, port: VifId) {
+        self.tx.resize_with(port.index() + 1, TxQueue::default);
     }
 
     #[inline]
@@ -209,6 +216,7 @@ pub struct Worker {
     /// Low bits of the snapshot's version, as flow records keep them.
     version: u32,
     vifs: Vec<Option<VifFast>>,
+    tunnels: tunnels::Tunnels,
     flows: FlowTable,
     programs: Programs,
     fragments: FragmentTable,
@@ -244,6 +252,7 @@ impl Worker {
             config,
             version: 0,
             vifs: Vec::new(),
+            tunnels: tunnels::Tunnels::default(),
             flows: FlowTable::new(share.max(64))?,
             programs: Programs::default(),
             fragments: FragmentTable::default(),
@@ -283,6 +292,7 @@ impl Worker {
         let snapshot = &self.snapshot;
         self.version = snapshot.version() as u32;
         self.vifs.clear();
+        self.tunnels.clear();
         for vif in snapshot.vifs() {
             let index = vif.id.index();
             if self.vifs.len() <= index {
@@ -398,6 +408,7 @@ impl Worker {
         }
     }
 
+    #[inline]
     fn vif_fast(&self, id: VifId) -> Option<&VifFast> {
         self.vifs.get(id.index())?.as_ref()
     }

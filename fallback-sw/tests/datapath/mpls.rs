@@ -224,12 +224,6 @@ fn a_udp_checksum_that_is_there_must_be_right() {
 }
 
 #[test]
-fn a_fragment_of_a_tunnel_packet_is_not_opened() {
-    let mut ce2 = Node::new(CE2);
-    ce2.expect(UNDERLAYS[0], &arrives(&good().part(0, 40)), &dropped(DropReason::FragmentErr));
-}
-
-#[test]
 fn a_tenant_cannot_send_into_a_tunnel_by_its_gateway() {
     let mut ce1 = Node::new(CE1);
     for port in [6635, 51234] {

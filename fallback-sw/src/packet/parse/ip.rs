@@ -73,6 +73,28 @@ pub struct Ip {
 }
 
 impl Ip {
+    /// Of no packet: to be written over.
+    pub(crate) const BLANK: Self = Self {
+        src: [0; 16],
+        dst: [0; 16],
+        sport: 0,
+        dport: 0,
+        total_len: 0,
+        header_len: 0,
+        fixed_header_len: 0,
+        version: 0,
+        proto: 0,
+        tos: 0,
+        ttl: 0,
+        tcp_flags: 0,
+        icmp_type: 0,
+        icmp_code: 0,
+        is_icmp_error: false,
+        df: false,
+        multicast: false,
+        fragment: FragmentInfo::None,
+    };
+
     /// Address family.
     #[inline]
     #[must_use]
@@ -143,9 +165,21 @@ fn address(version: u8, octets: &[u8; 16]) -> IpAddr {
 ///   for the transport header or overlaps it (RFC 1858 §3, RFC 7112 §5).
 #[inline(always)]
 pub fn ip(l3: &[u8], version: u8) -> Result<Ip, DropReason> {
+    let mut ip = Ip::BLANK;
+    ip_to(l3, version, &mut ip)?;
+    Ok(ip)
+}
+
+/// As [`ip`], into a place of the caller's, which is as it was after an error. A result of this size would be copied on its
+/// way out.
+///
+/// # Errors
+/// As [`ip`].
+#[inline(always)]
+pub fn ip_to(l3: &[u8], version: u8, out: &mut Ip) -> Result<(), DropReason> {
     match version {
-        4 => v4::parse(l3),
-        6 => v6::parse(l3),
+        4 => v4::parse(l3, out),
+        6 => v6::parse(l3, out),
         _ => Err(DropReason::InvalidProtocol),
     }
 }

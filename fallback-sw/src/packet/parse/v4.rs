@@ -11,7 +11,7 @@ use crate::packet::checksum;
 
 /// Parses and checks an IPv4 packet. Budget: 30 cycles for TCP and UDP without options.
 #[inline(always)]
-pub(super) fn parse(l3: &[u8]) -> Result<Ip, DropReason> {
+pub(super) fn parse(l3: &[u8], out: &mut Ip) -> Result<(), DropReason> {
     let Some(h) = l3.first_chunk::<20>() else { return Err(DropReason::Truncated) };
     let total_len = be16(h[2], h[3]);
     let header_len = if h[0] == 0x45 {
@@ -49,7 +49,7 @@ pub(super) fn parse(l3: &[u8]) -> Result<Ip, DropReason> {
         let first_fragment = matches!(fragment, FragmentInfo::First { .. });
         l4::l4(4, proto, segment, first_fragment, &mut l4)?;
     }
-    Ok(Ip {
+    *out = Ip {
         src: widen(source),
         dst: widen(destination),
         sport: l4.sport,
@@ -68,7 +68,8 @@ pub(super) fn parse(l3: &[u8]) -> Result<Ip, DropReason> {
         df: flags & 0x4000 != 0,
         multicast: is_multicast(destination),
         fragment,
-    })
+    };
+    Ok(())
 }
 
 /// 0/8 ("this network"), 127/8 (loopback), 224/4 (multicast) and the limited broadcast are no sources (RFC 1812 §5.3.7).

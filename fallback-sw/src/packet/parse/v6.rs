@@ -20,7 +20,7 @@ const DESTINATION_OPTIONS: u8 = 60;
 
 /// Parses and checks an IPv6 packet. Budget: 30 cycles for TCP and UDP without extension headers.
 #[inline(always)]
-pub(super) fn parse(l3: &[u8]) -> Result<Ip, DropReason> {
+pub(super) fn parse(l3: &[u8], out: &mut Ip) -> Result<(), DropReason> {
     let Some(h) = l3.first_chunk::<40>() else { return Err(DropReason::Truncated) };
     if h[0] >> 4 != 6 {
         return Err(DropReason::InvalidPacket);
@@ -53,7 +53,7 @@ pub(super) fn parse(l3: &[u8]) -> Result<Ip, DropReason> {
         let first_fragment = matches!(chain.fragment, FragmentInfo::First { .. });
         l4::l4(6, chain.proto, segment, first_fragment, &mut l4)?;
     }
-    Ok(Ip {
+    *out = Ip {
         src,
         dst,
         sport: l4.sport,
@@ -72,7 +72,8 @@ pub(super) fn parse(l3: &[u8]) -> Result<Ip, DropReason> {
         df: true,
         multicast: dst[0] == 0xff,
         fragment: chain.fragment,
-    })
+    };
+    Ok(())
 }
 
 /// `::` may only ask for a router or whether an address is taken (RFC 4861 §4.1, §4.3); multicast and `::1` may nothing

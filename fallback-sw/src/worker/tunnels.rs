@@ -1,0 +1,81 @@
+//! What the tables say of the outside of packets out of tunnels, remembered.
+//!
+//! Whether a tunnel ends here, whether the source may be, where the label leads: four look-ups whose answers are the same for
+//! all packets of a tunnel and label while the snapshot is the same.
+
+use std::{cell::Cell, net::Ipv4Addr};
+
+use offload_rules::VrfId;
+
+use super::ingress::Path;
+
+/// Tunnels and labels that are remembered at once.
+const SLOTS: usize = 256;
+
+/// What the look-ups depend on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Outside {
+    /// VRF of the underlay.
+    pub(super) vrf: VrfId,
+    pub(super) source: Ipv4Addr,
+    pub(super) destination: Ipv4Addr,
+    /// The label, not looked at closely.
+    pub(super) label: u32,
+}
+
+/// What they say: only of packets that may go on.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Inside {
+    /// VRF of the tenant.
+    pub(super) vrf: VrfId,
+    pub(super) path: Path,
+}
+
+/// One answer, with what it was asked.
+type Slot = Cell<Option<(Outside, Inside)>>;
+
+/// The memory; each outside has one place in it.
+pub(super) struct Tunnels {
+    slots: Box<[Slot; SLOTS]>,
+}
+
+impl Default for Tunnels {
+    fn default() -> Self {
+        Self { slots: Box::new([const { Cell::new(None) }; SLOTS]) }
+    }
+}
+
+impl Tunnels {
+    #[inline]
+    pub(super) fn get(&self, outside: &Outside) -> Option<Inside> {
+        match self.slot(outside)?.get() {
+            Some((known, inside)) if known == *outside => Some(inside),
+            _ => None,
+        }
+    }
+
+    pub(super) fn put(&self, outside: Outside, inside: Inside) {
+        if let Some(slot) = self.slot(&outside) {
+            slot.set(Some((outside, inside)));
+        }
+    }
+
+    /// Forgets everything: the tables have changed.
+    pub(super) fn clear(&self) {
+        for slot in self.slots.iter() {
+            slot.set(None);
+        }
+    }
+
+    #[inline]
+    fn slot(&self, outside: &Outside) -> Option<&Cell<Option<(Outside, Inside)>>> {
+        let mixed = (outside.source.to_bits() ^ outside.label.rotate_left(16)).wrapping_mul(0x9e37_79b1);
+        self.slots.get(mixed as usize >> 24)
+    }
+}
+
+/// The 20 bits of the label at the start of a payload; a number that no label has when it is too short.
+#[inline]
+pub(super) fn label_word(payload: &[u8]) -> u32 {
+    payload.first_chunk::<4>().map_or(u32::MAX, |word| u32::from_be_bytes(*word) >> 12)
+}
