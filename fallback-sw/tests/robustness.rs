@@ -3,7 +3,6 @@
 //! Valid packets of every kind are cut at every length and spoilt at every octet, and fed to every vif of walk A's edges
 //! between packets of real traffic; so is noise.
 #![allow(clippy::unwrap_used, clippy::panic)]
-#![allow(clippy::unwrap_used)]
 
 mod common;
 

@@ -27,10 +27,6 @@ fn arrives(packet: &Packet) -> Vec<u8> {
     from_underlay(UNDERLAYS[0], &packet.ip())
 }
 
-fn good() -> Packet {
-    to_ce2(&[entry(LABEL2, 0, true, 63)], &inner())
-}
-
 #[test]
 fn the_outer_headers_are_those_of_rfc_7510() {
     for (port, node) in [
