@@ -120,8 +120,7 @@ pub(crate) fn hit(effort: &Effort) -> Vec<Row> {
         }
         let flows: Vec<u32> = (0..count).collect();
         for (transport, proto) in [(Transport::Udp, "UDP"), (Transport::Tcp, "TCP")] {
-            let mut site = Site::new(count, 0, 1);
-            site.open(transport, &flows);
+            let mut site = None;
             for (way, what, target) in
                 [(Way::Out, "VLAN -> MPLSoUDP", out_target), (Way::In, "MPLSoUDP -> VLAN", in_target)]
             {
@@ -143,9 +142,14 @@ pub(crate) fn hit(effort: &Effort) -> Vec<Row> {
                     if !effort.wants(&name) {
                         continue;
                     }
+                    let site = site.get_or_insert_with(|| {
+                        let mut site = Site::new(count, 0, 1);
+                        site.open(transport, &flows);
+                        site
+                    });
                     rows.push(Row {
                         name,
-                        value: Value::PerPacket(hits(effort, &mut site, &template, sizes, &flows)),
+                        value: Value::PerPacket(hits(effort, site, &template, sizes, &flows)),
                         target: target.map(Target::Cycles),
                         against,
                     });
