@@ -425,7 +425,7 @@ impl Worker {
         let Origin::Port { port, .. } = delivery.origin else { return };
         let origin = Origin::Port { port, head: Some(head), counted: true };
         match self.sort(delivery.packet.data(), port, Some(head)) {
-            Ok(Sorted::Arp { .. }) => {}
+            Ok(Sorted::Arp) => {}
             Ok(Sorted::Ip(context) | Sorted::Nd(context)) => {
                 if self.config.workers > 1
                     && let Some(owner) = self.other_owner(&context)

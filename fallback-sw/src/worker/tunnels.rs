@@ -31,9 +31,11 @@ pub(super) struct Inside {
     pub(super) path: Path,
 }
 
+type Slot = Cell<Option<(Outside, Inside)>>;
+
 /// The memory; each outside has one place in it.
 pub(super) struct Tunnels {
-    slots: Box<[Cell<Option<(Outside, Inside)>>; SLOTS]>,
+    slots: Box<[Slot; SLOTS]>,
 }
 
 impl Default for Tunnels {
@@ -65,7 +67,7 @@ impl Tunnels {
     }
 
     #[inline]
-    fn slot(&self, outside: &Outside) -> Option<&Cell<Option<(Outside, Inside)>>> {
+    fn slot(&self, outside: &Outside) -> Option<&Slot> {
         let mixed = (outside.source.to_bits() ^ outside.label.rotate_left(16)).wrapping_mul(0x9e37_79b1);
         self.slots.get(mixed as usize >> 24)
     }
