@@ -25,8 +25,8 @@ pub(crate) const ONCE: usize = 2 * ROUND;
 const SIZES: [(&str, &[usize]); 3] =
     [("64 B", &[64]), ("IMIX", &[64, 594, 64, 64, 594, 64, 1518, 64, 594, 64, 594, 64]), ("1420 B", &[1420])];
 
-/// What is done with a site, frames of one size, and a burst of flows of that length.
-type Step<'a> = &'a dyn Fn(&mut Site, &Sized<'_>, &[u32], usize);
+/// What is done with the frames of some flows: [`Site::write_only`] or [`Site::forward`].
+type Step = fn(&mut Site, &Sized<'_>, &[u32], usize);
 
 /// Members of a set in random order, with repetition.
 struct Picker<'a> {
@@ -123,8 +123,7 @@ pub(crate) fn hit(effort: &Effort) -> Vec<Row> {
         }
         let flows: Vec<u32> = (0..count).collect();
         for (transport, proto) in [(Transport::Udp, "UDP"), (Transport::Tcp, "TCP")] {
-            let mut site = Site::new(count, 0, 1);
-            site.open(transport, &flows);
+            let mut site = None;
             for (way, what, target) in
                 [(Way::Out, "VLAN -> MPLSoUDP", out_target), (Way::In, "MPLSoUDP -> VLAN", in_target)]
             {
@@ -146,9 +145,14 @@ pub(crate) fn hit(effort: &Effort) -> Vec<Row> {
                     if !effort.wants(&name) {
                         continue;
                     }
+                    let site = site.get_or_insert_with(|| {
+                        let mut site = Site::new(count, 0, 1);
+                        site.open(transport, &flows);
+                        site
+                    });
                     rows.push(Row {
                         name,
-                        value: Value::PerPacket(hits(effort, &mut site, &template, sizes, &flows)),
+                        value: Value::PerPacket(hits(effort, site, &template, sizes, &flows)),
                         target: target.map(Target::Cycles),
                         against,
                     });
@@ -174,7 +178,7 @@ pub(crate) fn miss(effort: &Effort) -> Vec<Row> {
             }
             let template = Template::new(Way::Out, transport, crate::site::SYN);
             let frames = template.sized(64);
-            let each = |site: &mut Site, what: Step<'_>| {
+            let each = |site: &mut Site, what: Step| {
                 for (burst, flows) in flows.chunks_exact(BURST).enumerate() {
                     what(site, &frames, flows, burst);
                 }
@@ -182,8 +186,8 @@ pub(crate) fn miss(effort: &Effort) -> Vec<Row> {
             };
             // Room for four times as many, so that half-open flows stay below their share.
             let fresh = || Site::new(count * 4, 0, 1);
-            let nic = effort.measure_once_each(fresh, |site| each(site, &Site::write_only));
-            let all = effort.measure_once_each(fresh, |site| each(site, &Site::forward));
+            let nic = effort.measure_once_each(fresh, |site| each(site, Site::write_only));
+            let all = effort.measure_once_each(fresh, |site| each(site, Site::forward));
             rows.push(Row {
                 name: format!("first packet, {proto}, 0 to {name} flows"),
                 value: Value::Rate(all.less(nic)),
@@ -225,7 +229,7 @@ fn alone(site: &mut Site, flows: &[u32], run: Duration) -> f64 {
     let template = Template::new(Way::Out, Transport::Udp, 0);
     let frames = [template.sized(64)];
     let mut picker = Picker { state: 0x1234_5678_9abc_def1, flows };
-    let mut timed = |each: fn(&mut Site, &Sized<'_>, &[u32], usize)| {
+    let mut timed = |each: Step| {
         let (start, cpu, mut packets) = (Instant::now(), measure::cpu_time(), 0);
         while start.elapsed() < run {
             packets += round(site, &frames, &mut picker, each);
