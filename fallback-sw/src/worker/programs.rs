@@ -3,8 +3,7 @@
 //! Flows of one site share a handful of programs, so the hot path finds the plan in the first-level cache. A program also
 //! remembers whether what it depends on is still as it was: one look serves all its flows.
 
-use std::collections::{HashMap, hash_map::RandomState};
-use std::hash::BuildHasher;
+use std::collections::HashMap;
 
 use offload_rules::{
     VrfId,
@@ -41,13 +40,12 @@ pub struct Programs {
     entries: Vec<Option<Entry>>,
     free: Vec<ProgramId>,
     by_hash: HashMap<u64, Vec<ProgramId>>,
-    hasher: RandomState,
 }
 
 impl Programs {
     /// The number of a program, with one more flow that runs it.
     pub fn intern(&mut self, program: Program, snapshot: &Snapshot) -> ProgramId {
-        let hash = self.hash(&program);
+        let hash = hash(&program);
         let ids = self.by_hash.entry(hash).or_default();
         for id in ids.iter() {
             if let Some(Some(entry)) = self.entries.get_mut(*id as usize - 1)
@@ -85,7 +83,7 @@ impl Programs {
         }
         let entry = slot.take()?;
         self.free.push(id);
-        let hash = self.hash(&entry.program);
+        let hash = hash(&entry.program);
         if let Some(ids) = self.by_hash.get_mut(&hash) {
             ids.retain(|other| *other != id);
             if ids.is_empty() {
@@ -122,15 +120,16 @@ impl Programs {
     pub fn iter(&self) -> impl Iterator<Item = &Entry> {
         self.entries.iter().flatten()
     }
+}
 
-    fn hash(&self, program: &Program) -> u64 {
-        // What tells programs apart most often; equality is compared in full.
-        let op_word = |op: &Op| match op {
-            Op::EncapMplsOUdp(header) => u64::from(u32::from(header.dip)) << 32 | u64::from(header.label.get()),
-            Op::Output(vif) | Op::Punt(vif) => u64::from(vif.get()),
-            _ => 0,
-        };
-        let words: Vec<u64> = program.ops.iter().map(op_word).collect();
-        self.hasher.hash_one((program.nexthop.get(), program.vrf.get(), words))
-    }
+/// What tells programs apart most often; equality is compared in full. Programs come from the forwarding state, so nobody outside
+/// chooses what collides.
+fn hash(program: &Program) -> u64 {
+    let op_word = |op: &Op| match op {
+        Op::EncapMplsOUdp(header) => u64::from(u32::from(header.dip)) << 32 | u64::from(header.label.get()),
+        Op::Output(vif) | Op::Punt(vif) => u64::from(vif.get()),
+        _ => 0,
+    };
+    let begin = u64::from(program.nexthop.get()) << 16 | u64::from(program.vrf.get());
+    program.ops.iter().fold(begin, |hash, op| (hash.rotate_left(13) ^ op_word(op)).wrapping_mul(0x9e37_79b9_7f4a_7c15))
 }

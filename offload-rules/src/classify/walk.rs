@@ -60,8 +60,8 @@ impl<'a> Reads<'a> {
         self.snapshot.nexthop(id).map(AsRef::as_ref)
     }
 
-    pub(super) fn finish(mut self) -> Vec<Dependency> {
-        self.list.sort_by_key(|d| d.kind);
+    /// In the order that they were read: walks that go the same way read the same things in the same order.
+    pub(super) fn finish(self) -> Vec<Dependency> {
         self.list
     }
 }
