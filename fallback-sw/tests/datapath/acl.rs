@@ -267,3 +267,15 @@ fn without_policy_the_lists_judge_every_packet_by_itself() {
     }
     assert_eq!(node.flow_records(), 0);
 }
+
+#[test]
+fn an_echo_to_the_node_that_was_denied_is_answered_when_the_list_permits_it() {
+    let list = |action: &str| format!(r#"{{"id": 3, "entries": [{{"id": 1, "action": "{action}"}}]}}"#);
+    let mut node = Node::new(&state("\"serviceAcls\": [3]", &list("DENY")));
+    let echo = up(&echo_request(CLIENT, GATEWAY1, 1, 1));
+    node.expect(LAN1, &echo, &refused(DropReason::PolicyDeny));
+    node.expect(LAN1, &echo, &dropped_by_flow(DropReason::FlowActionDrop));
+    node.change(&format!(r#"{{"acls": [{}]}}"#, list("PERMIT")));
+    node.expect(LAN1, &echo, &answered());
+    assert_eq!(node.flow_records(), 0);
+}
