@@ -474,7 +474,8 @@ impl Worker {
         let Origin::Port { port, .. } = delivery.origin else { return };
         let origin = Origin::Port { port, head, counted: true };
         match self.sort(delivery.packet.data(), port, head) {
-            Ok(Sorted::Arp) => {}
+            // The forwarding state has changed since it was sorted first.
+            Ok(Sorted::Arp) => self.drop_packet(port, delivery.packet, DropReason::InvalidPacket, out),
             Ok(Sorted::Ip(context) | Sorted::Nd(context)) => {
                 if self.config.workers > 1
                     && let Some(owner) = self.other_owner(&context)
@@ -485,7 +486,6 @@ impl Worker {
                 let hash = self.flows.hash(&context.key);
                 self.slow(delivery.packet, &context, hash, now, out);
             }
-            // The forwarding state has changed since it was sorted first.
             Err((vif, reason)) => self.drop_packet(vif, delivery.packet, reason, out),
         }
     }
