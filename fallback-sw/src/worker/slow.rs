@@ -314,24 +314,28 @@ impl Worker {
         }
     }
 
-    /// A packet whose tuple is known from another vif: its source is reached through several, and now it comes by this one.
+    /// A packet whose tuple is known from another vif, or from a tunnel: its source is reached through several ways, or by another
+    /// one than before, and now it comes by this one.
     fn moved(&mut self, slot: u32, context: &Context, now: u64) -> bool {
         let ingress = context.ingress();
-        let no_rpf = self.snapshot.vif(ingress.vif).is_some_and(|vif| vif.flags.no_rpf);
-        if context.outer.is_some() || no_rpf {
+        let Some(vif) = self.snapshot.vif(ingress.vif) else { return false };
+        let (no_rpf, is_host) = (vif.flags.no_rpf && context.outer.is_none(), vif.kind.is_punt());
+        if no_rpf {
             return false;
         }
         let Ok(choices) = classify::check_source(&self.snapshot, &context.key, ingress) else { return false };
-        if choices.ecmp.iter().all(Option::is_none) {
+        // The node's own addresses are reached by any of the host's vifs: those are different speakers.
+        if is_host && choices.ecmp.iter().all(Option::is_none) {
             return false;
         }
         self.leave_half_open(slot);
-        if self.flows.set_vif(slot, ingress.vif).is_err() {
+        if self.flows.set_vif(slot, context.key.vif).is_err() {
             return false;
         }
         if let Some(record) = self.flows.record_mut(slot) {
             // The lists of the new vif have their say.
             let program = std::mem::replace(&mut record.program, TO_BE_DERIVED);
+            remember_ingress(record, ingress);
             self.release_program(program);
         }
         self.lead_back(slot, choices, now);
