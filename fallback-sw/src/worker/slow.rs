@@ -178,9 +178,12 @@ impl Worker {
         let Some(record) = self.flows.record_mut(slot) else {
             return self.drop_packet(context.vif, packet, DropReason::InvalidNh, out);
         };
-        record.packets += 1;
-        record.bytes += packet.len() as u64;
-        record.last_seen = now as u32;
+        // An error rides the flow but is none of its packets: it shows no answer and keeps nothing alive (RFC 5508 §4.3).
+        if !context.ip.is_icmp_error {
+            record.packets += 1;
+            record.bytes += packet.len() as u64;
+            record.last_seen = now as u32;
+        }
         let of_flow = OfFlow { sport: record.tunnel_sport, distance: record.mark };
         let Some(entry) = self.programs.get_mut(record.program) else {
             return self.drop_packet(context.vif, packet, DropReason::InvalidNh, out);
