@@ -280,8 +280,9 @@ impl Worker {
                 self.give_cookie(&decision.program, packet, context, now, out);
             }
             Verdict::Forward(decision) => {
-                if context.ip.proto == TCP && context.ip.tcp_flags & tcp::flag::RST != 0 {
-                    // A reset begins nothing: forwarded, but no flow is made for it.
+                if context.ip.proto == TCP && context.ip.tcp_flags & tcp::flag::RST != 0 || is_echo_reply(context) {
+                    // A reset begins nothing, nor does an answer: forwarded, but no flow is made for it. Requests would ride an
+                    // answer's flow, whose key is theirs.
                     return self.run_once(decision.program, packet, context, now, out);
                 }
                 let flags = if cookie.is_some() { flag::SPLICED | flag::OPENING } else { 0 };
@@ -307,7 +308,7 @@ impl Worker {
             Verdict::AnswerEcho => self.answer_echo(packet, context, now, out),
             Verdict::Resolve { vif, target } => self.hold(vif, target, packet, context, now, out),
             Verdict::Drop { reason, acl } => {
-                if let Some(acl) = acl {
+                if let Some(acl) = acl.filter(|_| !is_echo_reply(context)) {
                     let denial = classify::drop_program(&self.snapshot, &inquiry, reason);
                     self.install_denied(context, denial, acl, now);
                 }
@@ -556,6 +557,10 @@ fn is_first_syn(context: &Context) -> bool {
     const SYN: u8 = tcp::flag::SYN;
     const ACK: u8 = tcp::flag::ACK;
     context.ip.proto == TCP && context.ip.tcp_flags & (SYN | ACK) == SYN
+}
+
+fn is_echo_reply(context: &Context) -> bool {
+    matches!((context.key.version, context.key.proto, context.service_port()), (4, 1, 0) | (6, 58, 129))
 }
 
 fn inquiry(context: &Context, start: Start) -> Inquiry<'_> {

@@ -279,3 +279,19 @@ fn an_echo_to_the_node_that_was_denied_is_answered_when_the_list_permits_it() {
     node.expect(LAN1, &echo, &answered());
     assert_eq!(node.flow_records(), 0);
 }
+
+#[test]
+fn an_echo_reply_that_nobody_asked_for_decides_nothing_for_requests() {
+    let only = |kind: u8| {
+        format!(
+            r#"{{"id": 1, "action": "PERMIT", "proto": 1, "destinationPorts": {{"first": {kind}, "last": {kind}}}}}"#
+        )
+    };
+    let (request, reply) = (up(&echo_request(CLIENT, SERVER, 1, 1)), up(&echo_reply(CLIENT, SERVER, 1, 1)));
+    let mut node = ingress(&only(0), "DENY");
+    node.expect(LAN1, &reply, &walked());
+    node.expect(LAN1, &request, &refused(DropReason::PolicyDeny));
+    let mut node = ingress(&only(8), "DENY");
+    node.expect(LAN1, &reply, &refused(DropReason::PolicyDeny));
+    node.expect(LAN1, &request, &walked());
+}
