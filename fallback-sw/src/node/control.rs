@@ -157,12 +157,20 @@ impl Control {
             return;
         }
         if known != Some(mac) {
+            if self.snapshot.vif(vif).is_none() {
+                // It went while the packet was under way.
+                return;
+            }
             let next = self.snapshot.with_neighbour(vif, address, mac).or_else(|| {
-                self.forget_oldest_stale();
+                self.forget_oldest_stale(actions);
                 self.snapshot.with_neighbour(vif, address, mac)
             });
             match next {
-                Some(next) => actions.snapshot = Some(self.publish(next)),
+                Some(next) => {
+                    // No neighbour has gone: nothing to forget beside it.
+                    self.snapshot = Arc::new(next);
+                    actions.snapshot = Some(Arc::clone(&self.snapshot));
+                }
                 None => {
                     actions.refuse.push(neighbour);
                     return;
@@ -172,11 +180,11 @@ impl Control {
         self.heard.insert(neighbour, Heard { confirmed: now, probes: 0, next_probe: now + REACHABLE_MS });
     }
 
-    fn forget_oldest_stale(&mut self) {
+    fn forget_oldest_stale(&mut self, actions: &mut Actions) {
         let stale = self.heard.iter().filter(|(_, heard)| heard.probes > 0).min_by_key(|(_, heard)| heard.confirmed);
         if let Some(((vif, address), _)) = stale {
             let next = self.snapshot.without_neighbour(*vif, *address);
-            self.publish(next);
+            actions.snapshot = Some(self.publish(next));
         }
     }
 
@@ -199,8 +207,9 @@ impl Control {
             }
         }
         for (vif, address) in lost {
-            let next = self.snapshot.without_neighbour(vif, address);
-            actions.snapshot = Some(self.publish(next));
+            self.heard.remove(&(vif, address));
+            self.snapshot = Arc::new(self.snapshot.without_neighbour(vif, address));
+            actions.snapshot = Some(Arc::clone(&self.snapshot));
         }
         let over: Vec<_> = self.path_mtus.iter().filter(|(_, until)| **until <= now).map(|(to, _)| *to).collect();
         for destination in over {

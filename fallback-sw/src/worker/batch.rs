@@ -10,7 +10,7 @@ use super::{
 use crate::{
     exec::{self, Target, Varying},
     flow_table,
-    packet::{Packet, tcp::Number},
+    packet::{Packet, parse::FragmentInfo, tcp::Number},
 };
 use offload_rules::{DropReason, VifId, flow::tcp::Segment};
 
@@ -153,9 +153,12 @@ impl Worker {
     }
 
     /// The worker that owns the packet's flow, when it is another one. Fragments whose head has not told yet belong to the
-    /// owner of their addresses.
+    /// owner of their addresses. A whole packet that is walked by itself has no flow: it stays where it is.
     #[inline]
     pub(super) fn other_owner(&self, context: &Context) -> Option<usize> {
+        if matches!(context.path, Path::Walk(_)) && context.ip.fragment == FragmentInfo::None {
+            return None;
+        }
         let spread = u128::from(context.key.owner_hash()) * self.config.workers as u128;
         let owner = (spread >> 64) as usize;
         (owner != self.config.id).then_some(owner)

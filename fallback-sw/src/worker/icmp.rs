@@ -110,7 +110,7 @@ impl Worker {
             && mtu >= MIN_PATH_MTU
             && let IpAddr::V4(destination) = key.source()
         {
-            out.events.push(Event::PathMtu { destination, mtu });
+            self.tell(context.vif, Event::PathMtu { destination, mtu }, out);
         }
         true
     }

@@ -183,6 +183,10 @@ const MAX_SPARE: usize = 1024;
 /// Octets of the largest packet kept for reuse: any frame fits, with its headroom.
 const MAX_SPARE_LEN: usize = 16_384;
 
+/// Events that the packets of one vif may cause in a second: a flood of ARP must neither fill the queue to control nor keep the
+/// forwarding state changing.
+const MAX_EVENTS_PER_VIF: u32 = 1000;
+
 /// How a worker is set up.
 #[derive(Debug, Clone)]
 pub struct WorkerConfig {
@@ -225,6 +229,7 @@ pub struct Worker {
     counters: Counters,
     icmp_rate: RateLimit,
     new_flow_rate: RateLimit,
+    event_rate: RateLimit,
     /// Half-open TCP flows by ingress vif.
     half_open: Vec<u32>,
     /// By vif: until when an ACK may hold a cookie that was given on it.
@@ -261,6 +266,7 @@ impl Worker {
             counters: Counters::default(),
             icmp_rate: RateLimit::default(),
             new_flow_rate: RateLimit::default(),
+            event_rate: RateLimit::default(),
             half_open: Vec::new(),
             cookies_until: Vec::new(),
             openings: Openings::default(),
@@ -282,6 +288,7 @@ impl Worker {
         let current = Arc::clone(&self.snapshot);
         self.icmp_rate.retain(|vif| current.vif(vif).is_some());
         self.new_flow_rate.retain(|vif| current.vif(vif).is_some());
+        self.event_rate.retain(|vif| current.vif(vif).is_some());
         let free = self.held.release(|(vif, address)| {
             current.neighbour(vif, address).is_some() || current.vif(vif).is_none() || !current.is_up(vif)
         });
@@ -454,6 +461,13 @@ impl Worker {
     pub fn lose(&mut self, delivery: &Delivery, reason: DropReason) {
         if let Origin::Port { port, .. } = delivery.origin {
             self.count_drop(port, reason);
+        }
+    }
+
+    /// Tells the rest of the node what a packet of this vif has told, unless the vif tells more than can be listened to.
+    fn tell(&mut self, vif: VifId, event: Event, out: &mut Outbox) {
+        if self.event_rate.allow(vif, MAX_EVENTS_PER_VIF, self.clock) {
+            out.events.push(event);
         }
     }
 

@@ -148,12 +148,12 @@ impl Worker {
         self.snapshot.neighbour(vif, address).map(|neighbour| neighbour.mac)
     }
 
-    /// Passes on what a neighbour told, unless it is known already and was told unasked.
-    fn heard(&self, vif: &Vif, address: IpAddr, mac: MacAddr, solicited: bool, out: &mut Outbox) {
+    /// Passes on what a neighbour told.
+    fn heard(&mut self, vif: &Vif, address: IpAddr, mac: MacAddr, solicited: bool, out: &mut Outbox) {
         if mac.is_multicast() || mac == MacAddr::default() {
             return;
         }
-        out.events.push(Event::Neighbour { vif: vif.id, address, mac, solicited });
+        self.tell(vif.id, Event::Neighbour { vif: vif.id, address, mac, solicited }, out);
     }
 
     /// Who answers for `target`? Probes (`dad`) are answered for own addresses only, or nobody could take one.

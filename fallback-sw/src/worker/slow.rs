@@ -178,9 +178,12 @@ impl Worker {
         let Some(record) = self.flows.record_mut(slot) else {
             return self.drop_packet(context.vif, packet, DropReason::InvalidNh, out);
         };
-        record.packets += 1;
-        record.bytes += packet.len() as u64;
-        record.last_seen = now as u32;
+        // An error rides the flow but is none of its packets: it shows no answer and keeps nothing alive (RFC 5508 §4.3).
+        if !context.ip.is_icmp_error {
+            record.packets += 1;
+            record.bytes += packet.len() as u64;
+            record.last_seen = now as u32;
+        }
         let of_flow = OfFlow { sport: record.tunnel_sport, distance: record.mark };
         let Some(entry) = self.programs.get_mut(record.program) else {
             return self.drop_packet(context.vif, packet, DropReason::InvalidNh, out);
@@ -277,8 +280,9 @@ impl Worker {
                 self.give_cookie(&decision.program, packet, context, now, out);
             }
             Verdict::Forward(decision) => {
-                if context.ip.proto == TCP && context.ip.tcp_flags & tcp::flag::RST != 0 {
-                    // A reset begins nothing: forwarded, but no flow is made for it.
+                if context.ip.proto == TCP && context.ip.tcp_flags & tcp::flag::RST != 0 || is_echo_reply(context) {
+                    // A reset begins nothing, nor does an answer: forwarded, but no flow is made for it. Requests would ride an
+                    // answer's flow, whose key is theirs.
                     return self.run_once(decision.program, packet, context, now, out);
                 }
                 let flags = if cookie.is_some() { flag::SPLICED | flag::OPENING } else { 0 };
@@ -304,7 +308,7 @@ impl Worker {
             Verdict::AnswerEcho => self.answer_echo(packet, context, now, out),
             Verdict::Resolve { vif, target } => self.hold(vif, target, packet, context, now, out),
             Verdict::Drop { reason, acl } => {
-                if let Some(acl) = acl {
+                if let Some(acl) = acl.filter(|_| !is_echo_reply(context)) {
                     let denial = classify::drop_program(&self.snapshot, &inquiry, reason);
                     self.install_denied(context, denial, acl, now);
                 }
@@ -314,24 +318,28 @@ impl Worker {
         }
     }
 
-    /// A packet whose tuple is known from another vif: its source is reached through several, and now it comes by this one.
+    /// A packet whose tuple is known from another vif, or from a tunnel: its source is reached through several ways, or by another
+    /// one than before, and now it comes by this one.
     fn moved(&mut self, slot: u32, context: &Context, now: u64) -> bool {
         let ingress = context.ingress();
-        let no_rpf = self.snapshot.vif(ingress.vif).is_some_and(|vif| vif.flags.no_rpf);
-        if context.outer.is_some() || no_rpf {
+        let Some(vif) = self.snapshot.vif(ingress.vif) else { return false };
+        let (no_rpf, is_host) = (vif.flags.no_rpf && context.outer.is_none(), vif.kind.is_punt());
+        if no_rpf {
             return false;
         }
         let Ok(choices) = classify::check_source(&self.snapshot, &context.key, ingress) else { return false };
-        if choices.ecmp.iter().all(Option::is_none) {
+        // The node's own addresses are reached by any of the host's vifs: those are different speakers.
+        if is_host && choices.ecmp.iter().all(Option::is_none) {
             return false;
         }
         self.leave_half_open(slot);
-        if self.flows.set_vif(slot, ingress.vif).is_err() {
+        if self.flows.set_vif(slot, context.key.vif).is_err() {
             return false;
         }
         if let Some(record) = self.flows.record_mut(slot) {
             // The lists of the new vif have their say.
             let program = std::mem::replace(&mut record.program, TO_BE_DERIVED);
+            remember_ingress(record, ingress);
             self.release_program(program);
         }
         self.lead_back(slot, choices, now);
@@ -474,7 +482,8 @@ impl Worker {
         let Origin::Port { port, .. } = delivery.origin else { return };
         let origin = Origin::Port { port, head, counted: true };
         match self.sort(delivery.packet.data(), port, head) {
-            Ok(Sorted::Arp) => {}
+            // The forwarding state has changed since it was sorted first.
+            Ok(Sorted::Arp) => self.drop_packet(port, delivery.packet, DropReason::InvalidPacket, out),
             Ok(Sorted::Ip(context) | Sorted::Nd(context)) => {
                 if self.config.workers > 1
                     && let Some(owner) = self.other_owner(&context)
@@ -485,7 +494,6 @@ impl Worker {
                 let hash = self.flows.hash(&context.key);
                 self.slow(delivery.packet, &context, hash, now, out);
             }
-            // The forwarding state has changed since it was sorted first.
             Err((vif, reason)) => self.drop_packet(vif, delivery.packet, reason, out),
         }
     }
@@ -549,6 +557,10 @@ fn is_first_syn(context: &Context) -> bool {
     const SYN: u8 = tcp::flag::SYN;
     const ACK: u8 = tcp::flag::ACK;
     context.ip.proto == TCP && context.ip.tcp_flags & (SYN | ACK) == SYN
+}
+
+fn is_echo_reply(context: &Context) -> bool {
+    matches!((context.key.version, context.key.proto, context.service_port()), (4, 1, 0) | (6, 58, 129))
 }
 
 fn inquiry(context: &Context, start: Start) -> Inquiry<'_> {

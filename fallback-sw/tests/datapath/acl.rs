@@ -267,3 +267,31 @@ fn without_policy_the_lists_judge_every_packet_by_itself() {
     }
     assert_eq!(node.flow_records(), 0);
 }
+
+#[test]
+fn an_echo_to_the_node_that_was_denied_is_answered_when_the_list_permits_it() {
+    let list = |action: &str| format!(r#"{{"id": 3, "entries": [{{"id": 1, "action": "{action}"}}]}}"#);
+    let mut node = Node::new(&state("\"serviceAcls\": [3]", &list("DENY")));
+    let echo = up(&echo_request(CLIENT, GATEWAY1, 1, 1));
+    node.expect(LAN1, &echo, &refused(DropReason::PolicyDeny));
+    node.expect(LAN1, &echo, &dropped_by_flow(DropReason::FlowActionDrop));
+    node.change(&format!(r#"{{"acls": [{}]}}"#, list("PERMIT")));
+    node.expect(LAN1, &echo, &answered());
+    assert_eq!(node.flow_records(), 0);
+}
+
+#[test]
+fn an_echo_reply_that_nobody_asked_for_decides_nothing_for_requests() {
+    let only = |kind: u8| {
+        format!(
+            r#"{{"id": 1, "action": "PERMIT", "proto": 1, "destinationPorts": {{"first": {kind}, "last": {kind}}}}}"#
+        )
+    };
+    let (request, reply) = (up(&echo_request(CLIENT, SERVER, 1, 1)), up(&echo_reply(CLIENT, SERVER, 1, 1)));
+    let mut node = ingress(&only(0), "DENY");
+    node.expect(LAN1, &reply, &walked());
+    node.expect(LAN1, &request, &refused(DropReason::PolicyDeny));
+    let mut node = ingress(&only(8), "DENY");
+    node.expect(LAN1, &reply, &refused(DropReason::PolicyDeny));
+    node.expect(LAN1, &request, &walked());
+}

@@ -2,10 +2,10 @@
 
 use crate::common::{
     Node,
-    packets::{Tunnelled, udp},
+    packets::{ACK, Packet, Tunnelled, VRRP, eth, segment, udp},
     records::{out_of_tunnel, out_of_tunnel_on},
     vif,
-    walk_a::{CE1, CLIENT, LAN1, SERVER, UNDERLAYS, from_client, only},
+    walk_a::{CE1, CLIENT, CLIENT_MAC, LAN1, SERVER, UNDERLAYS, from_client, only},
 };
 use fallback_sw::node::decode;
 use offload_rules::forwarding::StateErrors;
@@ -288,4 +288,44 @@ fn packets_that_wait_for_a_neighbour_follow_the_new_state() {
     node.machine.set_up(vif(LAN1), false, node.now);
     assert_eq!((node.machine.held(), node.all_drops()), (0, vec![("Interface Down", 1)]));
     node.check_account();
+}
+
+/// A LAN, and two ways to servers that only answers may come in by.
+const TWO_WAYS: &str = r#"{
+  "generation": "1",
+  "vrfs": [{"id": 2}],
+  "vifs": [
+    {"id": 4, "name": "lan", "type": "VIRTUAL", "vrf": 2, "flags": {"policy": true}},
+    {"id": 5, "name": "a", "type": "VIRTUAL", "vrf": 2, "flags": {"policy": true}, "ingressAcls": [1]},
+    {"id": 6, "name": "b", "type": "VIRTUAL", "vrf": 2, "flags": {"policy": true}, "ingressAcls": [1]}
+  ],
+  "acls": [{"id": 1, "defaultAction": "DENY"}],
+  "nexthops": [
+    {"id": 104, "vrf": 2, "encap": {"oif": 4, "encapData": "0200000000aa 00005e000100 0800"}},
+    {"id": 105, "vrf": 2, "encap": {"oif": 5, "encapData": "0200000000bb 00005e000100 0800"}},
+    {"id": 106, "vrf": 2, "encap": {"oif": 6, "encapData": "0200000000cc 00005e000100 0800"}}
+  ],
+  "routes": [
+    {"vrf": 2, "prefix": "10.0.4.0/24", "nexthop": 104},
+    {"vrf": 2, "prefix": "10.9.0.0/16", "nexthop": 105}
+  ]
+}"#;
+
+#[test]
+fn answers_follow_a_route_that_moves_to_another_vif() {
+    let lan = |ip: &Packet| eth(VRRP, CLIENT_MAC, &ip.ip());
+    let request = lan(&segment("10.0.4.100", "10.9.0.1", (4000, 80), ACK, (100, 500), b"request"));
+    let reply = lan(&segment("10.9.0.1", "10.0.4.100", (80, 4000), ACK, (500, 107), b"reply"));
+    let mut node = Node::new(TWO_WAYS);
+    assert_eq!(only(node.receive(4, &request)).0, 5);
+    assert_eq!(only(node.receive(5, &reply)).0, 4);
+    node.change(r#"{"routes": [{"vrf": 2, "prefix": "10.9.0.0/16", "nexthop": 106}]}"#);
+    assert_eq!(only(node.receive(4, &request)).0, 6);
+    assert_eq!(only(node.receive(6, &reply)).0, 4);
+    assert_eq!((node.flow_records(), node.all_drops()), (2, vec![]));
+    // Nobody speaks for the servers where they are no more, and nothing new begins where only answers may come.
+    assert_eq!(node.receive(5, &reply).len(), 0);
+    assert_eq!(node.receive(6, &lan(&udp("10.9.0.1", "10.0.4.100", 80, 4000, b"x"))).len(), 0);
+    assert_eq!(node.all_drops(), [("Invalid Source", 1), ("Policy Deny", 1)]);
+    assert_eq!(only(node.receive(6, &reply)).0, 4);
 }

@@ -2,7 +2,7 @@
 
 use crate::common::{
     Node,
-    packets::{ACK, RST, SYN, segment, syn, udp},
+    packets::{ACK, RST, SYN, icmp_error, segment, syn, udp},
     records::out_of_tunnel,
     walk_a::{CE1, CLIENT, LAN1, SERVER, UNDERLAYS, altered, from_client, only, workers},
 };
@@ -183,4 +183,23 @@ fn icmp_errors_have_a_rate_for_each_vif() {
         let (_, frame) = only(node.receive(UNDERLAYS[0], &expired));
         assert_eq!(frame.ethertype, 0x0800, "the other vif has a rate of its own");
     }
+}
+
+#[test]
+fn errors_about_a_flow_keep_it_no_longer() {
+    let mut node = Node::new(CE1);
+    let about = |packet: &[u8]| out_of_tunnel(&icmp_error(SERVER, CLIENT, 3, 1, packet));
+    let tcp = segment(CLIENT, SERVER, (7, 80), ACK, (101, 501), b"data").ip();
+    let question = udp(CLIENT, SERVER, 8, 9, b"x").ip();
+    for packet in [&tcp, &question] {
+        assert_eq!(node.receive(LAN1, &from_client(packet)).len(), 1);
+        assert_eq!(node.receive(UNDERLAYS[0], &about(packet)).len(), 1);
+    }
+    // A connection that was never answered is as short-lived as one that was never opened.
+    node.wait(31_000);
+    assert_eq!((node.has_flow(7), node.has_flow(8)), (false, true));
+    node.wait(200_000);
+    assert_eq!(node.receive(UNDERLAYS[0], &about(&question)).len(), 1);
+    node.wait(80_000);
+    assert!(!node.has_flow(8));
 }

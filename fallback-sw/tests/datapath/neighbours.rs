@@ -5,14 +5,18 @@ use etherparse::{ArpHardwareId, ArpOperation, ArpPacket, EtherType};
 use crate::common::{
     Node,
     packets::{Frame, ICMP6, Ip, Mac, Tunnelled, VRRP, addr, entry, eth, icmp, mpls_udp, plain, udp},
-    vif,
+    snapshot, vif,
     walk_a::{
         CE1, CE2, CLIENT, CLIENT_MAC, CLIENT6, GATEWAY1, GATEWAY1_6, GATEWAY2, LABEL1, LABEL2, LAN1, LAN2, LAN2_MAC,
-        SERVER, TUNNEL1, TUNNEL2, UNDERLAYS, from_client, from_server, from_underlay, only, workers,
+        SERVER, TUNNEL1, TUNNEL2, UNDERLAYS, altered, from_client, from_server, from_underlay, only, workers,
     },
 };
-use fallback_sw::node::machine::Sent;
-use offload_rules::flow::VrfCounter;
+use fallback_sw::{
+    node::{control::Control, machine::Sent},
+    packet::Packet,
+    worker::{Event, Outbox, Worker, WorkerConfig},
+};
+use offload_rules::{MacAddr, flow::VrfCounter};
 
 /// A host of the client's subnet that has to be resolved.
 const HOST: &str = "192.168.100.7";
@@ -457,4 +461,34 @@ fn answers_of_the_node_itself_wait_for_their_neighbour_too() {
     assert_eq!((node.machine.held(), node.all_drops()), (0, vec![("TTL Exceeded", 1)]));
     let (_, frame) = only(node.receive(LAN1, &i_have(HOST_MAC, HOST)));
     assert_eq!((frame.destination, frame.ip().icmp()), (HOST_MAC, (11, 0)));
+}
+
+#[test]
+fn a_flood_of_arp_does_not_flood_control() {
+    let config = WorkerConfig { id: 0, workers: 1, ip_id: 1, entropy: None, cookie_secret: [0; 2] };
+    let mut worker = Worker::new(config, snapshot(CE1)).unwrap();
+    let mut out = Outbox::default();
+    let mut told = |now: u64| {
+        for i in 0..5000u32 {
+            let sender = format!("192.168.100.{}", 2 + i % 250);
+            worker.receive(vif(LAN1), &mut vec![Packet::from_frame(&who_has(&sender, GATEWAY1))], now, &mut out);
+        }
+        std::mem::take(&mut out.events).len()
+    };
+    assert_eq!(told(1000), 1000);
+    assert_eq!(told(1100), 100);
+    assert_eq!(told(9000), 1000);
+}
+
+#[test]
+fn what_is_heard_on_a_vif_that_is_gone_forgets_no_neighbour() {
+    let settings = r#""generation": "1", "settings": {"maxNeighbours": 1},"#;
+    let mut control = Control::new(snapshot(&altered(CE1, &[(r#""generation": "1","#, settings)])));
+    let heard =
+        |port: u32| Event::Neighbour { vif: vif(port), address: addr(HOST), mac: MacAddr(HOST_MAC), solicited: true };
+    assert!(control.handle([heard(LAN1)], 1000).snapshot.is_some());
+    assert_eq!(control.tick(32_000).probe.len(), 1, "stale");
+    let actions = control.handle([heard(77)], 32_001);
+    assert!(actions.snapshot.is_none() && actions.refuse.is_empty());
+    assert_eq!(control.snapshot().neighbours().len(), 1);
 }

@@ -10,7 +10,7 @@ use crate::common::{
     packets::{ACK, FIN, Frame, ICMP, Packet, RST, SYN, Tunnelled, UDP, VRRP, echo_request, eth, segment, udp},
     records::{out_of_tunnel, out_of_tunnel_on},
     vif,
-    walk_a::{CE1, CLIENT_MAC, GATEWAY1, LAN1, SERVER, UNDERLAYS, workers},
+    walk_a::{CE1, CLIENT_MAC, GATEWAY1, LAN1, SERVER, UNDERLAYS, altered, workers},
 };
 
 /// Something that happens to flow `.0`, whose host nobody else uses.
@@ -172,4 +172,25 @@ fn flows_are_spread_over_the_workers_and_none_is_in_two() {
     assert_eq!(shares.iter().sum::<u32>(), 200);
     assert!(shares.iter().all(|share| *share >= 30), "{shares:?}");
     assert_eq!(node.all_drops(), []);
+}
+
+#[test]
+fn packets_that_are_walked_by_themselves_stay_where_they_are() {
+    let json = altered(CE1, &[("\"vrf\": 18, \"flags\": {\"policy\": true},", "\"vrf\": 18,")]);
+    let mut node = Node::with(&json, workers(3));
+    for flow in 0..60 {
+        let (port, frame) = up(&udp("192.168.100.9", SERVER, 1000 + flow, 53, b"x"));
+        node.machine.receive(vif(port), 1, &mut vec![packet::Packet::from_frame(&frame)], node.now);
+    }
+    let walked: Vec<u64> = node.machine.workers().iter().map(|worker| worker.account().slow_path).collect();
+    assert_eq!((walked, node.machine.take_sent().len()), (vec![0, 60, 0], 60));
+    // The pieces of a datagram meet at one worker all the same.
+    let whole = udp("192.168.100.9", SERVER, 1000, 53, &[7; 1192]);
+    for (queue, begin) in [(0, 0), (1, 400), (2, 800)] {
+        let (port, frame) = up(&whole.part(begin, begin + 400));
+        node.machine.receive(vif(port), queue, &mut vec![packet::Packet::from_frame(&frame)], node.now);
+    }
+    let walked = node.machine.workers().iter().map(|worker| worker.account().slow_path);
+    assert_eq!(walked.filter(|walked| matches!(walked, 3 | 63)).count(), 1);
+    node.check_account();
 }

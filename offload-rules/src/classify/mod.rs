@@ -162,9 +162,13 @@ pub fn drop_program(snapshot: &Snapshot, inquiry: &Inquiry<'_>, reason: DropReas
     let mut walk = walk::Walk::new(snapshot, inquiry);
     // Whatever the verdict came from is read again, so that any change of it derives the flow anew.
     let _ = rpf::check(snapshot, inquiry, &mut walk.read);
-    if let walk::End::Output(vif) | walk::End::Punt(vif) = walk.run() {
-        let egress = walk.policy_egress(vif);
-        let _ = policy::check(snapshot, inquiry, egress, walk.local, &mut walk.read);
+    match walk.run() {
+        walk::End::Output(vif) | walk::End::Punt(vif) => {
+            let egress = walk.policy_egress(vif);
+            let _ = policy::check(snapshot, inquiry, egress, walk.local, &mut walk.read);
+        }
+        walk::End::Echo => _ = policy::check(snapshot, inquiry, VifId::TUNNEL, true, &mut walk.read),
+        walk::End::Resolve { .. } | walk::End::Drop(_) => {}
     }
     Program {
         ops: vec![Op::Drop(reason)],
