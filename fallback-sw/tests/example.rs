@@ -251,3 +251,18 @@ fn the_front_page_shows_the_same_replay_and_a_state_that_is_consistent() {
     let printed = String::from_utf8(check.stdout).unwrap();
     assert!(printed.ends_with(": consistent\n") && front.contains(&printed), "{printed}");
 }
+
+#[test]
+fn a_capture_that_the_replay_would_write_to_is_refused_and_stays_as_it_is() {
+    let example = Example::run();
+    let before = fs::read(example.path("out/ce1/vif4111.pcap")).unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_fallback-sw"))
+        .args(["replay", "--state", "ce1.json", "--in", "4111=out/ce1/vif4111.pcap", "--out", "out/../out/ce1"])
+        .current_dir(example.folder.path())
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.contains("out/ce1/vif4111.pcap") && said.contains("--out"), "{said}");
+    assert_eq!(fs::read(example.path("out/ce1/vif4111.pcap")).unwrap(), before);
+}

@@ -55,6 +55,10 @@ pub fn parse<M: Message + ReflectMessage + Default>(text: &str, origin: &str) ->
     let message = DynamicMessage::deserialize_with_options(descriptor, &mut reader, &options)
         .and_then(|message| reader.end().map(|()| message))
         .map_err(|error| located(text, origin, &error))?;
+    // The reader takes the last of two; whatever the first one said would be lost without a word.
+    if let Some(end) = walk(text.as_bytes()).repeated {
+        return Err(at(text, origin, end, "comes twice in this object, keep one of them".to_owned()));
+    }
     message.transcode_to().map_err(|error| JsonError {
         origin: origin.to_owned(),
         line: 1,
@@ -96,17 +100,37 @@ fn located(text: &str, origin: &str, error: &serde_json::Error) -> JsonError {
     JsonError { origin: origin.to_owned(), line, column, field, problem: problem.to_owned() }
 }
 
-/// Where one is in a JSON text of which `read` has been read: `vifs[2].mtu`.
-fn field_at(read: &[u8]) -> String {
-    enum Level {
-        Object { key: String, key_next: bool },
-        Array(usize),
-    }
+/// An error about what ends at octet `end` of the text.
+fn at(text: &str, origin: &str, end: usize, problem: String) -> JsonError {
+    let read = text.as_bytes().get(..end).unwrap_or_default();
+    let line = 1 + read.iter().filter(|&&octet| octet == b'\n').count();
+    let column = read.iter().rev().take_while(|&&octet| octet != b'\n').count();
+    JsonError { origin: origin.to_owned(), line, column, field: field_at(read), problem }
+}
+
+enum Level {
+    /// The keys so far, the one under way last.
+    Object {
+        keys: Vec<String>,
+        key_next: bool,
+    },
+    Array(usize),
+}
+
+struct Walk {
+    /// The objects and lists that the text has opened and not closed.
+    levels: Vec<Level>,
+    /// Octets up to the end of the first key that its object has had before, in either spelling.
+    repeated: Option<usize>,
+}
+
+fn walk(read: &[u8]) -> Walk {
     let mut levels: Vec<Level> = Vec::new();
+    let mut repeated = None;
     let mut octets = read.iter().copied();
     while let Some(octet) = octets.next() {
         match octet {
-            b'{' => levels.push(Level::Object { key: String::new(), key_next: true }),
+            b'{' => levels.push(Level::Object { keys: Vec::new(), key_next: true }),
             b'[' => levels.push(Level::Array(0)),
             b'}' | b']' => {
                 levels.pop();
@@ -130,18 +154,35 @@ fn field_at(read: &[u8]) -> String {
                         _ => string.push(octet),
                     }
                 }
-                if let Some(Level::Object { key, key_next: true }) = levels.last_mut() {
-                    *key = String::from_utf8_lossy(&string).into_owned();
+                if let Some(Level::Object { keys, key_next: true }) = levels.last_mut() {
+                    let key = String::from_utf8_lossy(&string).into_owned();
+                    if repeated.is_none() && keys.iter().any(|earlier| same_field(earlier, &key)) {
+                        repeated = Some(read.len() - octets.len());
+                    }
+                    keys.push(key);
                 }
             }
             _ => {}
         }
     }
+    Walk { levels, repeated }
+}
+
+/// `outer_vlan` and `outerVlan` are one field.
+fn same_field(a: &str, b: &str) -> bool {
+    fn letters(name: &str) -> impl Iterator<Item = u8> {
+        name.bytes().filter(|&octet| octet != b'_').map(|octet| octet.to_ascii_lowercase())
+    }
+    letters(a).eq(letters(b))
+}
+
+/// Where one is in a JSON text of which `read` has been read: `vifs[2].mtu`.
+fn field_at(read: &[u8]) -> String {
     let mut path = String::new();
-    for level in &levels {
+    for level in &walk(read).levels {
         match level {
-            Level::Object { key, .. } if key.is_empty() => {}
-            Level::Object { key, .. } => {
+            Level::Object { keys, .. } => {
+                let Some(key) = keys.last().filter(|key| !key.is_empty()) else { continue };
                 if !path.is_empty() {
                     path.push('.');
                 }
@@ -187,6 +228,17 @@ mod tests {
         assert_eq!(error(r#"{"routes": [{"policyLabels": ["1:45", 6]}]}"#).field, "routes[0].policyLabels[1]");
         assert_eq!(error(r#"{"vifs": [{"type": "PHYSICAAL"}]}"#).field, "vifs[0].type");
         assert_eq!(error(r#"{"vifs": [{"id": -1}]}"#).field, "vifs[0].id");
+    }
+
+    #[test]
+    fn a_field_that_comes_twice_is_refused_in_either_spelling() {
+        let twice = error("{\"vifs\": [{\"id\": 1}],\n \"generation\": 2, \"vifs\": []}");
+        assert_eq!((twice.line, twice.column, twice.field.as_str()), (2, 24, "vifs"), "{twice}");
+        assert!(twice.problem.contains("twice"), "{twice}");
+        assert_eq!(error(r#"{"vifs": [{"id": 1}, {"encMss": 1, "enc_mss": 2}]}"#).field, "vifs[1].enc_mss");
+        assert_eq!(error(r#"{"vrfs": [{"id": 1, "name": "a", "id": 2}]}"#).field, "vrfs[0].id");
+        let apart = r#"{"vifs": [{"id": 1, "name": "id"}, {"id": 2}], "vrfs": [{"id": 1}]}"#;
+        assert!(parse::<ForwardingState>(apart, "state.json").is_ok());
     }
 
     #[test]

@@ -38,6 +38,7 @@ pub fn state(state: &pb::ForwardingState) -> Result<State, StateErrors> {
         acls: all(&state.acls, "acls", policy::acl, &mut errors),
     };
     refuse_sas(&state.sas, &mut errors);
+    generation("state", state.generation, &mut errors);
     checked(typed, errors)
 }
 
@@ -65,6 +66,7 @@ pub fn delta(delta: &pb::ForwardingDelta) -> Result<Delta, StateErrors> {
         acls: all(&delta.acls, "acls", policy::acl, &mut errors),
     };
     refuse_sas(&delta.sas, &mut errors);
+    generation("delta", delta.generation, &mut errors);
     checked(typed, errors)
 }
 
@@ -95,6 +97,13 @@ fn ids<T>(
 fn vrf(vrf: &pb::Vrf, place: &str, errors: &mut Vec<StateError>) -> Option<Vrf> {
     let mut object = Object::numbered("vrf", vrf.id, place, errors);
     Some(Vrf { id: object.id("id", vrf.id, VrfId::new)?, name: vrf.name.clone() })
+}
+
+/// The largest number is what a JSON number beyond 64 bits is read as, and nothing could ever follow it.
+fn generation(object: &str, generation: u64, errors: &mut Vec<StateError>) {
+    if generation == u64::MAX {
+        Object::new(object, errors).wrong("generation", format!("is out of range, use 0..={}", u64::MAX - 1));
+    }
 }
 
 fn refuse_sas(sas: &[pb::SecurityAssociation], errors: &mut Vec<StateError>) {

@@ -238,7 +238,7 @@ fn dscp_map(map: &DscpMap) -> Vec<pb::DscpMapping> {
 fn member(member: &Option<Member>) -> pb::CompositeMember {
     member.map_or_else(pb::CompositeMember::default, |member| pb::CompositeMember {
         nexthop: member.nexthop.get(),
-        weight: member.weight.into(),
+        weight: Some(member.weight.into()),
         label: member.label.map(|label| label.get()),
     })
 }

@@ -27,8 +27,8 @@ pub struct Args {
     #[arg(long, value_name = "SECONDS", default_value_t = 0)]
     pub drain: u32,
     /// Workers; flows are shared out among them.
-    #[arg(long, value_name = "N", default_value_t = 1)]
-    pub workers: usize,
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub workers: u16,
     /// First IPv4 identification of outer headers.
     #[arg(long, value_name = "ID", default_value_t = 1)]
     pub ip_id: u16,
@@ -106,7 +106,7 @@ impl From<Args> for Request {
                 Clock::Pcap => ClockMode::Pcap,
             },
             machine: MachineConfig {
-                workers: args.workers.max(1),
+                workers: args.workers.into(),
                 ip_id: args.ip_id,
                 entropy: args.entropy,
                 ..MachineConfig::default()

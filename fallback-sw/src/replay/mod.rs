@@ -99,6 +99,12 @@ pub enum ReplayError {
         /// What the vif takes.
         wanted: Link,
     },
+    /// Writing would destroy the capture that is being read.
+    #[error("{}: this replay may write to this file itself: give --out another folder", file.display())]
+    Overwrites {
+        /// The file.
+        file: PathBuf,
+    },
     /// No memory for the flow table.
     #[error("flow table: {0}")]
     Memory(io::Error),
@@ -152,6 +158,7 @@ pub fn run(request: &Request) -> Result<pb::ReplayReport, ReplayError> {
     let mut inputs =
         request.inputs.iter().map(|(vif, file)| open_input(&snapshot, vif, file)).collect::<Result<Vec<_>, _>>()?;
     fs::create_dir_all(&request.out).map_err(|source| ReplayError::File { file: request.out.clone(), source })?;
+    keep_inputs(&snapshot, request)?;
     let mut machine = Machine::new(request.machine, Arc::clone(&snapshot)).map_err(ReplayError::Memory)?;
     let mut clock = Clock::new(request.clock);
     let mut outputs = Outputs { folder: &request.out, snapshot: &snapshot, writers: BTreeMap::new() };
@@ -208,6 +215,29 @@ fn open_input(snapshot: &Snapshot, name: &str, file: &Path) -> Result<Input, Rep
     Ok(input)
 }
 
+/// Inputs are read while outputs are written: none may be both.
+fn keep_inputs(snapshot: &Snapshot, request: &Request) -> Result<(), ReplayError> {
+    let whole =
+        |file: &Path| fs::canonicalize(file).map_err(|source| ReplayError::File { file: file.to_owned(), source });
+    for vif in snapshot.vifs() {
+        let output = request.out.join(output_name(vif.id));
+        if !output.exists() {
+            continue;
+        }
+        let output = whole(&output)?;
+        for (_, file) in &request.inputs {
+            if whole(file)? == output {
+                return Err(ReplayError::Overwrites { file: file.clone() });
+            }
+        }
+    }
+    Ok(())
+}
+
+fn output_name(vif: VifId) -> String {
+    format!("vif{vif}.pcap")
+}
+
 /// The captures that are written.
 struct Outputs<'a> {
     folder: &'a Path,
@@ -222,7 +252,7 @@ impl Outputs<'_> {
             if !self.writers.contains_key(&vif) {
                 let raw = self.snapshot.vif(vif).is_some_and(|vif| vif.flags.raw_ip);
                 let link = if raw { Link::RawIp } else { Link::Ethernet };
-                let name = format!("vif{vif}.pcap");
+                let name = output_name(vif);
                 let writer = CaptureWriter::create(&self.folder.join(&name), link)?;
                 self.writers.insert(vif, (name, writer, 0));
             }

@@ -106,7 +106,7 @@ fn composite(composite: &CompositeNexthop, out: &mut impl fmt::Write) -> fmt::Re
         0 => "-1".to_owned(),
         nexthop => {
             // Absent is the default.
-            let weight = if member.weight == 0 { 100 } else { member.weight };
+            let weight = member.weight.unwrap_or(100);
             format!("{nexthop}({})(W:{weight})", member.label.unwrap_or_default())
         }
     });
@@ -194,7 +194,7 @@ mod tests {
             udp_port: 6635,
             ..TunnelNexthop::default()
         };
-        let member = |nexthop| CompositeMember { nexthop, weight: 100, label: None };
+        let member = |nexthop| CompositeMember { nexthop, weight: Some(100), label: None };
         let members = vec![member(85), member(86)];
         let data = "00 00 5e 00 01 00 00 00 5e 00 01 00 08 00";
         insta::assert_snapshot!(rendered(vec![
@@ -279,7 +279,7 @@ mod tests {
             dscp_map: vec![DscpMapping { inner: 46, outer: 10 }],
             ..TunnelNexthop::default()
         };
-        let members = vec![CompositeMember { nexthop: 85, weight: 0, label: Some(300) }, CompositeMember::default()];
+        let members = vec![CompositeMember { nexthop: 85, weight: None, label: Some(300) }, CompositeMember::default()];
         let mut learned = info(16_777_217, 17, &["Valid"], to(3, ""));
         learned.learned = true;
         let receive = ReceiveNexthop {

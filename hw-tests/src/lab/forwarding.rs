@@ -187,7 +187,8 @@ fn underlay(state: &mut v1::ForwardingState, site: Site, driver: v1::IoDriver) {
         let own = uplink.address.split('/').next().unwrap_or_default();
         state.routes.push(route(UNDERLAY_VRF, &format!("{own}/32"), UNDERLAY_RECEIVE));
     }
-    let members = UNDERLAY_MEMBERS.map(|nexthop| v1::CompositeMember { nexthop, weight: 100, label: None }).to_vec();
+    let members =
+        UNDERLAY_MEMBERS.map(|nexthop| v1::CompositeMember { nexthop, weight: Some(100), label: None }).to_vec();
     let tunnel = v1::TunnelNexthop {
         r#type: v1::TunnelType::MplsOUdp.into(),
         sip: site.tunnel_source().to_owned(),

@@ -53,7 +53,7 @@ fn flows_to_host2(client: &NodeClient) -> Result<Vec<v1::Flow>, LabError> {
 }
 
 fn composite(members: [u32; 2]) -> v1::ForwardingDelta {
-    let members = members.map(|nexthop| v1::CompositeMember { nexthop, weight: 100, label: None }).to_vec();
+    let members = members.map(|nexthop| v1::CompositeMember { nexthop, weight: Some(100), label: None }).to_vec();
     let kind = Some(v1::nexthop::Kind::Composite(v1::CompositeNexthop { members }));
     let nexthop = v1::Nexthop { id: 532, kind, ..Default::default() };
     v1::ForwardingDelta { nexthops: vec![nexthop], ..Default::default() }

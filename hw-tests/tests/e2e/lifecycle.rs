@@ -106,7 +106,7 @@ fn bad_state_and_bad_delta_leave_the_old_state_in_force() -> Result<(), String> 
         let cycle = v1::Nexthop {
             id: 532,
             kind: Some(v1::nexthop::Kind::Composite(v1::CompositeNexthop {
-                members: vec![v1::CompositeMember { nexthop: 489, weight: 100, label: None }],
+                members: vec![v1::CompositeMember { nexthop: 489, weight: Some(100), label: None }],
             })),
             ..Default::default()
         };

@@ -11,6 +11,13 @@ pub(super) struct Object<'a> {
     errors: &'a mut Vec<StateError>,
 }
 
+/// An address and a length. Octets of IPv4 with leading zeros are refused: some read them as octal (RFC 6943 §3.1.1).
+pub(super) fn net(text: &str) -> Option<IpNet> {
+    let (address, _) = text.split_once('/')?;
+    address.parse::<IpAddr>().ok()?;
+    text.parse().ok()
+}
+
 impl<'a> Object<'a> {
     pub(super) fn new(name: impl Into<String>, errors: &'a mut Vec<StateError>) -> Self {
         Self { name: name.into(), errors }
@@ -99,7 +106,7 @@ impl<'a> Object<'a> {
             self.wrong(field, "is missing, write it as 192.168.1.0/24 or ff::13:6c00:2/128");
             return None;
         }
-        let Ok(net) = text.parse::<IpNet>() else {
+        let Some(net) = net(text) else {
             let hint = text.parse::<IpAddr>().map_or_else(
                 |_| "write it as 192.168.1.0/24 or ff::13:6c00:2/128".to_owned(),
                 |address| format!("write {} for this address alone", IpNet::from(address)),

@@ -135,8 +135,7 @@ fn dscp(object: &mut Object<'_>, mappings: &[pb::DscpMapping]) -> Option<DscpMap
 
 fn member(object: &mut Object<'_>, field: &str, member: &pb::CompositeMember) -> Option<Option<Member>> {
     let nexthop = object.optional_id(&format!("{field}.nexthop"), member.nexthop, NexthopId::new);
-    let weight = if member.weight == 0 { DEFAULT_WEIGHT } else { member.weight };
-    let weight = object.number(&format!("{field}.weight"), weight, 1, u16::MAX);
+    let weight = object.number(&format!("{field}.weight"), member.weight.unwrap_or(DEFAULT_WEIGHT), 1, u16::MAX);
     let label = optional_label(object, &format!("{field}.label"), member.label);
     let (weight, label) = (weight?, label?);
     Some(nexthop?.map(|nexthop| Member { nexthop, weight, label }))

@@ -179,6 +179,10 @@ fn wrong_values_of_nexthops_are_refused_with_what_to_do() {
             "members[0].weight|65536 is out of range",
         ),
         (
+            r#""composite": {"members": [{"nexthop": 2, "weight": 0}]}"#.to_owned(),
+            "members[0].weight|0 is out of range",
+        ),
+        (
             r#""composite": {"members": [{"nexthop": 2, "label": 15}]}"#.to_owned(),
             "members[0].label|15 is out of range",
         ),
@@ -216,6 +220,11 @@ fn wrong_values_of_routes_labels_lists_and_settings_are_refused_with_what_to_do(
             "route vrf 1 10.0.0.0/24|policy_labels[1]|'x' is not a policy label",
         ),
         (r#"{"labels": [{"label": 1048576, "nexthop": 1}]}"#, "label 1048576|label|1048576 is out of range"),
+        (
+            r#"{"routes": [{"vrf": 1, "prefix": "010.0.0.0/8", "nexthop": 1}]}"#,
+            "route vrf 1 010.0.0.0/8|prefix|'010.0.0.0/8' is not a prefix",
+        ),
+        (r#"{"generation": 18446744073709551616}"#, "state|generation|is out of range"),
         (r#"{"labels": [{"label": 280}]}"#, "label 280|nexthop|is missing"),
         (r#"{"acls": [{"id": 65, "entries": [{"id": 1}]}]}"#, "acl 65|entries[0].action|is missing"),
         (

@@ -9,7 +9,7 @@ use offload_rules::{
 };
 use proto::v1 as pb;
 
-use super::fields::Object;
+use super::fields::{Object, net};
 
 const DEFAULT_MTU: u32 = 1500;
 const MIN_MTU: u16 = 576;
@@ -146,7 +146,7 @@ fn tag(object: &mut Object<'_>, field: &str, tag: &pb::VlanTag) -> Option<VlanTa
 }
 
 fn own_address(object: &mut Object<'_>, field: &str, text: &String) -> Option<IpNet> {
-    let Ok(net) = text.parse::<IpNet>() else {
+    let Some(net) = net(text) else {
         let hint = match text.parse::<IpAddr>() {
             Ok(_) => format!("give the length of its subnet too: {text}/24"),
             Err(_) => "write it as 192.168.1.1/24".to_owned(),
