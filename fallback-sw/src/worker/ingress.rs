@@ -286,7 +286,9 @@ fn finish_key(frame: &[u8], context: &mut Context) -> Result<(), DropReason> {
         }
     } else {
         let is_tcp = context.key.proto == 6;
-        context.special = is_tcp && (ip.tcp_flags & SYN_FIN_RST != 0 || ip.tcp_flags & 0x10 == 0);
+        // An echo request and a reply of the other way have one key: who asks has to be looked at.
+        let asks = matches!((ip.version, ip.proto, ip.icmp_type), (4, 1, 8) | (6, ICMP6, 128));
+        context.special = asks || is_tcp && (ip.tcp_flags & SYN_FIN_RST != 0 || ip.tcp_flags & 0x10 == 0);
     }
     Ok(())
 }

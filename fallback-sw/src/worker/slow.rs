@@ -36,10 +36,18 @@ impl Worker {
             Path::Reassemble => self.reassemble(packet, context, now, out),
             Path::Flow if context.lacks_head() => self.fragment(packet, context, now, out),
             Path::Flow => match self.flows.find(hash, &context.key) {
+                Some(slot) if self.asks_back(slot, context) => self.walk(packet, context, Start::Route, now, out),
                 Some(slot) => self.known(slot, packet, context, hash, now, out),
                 None => self.unknown(packet, context, hash, now, out),
             },
         }
+    }
+
+    /// An echo request from the side that was asked itself, with the same identifier: it has the key of that side's replies, but
+    /// the lists have not judged it.
+    fn asks_back(&self, slot: u32, context: &Context) -> bool {
+        let asks = matches!((context.key.version, context.key.proto, context.service_port()), (4, 1, 8) | (6, 58, 128));
+        asks && self.flows.record(slot).is_some_and(|record| record.flags & flag::INITIATOR == 0)
     }
 
     /// A packet of a known flow.

@@ -295,3 +295,13 @@ fn an_echo_reply_that_nobody_asked_for_decides_nothing_for_requests() {
     node.expect(LAN1, &reply, &refused(DropReason::PolicyDeny));
     node.expect(LAN1, &request, &walked());
 }
+
+#[test]
+fn who_was_pinged_may_not_ping_back_with_the_same_identifier_when_a_list_denies_it() {
+    let lists = r#"{"id": 2, "entries": [{"id": 1, "action": "DENY", "proto": 1, "destinationPorts": {"first": 8, "last": 8}}]}"#;
+    let mut node = Node::new(&state("\"egressAcls\": [2]", lists));
+    node.expect(LAN1, &up(&echo_request(CLIENT, SERVER, 7, 1)), &walked());
+    node.expect(UNDERLAYS[0], &down(&echo_reply(SERVER, CLIENT, 7, 1)), &by_flow());
+    node.expect(UNDERLAYS[0], &down(&echo_request(SERVER, CLIENT, 7, 1)), &refused(DropReason::PolicyDeny));
+    node.expect(UNDERLAYS[0], &down(&echo_reply(SERVER, CLIENT, 7, 2)), &by_flow());
+}
