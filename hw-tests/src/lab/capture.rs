@@ -75,7 +75,9 @@ pub fn check_capture(file: &Path) -> Result<CaptureVerdict, LabError> {
     }
     command.args(["-d", "udp.port==6635,mpls", "-d", "udp.port==51234,mpls"]);
     command.args(["-T", "fields", "-E", "separator=/t"]);
-    for field in ["frame.protocols", "frame.number"].iter().chain(&COMPLAINTS).chain(&CHECKSUMS) {
+    for field in
+        ["frame.protocols", "frame.number"].iter().chain(&COMPLAINTS).chain(&CHECKSUMS).chain(&["tcp.checksum"])
+    {
         command.args(["-e", field]);
     }
     let output = process::run(command, Duration::from_secs(120))?.success()?;
@@ -85,16 +87,23 @@ pub fn check_capture(file: &Path) -> Result<CaptureVerdict, LabError> {
         let (protocols, number) = (fields.next().unwrap_or_default(), fields.next().unwrap_or_default());
         verdict.frames += 1;
         *verdict.protocols.entry(protocols.to_owned()).or_default() += 1;
-        let said: Vec<String> = COMPLAINTS
+        let mut said: Vec<String> = COMPLAINTS
             .iter()
             .zip(fields.by_ref())
             .filter(|(field, value)| is_complaint(field, value))
             .map(|(field, value)| format!("{field} {value}"))
             .collect();
         // One value for each header of that protocol in the frame.
-        let wrong =
-            CHECKSUMS.iter().zip(fields).filter(|(_, values)| values.split(',').any(|value| value == BAD_CHECKSUM));
-        let all: Vec<String> = said.into_iter().chain(wrong.map(|(field, _)| format!("{field} bad"))).collect();
+        let wrong = CHECKSUMS.iter().zip(fields.by_ref());
+        let wrong = wrong.filter(|(_, values)| values.split(',').any(|value| value == BAD_CHECKSUM));
+        let mut wrong: Vec<&str> = wrong.map(|(field, _)| *field).collect();
+        // A kernel that completes a checksum for a device without offloads writes 0xffff where the sum is 0x0000, for TCP too: both
+        // are zero in one's complement and every receiver takes them, tshark alone does not.
+        if wrong == ["tcp.checksum.status"] && fields.next() == Some("0xffff") {
+            wrong.clear();
+            said.retain(|complaint| !complaint.starts_with("_ws.expert.group") || complaint.contains(MALFORMED_GROUP));
+        }
+        let all: Vec<String> = said.into_iter().chain(wrong.iter().map(|field| format!("{field} bad"))).collect();
         if !all.is_empty() {
             verdict.complaints.push(format!("frame {number} ({protocols}): {}", all.join(", ")));
         }
@@ -114,6 +123,8 @@ const CHECKSUMS: [&str; 5] = [
 const BAD_CHECKSUM: &str = "0";
 /// Expert groups (epan/proto.h): PI_CHECKSUM and PI_MALFORMED.
 const EXPERT_GROUPS: [u64; 2] = [0x0100_0000, 0x0700_0000];
+/// PI_MALFORMED as tshark prints it.
+const MALFORMED_GROUP: &str = "117440512";
 
 fn is_complaint(field: &str, value: &str) -> bool {
     match field {
@@ -180,9 +191,18 @@ mod tests {
             labelled(|frame| frame[inner_ip + 10] ^= 1),
             labelled(|frame| frame[inner_ip + 20 + 16] ^= 1),
             labelled(|frame| frame[inner_ip + 20 + 12] = 0xf0),
+            // The data makes the TCP checksum 0, and it is written as the other zero.
+            labelled(|frame| {
+                let (sum, data) = (inner_ip + 20 + 16, inner_ip + 40);
+                let word = |frame: &[u8], at: usize| u32::from(u16::from_be_bytes([frame[at], frame[at + 1]]));
+                let total = word(frame, sum) + word(frame, data);
+                let folded = ((total & 0xffff) + (total >> 16)) as u16;
+                frame[data..data + 2].copy_from_slice(&folded.to_be_bytes());
+                frame[sum..sum + 2].fill(0xff);
+            }),
         ];
         let verdict = check_capture(capture(&frames).path()).unwrap();
-        assert_eq!(verdict.frames, 5);
+        assert_eq!(verdict.frames, 6);
         assert!(verdict.protocols.contains_key("eth:ethertype:ip:udp:mpls:ip:tcp:data"), "{verdict:#?}");
         let complained: Vec<_> = verdict.complaints.iter().map(|line| &line[..7]).collect();
         assert_eq!(complained, ["frame 2", "frame 3", "frame 4", "frame 5"], "{verdict:#?}");
