@@ -11,6 +11,7 @@ mod drop_reason;
 pub mod flow;
 pub mod forwarding;
 mod ids;
+pub mod lower;
 
 pub use drop_reason::DropReason;
 pub use ids::{AclId, IdError, Label, MacAddr, NexthopId, VifId, VrfId};
