@@ -211,7 +211,8 @@ impl Bench {
             routes: vec![route("10.1.0.0/16", 1), route("10.2.0.0/16", 2)],
             ..Default::default()
         };
-        let node = Node::start(&self.lab, &self.forwarder, &NodeConfig { state, workers: 1, last_state: None })?;
+        let node =
+            Node::start(&self.lab, &self.forwarder, &NodeConfig { state, workers: 1, last_state: None, nic: None })?;
         Ok(Forwarder::Node { _node: Box::new(node) })
     }
 

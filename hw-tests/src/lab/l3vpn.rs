@@ -5,7 +5,7 @@ use std::time::Duration;
 use proto::v1;
 
 use super::{
-    AccessSwitch, End, Host, HostConfig, Lab, LabError, Namespace, Node, NodeConfig, Ping, Site, Veth,
+    AccessSwitch, End, Host, HostConfig, Lab, LabError, Namespace, Nic, Node, NodeConfig, Ping, Site, Veth,
     forwarding::forwarding_state, wait,
 };
 
@@ -167,11 +167,13 @@ pub struct Options {
     pub underlay_mtu: u16,
     /// Start the nodes.
     pub nodes: bool,
+    /// The NIC that CE1 drives; `None`: CE1 is a node in software, as CE2 always is.
+    pub nic: Option<Nic>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { workers: 1, driver: v1::IoDriver::Auto, underlay_mtu: 1500, nodes: true }
+        Self { workers: 1, driver: v1::IoDriver::Auto, underlay_mtu: 1500, nodes: true, nic: None }
     }
 }
 
@@ -235,7 +237,8 @@ impl L3vpn {
     /// How a site's node is started.
     #[must_use]
     pub fn config(site: Site, options: &Options) -> NodeConfig {
-        NodeConfig { state: forwarding_state(site, options.driver), workers: options.workers, last_state: None }
+        let nic = options.nic.clone().filter(|_| site == Site::Ce1);
+        NodeConfig { state: forwarding_state(site, options.driver), workers: options.workers, last_state: None, nic }
     }
 
     /// Its lab.

@@ -1,4 +1,4 @@
-//! A `fallback-sw` node in a namespace.
+//! A node in a namespace: `fallback-sw`, or `dpu-fastpath` on the NIC twin.
 
 use std::{
     fs,
@@ -9,7 +9,10 @@ use std::{
 
 use proto::v1;
 
-use super::{Lab, LabError, Namespace, NodeClient, Output, Process, Programs, forwarding::state_json, process, wait};
+use super::{
+    Lab, LabError, Namespace, Nic, NodeClient, Output, Process, Programs, TwinControl, forwarding::state_json, process,
+    wait,
+};
 
 /// How a node is started.
 #[derive(Debug, Clone)]
@@ -20,6 +23,8 @@ pub struct NodeConfig {
     pub workers: u32,
     /// File that keeps the state in force across restarts.
     pub last_state: Option<PathBuf>,
+    /// The NIC that it drives; `None`: a node in software.
+    pub nic: Option<Nic>,
 }
 
 /// A running node. Dropping it ends the daemon.
@@ -31,6 +36,7 @@ pub struct Node {
     socket: PathBuf,
     state_file: PathBuf,
     client: NodeClient,
+    twin: Option<TwinControl>,
 }
 
 impl Node {
@@ -45,11 +51,18 @@ impl Node {
         fs::write(&state_file, state_json(&config.state)?)
             .map_err(LabError::io(format!("write {}", state_file.display())))?;
         let socket = lab.directory().join(format!("{name}.sock"));
-        let mut command = namespace.command(&programs.fallback_sw);
+        let program = if config.nic.is_some() { &programs.dpu_fastpath } else { &programs.fallback_sw };
+        let mut command = namespace.command(program);
         command.arg("run").arg("--state").arg(&state_file).arg("--socket").arg(&socket);
         command.args(["--workers", &config.workers.to_string()]);
         if let Some(file) = &config.last_state {
             command.arg("--last-state").arg(file);
+        }
+        let mut twin = None;
+        if let Some(nic) = &config.nic {
+            let control = lab.directory().join(format!("{name}.twin"));
+            nic.arguments(&mut command, &programs, &devices(&config.state), &control)?;
+            twin = Some(TwinControl::new(control));
         }
         let mut process = Process::spawn(command)?;
         let client = wait::until(&format!("{name} to answer on its socket"), Duration::from_secs(15), || {
@@ -62,7 +75,7 @@ impl Node {
             }
             Ok(NodeClient::connect(&name, &socket).ok().filter(|client| client.status().is_ok()))
         })?;
-        Ok(Self { name, programs, process, socket, state_file, client })
+        Ok(Self { name, programs, process, socket, state_file, client, twin })
     }
 
     /// "ce1".
@@ -87,6 +100,20 @@ impl Node {
     #[must_use]
     pub fn client(&self) -> &NodeClient {
         &self.client
+    }
+
+    /// The twin under it.
+    ///
+    /// # Errors
+    /// [`LabError::Violated`] for a node in software.
+    pub fn twin(&self) -> Result<&TwinControl, LabError> {
+        self.twin.as_ref().ok_or_else(|| LabError::Violated(format!("{} drives no NIC", self.name)))
+    }
+
+    /// Process number of the daemon.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.process.pid()
     }
 
     /// What it has logged so far.
@@ -142,4 +169,11 @@ impl Node {
     pub fn stop(self) -> Result<Output, LabError> {
         self.process.terminate()
     }
+}
+
+/// The devices that carry a node's physical and virtual vifs.
+fn devices(state: &v1::ForwardingState) -> Vec<String> {
+    let carried = |vif: &&v1::Vif| matches!(vif.r#type(), v1::VifType::Physical | v1::VifType::Virtual);
+    let device = |vif: &v1::Vif| if vif.device.is_empty() { vif.name.clone() } else { vif.device.clone() };
+    state.vifs.iter().filter(carried).map(device).collect()
 }

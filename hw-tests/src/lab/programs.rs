@@ -18,6 +18,8 @@ const DIRECTORY_VARIABLE: &str = "SLUICEGATE_BIN_DIR";
 pub struct Programs {
     /// The software node.
     pub fallback_sw: PathBuf,
+    /// The node that drives a NIC.
+    pub dpu_fastpath: PathBuf,
     /// The command line.
     pub host_ctl: PathBuf,
 }
@@ -50,8 +52,21 @@ impl Programs {
             }
             Err(LabError::NotBuilt(path))
         };
-        let programs = Self { fallback_sw: program("fallback-sw")?, host_ctl: program("host-ctl")? };
+        let programs = Self {
+            fallback_sw: program("fallback-sw")?,
+            dpu_fastpath: program("dpu-fastpath")?,
+            host_ctl: program("host-ctl")?,
+        };
         Ok(FOUND.get_or_init(|| programs).clone())
+    }
+
+    /// The driver of the NIC twin, beside the programs.
+    ///
+    /// # Errors
+    /// [`LabError::NotBuilt`].
+    pub fn nic_twin(&self) -> Result<PathBuf, LabError> {
+        let library = self.dpu_fastpath.with_file_name("libnic_twin.so");
+        if library.is_file() { Ok(library) } else { Err(LabError::NotBuilt(library)) }
     }
 }
 
@@ -65,7 +80,7 @@ fn beside() -> Result<PathBuf, LabError> {
 
 fn build(cargo: &OsString, directory: &Path) -> Result<(), LabError> {
     let mut command = Command::new(cargo);
-    command.args(["build", "--quiet", "--workspace", "--bins"]);
+    command.args(["build", "--quiet", "--workspace", "--bins", "--lib"]);
     command.current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
     if directory.ends_with("release") {
         command.arg("--release");
