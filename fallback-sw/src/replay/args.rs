@@ -1,11 +1,12 @@
 //! The command line of a replay, for every program that offers one.
 
-use std::{fmt::Write as _, io, io::Write as _, path::PathBuf};
+use std::{fmt::Write as _, io, io::Write as _, path::PathBuf, sync::Arc};
 
 use clap::ValueEnum;
+use offload_rules::forwarding::Snapshot;
 use proto::v1 as pb;
 
-use super::{ClockMode, ReplayError, Request};
+use super::{ClockMode, Front, ReplayError, Request};
 use crate::node::machine::MachineConfig;
 
 /// What to replay, and how.
@@ -76,8 +77,19 @@ impl Args {
     /// # Errors
     /// [`CommandError`]; captures and report that were written before stay.
     pub fn run(self) -> Result<(), CommandError> {
+        self.run_behind(|_| Ok(None))
+    }
+
+    /// Replays with a NIC in front of the node, and tells the outcome on standard output.
+    ///
+    /// # Errors
+    /// As for [`Args::run`].
+    pub fn run_behind<F>(self, front: F) -> Result<(), CommandError>
+    where
+        F: FnOnce(&Arc<Snapshot>) -> Result<Option<Box<dyn Front>>, String>,
+    {
         let json = self.json;
-        let report = super::run(&self.into())?;
+        let report = super::run_behind(&self.into(), front)?;
         let text = if json {
             proto::json::to_string(&report, proto::json::Defaults::Written).map_err(CommandError::Output)?
         } else {

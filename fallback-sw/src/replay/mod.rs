@@ -5,6 +5,7 @@
 
 mod args;
 mod clock;
+mod front;
 mod report;
 
 use std::{
@@ -23,6 +24,7 @@ use proto::{json::JsonError, v1 as pb};
 
 pub use args::{Args, Clock as ClockArg, CommandError};
 pub use clock::ClockMode;
+pub use front::{Front, Met};
 
 use crate::{
     io::{
@@ -31,7 +33,7 @@ use crate::{
     },
     node::{
         decode,
-        machine::{Machine, MachineConfig},
+        machine::{Machine, MachineConfig, Sent},
     },
     packet::Packet,
 };
@@ -108,6 +110,9 @@ pub enum ReplayError {
     /// No memory for the flow table.
     #[error("flow table: {0}")]
     Memory(io::Error),
+    /// What stands in front of the node has failed.
+    #[error("NIC: {0}")]
+    Front(String),
 }
 
 /// Reads a state file.
@@ -154,11 +159,23 @@ impl Input {
 /// # Errors
 /// [`ReplayError`]; output that was written before stays.
 pub fn run(request: &Request) -> Result<pb::ReplayReport, ReplayError> {
+    run_behind(request, |_| Ok(None))
+}
+
+/// Replays captures with a NIC in front of the node, which `front` makes for the state in force; without one this is [`run`].
+///
+/// # Errors
+/// [`ReplayError`]; output that was written before stays.
+pub fn run_behind<F>(request: &Request, front: F) -> Result<pb::ReplayReport, ReplayError>
+where
+    F: FnOnce(&Arc<Snapshot>) -> Result<Option<Box<dyn Front>>, String>,
+{
     let snapshot = Arc::new(load_state(&request.state)?);
     let mut inputs =
         request.inputs.iter().map(|(vif, file)| open_input(&snapshot, vif, file)).collect::<Result<Vec<_>, _>>()?;
     fs::create_dir_all(&request.out).map_err(|source| ReplayError::File { file: request.out.clone(), source })?;
     keep_inputs(&snapshot, request)?;
+    let mut front = front(&snapshot).map_err(ReplayError::Front)?;
     let mut machine = Machine::new(request.machine, Arc::clone(&snapshot)).map_err(ReplayError::Memory)?;
     let mut clock = Clock::new(request.clock);
     let mut outputs = Outputs { folder: &request.out, snapshot: &snapshot, writers: BTreeMap::new() };
@@ -173,11 +190,24 @@ pub fn run(request: &Request) -> Result<pb::ReplayReport, ReplayError> {
         let Some(input) = inputs.get_mut(i) else { break };
         for now in clock.advance_to(time) {
             machine.tick(now);
+            settle(&mut front, &mut machine, now)?;
             outputs.write(&mut machine, time)?;
         }
         if let Some((_, frame)) = input.next.take() {
+            let now = clock.now();
+            let mut frames = match &mut front {
+                None => vec![Packet::from_frame(&frame)],
+                Some(front) => {
+                    let met = front.meet(input.port, &frame, now).map_err(ReplayError::Front)?;
+                    for (port, packet) in met.sent {
+                        outputs.write_one(&front::as_sent(&snapshot, port, packet), time)?;
+                    }
+                    met.software
+                }
+            };
             // Queues as a NIC would have them: one for each input.
-            machine.receive(input.port, i, &mut vec![Packet::from_frame(&frame)], clock.now());
+            machine.receive(input.port, i, &mut frames, now);
+            settle(&mut front, &mut machine, now)?;
         }
         outputs.write(&mut machine, time)?;
         input.advance()?;
@@ -185,6 +215,11 @@ pub fn run(request: &Request) -> Result<pb::ReplayReport, ReplayError> {
     let end = clock.last() + Duration::from_secs(request.drain_secs.into());
     for now in clock.drain(request.drain_secs) {
         machine.tick(now);
+        settle(&mut front, &mut machine, now)?;
+        outputs.write(&mut machine, end)?;
+    }
+    if let Some(front) = &mut front {
+        front.finish(&mut machine, clock.now()).map_err(ReplayError::Front)?;
         outputs.write(&mut machine, end)?;
     }
     let mut report = report::of(&machine);
@@ -194,6 +229,11 @@ pub fn run(request: &Request) -> Result<pb::ReplayReport, ReplayError> {
         .map_err(|source| ReplayError::File { file: file.clone(), source })?;
     fs::write(&file, text).map_err(|source| ReplayError::File { file, source })?;
     Ok(report)
+}
+
+/// Lets the NIC and the node tell each other what they have to.
+fn settle(front: &mut Option<Box<dyn Front>>, machine: &mut Machine, now: u64) -> Result<(), ReplayError> {
+    front.as_mut().map_or(Ok(()), |front| front.settle(machine, now)).map_err(ReplayError::Front)
 }
 
 fn open_input(snapshot: &Snapshot, name: &str, file: &Path) -> Result<Input, ReplayError> {
@@ -247,19 +287,21 @@ struct Outputs<'a> {
 
 impl Outputs<'_> {
     fn write(&mut self, machine: &mut Machine, time: Duration) -> Result<(), ReplayError> {
-        for sent in machine.take_sent() {
-            let vif = sent.meta.vif;
-            if !self.writers.contains_key(&vif) {
-                let raw = self.snapshot.vif(vif).is_some_and(|vif| vif.flags.raw_ip);
-                let link = if raw { Link::RawIp } else { Link::Ethernet };
-                let name = output_name(vif);
-                let writer = CaptureWriter::create(&self.folder.join(&name), link)?;
-                self.writers.insert(vif, (name, writer, 0));
-            }
-            if let Some((_, writer, count)) = self.writers.get_mut(&vif) {
-                writer.write(time, sent.packet.data())?;
-                *count += 1;
-            }
+        machine.take_sent().iter().try_for_each(|sent| self.write_one(sent, time))
+    }
+
+    fn write_one(&mut self, sent: &Sent, time: Duration) -> Result<(), ReplayError> {
+        let vif = sent.meta.vif;
+        if !self.writers.contains_key(&vif) {
+            let raw = self.snapshot.vif(vif).is_some_and(|vif| vif.flags.raw_ip);
+            let link = if raw { Link::RawIp } else { Link::Ethernet };
+            let name = output_name(vif);
+            let writer = CaptureWriter::create(&self.folder.join(&name), link)?;
+            self.writers.insert(vif, (name, writer, 0));
+        }
+        if let Some((_, writer, count)) = self.writers.get_mut(&vif) {
+            writer.write(time, sent.packet.data())?;
+            *count += 1;
         }
         Ok(())
     }
