@@ -156,7 +156,7 @@ fn tables(l3vpn: &L3vpn) -> Result<(), LabError> {
     dump(node, &["flow", "--get", &first.index.to_string()], usize::MAX)
 }
 
-fn dump(node: &Node, arguments: &[&str], lines: usize) -> Result<(), LabError> {
+pub(crate) fn dump(node: &Node, arguments: &[&str], lines: usize) -> Result<(), LabError> {
     println!("{} $ host-ctl {}", node.name(), arguments.join(" "));
     let text = node.host_ctl(arguments)?;
     for line in text.lines().take(lines) {
@@ -235,7 +235,7 @@ fn wire(captures: Vec<Capture>) -> Result<(), LabError> {
     Ok(())
 }
 
-fn account(l3vpn: &mut L3vpn) -> Result<(), LabError> {
+pub(crate) fn account(l3vpn: &mut L3vpn) -> Result<(), LabError> {
     title("Packet account");
     l3vpn.assert_healthy()?;
     for node in l3vpn.nodes()? {
@@ -269,11 +269,11 @@ fn account(l3vpn: &mut L3vpn) -> Result<(), LabError> {
     Ok(())
 }
 
-fn title(text: &str) {
+pub(crate) fn title(text: &str) {
     println!("\n== {text} ==");
 }
 
-fn step(text: &str) {
+pub(crate) fn step(text: &str) {
     println!("-- {text}");
 }
 

@@ -5,4 +5,5 @@
 
 pub mod bench_io;
 pub mod demo;
+pub mod demo_offload;
 pub mod lab;

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand, ValueEnum};
 use hw_tests::{
-    bench_io, demo,
+    bench_io, demo, demo_offload,
     lab::{INTERRUPTED_EXIT_CODE, LabError, Options, sweep},
 };
 use proto::v1::IoDriver;
@@ -19,8 +19,15 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Two tenants between two sites: ping, curl, iperf3, and the dumps of both nodes. Ends with "demo: ok".
-    Demo(LabArguments),
+    /// Two tenants between two sites: ping, curl, iperf3, and the dumps of both nodes; then the same with a NIC under CE1. Ends
+    /// with "demo: ok".
+    Demo {
+        #[command(flatten)]
+        lab: LabArguments,
+        /// Profile of the NIC in the second part.
+        #[arg(long, default_value = "twin")]
+        nic: String,
+    },
     /// Build the demo's topology and keep it until Ctrl-C.
     Lab {
         #[command(flatten)]
@@ -70,8 +77,9 @@ impl LabArguments {
 
 fn main() -> ExitCode {
     let result = match Arguments::parse().command {
-        Command::Demo(lab) => {
-            let result = demo::run(&lab.options(true));
+        Command::Demo { lab, nic } => {
+            let options = lab.options(true);
+            let result = demo::run(&options).and_then(|()| demo_offload::run(&options, &nic));
             match &result {
                 Ok(()) => println!("demo: ok"),
                 Err(error) => println!("demo: FAILED: {error}"),

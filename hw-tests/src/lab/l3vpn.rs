@@ -187,6 +187,7 @@ pub struct L3vpn {
     switch_namespace: Namespace,
     transits: [Namespace; 2],
     ces: [Namespace; 2],
+    options: Options,
     lab: Lab,
 }
 
@@ -227,7 +228,7 @@ impl L3vpn {
                 Node::start(&lab, ce2, &Self::config(Site::Ce2, options))?,
             ]),
         };
-        let l3vpn = Self { nodes, _switch: switch, hosts, switch_namespace, transits, ces, lab };
+        let l3vpn = Self { nodes, _switch: switch, hosts, switch_namespace, transits, ces, options: options.clone(), lab };
         if options.nodes {
             l3vpn.wait_until_connected()?;
         }
@@ -299,6 +300,21 @@ impl L3vpn {
     /// As for [`L3vpn::node`].
     pub fn nodes(&self) -> Result<&[Node; 2], LabError> {
         self.nodes.as_ref().ok_or_else(|| LabError::Violated("the topology was built without nodes".to_owned()))
+    }
+
+    /// Kills a site's node as a crash would, and starts it again with the state that it had.
+    ///
+    /// # Errors
+    /// As for [`Node::start`].
+    pub fn restart_after_kill(&mut self, site: Site) -> Result<(), LabError> {
+        let nodes = self.nodes.as_mut().ok_or_else(|| LabError::Violated("there are no nodes".to_owned()))?;
+        let config = Self::config(site, &self.options);
+        let [ce1, ce2] = &self.ces;
+        let [node1, node2] = nodes;
+        let (node, namespace) = if site == Site::Ce1 { (node1, ce1) } else { (node2, ce2) };
+        node.kill()?;
+        *node = Node::start(&self.lab, namespace, &config)?;
+        Ok(())
     }
 
     /// Fails when a node has ended, or its packet account does not close.

@@ -162,6 +162,15 @@ impl Node {
         self.process.wait(Duration::from_secs(5))
     }
 
+    /// Like [`Node::crash`], for a node whose place another one takes.
+    ///
+    /// # Errors
+    /// [`LabError::Timeout`] when it does not go.
+    pub fn kill(&mut self) -> Result<(), LabError> {
+        self.process.signal(nix::sys::signal::Signal::SIGKILL)?;
+        wait::until("the node to be gone", Duration::from_secs(5), || Ok(self.process.ended()?.map(drop)))
+    }
+
     /// Ends the daemon with SIGTERM and returns what it left.
     ///
     /// # Errors

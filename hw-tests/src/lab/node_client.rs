@@ -2,7 +2,7 @@
 
 use std::{future::Future, path::Path, time::Duration};
 
-use proto::v1::{self, node_client::NodeClient as Grpc};
+use proto::v1::{self, node_client::NodeClient as Grpc, offload_client::OffloadClient};
 use tokio::runtime::Runtime;
 use tonic::{Response, Status, transport::Channel, transport::Endpoint};
 
@@ -17,6 +17,7 @@ pub struct NodeClient {
     node: String,
     runtime: Runtime,
     grpc: Grpc<Channel>,
+    offload: OffloadClient<Channel>,
 }
 
 impl NodeClient {
@@ -32,8 +33,9 @@ impl NodeClient {
         let failed = |source| LabError::NoConnection { node: node.to_owned(), socket: socket.to_owned(), source };
         let endpoint = Endpoint::from_shared(format!("unix:{}", socket.display())).map_err(failed)?.timeout(CALL);
         let channel = runtime.block_on(endpoint.connect()).map_err(failed)?;
-        let grpc = Grpc::new(channel).max_decoding_message_size(256 << 20);
-        Ok(Self { node: node.to_owned(), runtime, grpc })
+        let grpc = Grpc::new(channel.clone()).max_decoding_message_size(256 << 20);
+        let offload = OffloadClient::new(channel).max_decoding_message_size(256 << 20);
+        Ok(Self { node: node.to_owned(), runtime, grpc, offload })
     }
 
     fn call<T>(
@@ -147,5 +149,53 @@ impl NodeClient {
     /// [`LabError::Api`].
     pub fn flow(&self, index: u64) -> Result<v1::FlowPair, LabError> {
         self.call("GetFlow", self.grpc.clone().get_flow(v1::GetFlowRequest { index }))
+    }
+
+    /// Packets and octets by tier.
+    ///
+    /// # Errors
+    /// [`LabError::Api`].
+    pub fn hit_rate(&self) -> Result<v1::HitRate, LabError> {
+        self.call("GetHitRate", self.grpc.clone().get_hit_rate(v1::GetHitRateRequest {}))
+    }
+
+    /// The offload engine's status.
+    ///
+    /// # Errors
+    /// [`LabError::Api`]; `Unimplemented` by a node in software.
+    pub fn offload_status(&self) -> Result<v1::OffloadStatus, LabError> {
+        self.call("GetOffloadStatus", self.offload.clone().get_offload_status(v1::GetOffloadStatusRequest {}))
+    }
+
+    /// Why flows are not in hardware.
+    ///
+    /// # Errors
+    /// [`LabError::Api`].
+    pub fn offload_reasons(&self) -> Result<Vec<v1::ReasonCount>, LabError> {
+        Ok(self.call("ListReasons", self.offload.clone().list_reasons(v1::ListReasonsRequest {}))?.reasons)
+    }
+
+    /// A flow's rules.
+    ///
+    /// # Errors
+    /// [`LabError::Api`].
+    pub fn offload_rules(&self, flow: u64) -> Result<v1::FlowRules, LabError> {
+        self.call("GetRules", self.offload.clone().get_rules(v1::GetRulesRequest { flow }))
+    }
+
+    /// Rules desired against rules installed.
+    ///
+    /// # Errors
+    /// [`LabError::Api`].
+    pub fn offload_diff(&self) -> Result<Vec<v1::RuleDifference>, LabError> {
+        Ok(self.call("GetDiff", self.offload.clone().get_diff(v1::GetDiffRequest {}))?.differences)
+    }
+
+    /// Switches offload on or off.
+    ///
+    /// # Errors
+    /// [`LabError::Api`].
+    pub fn set_offload(&self, enabled: bool) -> Result<v1::SetEnabledResult, LabError> {
+        self.call("SetEnabled", self.offload.clone().set_enabled(v1::SetEnabledRequest { enabled }))
     }
 }

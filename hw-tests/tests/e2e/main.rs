@@ -2,10 +2,12 @@
 //! account of every node that it used.
 
 mod churn;
+mod faults;
 mod garbage;
 mod isolation;
 mod l3vpn;
 mod lab;
 mod lifecycle;
+mod offload;
 mod policy;
 mod punt;

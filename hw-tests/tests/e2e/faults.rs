@@ -1,0 +1,135 @@
+//! Faults of a NIC under traffic: it goes on in software, and everything converges when the fault is over.
+
+use std::time::Duration;
+
+use hw_tests::lab::{L3vpn, LabError, Nic, Node, Site, scenario, until};
+use proto::v1::FlowTier;
+
+use crate::offload::{datagrams, flows_of, go_on, on_twin, until_settled, until_tier};
+
+const LIMIT: Duration = Duration::from_secs(15);
+
+/// Numbered datagrams pass a NIC with a fault: none is lost, and the flow reaches the tier that the fault allows.
+fn under_fault(
+    name: &str,
+    nic: Nic,
+    with_fault: impl FnOnce(&Node) -> Result<(), LabError>,
+    after: impl FnOnce(&Node) -> Result<(), LabError>,
+) -> Result<(), String> {
+    scenario(name, || {
+        let mut l3vpn = L3vpn::new(&on_twin(nic))?;
+        let node = l3vpn.node(Site::Ce1)?;
+        let sequence = datagrams(&l3vpn, 7000)?;
+        go_on(&sequence, 100)?;
+        with_fault(node)?;
+        go_on(&sequence, 100)?;
+        node.twin()?.tell("clear")?;
+        after(node)?;
+        go_on(&sequence, 100)?;
+        println!("{name}: {}", sequence.stop()?.perfect()?);
+        until_settled(node.client())?;
+        l3vpn.assert_healthy()
+    })
+}
+
+fn reaches(node: &Node, tier: FlowTier) -> Result<(), LabError> {
+    until_tier(node.client(), 7000, tier).map(drop)
+}
+
+/// Stays in software, and says why.
+fn stays_in_software(node: &Node) -> Result<(), LabError> {
+    until("the flow to say why it is in software", LIMIT, || {
+        let flows = flows_of(node.client(), 7000)?;
+        let told = |tier, reason: &str| tier == FlowTier::Software && !reason.is_empty();
+        Ok((!flows.is_empty() && flows.iter().all(|flow| told(flow.tier(), &flow.not_offloaded_reason))).then_some(()))
+    })
+}
+
+#[test]
+fn fault_every_insert_is_refused() -> Result<(), String> {
+    under_fault("fault_every_insert_is_refused", Nic::default().fault("fail_every=1"), stays_in_software, |_| Ok(()))
+}
+
+#[test]
+fn fault_inserts_are_half_a_second_late() -> Result<(), String> {
+    let hardware = |node: &Node| reaches(node, FlowTier::Hardware);
+    under_fault("fault_inserts_are_half_a_second_late", Nic::default().fault("slow=500"), hardware, hardware)
+}
+
+#[test]
+fn fault_half_of_a_pair_fails() -> Result<(), String> {
+    // Every second insert: of each pair, one half.
+    under_fault("fault_half_of_a_pair_fails", Nic::default(), |node| {
+        reaches(node, FlowTier::Hardware)?;
+        node.twin()?.tell("fail_every=2")?;
+        node.twin()?.tell("reset")
+    }, |node| reaches(node, FlowTier::Hardware))
+}
+
+#[test]
+fn fault_the_table_is_full() -> Result<(), String> {
+    under_fault("fault_the_table_is_full", Nic::default(), |node| {
+        reaches(node, FlowTier::Hardware)?;
+        node.client().set_offload(false)?;
+        reaches(node, FlowTier::Software)?;
+        node.twin()?.tell("full_at=1")?;
+        node.client().set_offload(true)?;
+        stays_in_software(node)
+    }, |node| reaches(node, FlowTier::Hardware))
+}
+
+#[test]
+fn fault_no_counters_are_left() -> Result<(), String> {
+    under_fault("fault_no_counters_are_left", Nic::default(), |node| {
+        reaches(node, FlowTier::Hardware)?;
+        node.client().set_offload(false)?;
+        reaches(node, FlowTier::Software)?;
+        node.twin()?.tell("counters=0")?;
+        node.client().set_offload(true)?;
+        stays_in_software(node)
+    }, |node| reaches(node, FlowTier::Hardware))
+}
+
+#[test]
+fn fault_the_nic_resets() -> Result<(), String> {
+    under_fault("fault_the_nic_resets", Nic::default(), |node| {
+        for _ in 0..3 {
+            reaches(node, FlowTier::Hardware)?;
+            let resets = node.client().offload_status()?.resets;
+            node.twin()?.tell("reset")?;
+            until("the engine to notice the reset", LIMIT, || {
+                Ok((node.client().offload_status()?.resets > resets).then_some(()))
+            })?;
+        }
+        Ok(())
+    }, |node| reaches(node, FlowTier::Hardware))
+}
+
+#[test]
+fn fault_the_nic_accepts_rules_and_ignores_them() -> Result<(), String> {
+    under_fault("fault_the_nic_accepts_rules_and_ignores_them", Nic::default().fault("dead=1"), |node| {
+        until("the flow to be found not honoured", LIMIT, || {
+            let flows = flows_of(node.client(), 7000)?;
+            Ok((!flows.is_empty() && flows.iter().all(|flow| flow.not_offloaded_reason.contains("honour"))).then_some(()))
+        })
+    }, |_| Ok(()))
+}
+
+#[test]
+fn fault_a_node_is_killed_under_load_and_started_again() -> Result<(), String> {
+    scenario("fault_a_node_is_killed_under_load_and_started_again", || {
+        let mut l3vpn = L3vpn::new(&on_twin(Nic::default()))?;
+        let sequence = datagrams(&l3vpn, 7000)?;
+        reaches(l3vpn.node(Site::Ce1)?, FlowTier::Hardware)?;
+        go_on(&sequence, 100)?;
+        l3vpn.restart_after_kill(Site::Ce1)?;
+        reaches(l3vpn.node(Site::Ce1)?, FlowTier::Hardware)?;
+        go_on(&sequence, 100)?;
+        // What passed while nobody forwarded is lost; nothing came twice, nothing overtook.
+        let report = sequence.stop()?;
+        println!("killed with -9: {report}");
+        assert_eq!((report.there.duplicated, report.back.duplicated), (0, 0), "{report}");
+        until_settled(l3vpn.node(Site::Ce1)?.client())?;
+        l3vpn.assert_healthy()
+    })
+}
