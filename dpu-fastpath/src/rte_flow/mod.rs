@@ -1,0 +1,32 @@
+//! NICs by DPDK's rte_flow: two implementations of [`Backend`](crate::offload::Backend).
+//!
+//! [`Synchronous`] works with every driver; [`Asynchronous`] is the template API (mlx5 with hardware steering). Both translate a
+//! [`Rule`](offload_rules::lower::Rule) the same way; what a driver wants said in its own way is a [`Style`].
+//!
+//! - **Where a rule is.** On the port that its pattern names. With [`Style::transfer`] a rule that leaves the packets to the NIC is
+//!   given to that port's transfer proxy, and the port is an item; a rule that gives packets to a queue is the port's own.
+//! - **Groups.** Steering and flows: 0, tenants: 1, tunnels: 2. The priority is the rule's.
+//! - **Resets.** A port that is reset or removed tells by an event. A driver that doesn't is found out by its rules: when the query
+//!   of a rule that counts (the last created) says ENOENT, all are taken for lost, and what the driver still keeps of them is flushed.
+//!
+//! EAL is running and the ports are started before a backend is made; [`configure`] comes before the start. rte_flow is called by nobody else on these ports.
+
+mod actions;
+mod asynchronous;
+mod error;
+mod items;
+mod nic;
+mod ports;
+mod storage;
+mod style;
+mod sync;
+mod tables;
+mod translation;
+
+#[cfg(test)]
+mod tests;
+
+pub use asynchronous::{Asynchronous, Sizes, configure};
+pub use ports::{Ethdev, PortMap, UnknownPort};
+pub use style::{FieldStyle, PortStyle, Style};
+pub use sync::Synchronous;

@@ -1,0 +1,223 @@
+//! What both backends do the same way: which port takes a rule, counters, idle rules, and the NIC's resets.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ffi::{c_int, c_void},
+    ptr::NonNull,
+    sync::atomic::{AtomicBool, Ordering},
+};
+
+use dpdk_sys::{rte_eth_event_type as event, rte_flow, rte_flow_action, rte_flow_error};
+use offload_rules::lower::Rule;
+
+use super::{
+    error::{check, failure},
+    ports::PortMap,
+    style::Style,
+    translation::Translation,
+};
+use crate::offload::{Failure, Hits, Token};
+
+/// Idle rules asked for in one call.
+const AGED_BATCH: usize = 128;
+
+/// Events after which a port has lost its rules.
+const LOSSES: [event::Type; 2] = [event::RTE_ETH_EVENT_INTR_RESET, event::RTE_ETH_EVENT_INTR_RMV];
+
+/// A driver's rule.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Handle(pub(super) NonNull<rte_flow>);
+
+// SAFETY: a handle is only ever given back to the driver, which keeps no state of a thread; backends are called by one thread at a time.
+unsafe impl Send for Handle {}
+
+/// A rule that is in the NIC, and the port that it was given to.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Installed {
+    pub(super) handle: Handle,
+    pub(super) port: u16,
+    pub(super) counts: bool,
+}
+
+/// What an AGE action gives back for this rule: not zero, which would make the driver give back its handle.
+pub(super) fn context(token: Token) -> usize {
+    usize::try_from(token).map_or(usize::MAX, |token| token.saturating_add(1))
+}
+
+/// All ports of a NIC.
+#[derive(Debug)]
+pub(super) struct Nic {
+    ports: PortMap,
+    style: Style,
+    /// The port that takes transfer rules for a port, found when first needed.
+    proxies: BTreeMap<u16, u16>,
+    /// Ports whose events are watched.
+    watched: BTreeSet<u16>,
+    /// Set by a driver's thread. Leaked: one octet for each backend that a process makes, and no callback that outlives it.
+    lost: &'static AtomicBool,
+}
+
+impl Nic {
+    pub(super) fn new(ports: PortMap, style: Style) -> Self {
+        let mut nic = Self {
+            ports,
+            style,
+            proxies: BTreeMap::new(),
+            watched: BTreeSet::new(),
+            lost: Box::leak(Box::new(AtomicBool::new(false))),
+        };
+        nic.watch();
+        nic
+    }
+
+    /// Translates a rule and finds the port that takes it.
+    pub(super) fn translate(&mut self, rule: &Rule) -> Result<(u16, Translation), Failure> {
+        let translation = self.ports.with(|ports| Translation::new(rule, self.style, ports))?;
+        let own = translation.port.ethdev;
+        let port = if translation.place.transfer { self.proxy(own) } else { own };
+        Ok((port, translation))
+    }
+
+    /// Transfer rules go to the port that manages the switch: the port itself where the driver has no such notion.
+    fn proxy(&mut self, port: u16) -> u16 {
+        *self.proxies.entry(port).or_insert_with(|| {
+            let mut proxy = port;
+            let mut error = rte_flow_error::default();
+            // SAFETY: both pointers are to live variables of the right type.
+            let code = unsafe { dpdk_sys::rte_flow_pick_transfer_proxy(port, &raw mut proxy, &raw mut error) };
+            if code == 0 { proxy } else { port }
+        })
+    }
+
+    /// Every port that rules may be on.
+    fn all(&mut self) -> BTreeSet<u16> {
+        let own: Vec<u16> = self.ports.with(|ports| ports.iter().map(|port| port.ethdev).collect());
+        let mut all: BTreeSet<u16> = own.iter().copied().collect();
+        if self.style.transfer {
+            all.extend(own.into_iter().map(|port| self.proxy(port)));
+        }
+        all
+    }
+
+    /// Packets and octets of a rule.
+    pub(super) fn query(&self, rule: Installed) -> Result<Hits, Failure> {
+        let ask = [
+            rte_flow_action { type_: dpdk_sys::rte_flow_action_type::RTE_FLOW_ACTION_TYPE_COUNT, ..Default::default() },
+            rte_flow_action::default(),
+        ];
+        let mut count = dpdk_sys::rte_flow_query_count::default();
+        let mut error = rte_flow_error::default();
+        // SAFETY: the handle is of a rule that exists on this port; the action asked for decides the type behind `data`.
+        let code = unsafe {
+            dpdk_sys::rte_flow_query(
+                rule.port,
+                rule.handle.0.as_ptr(),
+                ask.as_ptr(),
+                (&raw mut count).cast::<c_void>(),
+                &raw mut error,
+            )
+        };
+        check(code, &error)?;
+        let known = |set: u32, value: u64| if set == 1 { value } else { 0 };
+        Ok(Hits { packets: known(count.hits_set(), count.hits), bytes: known(count.bytes_set(), count.bytes) })
+    }
+
+    /// Rules that have been idle.
+    pub(super) fn aged(&mut self, into: &mut Vec<Token>) -> Result<(), Failure> {
+        for port in self.all() {
+            loop {
+                let mut contexts = [std::ptr::null_mut::<c_void>(); AGED_BATCH];
+                let mut error = rte_flow_error::default();
+                // SAFETY: the array has room for as many pointers as are asked for.
+                let code = unsafe {
+                    dpdk_sys::rte_flow_get_aged_flows(
+                        port,
+                        contexts.as_mut_ptr(),
+                        u32::try_from(AGED_BATCH).unwrap_or(0),
+                        &raw mut error,
+                    )
+                };
+                let count = match usize::try_from(code) {
+                    Ok(count) => count,
+                    // A driver without ageing has nothing to tell.
+                    Err(_) if [libc::ENOSYS, libc::ENOTSUP].contains(&code.saturating_abs()) => break,
+                    Err(_) => return Err(failure(code, &error)),
+                };
+                let tokens = contexts.iter().take(count).map(|context| context.addr()).filter(|context| *context != 0);
+                into.extend(tokens.map(|context| context as Token - 1));
+                if count < AGED_BATCH {
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes every rule of every port. The first failure is told after all ports were tried.
+    pub(super) fn flush(&mut self) -> Result<(), Failure> {
+        let mut result = Ok(());
+        for port in self.all() {
+            let mut error = rte_flow_error::default();
+            // SAFETY: no other thread uses rte_flow on these ports.
+            let code = unsafe { dpdk_sys::rte_flow_flush(port, &raw mut error) };
+            if code != 0 && code.saturating_abs() != libc::ENOSYS {
+                result = result.and(Err(failure(code, &error)));
+            }
+        }
+        result
+    }
+
+    /// Whether the NIC has lost its rules since the last call. A driver says so by an event; one that doesn't is found out by
+    /// `sentinel`, a rule of ours that counts: when its query says ENOENT, it is gone, and with it all others.
+    pub(super) fn lost(&mut self, sentinel: Option<Installed>) -> bool {
+        self.watch();
+        let told = self.lost.swap(false, Ordering::Relaxed);
+        let missing = sentinel.is_some_and(|rule| self.query(rule).is_err_and(|failure| failure.errno == libc::ENOENT));
+        told || missing
+    }
+
+    /// Watches ports that are new, and lets go of those that are no longer there.
+    fn watch(&mut self) {
+        let all = self.all();
+        for gone in self.watched.difference(&all).copied().collect::<Vec<_>>() {
+            self.unwatch(gone);
+        }
+        for port in all {
+            if !self.watched.insert(port) {
+                continue;
+            }
+            for event in LOSSES {
+                // SAFETY: the flag lives as long as the process. A port that cannot be watched has its rules watched: see `lost`.
+                unsafe { dpdk_sys::rte_eth_dev_callback_register(port, event, Some(note_loss), self.argument()) };
+            }
+        }
+    }
+
+    fn unwatch(&mut self, port: u16) {
+        self.watched.remove(&port);
+        for event in LOSSES {
+            // SAFETY: names a registration of `watch`, or none. One that is being called stays; its flag does too.
+            unsafe { dpdk_sys::rte_eth_dev_callback_unregister(port, event, Some(note_loss), self.argument()) };
+        }
+    }
+
+    fn argument(&self) -> *mut c_void {
+        std::ptr::from_ref(self.lost).cast_mut().cast()
+    }
+}
+
+impl Drop for Nic {
+    fn drop(&mut self) {
+        for port in self.watched.clone() {
+            self.unwatch(port);
+        }
+    }
+}
+
+/// The callback of [`LOSSES`].
+unsafe extern "C" fn note_loss(_port: u16, _event: event::Type, flag: *mut c_void, _parameter: *mut c_void) -> c_int {
+    // SAFETY: `watch` registers this with a flag that lives as long as the process.
+    let flag = unsafe { &*flag.cast_const().cast::<AtomicBool>() };
+    flag.store(true, Ordering::Relaxed);
+    0
+}

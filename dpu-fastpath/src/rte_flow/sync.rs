@@ -1,0 +1,137 @@
+//! The synchronous API: every driver with rte_flow has it.
+
+use std::{collections::HashMap, ptr::NonNull};
+
+use dpdk_sys::rte_flow_error;
+use offload_rules::lower::Rule;
+
+use super::{
+    error::{check, failure},
+    nic::{Handle, Installed, Nic, context},
+    ports::PortMap,
+    style::Style,
+};
+use crate::offload::{Backend, Completion, Failure, Hits, Token};
+
+/// Rules by `rte_flow_create` and `rte_flow_destroy`. A call returns when the NIC has done it, so it takes as long as the NIC does, and
+/// the engine's thread is the only one that waits. Completions are told by the next `pull`.
+#[derive(Debug)]
+pub struct Synchronous {
+    nic: Nic,
+    depth: usize,
+    rules: HashMap<Token, Installed>,
+    completed: Vec<Completion>,
+    /// The rule whose query tells whether the NIC still has its rules.
+    sentinel: Option<Token>,
+}
+
+impl Synchronous {
+    /// A backend of these ports, which are started. `depth` operations are done before completions have to be pulled: what one
+    /// round of the engine may spend.
+    #[must_use]
+    pub fn new(ports: PortMap, style: Style, depth: usize) -> Self {
+        Self {
+            nic: Nic::new(ports, style),
+            depth: depth.max(1),
+            rules: HashMap::new(),
+            completed: Vec::new(),
+            sentinel: None,
+        }
+    }
+
+    fn forget(&mut self) {
+        self.rules.clear();
+        self.completed.clear();
+        self.sentinel = None;
+    }
+
+    fn rule(&self, token: Token) -> Result<Installed, Failure> {
+        self.rules.get(&token).copied().ok_or_else(|| Failure::from_errno(libc::ENOENT, "there is no such rule"))
+    }
+}
+
+impl Backend for Synchronous {
+    fn depth(&self) -> usize {
+        self.depth
+    }
+
+    fn validate(&mut self, rule: &Rule) -> Result<(), Failure> {
+        let (port, rule) = self.nic.translate(rule)?;
+        let (attr, items, actions) = (rule.place.attr(), rule.pattern.raw(), rule.actions.raw(0));
+        let mut error = rte_flow_error::default();
+        // SAFETY: both arrays end in END; they and what they point to live until after the call.
+        let code = unsafe {
+            dpdk_sys::rte_flow_validate(port, &raw const attr, items.as_ptr(), actions.as_ptr(), &raw mut error)
+        };
+        check(code, &error)
+    }
+
+    fn create(&mut self, token: Token, rule: &Rule) -> Result<(), Failure> {
+        let (port, rule) = self.nic.translate(rule)?;
+        let (attr, items, actions) = (rule.place.attr(), rule.pattern.raw(), rule.actions.raw(context(token)));
+        let mut error = rte_flow_error::default();
+        // SAFETY: both arrays end in END; they and what they point to live until after the call, and drivers copy what they keep.
+        let flow = unsafe {
+            dpdk_sys::rte_flow_create(port, &raw const attr, items.as_ptr(), actions.as_ptr(), &raw mut error)
+        };
+        let handle = Handle(NonNull::new(flow).ok_or_else(|| failure(0, &error))?);
+        let counts = rule.actions.counts();
+        self.rules.insert(token, Installed { handle, port, counts });
+        if counts {
+            self.sentinel = Some(token);
+        }
+        self.completed.push(Completion::Created(token));
+        Ok(())
+    }
+
+    fn destroy(&mut self, token: Token) -> Result<(), Failure> {
+        let rule = self.rule(token)?;
+        let mut error = rte_flow_error::default();
+        // SAFETY: the handle is of a rule on this port that has not been destroyed.
+        let code = unsafe { dpdk_sys::rte_flow_destroy(rule.port, rule.handle.0.as_ptr(), &raw mut error) };
+        check(code, &error)?;
+        self.rules.remove(&token);
+        if self.sentinel == Some(token) {
+            self.sentinel = self.rules.iter().find(|(_, rule)| rule.counts).map(|(token, _)| *token);
+        }
+        self.completed.push(Completion::Destroyed(token));
+        Ok(())
+    }
+
+    fn push(&mut self) -> Result<(), Failure> {
+        Ok(())
+    }
+
+    fn pull(&mut self, into: &mut Vec<Completion>) -> Result<(), Failure> {
+        into.append(&mut self.completed);
+        Ok(())
+    }
+
+    fn query(&mut self, token: Token) -> Result<Hits, Failure> {
+        self.nic.query(self.rule(token)?)
+    }
+
+    fn aged(&mut self, into: &mut Vec<Token>) -> Result<(), Failure> {
+        let from = into.len();
+        self.nic.aged(into)?;
+        let told = into.split_off(from);
+        into.extend(told.into_iter().filter(|token| self.rules.contains_key(token)));
+        Ok(())
+    }
+
+    fn flush(&mut self) -> Result<(), Failure> {
+        self.forget();
+        self.nic.flush()
+    }
+
+    fn alive(&mut self) -> bool {
+        let sentinel = self.sentinel.and_then(|token| self.rules.get(&token).copied());
+        if !self.nic.lost(sentinel) {
+            return true;
+        }
+        self.forget();
+        // The driver's handles of rules that are no more; what it says about them does not matter.
+        let _ = self.nic.flush();
+        false
+    }
+}

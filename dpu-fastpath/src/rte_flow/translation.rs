@@ -1,0 +1,79 @@
+//! A whole rule, as one of rte_flow's calls takes it.
+
+use dpdk_sys::rte_flow_attr;
+use offload_rules::lower::{Item, Rule};
+
+use super::{
+    actions::{self, Actions, ActionsShape},
+    items::{Pattern, PatternShape},
+    ports::{Ethdev, PortSet},
+    style::Style,
+};
+use crate::offload::Failure;
+
+/// A rule with the storage of all that its items and actions point to.
+#[derive(Debug)]
+pub(super) struct Translation {
+    /// The port that the rule is on, before a transfer proxy is asked for.
+    pub(super) port: Ethdev,
+    pub(super) place: Place,
+    pub(super) pattern: Pattern,
+    pub(super) actions: Actions,
+}
+
+/// Attributes of a rule.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct Place {
+    pub(super) group: u32,
+    pub(super) priority: u32,
+    pub(super) transfer: bool,
+}
+
+impl Place {
+    pub(super) fn attr(self) -> rte_flow_attr {
+        let mut attr = rte_flow_attr { group: self.group, priority: self.priority, ..Default::default() };
+        if self.transfer {
+            attr.set_transfer(1);
+        } else {
+            attr.set_ingress(1);
+        }
+        attr
+    }
+}
+
+/// What the rules of one template table have in common.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct Shape {
+    pub(super) place: Place,
+    pub(super) pattern: PatternShape,
+    pub(super) actions: ActionsShape,
+}
+
+impl Translation {
+    /// Translates. The rule is on the port that its pattern names; one that names none is on the port of the lowest vif.
+    ///
+    /// # Errors
+    ///
+    /// ENODEV when a vif that it names is no port.
+    pub(super) fn new(rule: &Rule, style: Style, ports: &PortSet) -> Result<Self, Failure> {
+        let no_port = |message: String| Failure::from_errno(libc::ENODEV, message);
+        let named = rule.items.iter().find_map(|item| match item {
+            Item::Port(vif) => Some(*vif),
+            _ => None,
+        });
+        let port = match named {
+            Some(vif) => ports.get(vif).map_err(|error| no_port(error.to_string()))?,
+            None => ports.first().ok_or_else(|| no_port("the NIC has no ports".to_owned()))?,
+        };
+        let transfer = style.transfer && !actions::to_host(&rule.actions);
+        let pattern = Pattern::new(&rule.items, style, transfer, ports).map_err(|error| no_port(error.to_string()))?;
+        let actions =
+            Actions::new(&rule.actions, style, port.queues, ports).map_err(|error| no_port(error.to_string()))?;
+        let place = Place { group: actions::group(rule.table), priority: rule.priority, transfer };
+        Ok(Self { port, place, pattern, actions })
+    }
+
+    pub(super) fn shape(&self) -> Shape {
+        Shape { place: self.place, pattern: self.pattern.shape(), actions: self.actions.shape() }
+    }
+}
