@@ -1,0 +1,133 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * What dpdk-sys binds: DPDK's public headers, and the functions of shim.c.
+ */
+#ifndef SLUICEGATE_DPDK_WRAPPER_H
+#define SLUICEGATE_DPDK_WRAPPER_H
+
+#include <rte_version.h>
+
+#include <rte_bus_vdev.h>
+#include <rte_dev.h>
+#include <rte_eal.h>
+#include <rte_errno.h>
+#include <rte_eth_ring.h>
+#include <rte_ethdev.h>
+#include <rte_flow.h>
+#include <rte_launch.h>
+#include <rte_lcore.h>
+#include <rte_log.h>
+#include <rte_mbuf.h>
+#include <rte_mempool.h>
+#include <rte_ring.h>
+#include <rte_security.h>
+#include <rte_thread.h>
+
+/* DPDK's static inline functions have no symbol. shim.c gives each that Rust calls one, named sys_ and the function; the
+ * bindings drop the prefix. */
+
+int sys_rte_errno_get(void);
+
+uint16_t sys_rte_eth_rx_burst(uint16_t port_id, uint16_t queue_id, struct rte_mbuf **rx_pkts, uint16_t nb_pkts);
+uint16_t sys_rte_eth_tx_burst(uint16_t port_id, uint16_t queue_id, struct rte_mbuf **tx_pkts, uint16_t nb_pkts);
+uint16_t sys_rte_eth_tx_prepare(uint16_t port_id, uint16_t queue_id, struct rte_mbuf **tx_pkts, uint16_t nb_pkts);
+int sys_rte_eth_rx_queue_count(uint16_t port_id, uint16_t queue_id);
+
+struct rte_mbuf *sys_rte_pktmbuf_alloc(struct rte_mempool *mp);
+int sys_rte_pktmbuf_alloc_bulk(struct rte_mempool *pool, struct rte_mbuf **mbufs, unsigned int count);
+void sys_rte_pktmbuf_free(struct rte_mbuf *m);
+void sys_rte_pktmbuf_reset(struct rte_mbuf *m);
+void *sys_rte_pktmbuf_mtod(struct rte_mbuf *m);
+uint16_t sys_rte_pktmbuf_headroom(const struct rte_mbuf *m);
+uint16_t sys_rte_pktmbuf_tailroom(const struct rte_mbuf *m);
+char *sys_rte_pktmbuf_append(struct rte_mbuf *m, uint16_t len);
+char *sys_rte_pktmbuf_prepend(struct rte_mbuf *m, uint16_t len);
+char *sys_rte_pktmbuf_adj(struct rte_mbuf *m, uint16_t len);
+int sys_rte_pktmbuf_trim(struct rte_mbuf *m, uint16_t len);
+int sys_rte_pktmbuf_linearize(struct rte_mbuf *m);
+uint16_t sys_rte_mbuf_refcnt_read(const struct rte_mbuf *m);
+void sys_rte_mbuf_refcnt_set(struct rte_mbuf *m, uint16_t value);
+uint16_t sys_rte_mbuf_refcnt_update(struct rte_mbuf *m, int16_t value);
+
+unsigned int sys_rte_ring_enqueue_burst(struct rte_ring *r, void *const *objs, unsigned int n, unsigned int *free_space);
+unsigned int sys_rte_ring_dequeue_burst(struct rte_ring *r, void **objs, unsigned int n, unsigned int *available);
+unsigned int sys_rte_ring_count(const struct rte_ring *r);
+
+uint32_t sys_rte_flow_dynf_metadata_get(struct rte_mbuf *m);
+void sys_rte_flow_dynf_metadata_set(struct rte_mbuf *m, uint32_t value);
+int sys_rte_flow_dynf_metadata_avail(void);
+
+/* The context is opaque: its type went from struct rte_security_ctx to void with 23.11. */
+int sys_rte_security_set_pkt_metadata(void *ctx, void *session, struct rte_mbuf *m, void *params);
+int sys_rte_security_dynfield_is_registered(void);
+uint64_t sys_rte_security_dynfield_get(struct rte_mbuf *m);
+
+/* Macros that bindgen cannot evaluate, because they call other macros. */
+#define SYS_CONST(name) static const uint64_t sys_##name = name
+
+SYS_CONST(RTE_ETH_RX_OFFLOAD_VLAN_STRIP);
+SYS_CONST(RTE_ETH_RX_OFFLOAD_IPV4_CKSUM);
+SYS_CONST(RTE_ETH_RX_OFFLOAD_UDP_CKSUM);
+SYS_CONST(RTE_ETH_RX_OFFLOAD_TCP_CKSUM);
+SYS_CONST(RTE_ETH_RX_OFFLOAD_QINQ_STRIP);
+SYS_CONST(RTE_ETH_RX_OFFLOAD_SCATTER);
+SYS_CONST(RTE_ETH_RX_OFFLOAD_TIMESTAMP);
+SYS_CONST(RTE_ETH_RX_OFFLOAD_SECURITY);
+SYS_CONST(RTE_ETH_RX_OFFLOAD_KEEP_CRC);
+SYS_CONST(RTE_ETH_RX_OFFLOAD_SCTP_CKSUM);
+SYS_CONST(RTE_ETH_RX_OFFLOAD_RSS_HASH);
+SYS_CONST(RTE_ETH_TX_OFFLOAD_VLAN_INSERT);
+SYS_CONST(RTE_ETH_TX_OFFLOAD_IPV4_CKSUM);
+SYS_CONST(RTE_ETH_TX_OFFLOAD_UDP_CKSUM);
+SYS_CONST(RTE_ETH_TX_OFFLOAD_TCP_CKSUM);
+SYS_CONST(RTE_ETH_TX_OFFLOAD_SCTP_CKSUM);
+SYS_CONST(RTE_ETH_TX_OFFLOAD_TCP_TSO);
+SYS_CONST(RTE_ETH_TX_OFFLOAD_MT_LOCKFREE);
+SYS_CONST(RTE_ETH_TX_OFFLOAD_MULTI_SEGS);
+SYS_CONST(RTE_ETH_TX_OFFLOAD_MBUF_FAST_FREE);
+SYS_CONST(RTE_ETH_TX_OFFLOAD_SECURITY);
+SYS_CONST(RTE_ETH_RSS_IPV4);
+SYS_CONST(RTE_ETH_RSS_FRAG_IPV4);
+SYS_CONST(RTE_ETH_RSS_NONFRAG_IPV4_TCP);
+SYS_CONST(RTE_ETH_RSS_NONFRAG_IPV4_UDP);
+SYS_CONST(RTE_ETH_RSS_NONFRAG_IPV4_SCTP);
+SYS_CONST(RTE_ETH_RSS_NONFRAG_IPV4_OTHER);
+SYS_CONST(RTE_ETH_RSS_IPV6);
+SYS_CONST(RTE_ETH_RSS_FRAG_IPV6);
+SYS_CONST(RTE_ETH_RSS_NONFRAG_IPV6_TCP);
+SYS_CONST(RTE_ETH_RSS_NONFRAG_IPV6_UDP);
+SYS_CONST(RTE_ETH_RSS_NONFRAG_IPV6_SCTP);
+SYS_CONST(RTE_ETH_RSS_NONFRAG_IPV6_OTHER);
+SYS_CONST(RTE_ETH_RSS_IP);
+SYS_CONST(RTE_ETH_RSS_UDP);
+SYS_CONST(RTE_ETH_RSS_TCP);
+SYS_CONST(RTE_ETH_RSS_SCTP);
+SYS_CONST(RTE_ETH_DEV_CAPA_RUNTIME_RX_QUEUE_SETUP);
+SYS_CONST(RTE_ETH_DEV_CAPA_RUNTIME_TX_QUEUE_SETUP);
+SYS_CONST(RTE_ETH_DEV_CAPA_RXQ_SHARE);
+SYS_CONST(RTE_ETH_DEV_CAPA_FLOW_RULE_KEEP);
+SYS_CONST(RTE_ETH_DEV_CAPA_FLOW_SHARED_OBJECT_KEEP);
+SYS_CONST(RTE_MBUF_F_RX_FDIR);
+SYS_CONST(RTE_MBUF_F_RX_FDIR_ID);
+SYS_CONST(RTE_MBUF_F_RX_IP_CKSUM_MASK);
+SYS_CONST(RTE_MBUF_F_RX_IP_CKSUM_GOOD);
+SYS_CONST(RTE_MBUF_F_RX_IP_CKSUM_BAD);
+SYS_CONST(RTE_MBUF_F_RX_L4_CKSUM_MASK);
+SYS_CONST(RTE_MBUF_F_RX_L4_CKSUM_GOOD);
+SYS_CONST(RTE_MBUF_F_RX_L4_CKSUM_BAD);
+SYS_CONST(RTE_MBUF_F_RX_VLAN);
+SYS_CONST(RTE_MBUF_F_RX_VLAN_STRIPPED);
+SYS_CONST(RTE_MBUF_F_RX_QINQ);
+SYS_CONST(RTE_MBUF_F_RX_QINQ_STRIPPED);
+SYS_CONST(RTE_MBUF_F_RX_RSS_HASH);
+SYS_CONST(RTE_MBUF_F_RX_SEC_OFFLOAD);
+SYS_CONST(RTE_MBUF_F_RX_SEC_OFFLOAD_FAILED);
+SYS_CONST(RTE_MBUF_F_TX_IP_CKSUM);
+SYS_CONST(RTE_MBUF_F_TX_IPV4);
+SYS_CONST(RTE_MBUF_F_TX_IPV6);
+SYS_CONST(RTE_MBUF_F_TX_TCP_CKSUM);
+SYS_CONST(RTE_MBUF_F_TX_UDP_CKSUM);
+SYS_CONST(RTE_MBUF_F_TX_SCTP_CKSUM);
+SYS_CONST(RTE_MBUF_F_TX_SEC_OFFLOAD);
+
+#endif
