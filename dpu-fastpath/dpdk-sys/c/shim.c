@@ -56,6 +56,32 @@ void sys_rte_mbuf_refcnt_set(struct rte_mbuf *m, uint16_t value) { rte_mbuf_refc
 
 uint16_t sys_rte_mbuf_refcnt_update(struct rte_mbuf *m, int16_t value) { return rte_mbuf_refcnt_update(m, value); }
 
+void sys_rte_mbuf_view_get(const struct rte_mbuf *m, struct rte_mbuf_view *view)
+{
+	view->buf_addr = m->buf_addr;
+	view->ol_flags = m->ol_flags;
+	view->mark = m->hash.fdir.hi;
+	view->pkt_len = m->pkt_len;
+	view->buf_len = m->buf_len;
+	view->data_off = m->data_off;
+	view->data_len = m->data_len;
+	view->nb_segs = m->nb_segs;
+	view->vlan_tci = m->vlan_tci;
+	view->shared = rte_mbuf_refcnt_read(m) > 1 || RTE_MBUF_CLONED(m);
+}
+
+void sys_rte_mbuf_view_set(struct rte_mbuf *m, uint16_t data_off, uint16_t data_len)
+{
+	m->data_off = data_off;
+	m->data_len = data_len;
+	m->pkt_len = data_len;
+	m->nb_segs = 1;
+	m->next = NULL;
+	/* Who owns the memory stays true. */
+	m->ol_flags &= RTE_MBUF_F_EXTERNAL | RTE_MBUF_F_INDIRECT;
+	m->tx_offload = 0;
+}
+
 unsigned int sys_rte_ring_enqueue_burst(struct rte_ring *r, void *const *objs, unsigned int n, unsigned int *free_space)
 {
 	return rte_ring_enqueue_burst(r, objs, n, free_space);

@@ -49,6 +49,25 @@ uint16_t sys_rte_mbuf_refcnt_read(const struct rte_mbuf *m);
 void sys_rte_mbuf_refcnt_set(struct rte_mbuf *m, uint16_t value);
 uint16_t sys_rte_mbuf_refcnt_update(struct rte_mbuf *m, int16_t value);
 
+/* Fields of rte_mbuf by name: where they are in the structure changed with 24.07. */
+struct rte_mbuf_view {
+	void *buf_addr;
+	uint64_t ol_flags;
+	/* hash.fdir.hi: the mark of a flow rule, if ol_flags has RTE_MBUF_F_RX_FDIR_ID. */
+	uint32_t mark;
+	uint32_t pkt_len;
+	uint16_t buf_len;
+	uint16_t data_off;
+	uint16_t data_len;
+	uint16_t nb_segs;
+	uint16_t vlan_tci;
+	/* Somebody else holds the mbuf or its memory as well. */
+	uint16_t shared;
+};
+void sys_rte_mbuf_view_get(const struct rte_mbuf *m, struct rte_mbuf_view *view);
+/* Makes it one segment with the frame at this place, without any flag. */
+void sys_rte_mbuf_view_set(struct rte_mbuf *m, uint16_t data_off, uint16_t data_len);
+
 unsigned int sys_rte_ring_enqueue_burst(struct rte_ring *r, void *const *objs, unsigned int n, unsigned int *free_space);
 unsigned int sys_rte_ring_dequeue_burst(struct rte_ring *r, void **objs, unsigned int n, unsigned int *available);
 unsigned int sys_rte_ring_count(const struct rte_ring *r);

@@ -20,7 +20,7 @@ pub mod pcap;
 mod sys;
 pub mod tap;
 
-pub use open::{Chosen, Opened, open};
+pub use open::{Chosen, KernelPorts, OpenPorts, Opened, open};
 
 /// A port of one worker: a queue of a device.
 pub trait Port: Send {
@@ -41,6 +41,11 @@ pub trait Port: Send {
 
     /// Becomes readable when frames wait; `None` where there is nothing to wait for.
     fn readiness(&self) -> Option<BorrowedFd<'_>>;
+
+    /// Nothing tells when frames wait: the port has to be looked at all the time.
+    fn polls(&self) -> bool {
+        false
+    }
 
     /// Name of the driver as `vif --get` prints it: `net_af_packet`, `net_af_xdp`, `net_tap`, `net_pcap`.
     fn driver(&self) -> &'static str;

@@ -46,6 +46,35 @@ impl fmt::Debug for Opened {
     }
 }
 
+/// Opens the devices of vifs and looks after them.
+pub trait OpenPorts: Send {
+    /// Opens the device of a vif for `workers` workers (at least one). Called again, at intervals, as long as it fails.
+    ///
+    /// # Errors
+    /// [`PortError`]; the vif stays down.
+    fn open(&mut self, vif: &Vif, workers: usize) -> Result<Opened, PortError>;
+
+    /// A device as it is now. Another `index` than when it was opened: it is another device by now.
+    ///
+    /// # Errors
+    /// [`PortError`]: the ports of the device are given up.
+    fn look(&mut self, device: &str) -> Result<Device, PortError>;
+}
+
+/// The devices that the kernel drives.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct KernelPorts;
+
+impl OpenPorts for KernelPorts {
+    fn open(&mut self, vif: &Vif, workers: usize) -> Result<Opened, PortError> {
+        open(vif, workers)
+    }
+
+    fn look(&mut self, device: &str) -> Result<Device, PortError> {
+        Device::read(device)
+    }
+}
+
 /// Kernel drivers whose other side is a network stack of this machine: it leaves checksums, segmentation and VLAN tags to an
 /// offload that XDP does not see (see [`af_xdp`]).
 const BESIDE_A_STACK: [&str; 6] = ["veth", "tun", "netkit", "bridge", "macvlan", "dummy"];

@@ -1,6 +1,7 @@
 //! What makes the dataplane a node: its forwarding state as protobuf and typed, what it learns, how it is asked.
 
 pub mod control;
+pub mod daemon;
 pub mod decode;
 pub mod encode;
 pub mod filter;

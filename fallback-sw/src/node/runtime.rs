@@ -24,7 +24,7 @@ use super::{
     view::PortStatus,
 };
 use crate::{
-    io::{self, device::Device},
+    io::{self, KernelPorts, OpenPorts},
     worker::{Worker, WorkerConfig},
 };
 
@@ -33,13 +33,26 @@ const TICK: Duration = Duration::from_millis(100);
 /// Milliseconds between two attempts to open a device.
 const RETRY_MS: u64 = 500;
 
+/// What a worker's thread does before anything else; told the worker's number.
+pub type OnWorkerStart = Arc<dyn Fn(usize) + Send + Sync>;
+
 /// How a node is run.
-#[derive(Debug, Clone)]
 pub struct Config {
     /// Number of workers, at least 1.
     pub workers: usize,
     /// Where the state in force is kept across restarts.
     pub last_state: Option<PathBuf>,
+    /// What opens the devices of vifs.
+    pub ports: Box<dyn OpenPorts>,
+    /// Called by each worker's thread as it starts.
+    pub on_worker_start: Option<OnWorkerStart>,
+}
+
+impl Default for Config {
+    /// One worker, on the kernel's devices.
+    fn default() -> Self {
+        Self { workers: 1, last_state: None, ports: Box::new(KernelPorts), on_worker_start: None }
+    }
 }
 
 /// A look at what the node knows and at its devices.
@@ -206,7 +219,14 @@ impl Runtime {
                 waker: Arc::clone(waker),
                 epoch,
             };
-            threads.push(std::thread::Builder::new().name(format!("worker-{id}")).spawn(move || thread.run())?);
+            let begin = config.on_worker_start.clone();
+            let run = move || {
+                if let Some(begin) = begin {
+                    begin(id);
+                }
+                thread.run();
+            };
+            threads.push(std::thread::Builder::new().name(format!("worker-{id}")).spawn(run)?);
         }
         let handle = Handle { messages, workers: workers.clone(), epoch };
         let control = ControlThread {
@@ -384,7 +404,7 @@ impl ControlThread {
     }
 
     fn open_port(&mut self, vif: &Vif) {
-        match io::open(vif, self.workers.len()) {
+        match self.config.ports.open(vif, self.workers.len()) {
             Ok(opened) => {
                 tracing::info!(vif = %vif.id, device = opened.device.name, driver = %opened.chosen, "port open");
                 let status = PortStatus { driver: opened.chosen.driver.to_owned(), error: String::new() };
@@ -413,7 +433,7 @@ impl ControlThread {
         let open: Vec<_> =
             self.ports.iter().filter_map(|(id, p)| Some((*id, p.open?, p.config.device.clone()))).collect();
         for (vif, index, device) in open {
-            match Device::read(&device) {
+            match self.config.ports.look(&device) {
                 Ok(found) if found.index == index => {
                     let error = match (found.up, found.operational) {
                         (_, true) => String::new(),

@@ -10,13 +10,16 @@ use std::{
         atomic::{AtomicBool, Ordering},
         mpsc::{Receiver, Sender},
     },
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use crossbeam_queue::ArrayQueue;
 use nix::{
-    poll::{PollFd, PollFlags, PollTimeout},
-    sys::eventfd::{EfdFlags, EventFd},
+    poll::{PollFd, PollFlags},
+    sys::{
+        eventfd::{EfdFlags, EventFd},
+        time::TimeSpec,
+    },
 };
 use offload_rules::{DropReason, MacAddr, VifId, forwarding::Snapshot};
 
@@ -33,6 +36,12 @@ const BURST: usize = 64;
 const TICK_MS: u64 = 10;
 /// Milliseconds between two questions to the ports about lost frames.
 const COUNT_MS: u64 = 500;
+/// Idle turns after which a thread with a port to poll lets others run between two turns.
+const SPIN: u32 = 64;
+/// Idle turns after which it sleeps between two turns: about a millisecond of nothing to do.
+const YIELD: u32 = 1024;
+/// How long it sleeps then.
+const NAP: Duration = Duration::from_micros(50);
 /// Packets that may wait between two workers.
 pub(super) const RING: usize = 4096;
 
@@ -147,6 +156,7 @@ impl Thread {
         let mut out = Outbox::default();
         let mut frames = Vec::with_capacity(BURST);
         let (mut last_tick, mut last_count) = (0, 0);
+        let mut idle = 0_u32;
         loop {
             let mut busy = false;
             while let Ok(command) = self.commands.try_recv() {
@@ -167,9 +177,22 @@ impl Thread {
                 self.count_lost(&mut ports);
             }
             self.flush(&mut ports, &mut out);
-            if !busy {
-                self.sleep(&ports);
+            idle = if busy { 0 } else { idle.saturating_add(1) };
+            if idle > 0 {
+                self.rest(&ports, idle);
             }
+        }
+    }
+
+    /// Passes the time after so many turns with nothing to do.
+    fn rest(&self, ports: &BTreeMap<VifId, Open>, idle: u32) {
+        if !ports.values().any(|open| open.port.polls()) {
+            return self.sleep(ports, Duration::from_millis(TICK_MS));
+        }
+        match idle {
+            ..SPIN => std::hint::spin_loop(),
+            SPIN..YIELD => std::thread::yield_now(),
+            YIELD.. => self.sleep(ports, NAP),
         }
     }
 
@@ -289,8 +312,8 @@ impl Thread {
         }
     }
 
-    /// Sleeps until a frame, a packet from another worker or a command comes, at most one tick.
-    fn sleep(&self, ports: &BTreeMap<VifId, Open>) {
+    /// Sleeps until a frame, a packet from another worker or a command comes, at most so long.
+    fn sleep(&self, ports: &BTreeMap<VifId, Open>, longest: Duration) {
         self.waker.asleep.store(true, Ordering::SeqCst);
         if self.inbound.iter().any(|mailbox| !mailbox.is_empty()) {
             self.waker.asleep.store(false, Ordering::SeqCst);
@@ -302,7 +325,7 @@ impl Thread {
             ports.values().filter_map(|open| open.port.readiness()).map(|fd| PollFd::new(fd, PollFlags::POLLIN)),
         );
         // A failed poll is a busy loop for one turn, nothing worse.
-        let _ = nix::poll::poll(&mut fds, PollTimeout::from(TICK_MS as u8));
+        let _ = nix::poll::ppoll(&mut fds, Some(TimeSpec::from_duration(longest)), None);
         self.waker.asleep.store(false, Ordering::SeqCst);
         let _ = self.waker.event.read();
     }

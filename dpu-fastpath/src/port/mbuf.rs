@@ -1,0 +1,154 @@
+//! An mbuf as a packet, and back.
+
+use std::ptr::NonNull;
+
+use dpdk_sys as sys;
+use fallback_sw::packet::{Foreign, Owner, Packet};
+
+use super::pool::Pool;
+
+/// Whose the memory of received packets is.
+pub(super) static DPDK: Owner = Owner { release };
+
+/// Gives an mbuf back to its pool.
+///
+/// # Safety
+/// The handle must be an mbuf that nobody uses any more.
+unsafe fn release(handle: NonNull<()>) {
+    // SAFETY: by the contract of this function; pools are for all threads.
+    unsafe { sys::rte_pktmbuf_free(handle.cast::<sys::rte_mbuf>().as_ptr()) };
+}
+
+/// An mbuf that nobody else has; freed when it is dropped.
+#[derive(Debug)]
+pub(super) struct Mbuf(NonNull<sys::rte_mbuf>);
+
+/// Octets of the MAC addresses, behind which a VLAN tag goes.
+const ADDRESSES: usize = 12;
+
+impl Mbuf {
+    /// # Safety
+    /// The caller has the mbuf, with all its segments, and gives it away.
+    pub(super) const unsafe fn new(mbuf: NonNull<sys::rte_mbuf>) -> Self {
+        Self(mbuf)
+    }
+
+    /// An empty one.
+    pub(super) fn allocate(pool: &Pool) -> Option<Self> {
+        // SAFETY: a pool that is never freed.
+        NonNull::new(unsafe { sys::rte_pktmbuf_alloc(pool.as_ptr()) }).map(Self)
+    }
+
+    /// Gives it away.
+    pub(super) fn into_raw(self) -> *mut sys::rte_mbuf {
+        let mbuf = self.0.as_ptr();
+        std::mem::forget(self);
+        mbuf
+    }
+
+    fn view(&self) -> sys::rte_mbuf_view {
+        let mut view = sys::rte_mbuf_view::default();
+        // SAFETY: a live mbuf and a place for the answer.
+        unsafe { sys::rte_mbuf_view_get(self.0.as_ptr(), &raw mut view) };
+        view
+    }
+
+    /// The frame as it was on the wire, with the mark of the NIC; without a copy unless somebody shares the memory. `None`: it
+    /// cannot be made one piece.
+    pub(super) fn into_packet(self, copy: bool) -> Option<Packet> {
+        let mut view = self.view();
+        if view.nb_segs > 1 {
+            // SAFETY: a live mbuf that nobody else has.
+            if view.shared != 0 || unsafe { sys::rte_pktmbuf_linearize(self.0.as_ptr()) } != 0 {
+                return None;
+            }
+            view = self.view();
+        }
+        let mark = (view.ol_flags & u64::from(sys::RTE_MBUF_F_RX_FDIR_ID) != 0).then_some(view.mark);
+        let stripped = (view.ol_flags & u64::from(sys::RTE_MBUF_F_RX_VLAN_STRIPPED) != 0).then_some(view.vlan_tci);
+        let memory = NonNull::new(view.buf_addr.cast::<u8>())?;
+        let mut packet = if copy || view.shared != 0 {
+            if u32::from(view.data_off) + u32::from(view.data_len) > u32::from(view.buf_len) {
+                return None;
+            }
+            // SAFETY: the driver has put `data_len` octets there, inside the buffer; the mbuf is freed behind the copy.
+            let frame = unsafe {
+                std::slice::from_raw_parts(memory.as_ptr().add(usize::from(view.data_off)), usize::from(view.data_len))
+            };
+            Packet::from_frame(frame)
+        } else {
+            let handle = self.0.cast();
+            std::mem::forget(self);
+            // SAFETY: the mbuf's buffer is `buf_len` octets of memory that DPDK has mapped and nobody else uses; it is in the
+            // packet's hands until `release`.
+            unsafe {
+                let (head, len) = (u32::from(view.data_off), u32::from(view.data_len));
+                Packet::from_foreign(memory, u32::from(view.buf_len), head, len, handle, &DPDK)
+            }
+        };
+        if let Some(tci) = stripped {
+            put_tag_back(&mut packet, tci)?;
+        }
+        packet.set_mark(mark);
+        Some(packet)
+    }
+
+    /// The very mbuf that the packet was received in, with the frame as it is now.
+    ///
+    /// # Errors
+    /// The packet, whose memory is another's.
+    pub(super) fn from_packet(packet: Packet) -> Result<Self, Packet> {
+        let Foreign { handle, head, len } = packet.into_foreign(&DPDK)?;
+        let mbuf = Self(handle.cast());
+        // An mbuf's buffer has at most 65535 octets, and so have head and length.
+        let (head, len) = (u16::try_from(head).unwrap_or(0), u16::try_from(len).unwrap_or(0));
+        // SAFETY: a live mbuf that nobody else has; the frame is inside its buffer.
+        unsafe { sys::rte_mbuf_view_set(mbuf.0.as_ptr(), head, len) };
+        Ok(mbuf)
+    }
+
+    /// A copy of a frame. `None`: the pool is empty or its buffers are too small.
+    pub(super) fn copy_of(frame: &[u8], pool: &Pool) -> Option<Self> {
+        let mbuf = Self::allocate(pool)?;
+        let len = u16::try_from(frame.len()).ok()?;
+        // SAFETY: a live mbuf that nobody else has.
+        let room = unsafe { sys::rte_pktmbuf_append(mbuf.0.as_ptr(), len) };
+        let room = NonNull::new(room)?.cast::<u8>();
+        // SAFETY: `append` has checked that there are as many octets behind `room`; they are not the frame's.
+        unsafe { std::ptr::copy_nonoverlapping(frame.as_ptr(), room.as_ptr(), frame.len()) };
+        Some(mbuf)
+    }
+}
+
+impl Drop for Mbuf {
+    fn drop(&mut self) {
+        // SAFETY: nobody else has it.
+        unsafe { sys::rte_pktmbuf_free(self.0.as_ptr()) };
+    }
+}
+
+/// Puts back a tag that the driver took out of the frame.
+fn put_tag_back(packet: &mut Packet, tci: u16) -> Option<()> {
+    if packet.len() < ADDRESSES {
+        return None;
+    }
+    packet.prepend(4).ok()?;
+    let frame = packet.data_mut();
+    frame.copy_within(4..ADDRESSES + 4, 0);
+    let [high, low] = tci.to_be_bytes();
+    frame.get_mut(ADDRESSES..ADDRESSES + 4)?.copy_from_slice(&[0x81, 0, high, low]);
+    Some(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tag_that_was_taken_out_is_put_behind_the_addresses() {
+        let mut packet = Packet::from_frame(b"destinsource\x08\x00rest");
+        put_tag_back(&mut packet, 0x6064).unwrap();
+        assert_eq!(packet.data(), b"destinsource\x81\x00\x60\x64\x08\x00rest");
+        assert!(put_tag_back(&mut Packet::from_frame(b"short"), 1).is_none());
+    }
+}

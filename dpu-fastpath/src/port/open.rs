@@ -1,0 +1,192 @@
+//! Which vifs are on devices of DPDK, and opening them.
+
+use std::{
+    collections::BTreeMap,
+    str::FromStr,
+    sync::{Arc, Mutex, PoisonError, Weak, atomic::AtomicBool},
+};
+
+use fallback_sw::io::{Chosen, OpenPorts, Opened, PortError, device::Device};
+use offload_rules::{VifId, forwarding::Vif};
+
+use super::{device::Ethdev, eal::Eal, queue};
+
+/// A vif's device, and the device of DPDK that serves it: `eth0=net_af_packet0`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PortMap {
+    /// As the vif names it.
+    pub device: String,
+    /// As DPDK names it: a PCI address, or the name of a virtual device.
+    pub ethdev: String,
+}
+
+impl FromStr for PortMap {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.split_once('=') {
+            Some((device, ethdev)) if !device.is_empty() && !ethdev.is_empty() => {
+                Ok(Self { device: device.to_owned(), ethdev: ethdev.to_owned() })
+            }
+            _ => Err("give a vif's device and an Ethernet device of DPDK: eth0=net_af_packet0".to_owned()),
+        }
+    }
+}
+
+/// A device that is mapped, and not there or mapped twice.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum UnknownEthdev {
+    /// DPDK has no device of this name.
+    #[error("DPDK has no Ethernet device '{ethdev}' for '{device}'; it has {}", known(.there))]
+    Missing {
+        /// What was asked for.
+        ethdev: String,
+        /// For which vifs.
+        device: String,
+        /// What there is.
+        there: Vec<String>,
+    },
+    /// A device can serve one vif.
+    #[error("'{name}' is mapped twice: give each device one Ethernet device of DPDK")]
+    Twice {
+        /// A vif's device, or an Ethernet device.
+        name: String,
+    },
+}
+
+fn known(names: &[String]) -> String {
+    if names.is_empty() { "none: add one by --vdev or --pci".to_owned() } else { names.join(", ") }
+}
+
+/// Opens mapped devices with DPDK, and leaves the others to another.
+pub struct DpdkPorts {
+    eal: Arc<Eal>,
+    /// By the vif's device.
+    mapped: BTreeMap<String, Mapped>,
+    others: Box<dyn OpenPorts>,
+    directory: Directory,
+}
+
+struct Mapped {
+    ethdev: String,
+    /// The device is still somebody's.
+    used: Arc<AtomicBool>,
+    open: Weak<Ethdev>,
+}
+
+/// Which devices are open, by vif: for whoever gives them rules. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub struct Directory(Arc<Mutex<BTreeMap<VifId, Weak<Ethdev>>>>);
+
+impl Directory {
+    /// The device of a vif, while it is open. It stays started as long as somebody has it.
+    #[must_use]
+    pub fn ethdev(&self, vif: VifId) -> Option<Arc<Ethdev>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&vif).and_then(Weak::upgrade)
+    }
+
+    /// All devices that are open: vif and DPDK's port id.
+    #[must_use]
+    pub fn open(&self) -> Vec<(VifId, u16)> {
+        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.iter().filter_map(|(vif, device)| Some((*vif, device.upgrade()?.port_id()))).collect()
+    }
+
+    fn enter(&self, vif: VifId, device: &Arc<Ethdev>) {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.retain(|_, device| device.strong_count() > 0);
+        all.insert(vif, Arc::downgrade(device));
+    }
+}
+
+impl DpdkPorts {
+    /// Opens by DPDK what `map` says.
+    ///
+    /// # Errors
+    /// [`UnknownEthdev`].
+    pub fn new(eal: Arc<Eal>, map: &[PortMap], others: Box<dyn OpenPorts>) -> Result<Self, UnknownEthdev> {
+        let there = eal.ethdevs();
+        let mut mapped = BTreeMap::<String, Mapped>::new();
+        for PortMap { device, ethdev } in map {
+            if !there.contains(ethdev) {
+                let (ethdev, device) = (ethdev.clone(), device.clone());
+                return Err(UnknownEthdev::Missing { ethdev, device, there });
+            }
+            if mapped.values().any(|other| other.ethdev == *ethdev) {
+                return Err(UnknownEthdev::Twice { name: ethdev.clone() });
+            }
+            let entry = Mapped { ethdev: ethdev.clone(), used: Arc::default(), open: Weak::new() };
+            if mapped.insert(device.clone(), entry).is_some() {
+                return Err(UnknownEthdev::Twice { name: device.clone() });
+            }
+        }
+        Ok(Self { eal, mapped, others, directory: Directory::default() })
+    }
+
+    /// Which devices are open.
+    #[must_use]
+    pub fn directory(&self) -> Directory {
+        self.directory.clone()
+    }
+}
+
+impl OpenPorts for DpdkPorts {
+    fn open(&mut self, vif: &Vif, workers: usize) -> Result<Opened, PortError> {
+        let device = vif.kind.port().map(|port| port.device.as_str());
+        let Some(mapped) = device.and_then(|device| self.mapped.get_mut(device)) else {
+            return self.others.open(vif, workers);
+        };
+        if vif.flags.raw_ip {
+            return Err(PortError::Unsupported {
+                device: mapped.ethdev.clone(),
+                driver: "DPDK",
+                why: "its frames have an Ethernet header: take raw_ip off the vif".to_owned(),
+            });
+        }
+        let ethdev = Arc::new(Ethdev::start(&self.eal, &mapped.ethdev, vif.mtu, workers, &mapped.used)?);
+        let found = ethdev.look()?;
+        mapped.open = Arc::downgrade(&ethdev);
+        self.directory.enter(vif.id, &ethdev);
+        let reason = format!(
+            "DPDK port {}, {} receive and {} transmit queues",
+            ethdev.port_id(),
+            ethdev.rx_queues(),
+            ethdev.tx_queues()
+        );
+        let chosen = Chosen { driver: ethdev.driver(), reason };
+        Ok(Opened { ports: queue::ports(&ethdev, workers), chosen, device: found })
+    }
+
+    fn look(&mut self, device: &str) -> Result<Device, PortError> {
+        match self.mapped.get(device) {
+            Some(mapped) => {
+                let gone = || PortError::NoDevice { device: mapped.ethdev.clone() };
+                mapped.open.upgrade().ok_or_else(gone)?.look()
+            }
+            None => self.others.look(device),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mapping_has_two_names() {
+        let map = PortMap { device: "eth0".to_owned(), ethdev: "0000:01:00.0".to_owned() };
+        assert_eq!("eth0=0000:01:00.0".parse(), Ok(map));
+        for text in ["eth0", "eth0=", "=net_null0", ""] {
+            assert!(text.parse::<PortMap>().unwrap_err().contains("eth0=net_af_packet0"), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_device_that_is_missing_is_told_with_those_that_are_there() {
+        let there = vec!["net_ring0".to_owned(), "net_null0".to_owned()];
+        let missing = UnknownEthdev::Missing { ethdev: "eth9".to_owned(), device: "wan".to_owned(), there };
+        assert_eq!(missing.to_string(), "DPDK has no Ethernet device 'eth9' for 'wan'; it has net_ring0, net_null0");
+        let missing = UnknownEthdev::Missing { ethdev: "eth9".to_owned(), device: "wan".to_owned(), there: vec![] };
+        assert!(missing.to_string().ends_with("none: add one by --vdev or --pci"));
+    }
+}

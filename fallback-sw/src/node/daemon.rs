@@ -1,0 +1,191 @@
+//! What the daemons have in common: their command line, their log, the state they begin with, and their life.
+
+use std::{any::Any, io::IsTerminal as _, path::PathBuf, process::ExitCode, thread::available_parallelism};
+
+use anyhow::Context as _;
+use clap::{Args, Parser};
+use offload_rules::forwarding::Snapshot;
+use proto::v1::node_server::NodeServer;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_stream::wrappers::UnixListenerStream;
+
+use super::{
+    runtime::{Config, OnWorkerStart, Runtime},
+    service::{self, NodeService},
+};
+use crate::{
+    io::{KernelPorts, OpenPorts},
+    replay,
+};
+
+/// Octets of the largest message: a state with a million routes.
+const MAX_MESSAGE: usize = 512 << 20;
+
+/// How a daemon runs.
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    /// Forwarding state to begin with: protobuf JSON of sluicegate.v1.ForwardingState. Without it the node waits for one.
+    #[arg(long, value_name = "STATE.json")]
+    pub state: Option<PathBuf>,
+    /// Unix socket of the introspection API.
+    #[arg(long, value_name = "PATH", default_value = "/run/sluicegate/node.sock", env = "SLUICEGATE_SOCKET")]
+    pub socket: PathBuf,
+    /// Worker threads; 0: one for each processor.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub workers: usize,
+    /// File that keeps the state in force across restarts. When it is there and newer than --state, the node begins with it.
+    #[arg(long, value_name = "FILE")]
+    pub last_state: Option<PathBuf>,
+    /// Log as JSON.
+    #[arg(long)]
+    pub log_json: bool,
+}
+
+/// What is checked.
+#[derive(Debug, Args)]
+pub struct CheckArgs {
+    /// Forwarding state: protobuf JSON of sluicegate.v1.ForwardingState.
+    #[arg(long, value_name = "STATE.json")]
+    pub state: PathBuf,
+}
+
+/// What a node works with besides its state.
+pub struct Equipment {
+    /// What opens the devices of vifs.
+    pub ports: Box<dyn OpenPorts>,
+    /// Called by each worker's thread as it starts.
+    pub on_worker_start: Option<OnWorkerStart>,
+    /// Dropped when all threads of the node have ended.
+    pub keep: Box<dyn Any>,
+}
+
+impl Default for Equipment {
+    /// The kernel's devices.
+    fn default() -> Self {
+        Self { ports: Box::new(KernelPorts), on_worker_start: None, keep: Box::new(()) }
+    }
+}
+
+/// Parses the command line, does what it says and reports how that ended: 1 is an error, wrong usage too.
+pub fn start<C: Parser>(carry_out: impl FnOnce(C) -> anyhow::Result<()>) -> ExitCode {
+    let cli = match C::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // A closed pipe on help text is nobody's concern.
+            let _ = error.print();
+            return if error.use_stderr() { ExitCode::FAILURE } else { ExitCode::SUCCESS };
+        }
+    };
+    match carry_out(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{}: {}", C::command().get_name(), told_once(&error));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// An error and its causes, without those that it tells itself.
+fn told_once(error: &anyhow::Error) -> String {
+    let mut text = error.to_string();
+    for cause in error.chain().skip(1).map(ToString::to_string) {
+        if !text.contains(&cause) {
+            text = format!("{text}: {cause}");
+        }
+    }
+    text
+}
+
+/// Runs a node until it is told to stop. `equip` is told the number of workers, after the socket is taken and before anything
+/// is touched.
+///
+/// # Errors
+/// A state that cannot be read, a socket that is in use, no equipment, no threads.
+pub fn run(args: &RunArgs, equip: impl FnOnce(usize) -> anyhow::Result<Equipment>) -> anyhow::Result<()> {
+    begin_log(args.log_json);
+    let snapshot = first_state(args)?;
+    let workers = if args.workers == 0 { available_parallelism().map_or(1, usize::from) } else { args.workers };
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
+        // The socket comes first: a second node must not touch any interface.
+        let listener = service::listen(&args.socket).await?;
+        let _remove = RemoveOnDrop(args.socket.clone());
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let Equipment { ports, on_worker_start, keep } = equip(workers)?;
+        let config = Config { workers, last_state: args.last_state.clone(), ports, on_worker_start };
+        let runtime = Runtime::start(config, snapshot).context("starting the node")?;
+        tracing::info!(socket = %args.socket.display(), workers, "node running");
+        let serve = tonic::transport::Server::builder()
+            .add_service(NodeServer::new(NodeService::new(runtime.handle())).max_decoding_message_size(MAX_MESSAGE))
+            .serve_with_incoming(UnixListenerStream::new(listener));
+        let ended = tokio::select! {
+            served = serve => served.context("introspection API"),
+            _ = terminate.recv() => {
+                tracing::info!("SIGTERM");
+                Ok(())
+            }
+            _ = interrupt.recv() => {
+                tracing::info!("SIGINT");
+                Ok(())
+            }
+        };
+        runtime.stop();
+        drop(keep);
+        ended
+    })
+}
+
+fn begin_log(json: bool) {
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
+    // Colours are for people: not in a file, not in the journal.
+    let colours = std::io::stderr().is_terminal();
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours).with_writer(std::io::stderr);
+    if json { log.json().init() } else { log.init() }
+}
+
+/// The state to begin with: the newer one of those given and kept.
+fn first_state(args: &RunArgs) -> anyhow::Result<Snapshot> {
+    let given = args.state.as_deref().map(replay::load_state).transpose()?;
+    let kept = match &args.last_state {
+        Some(file) if file.exists() => match replay::load_state(file) {
+            Ok(kept) => Some(kept),
+            Err(error) if given.is_some() => {
+                tracing::warn!(%error, "the kept state is of no use, beginning with --state");
+                None
+            }
+            Err(error) => return Err(error.into()),
+        },
+        _ => None,
+    };
+    Ok(match (given, kept) {
+        (Some(given), Some(kept)) if kept.generation() > given.generation() => kept,
+        (Some(given), _) => given,
+        (None, Some(kept)) => kept,
+        (None, None) => Snapshot::empty(),
+    })
+}
+
+struct RemoveOnDrop(PathBuf);
+
+impl Drop for RemoveOnDrop {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+/// Says whether a forwarding state is consistent.
+///
+/// # Errors
+/// Everything that is wrong with it, or the file cannot be read.
+pub fn check(args: &CheckArgs) -> anyhow::Result<()> {
+    let snapshot = replay::load_state(&args.state)?;
+    println!(
+        "{}: generation {}, {} vifs, {} VRFs, {} nexthops: consistent",
+        args.state.display(),
+        snapshot.generation(),
+        snapshot.vifs().count(),
+        snapshot.vrfs().count(),
+        snapshot.nexthops().count()
+    );
+    Ok(())
+}
