@@ -238,10 +238,7 @@ impl Worker {
         record.bytes += packet.len() as u64;
         record.last_seen = now as u32;
         entry.packets += 1;
-        let varying = Varying { shift: record.mark, ..varying(context, self.ip_id, record.tunnel_sport) };
-        if plan.encap.is_some() {
-            self.ip_id = self.ip_id.wrapping_add(1);
-        }
+        let varying = Varying { shift: record.mark, ..varying(context, record.ip_id, record.tunnel_sport) };
         self.counters.account.flow_hits += 1;
         let ip = &mut context.ip;
         match exec::strip(packet, ip, &varying).and_then(|()| exec::run(plan, packet, ip, &varying)) {

@@ -236,7 +236,13 @@ impl Worker {
         let id = self.programs.intern(decision.program, &self.snapshot);
         let version = self.version;
         let entropy = self.config.entropy;
+        let draws = self.programs.get(id).is_some_and(|entry| entry.plan.is_tunnel())
+            && self.flows.record(slot).is_some_and(|record| record.ip_id == 0);
+        let drawn = if draws { self.flow_ip_id() } else { 0 };
         let Some(record) = self.flows.record_mut(slot) else { return };
+        if draws {
+            record.ip_id = drawn;
+        }
         let old = std::mem::replace(&mut record.program, id);
         record.version = version;
         if !same_bytes {

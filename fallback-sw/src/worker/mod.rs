@@ -481,11 +481,18 @@ impl Worker {
         out.recycle(packet);
     }
 
-    /// The next IP identification (RFC 6864 §4: any value will do for what may be fragmented, unique for two minutes as far as
-    /// 16 bits go).
+    /// The next IP identification, for a packet that belongs to no flow.
     fn next_ip_id(&mut self) -> u16 {
         let id = self.ip_id;
         self.ip_id = self.ip_id.wrapping_add(1);
         id
+    }
+
+    /// The identification of all outer headers of a direction of a flow: not 0, which means none.
+    fn flow_ip_id(&mut self) -> u16 {
+        match self.next_ip_id() {
+            0 => self.next_ip_id(),
+            id => id,
+        }
     }
 }

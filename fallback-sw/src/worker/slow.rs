@@ -192,7 +192,7 @@ impl Worker {
             record.bytes += packet.len() as u64;
             record.last_seen = now as u32;
         }
-        let of_flow = OfFlow { sport: record.tunnel_sport, distance: record.mark };
+        let of_flow = OfFlow { sport: record.tunnel_sport, distance: record.mark, ip_id: Some(record.ip_id) };
         let Some(entry) = self.programs.get_mut(record.program) else {
             return self.drop_packet(context.vif, packet, DropReason::InvalidNh, out);
         };
@@ -230,7 +230,7 @@ impl Worker {
             return self.drop_packet(context.vif, packet, reason, out);
         }
         if ip.total_len <= plan.limit {
-            let varying = exec::Varying { ip_id: if plan.is_tunnel() { self.next_ip_id() } else { 0 }, ..varying };
+            let varying = exec::Varying { ip_id: self.outer_id(plan, of_flow), ..varying };
             return match exec::run(plan, &mut packet, &ip, &varying) {
                 Ok(()) => self.transmit(vif, port, kind, packet, out),
                 Err(reason) => self.drop_packet(context.vif, packet, reason, out),
@@ -249,7 +249,7 @@ impl Worker {
         out.recycle(packet);
         let mut kind = kind;
         for mut piece in pieces {
-            let varying = exec::Varying { ip_id: if plan.is_tunnel() { self.next_ip_id() } else { 0 }, ..varying };
+            let varying = exec::Varying { ip_id: self.outer_id(plan, of_flow), ..varying };
             if exec::wrap(plan, &mut piece, &ip, ttl, &varying).is_ok() {
                 if kind == TxKind::Originated {
                     self.counters.account.originated += 1;
@@ -258,6 +258,15 @@ impl Worker {
                 // The datagram was received once: the other pieces are the node's own.
                 kind = TxKind::Originated;
             }
+        }
+    }
+
+    /// Identification of the next outer header.
+    fn outer_id(&mut self, plan: &Plan, of_flow: OfFlow) -> u16 {
+        match of_flow.ip_id {
+            Some(id) => id,
+            None if plan.is_tunnel() => self.next_ip_id(),
+            None => 0,
         }
     }
 
@@ -448,7 +457,7 @@ impl Worker {
         }
         let plan = Plan::new(&program, &self.snapshot);
         let sport = self.config.entropy.unwrap_or_else(|| rewrite::entropy_port(context.key.spread() as u32));
-        self.carry_out(&plan, packet, context, OfFlow { sport, distance: 0 }, now, out);
+        self.carry_out(&plan, packet, context, OfFlow { sport, distance: 0, ip_id: None }, now, out);
     }
 
     /// A fragment whose head has not told the ports yet.
@@ -550,6 +559,8 @@ struct OfFlow {
     sport: u16,
     /// What spliced flows shift TCP's numbers by.
     distance: u32,
+    /// IPv4 identification of outer headers; `None`: the packet belongs to no flow.
+    ip_id: Option<u16>,
 }
 
 /// Ends at the node: at a listener, at none that the ports of this packet lead to, or as an echo.
