@@ -50,11 +50,26 @@ pub enum Request {
         /// Octets a second.
         rate: u64,
     },
+    /// The NIC accepted the rules of this flow and does not honour them.
+    NotHonoured {
+        /// The flow.
+        id: OffloadId,
+    },
     /// Remove its rules, tell the last counts, and answer with [`Report::Gone`]. Also for a flow that has none.
     Remove {
         /// The flow.
         id: OffloadId,
     },
+}
+
+impl Request {
+    /// The flow that it is about.
+    #[must_use]
+    pub const fn id(&self) -> OffloadId {
+        match self {
+            Self::Install { id, .. } | Self::Rate { id, .. } | Self::NotHonoured { id } | Self::Remove { id } => *id,
+        }
+    }
 }
 
 /// What the engine tells a worker.
