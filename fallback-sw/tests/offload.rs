@@ -11,7 +11,7 @@ use common::{
     vif,
     walk_a::{
         CE1, CE2, CLIENT, LABEL1, LABEL2, LAN1, LAN2, LAN2_MAC, SERVER, TUNNEL1, TUNNEL2, UNDERLAY_MACS, UNDERLAYS,
-        VLAN2, altered, from_client, from_server, from_underlay, only,
+        altered, from_client, from_server, from_underlay, only,
     },
 };
 use fallback_sw::{
@@ -95,14 +95,14 @@ fn rules_are_asked_for_when_both_directions_have_shown_how_they_arrive() {
     let here = first.arrival;
     assert_eq!((here.port, here.vif, here.tags, here.pcp_dei), (vif(LAN1), vif(LAN1), [None, None], 0));
     assert_eq!((here.tunnel, here.tos, here.ttl), (None, 0, 64));
-    assert_eq!(here.eth_dst.octets(), common::packets::VRRP);
+    assert_eq!(here.eth_dst.0, common::packets::VRRP);
     assert_eq!((first.egress_port, first.ingress_mtu), (Some(vif(underlay)), 1500));
     let outer = common::packets::Tunnelled::read(sent.ip());
     assert_eq!((u32::from(first.ip_id), first.tunnel_sport), (outer.outer.id, outer.sport));
 
     let there = second.arrival;
     let at = UNDERLAYS.iter().position(|id| *id == underlay).unwrap();
-    assert_eq!((there.port, there.vif, there.eth_dst.octets()), (vif(underlay), vif(underlay), UNDERLAY_MACS[at]));
+    assert_eq!((there.port, there.vif, there.eth_dst.0), (vif(underlay), vif(underlay), UNDERLAY_MACS[at]));
     let tunnel = there.tunnel.unwrap();
     assert_eq!((tunnel.source.to_string(), tunnel.destination.to_string()), (TUNNEL2.to_owned(), TUNNEL1.to_owned()));
     assert_eq!((tunnel.udp_port, tunnel.label.get(), tunnel.label_ttl), (6635, LABEL1, 63));
@@ -131,11 +131,10 @@ fn a_tag_is_part_of_how_a_packet_arrives() {
     let tag = VlanTag { tpid: 0x8100, vid: 300 };
     assert_eq!((first.arrival.port, first.arrival.tags), (vif(LAN2), [Some(tag), None]));
     assert_eq!((first.arrival.vif, first.key.vif), (vif(12), vif(12)));
-    assert_eq!((first.arrival.eth_dst.octets(), first.arrival.tos, first.arrival.ttl), (LAN2_MAC, 0x2e, 17));
+    assert_eq!((first.arrival.eth_dst.0, first.arrival.tos, first.arrival.ttl), (LAN2_MAC, 0x2e, 17));
     let tunnel = second.arrival.tunnel.unwrap();
     assert_eq!((tunnel.udp_port, tunnel.label.get(), tunnel.label_ttl), (51234, LABEL2, 40));
     assert_eq!(second.egress_port, Some(vif(LAN2)));
-    let _ = VLAN2;
 }
 
 #[test]
@@ -454,7 +453,7 @@ fn packets_that_arrive_with_another_ttl_for_good_get_new_rules() {
     let mut asked = Vec::new();
     for _ in 0..20 {
         node.wait(1000);
-        for _ in 0..30 {
+        for _ in 0..80 {
             node.receive(LAN1, &other);
         }
         asked.extend(node.asked());
@@ -518,7 +517,7 @@ fn a_waiting_flow_tells_when_it_carries_more() {
             node.receive(LAN1, &up_frame(1));
         }
         node.wait(990);
-        rates.extend(node.asked());
+        rates.extend(node.machine.take_offload_requests());
     }
     let rates: Vec<u64> = rates
         .iter()
@@ -560,8 +559,9 @@ fn a_mark_finds_the_flow_and_a_wrong_one_does_no_harm() {
     packets.push(stranger);
     node.machine.receive(vif(LAN1), 0, &mut packets, node.now);
     let sent = node.machine.take_sent();
-    let sent: Vec<Frame> = sent.iter().map(|sent| Frame::read(sent.packet.data())).collect();
-    assert_eq!(sent[..5], [&expected[0], &expected[1], &expected[0], &expected[1], &expected[0]].map(Clone::clone));
+    // Ports have queues of their own.
+    let times = |frame: &Frame| sent.iter().filter(|sent| Frame::read(sent.packet.data()) == *frame).count();
+    assert_eq!((sent.len(), times(&expected[0]), times(&expected[1])), (6, 3, 2));
     assert_eq!((node.flow(1).packets, node.flow(2).packets, node.flow(3).packets), (6, 5, 1));
     let counters = node.machine.counters().0;
     let tiers = counters.tiers.values().next().unwrap();

@@ -15,9 +15,11 @@ pub fn with_engine() -> MachineConfig {
 }
 
 impl Node {
-    /// What was asked since the last look.
+    /// What was asked since the last look, but for rates.
     pub fn asked(&mut self) -> Vec<Request> {
-        self.machine.take_offload_requests()
+        let mut asked = self.machine.take_offload_requests();
+        asked.retain(|request| !matches!(request, Request::Rate { .. }));
+        asked
     }
 
     /// The only thing that was asked: rules.
