@@ -7,7 +7,7 @@ use common::{
     Node,
     engine::with_engine,
     packets::{ACK, FIN, Frame, PSH, RST, SYN, echo_reply, echo_request, segment, udp},
-    records::{out_of_tunnel, out_of_tunnel_on},
+    records::out_of_tunnel_on,
     vif,
     walk_a::{
         CE1, CE2, CLIENT, LABEL1, LABEL2, LAN1, LAN2, LAN2_MAC, SERVER, TUNNEL1, TUNNEL2, UNDERLAY_MACS, UNDERLAYS,
@@ -29,10 +29,6 @@ const PORTS: (u16, u16) = (1, 9);
 
 fn up_frame(sport: u16) -> Vec<u8> {
     from_client(&udp(CLIENT, SERVER, sport, 9, b"payload of some octets, beyond padding").ip())
-}
-
-fn down_frame(sport: u16) -> Vec<u8> {
-    out_of_tunnel(&udp(SERVER, CLIENT, 9, sport, b"an answer of some octets, beyond padding"))
 }
 
 /// Walked, then one ordinary packet of each direction, which comes by the same underlay vif as they leave on.
@@ -313,7 +309,8 @@ fn what_a_list_denies_now_is_taken_back_and_then_dropped_by_rule() {
     node.wait(2000);
     for _ in 0..3 {
         assert_eq!(node.receive(LAN1, &up_frame(1)).len(), 0);
-        node.receive(underlay, &down_frame(1));
+        let answer = udp(SERVER, CLIENT, 9, 1, b"answer");
+        assert_eq!(node.receive(underlay, &out_of_tunnel_on(underlay, &answer)).len(), 0);
     }
     node.wait(2000);
     let (id, directions) = node.asked_install();
@@ -457,6 +454,10 @@ fn packets_that_arrive_with_another_ttl_for_good_get_new_rules() {
             node.receive(LAN1, &other);
         }
         asked.extend(node.asked());
+        if asked.len() == 1 {
+            node.in_hardware(id);
+            node.nic_counts(id, 0, 1, 100);
+        }
     }
     let [Request::Install { id: again, directions, .. }] = &asked[..] else { panic!("{asked:?}") };
     assert_eq!((*again, directions[0].as_ref().unwrap().arrival.ttl), (id, 63));

@@ -5,7 +5,6 @@
 //! function, [`Worker::review`], compares what is in force with what was asked for and asks for the difference (`review.rs`).
 //! Whatever may change the answer (a packet, a change of the forwarding state, the engine, time) only calls for a review.
 
-mod leads;
 mod report;
 mod review;
 mod sample;

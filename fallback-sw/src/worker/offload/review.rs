@@ -2,15 +2,12 @@
 
 use offload_rules::{
     classify::Ingress,
-    flow::{TunnelHeader, tcp::TcpPhase},
-    lower::{Arrival, Direction, NotOffloaded, Unsupported},
+    flow::tcp::TcpPhase,
+    lower::{Arrival, Direction, NotOffloaded, Unsupported, ingress_mtu, still_leads},
 };
 use std::sync::Arc;
 
-use super::{
-    leads::still_leads,
-    slab::{Entry, Pair},
-};
+use super::slab::{Entry, Pair};
 use crate::{
     exec::Target,
     flow_table::Record,
@@ -128,14 +125,12 @@ impl Worker {
             Target::Punt { .. } => return Err(NotOffloaded::Unsupported(Unsupported::Punt)),
             Target::Drop(_) => None,
         };
-        let mtu = self.snapshot.vif(arrival.vif).map_or(u16::MAX, |vif| vif.mtu);
-        let overhead = if arrival.tunnel.is_some() { TunnelHeader::OVERHEAD } else { 0 };
         Ok(Direction {
             key: record.key,
             arrival,
             program: Arc::clone(&entry.program),
             egress_port,
-            ingress_mtu: mtu.saturating_sub(overhead),
+            ingress_mtu: ingress_mtu(&self.snapshot, &arrival),
             tunnel_sport: record.tunnel_sport,
             ip_id: record.ip_id,
         })
@@ -190,6 +185,8 @@ impl Worker {
             (entry.tier, entry.reason) = (Tier::Pending, Some(NotOffloaded::Pending));
         }
         entry.pace.told = rate;
+        // What comes by software proves nothing until the answer.
+        entry.watch.since = u64::MAX;
         entry.asked = Some(rules.clone());
         self.offloads.requests.push(Request::Install { id, directions: rules, rate });
     }

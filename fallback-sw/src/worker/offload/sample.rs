@@ -53,7 +53,7 @@ impl Offloads {
             record.flags &= !flag::SAMPLE;
             return;
         }
-        if now < entry.watch.since + GRACE_MS {
+        if now < entry.watch.since.saturating_add(GRACE_MS) {
             return;
         }
         let marks_congestion = context.outer.is_some_and(|outer| outer.tos & 1 != 0);
