@@ -112,7 +112,7 @@ pub fn run(args: &RunArgs, equip: impl FnOnce(usize) -> anyhow::Result<Equipment
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
         let Equipment { ports, on_worker_start, keep } = equip(workers)?;
-        let config = Config { workers, last_state: args.last_state.clone(), ports, on_worker_start };
+        let config = Config { workers, last_state: args.last_state.clone(), ports, on_worker_start, offload: None };
         let runtime = Runtime::start(config, snapshot).context("starting the node")?;
         tracing::info!(socket = %args.socket.display(), workers, "node running");
         let serve = tonic::transport::Server::builder()

@@ -19,12 +19,14 @@ use tokio::sync::oneshot;
 
 use super::{
     control::{Actions, Control},
+    offload_link::OffloadLink,
     persist,
     thread::{Command, Mailbox, Report, Thread, Waker},
     view::PortStatus,
 };
 use crate::{
     io::{self, KernelPorts, OpenPorts},
+    offload,
     worker::{Worker, WorkerConfig},
 };
 
@@ -46,12 +48,14 @@ pub struct Config {
     pub ports: Box<dyn OpenPorts>,
     /// Called by each worker's thread as it starts.
     pub on_worker_start: Option<OnWorkerStart>,
+    /// The offload engine, if there is one.
+    pub offload: Option<OffloadLink>,
 }
 
 impl Default for Config {
     /// One worker, on the kernel's devices.
     fn default() -> Self {
-        Self { workers: 1, last_state: None, ports: Box::new(KernelPorts), on_worker_start: None }
+        Self { workers: 1, last_state: None, ports: Box::new(KernelPorts), on_worker_start: None, offload: None }
     }
 }
 
@@ -172,6 +176,18 @@ impl Handle {
         answer.await.map_err(|_| Ended)
     }
 
+    /// Tells a worker what the offload engine reports of its flows. Never waits.
+    pub fn offload_reports(&self, worker: u16, reports: Vec<offload::Report>) {
+        if let Some(handle) = self.workers.get(usize::from(worker)) {
+            handle.tell(Command::Offload(reports));
+        }
+    }
+
+    /// Switches offload on or off at the workers.
+    pub fn offload_enabled(&self, on: bool) {
+        self.workers.iter().for_each(|worker| worker.tell(Command::OffloadEnabled(on)));
+    }
+
     fn send(&self, message: Message) -> Result<(), Ended> {
         self.messages.send(message).map_err(|_| Ended)
     }
@@ -209,13 +225,21 @@ impl Runtime {
             let (commands, orders) = mpsc::channel();
             workers.push(WorkerHandle { commands, waker: Arc::clone(waker), inbound: inbound.clone() });
             let ip_id = (usize::from(u16::MAX) / count * id) as u16;
-            let worker = WorkerConfig { id, workers: count, ip_id, entropy: None, cookie_secret };
+            let worker = WorkerConfig {
+                id,
+                workers: count,
+                ip_id,
+                entropy: None,
+                cookie_secret,
+                offload: config.offload.is_some(),
+            };
             let thread = Thread {
                 worker: Worker::new(worker, Arc::clone(&snapshot))?,
                 commands: orders,
                 reports: messages.clone(),
                 inbound,
                 outbound: outbound.collect(),
+                offload: config.offload.as_ref().and_then(|link| link.ring(id)),
                 waker: Arc::clone(waker),
                 epoch,
             };
@@ -227,6 +251,9 @@ impl Runtime {
                 thread.run();
             };
             threads.push(std::thread::Builder::new().name(format!("worker-{id}")).spawn(run)?);
+        }
+        if let Some(link) = &config.offload {
+            link.adopt(&snapshot);
         }
         let handle = Handle { messages, workers: workers.clone(), epoch };
         let control = ControlThread {
@@ -371,6 +398,9 @@ impl ControlThread {
     fn adopt(&self, snapshot: &Arc<Snapshot>) {
         for worker in &self.workers {
             worker.tell(Command::Adopt(Arc::clone(snapshot)));
+        }
+        if let Some(link) = &self.config.offload {
+            link.adopt(snapshot);
         }
     }
 
