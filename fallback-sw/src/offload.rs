@@ -50,6 +50,11 @@ pub enum Request {
         /// Octets a second.
         rate: u64,
     },
+    /// The NIC accepted the rules of this flow and does not honour them.
+    NotHonoured {
+        /// The flow.
+        id: OffloadId,
+    },
     /// Remove its rules, tell the last counts, and answer with [`Report::Gone`]. Also for a flow that has none.
     Remove {
         /// The flow.

@@ -1,0 +1,143 @@
+//! What the engine asks of a NIC, whichever API drives it.
+
+use offload_rules::lower::{FailureClass, Rule};
+
+/// The engine's number of a rule: never reused while the backend lives.
+pub type Token = u64;
+
+/// Why a NIC, or its driver, did not do what was asked.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{class} (errno {errno}): {message}")]
+pub struct Failure {
+    /// What to do about it.
+    pub class: FailureClass,
+    /// As the driver gave it, positive; 0 where there was none.
+    pub errno: i32,
+    /// The driver's words, for operators.
+    pub message: String,
+}
+
+impl Failure {
+    /// A failure with the class that [`classify`] finds. The sign of `errno` does not matter: drivers use both.
+    #[must_use]
+    pub fn from_errno(errno: i32, message: impl Into<String>) -> Self {
+        Self { class: classify(errno), errno: errno.saturating_abs(), message: message.into() }
+    }
+}
+
+/// How an operation ended that was accepted before.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Completion {
+    /// The rule is in the NIC.
+    Created(Token),
+    /// The rule is gone.
+    Destroyed(Token),
+    /// The rule is not in the NIC, and the backend has let go of its handle: the token is done with.
+    CreateFailed(Token, Failure),
+    /// The rule may still be in the NIC; destroying it can be tried again.
+    DestroyFailed(Token, Failure),
+}
+
+/// A rule's counter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Hits {
+    /// Packets since the rule was created.
+    pub packets: u64,
+    /// Octets of frames as received, since the rule was created.
+    pub bytes: u64,
+}
+
+/// One NIC: all ports of one switch domain. Rules name ports by the vif of their device.
+///
+/// One thread calls it. Operations are asynchronous: `create` and `destroy` enqueue, [`Backend::pull`] tells how they ended, in any
+/// order. A backend whose driver is synchronous does the work at once and tells in the next `pull`.
+pub trait Backend: Send {
+    /// Operations that may be in flight: enqueued and not pulled. At least 1.
+    fn depth(&self) -> usize;
+
+    /// Asks the driver about a rule without installing it. A pass promises nothing.
+    ///
+    /// # Errors
+    /// The driver refuses it.
+    fn validate(&mut self, rule: &Rule) -> Result<(), Failure>;
+
+    /// Enqueues a new rule.
+    ///
+    /// # Errors
+    /// Refused at once: no completion follows, the token is done with.
+    fn create(&mut self, token: Token, rule: &Rule) -> Result<(), Failure>;
+
+    /// Enqueues the removal of a rule whose creation has completed.
+    ///
+    /// # Errors
+    /// Refused at once: no completion follows, and the rule is still there.
+    fn destroy(&mut self, token: Token) -> Result<(), Failure>;
+
+    /// Hands what is enqueued to the NIC.
+    ///
+    /// # Errors
+    /// The NIC takes nothing now: to be called again.
+    fn push(&mut self) -> Result<(), Failure>;
+
+    /// Appends what has completed to `into`.
+    ///
+    /// # Errors
+    /// The driver cannot tell now.
+    fn pull(&mut self, into: &mut Vec<Completion>) -> Result<(), Failure>;
+
+    /// Reads the counter of a rule: cumulative since its creation, and as old as the NIC's refresh interval.
+    ///
+    /// # Errors
+    /// The rule has no counter, or it cannot be read now.
+    fn query(&mut self, token: Token) -> Result<Hits, Failure>;
+
+    /// Appends rules to `into` that have seen no packet for the time of their AGE action.
+    ///
+    /// # Errors
+    /// The driver cannot tell now.
+    fn aged(&mut self, into: &mut Vec<Token>) -> Result<(), Failure>;
+
+    /// Removes every rule of every port, also those of an earlier life of this process. Completions of what was in flight never come.
+    ///
+    /// # Errors
+    /// Rules may be left.
+    fn flush(&mut self) -> Result<(), Failure>;
+
+    /// False once after a reset of the NIC: all rules, and what was in flight, are lost; tokens are done with.
+    fn alive(&mut self) -> bool;
+}
+
+/// The class of an errno (either sign). Drivers disagree on errnos, so a class only decides when to try again, never whether the
+/// flow is safe in software: it always is.
+#[must_use]
+pub fn classify(errno: i32) -> FailureClass {
+    match errno.saturating_abs() {
+        libc::ENOTSUP | libc::EINVAL | libc::ENOSYS => FailureClass::Shape,
+        libc::ENOSPC | libc::ENOMEM | libc::ENOENT => FailureClass::Capacity,
+        libc::EAGAIN | libc::EBUSY => FailureClass::Busy,
+        libc::EEXIST => FailureClass::Duplicate,
+        libc::ETIMEDOUT => FailureClass::Timeout,
+        _ => FailureClass::Device,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errnos_have_the_classes_that_drivers_mean_whatever_their_sign() {
+        for (errnos, class) in [
+            (&[libc::ENOTSUP, libc::EOPNOTSUPP, libc::EINVAL, libc::ENOSYS][..], FailureClass::Shape),
+            (&[libc::ENOSPC, libc::ENOMEM, libc::ENOENT], FailureClass::Capacity),
+            (&[libc::EAGAIN, libc::EWOULDBLOCK, libc::EBUSY], FailureClass::Busy),
+            (&[libc::EEXIST], FailureClass::Duplicate),
+            (&[libc::EIO, libc::ENODEV, 0, i32::MIN], FailureClass::Device),
+        ] {
+            for errno in errnos {
+                assert_eq!(classify(*errno), class, "{errno}");
+                assert_eq!(classify(errno.wrapping_neg()), class, "-{errno}");
+            }
+        }
+    }
+}

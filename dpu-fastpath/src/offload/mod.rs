@@ -1,0 +1,8 @@
+//! The offload engine: turns the requests of workers into rules of a NIC, and the NIC's counters into reports.
+//!
+//! The core is a state machine: time is passed in, a NIC is a [`Backend`], nothing waits.
+#![forbid(unsafe_code)]
+
+mod backend;
+
+pub use backend::{Backend, Completion, Failure, Hits, Token, classify};
