@@ -16,9 +16,9 @@ pub struct Arrival {
     pub port: VifId,
     /// The ingress vif; the underlay's for what came out of a tunnel.
     pub vif: VifId,
-    /// Destination MAC: the ingress vif's own.
+    /// Destination MAC: the ingress vif's own. All zeros where there is no Ethernet header: such flows stay in software.
     pub eth_dst: MacAddr,
-    /// Tags of the frame, outermost first.
+    /// Tags of the frame, outermost first. A priority tag is one with VLAN id 0.
     pub tags: [Option<VlanTag>; 2],
     /// 802.1p priority and drop eligibility of the first tag: its upper four bits.
     pub pcp_dei: u8,
@@ -30,7 +30,8 @@ pub struct Arrival {
     pub ttl: u8,
 }
 
-/// The outside of packets that come out of an MPLS-over-UDP tunnel.
+/// The outside of packets that come out of an MPLS-over-UDP tunnel. A sample is taken only where the outer UDP checksum is 0: not
+/// every NIC can tell, and software verifies the others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TunnelArrival {
     /// Outer source: the other end.
@@ -56,9 +57,7 @@ pub struct Direction {
     pub program: Arc<Program>,
     /// The vif of the device that they leave on; `None` for a program that drops.
     pub egress_port: Option<VifId>,
-    /// Largest IP packet that can arrive, in octets: MTU of the ingress vif, less [`TunnelHeader::OVERHEAD`] in a tunnel.
-    ///
-    /// [`TunnelHeader::OVERHEAD`]: crate::flow::TunnelHeader::OVERHEAD
+    /// Largest IP packet that can arrive, in octets; see [`ingress_mtu`](super::ingress_mtu).
     pub ingress_mtu: u16,
     /// UDP source port of an outer header.
     pub tunnel_sport: u16,

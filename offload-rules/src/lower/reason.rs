@@ -50,6 +50,9 @@ pub enum Unsupported {
     /// The NIC has no drop action for the flow.
     #[error("the NIC does not drop by rule")]
     Drop,
+    /// The NIC does not mark packets, or not with a number this large, or does not choose their queue.
+    #[error("the NIC does not mark packets for their queue")]
+    Mark,
     /// The NIC refused the start-up canary of this shape.
     #[error("the NIC refused the canary of this shape at start")]
     Probe,

@@ -107,10 +107,12 @@ pub enum Item {
         /// Destination port.
         dport: Option<u16>,
     },
-    /// The one MPLS label, bottom of stack.
+    /// The MPLS label.
     Mpls {
         /// Label.
         label: Label,
+        /// The S bit is set: bottom of stack. Not matched where false (mlx5 matches nothing but the label).
+        bottom: bool,
         /// TTL.
         ttl: Option<u8>,
     },
@@ -130,7 +132,8 @@ pub enum Item {
 pub enum Action {
     /// Metadata for software: a number of 24 bits.
     Mark(u32),
-    /// Take off headers; the value is a template of them (RAW_DECAP). Whatever begins it ends with the octets before the (inner) IP.
+    /// Take off the headers before the (inner) IP packet, tags included (RAW_DECAP). The value is a template of them: types,
+    /// versions and lengths are set, addresses and numbers zero.
     RawDecap(Vec<u8>),
     /// Take off the outer tag.
     PopVlan,
@@ -164,7 +167,8 @@ pub enum Action {
         /// The value.
         ttl: u8,
     },
-    /// Put on headers (RAW_ENCAP). The NIC fills outer IPv4 total length and header checksum, and UDP length.
+    /// Put on headers (RAW_ENCAP), the Ethernet header and its tags first. The NIC fills outer IPv4 total length and header
+    /// checksum, and UDP length: zero here.
     RawEncap(Vec<u8>),
     /// Go on in another table.
     Jump(Table),
