@@ -285,7 +285,7 @@ impl Site {
     /// With room for this many flows. `id` of `workers`.
     pub(crate) fn new(pairs: u32, id: usize, workers: usize) -> Self {
         let pairs = pairs.saturating_mul(workers as u32);
-        let config = WorkerConfig { id, workers, ip_id: 1, entropy: None, cookie_secret: [1, 2] };
+        let config = WorkerConfig { id, workers, ip_id: 1, entropy: None, cookie_secret: [1, 2], offload: false };
         let worker = Worker::new(config, snapshot(pairs.max(1000))).expect("memory for the flow table");
         let burst = || (0..BURST).map(|_| Packet::with_capacity(1600)).collect();
         Self { worker, out: Outbox::default(), bursts: (0..RING / BURST).map(|_| burst()).collect(), now: 1000 }

@@ -116,7 +116,7 @@ fn run(args: RunArgs) -> anyhow::Result<()> {
         let _remove = RemoveOnDrop(args.socket.clone());
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
-        let config = Config { workers, last_state: args.last_state.clone() };
+        let config = Config { workers, last_state: args.last_state.clone(), offload: None };
         let runtime = Runtime::start(config, snapshot).context("starting the node")?;
         tracing::info!(socket = %args.socket.display(), workers, "node running");
         let serve = tonic::transport::Server::builder()

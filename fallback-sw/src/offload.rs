@@ -62,6 +62,16 @@ pub enum Request {
     },
 }
 
+impl Request {
+    /// The flow that it is about.
+    #[must_use]
+    pub const fn id(&self) -> OffloadId {
+        match self {
+            Self::Install { id, .. } | Self::Rate { id, .. } | Self::NotHonoured { id } | Self::Remove { id } => *id,
+        }
+    }
+}
+
 /// What the engine tells a worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Report {

@@ -65,11 +65,13 @@ pub struct Record {
     pub underlay_vif: u16,
     /// VRF of the route that the program follows, when it is not the key's; 0: the same.
     pub destination_vrf: u16,
-    /// What a client's numbers of the server differ by from the server's own, modulo 2^32, in a flow that is spliced behind a
-    /// SYN cookie.
+    /// In a flow that is spliced behind a SYN cookie: what a client's numbers of the server differ by from the server's own,
+    /// modulo 2^32. In others that have one: the number of the worker's entry on offloading it.
     pub mark: u32,
+    /// IPv4 identification of the outer headers of all its packets; 0: not chosen.
+    pub ip_id: u16,
     /// Zero.
-    pub reserved: [u8; 4],
+    pub reserved: [u8; 2],
 }
 
 const _: () = assert!(size_of::<Record>() == 128 && std::mem::offset_of!(Record, packets) == 64);

@@ -10,6 +10,7 @@ use offload_rules::{
 
 use super::control::{Actions, Control};
 use crate::{
+    offload::{Report, Request},
     packet::Packet,
     worker::{Account, Counters, Outbox, TxMeta, Worker, WorkerConfig},
 };
@@ -36,11 +37,14 @@ pub struct MachineConfig {
     pub entropy: Option<u16>,
     /// Secret of SYN cookies.
     pub cookie_secret: [u64; 2],
+    /// An offload engine takes requests and reports: see [`Machine::take_offload_requests`].
+    pub offload: bool,
 }
 
 impl Default for MachineConfig {
     fn default() -> Self {
-        Self { workers: 1, ip_id: 1, entropy: None, cookie_secret: [0x0706_0504_0302_0100, 0x0f0e_0d0c_0b0a_0908] }
+        let cookie_secret = [0x0706_0504_0302_0100, 0x0f0e_0d0c_0b0a_0908];
+        Self { workers: 1, ip_id: 1, entropy: None, cookie_secret, offload: false }
     }
 }
 
@@ -63,8 +67,9 @@ impl Machine {
         let stride = (usize::from(u16::MAX) / count) as u16;
         let workers = (0..count).map(|id| {
             let ip_id = config.ip_id.wrapping_add(stride.wrapping_mul(id as u16));
-            let MachineConfig { entropy, cookie_secret, .. } = config;
-            Worker::new(WorkerConfig { id, workers: count, ip_id, entropy, cookie_secret }, Arc::clone(&snapshot))
+            let MachineConfig { entropy, cookie_secret, offload, .. } = config;
+            let worker = WorkerConfig { id, workers: count, ip_id, entropy, cookie_secret, offload };
+            Worker::new(worker, Arc::clone(&snapshot))
         });
         Ok(Self {
             workers: workers.collect::<io::Result<_>>()?,
@@ -188,6 +193,36 @@ impl Machine {
     pub fn sweep(&mut self, now: u64) {
         for worker in &mut self.workers {
             worker.sweep_all(now);
+        }
+    }
+
+    /// What the workers have asked of an offload engine since the last call, in order.
+    pub fn take_offload_requests(&mut self) -> Vec<Request> {
+        std::mem::take(&mut self.out.offload)
+    }
+
+    /// Tells the workers what the engine reports, in order.
+    pub fn offload_reports(&mut self, reports: &[Report], now: u64) {
+        // A worker knows its own.
+        for worker in &mut self.workers {
+            worker.offload_reports(reports, now, &mut self.out);
+        }
+        self.settle(now);
+    }
+
+    /// Tells that the engine's queue did not take these.
+    pub fn offload_refused(&mut self, requests: &[Request]) {
+        for request in requests {
+            if let Some(worker) = self.workers.get_mut(usize::from(request.id().worker)) {
+                worker.offload_refused(request);
+            }
+        }
+    }
+
+    /// Switches offload on or off at the workers.
+    pub fn offload_enabled(&mut self, on: bool) {
+        for worker in &mut self.workers {
+            worker.offload_enabled(on);
         }
     }
 

@@ -5,6 +5,7 @@ pub mod decode;
 pub mod encode;
 pub mod filter;
 pub mod machine;
+pub mod offload_link;
 pub mod persist;
 pub mod runtime;
 pub mod service;

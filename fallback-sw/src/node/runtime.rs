@@ -19,12 +19,14 @@ use tokio::sync::oneshot;
 
 use super::{
     control::{Actions, Control},
+    offload_link::OffloadLink,
     persist,
     thread::{Command, Mailbox, Report, Thread, Waker},
     view::PortStatus,
 };
 use crate::{
     io::{self, device::Device},
+    offload,
     worker::{Worker, WorkerConfig},
 };
 
@@ -40,6 +42,8 @@ pub struct Config {
     pub workers: usize,
     /// Where the state in force is kept across restarts.
     pub last_state: Option<PathBuf>,
+    /// The offload engine, if there is one.
+    pub offload: Option<OffloadLink>,
 }
 
 /// A look at what the node knows and at its devices.
@@ -159,6 +163,18 @@ impl Handle {
         answer.await.map_err(|_| Ended)
     }
 
+    /// Tells a worker what the offload engine reports of its flows. Never waits.
+    pub fn offload_reports(&self, worker: u16, reports: Vec<offload::Report>) {
+        if let Some(handle) = self.workers.get(usize::from(worker)) {
+            handle.tell(Command::Offload(reports));
+        }
+    }
+
+    /// Switches offload on or off at the workers.
+    pub fn offload_enabled(&self, on: bool) {
+        self.workers.iter().for_each(|worker| worker.tell(Command::OffloadEnabled(on)));
+    }
+
     fn send(&self, message: Message) -> Result<(), Ended> {
         self.messages.send(message).map_err(|_| Ended)
     }
@@ -196,17 +212,28 @@ impl Runtime {
             let (commands, orders) = mpsc::channel();
             workers.push(WorkerHandle { commands, waker: Arc::clone(waker), inbound: inbound.clone() });
             let ip_id = (usize::from(u16::MAX) / count * id) as u16;
-            let worker = WorkerConfig { id, workers: count, ip_id, entropy: None, cookie_secret };
+            let worker = WorkerConfig {
+                id,
+                workers: count,
+                ip_id,
+                entropy: None,
+                cookie_secret,
+                offload: config.offload.is_some(),
+            };
             let thread = Thread {
                 worker: Worker::new(worker, Arc::clone(&snapshot))?,
                 commands: orders,
                 reports: messages.clone(),
                 inbound,
                 outbound: outbound.collect(),
+                offload: config.offload.as_ref().and_then(|link| link.ring(id)),
                 waker: Arc::clone(waker),
                 epoch,
             };
             threads.push(std::thread::Builder::new().name(format!("worker-{id}")).spawn(move || thread.run())?);
+        }
+        if let Some(link) = &config.offload {
+            link.adopt(&snapshot);
         }
         let handle = Handle { messages, workers: workers.clone(), epoch };
         let control = ControlThread {
@@ -351,6 +378,9 @@ impl ControlThread {
     fn adopt(&self, snapshot: &Arc<Snapshot>) {
         for worker in &self.workers {
             worker.tell(Command::Adopt(Arc::clone(snapshot)));
+        }
+        if let Some(link) = &self.config.offload {
+            link.adopt(snapshot);
         }
     }
 

@@ -23,6 +23,7 @@ use offload_rules::{DropReason, MacAddr, VifId, forwarding::Snapshot};
 use super::runtime::Message;
 use crate::{
     io::{Port, PortError},
+    offload::Request,
     packet::Packet,
     worker::{Delivery, Event, NeighbourKey, Outbox, TxMeta, Worker},
 };
@@ -50,6 +51,10 @@ pub enum Command {
     Refuse(NeighbourKey),
     /// Let someone look at the worker; must be quick, packets wait.
     Inspect(Box<dyn FnOnce(&Worker) + Send>),
+    /// What the offload engine reports.
+    Offload(Vec<crate::offload::Report>),
+    /// Offload is switched on or off.
+    OffloadEnabled(bool),
     /// End.
     Stop,
 }
@@ -127,6 +132,8 @@ pub struct Thread {
     pub inbound: Vec<Mailbox>,
     /// Rings to the other workers, by number; its own place is never used.
     pub outbound: Vec<Option<Mailbox>>,
+    /// Ring to the offload engine, if there is one.
+    pub offload: Option<Arc<ArrayQueue<Request>>>,
     /// Its own waker.
     pub waker: Arc<Waker>,
     /// Beginning of the node's clock.
@@ -200,6 +207,8 @@ impl Thread {
             Command::Ask(neighbour, mac) => self.worker.ask(neighbour, Some(mac), out),
             Command::Refuse(neighbour) => self.worker.refuse(neighbour, out),
             Command::Inspect(look) => look(&self.worker),
+            Command::Offload(reports) => self.worker.offload_reports(&reports, now, out),
+            Command::OffloadEnabled(on) => self.worker.offload_enabled(on),
             Command::Stop => return true,
         }
         false
@@ -282,6 +291,15 @@ impl Thread {
             metas.clear();
             out.queue(vif).metas = metas;
             out.spare = spare;
+        }
+        for request in out.offload.drain(..) {
+            let refused = match &self.offload {
+                Some(ring) => ring.push(request).err(),
+                None => Some(request),
+            };
+            if let Some(request) = refused {
+                self.worker.offload_refused(&request);
+            }
         }
         if !out.events.is_empty() {
             // Without control there is nobody left to tell.

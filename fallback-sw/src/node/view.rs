@@ -16,7 +16,10 @@ use super::{
     control::{Control, Standing},
     encode,
 };
-use crate::worker::{Account, Counters, VifCounters, Worker, flows::flag};
+use crate::{
+    offload::Tier,
+    worker::{Account, Counters, VifCounters, Worker, flows::flag},
+};
 
 /// Index of a record among all workers.
 #[must_use]
@@ -46,6 +49,7 @@ pub fn flow(worker: &Worker, id: usize, workers: usize, slot: u32) -> Option<pb:
         other: reverse.map_or_else(TcpState::default, |reverse| TcpState::from_bits(reverse.tcp)),
     };
     let milliseconds = |stamp: u32| worker.clock().wrapping_sub(u64::from((worker.clock() as u32).wrapping_sub(stamp)));
+    let offload = worker.offload_status(slot);
     let tunnel = entry.is_some_and(|entry| entry.plan.is_tunnel());
     Some(pb::Flow {
         index: flow_index(slot, id, workers),
@@ -76,11 +80,20 @@ pub fn flow(worker: &Worker, id: usize, workers: usize, slot: u32) -> Option<pb:
         changed_ms: milliseconds(record.changed),
         acl: record.acl,
         ace: record.ace,
-        tier: pb::FlowTier::Software.into(),
-        not_offloaded_reason: "this node has no offload hardware".to_owned(),
+        tier: offload.map_or(pb::FlowTier::Software, |offload| flow_tier(offload.tier)).into(),
+        not_offloaded_reason: offload.and_then(|o| o.reason).map(|reason| reason.to_string()).unwrap_or_default(),
         ops: entry.map(|entry| entry.program.ops.iter().map(|o| op(o, record.mark)).collect()).unwrap_or_default(),
         initiator: record.flags & flag::INITIATOR != 0,
     })
+}
+
+const fn flow_tier(tier: Tier) -> pb::FlowTier {
+    match tier {
+        Tier::Software => pb::FlowTier::Software,
+        Tier::Pending => pb::FlowTier::Pending,
+        Tier::Partial => pb::FlowTier::Partial,
+        Tier::Hardware => pb::FlowTier::Hardware,
+    }
 }
 
 /// An operation, for people. `distance` is the flow's.

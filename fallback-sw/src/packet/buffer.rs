@@ -1,12 +1,16 @@
 //! A frame in memory with room before and behind it.
 
+use std::{fmt, mem::ManuallyDrop, ptr::NonNull};
+
 /// Room before a received frame, for the largest encapsulation: Ethernet with two tags (22) + IPv4 (20) + UDP (8) + label (4),
 /// and as much again for what is to come (ESP), rounded to a cache line.
-pub(super) const HEADROOM: usize = 128;
+pub const HEADROOM: usize = 128;
 /// Largest frame: IP MTU 9216 + Ethernet with two tags.
 pub const MAX_FRAME: usize = 9216 + 22;
 /// Memory of a standard buffer: headroom and a frame of 1500 + 22 octets, with room to spare.
 const STANDARD: usize = 2048;
+/// What `mark` holds when there is none: the NIC's marks have 24 bits.
+const NO_MARK: u32 = u32::MAX;
 
 /// There is no room to grow into.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -16,20 +20,52 @@ pub struct NoRoom {
     pub wanted: usize,
 }
 
-/// A frame in memory. Cheap to move; the memory goes back to where it came from when it is dropped.
+/// Whoever owns memory that packets borrow, such as the buffers of a NIC. A `static` of it is its identity.
 #[derive(Debug)]
-pub struct Packet {
-    memory: Box<[u8]>,
-    head: usize,
-    len: usize,
+pub struct Owner {
+    /// Takes a buffer back. Must be callable from any thread, once for each buffer.
+    pub release: unsafe fn(NonNull<()>),
 }
 
+/// A buffer taken back out of a packet: see [`Packet::into_foreign`].
+#[derive(Debug)]
+pub struct Foreign {
+    /// What the owner calls the buffer.
+    pub handle: NonNull<()>,
+    /// Octets before the frame, from the beginning of the memory.
+    pub head: u32,
+    /// Octets of the frame.
+    pub len: u32,
+}
+
+/// A frame in memory. Cheap to move; the memory goes back to where it came from when it is dropped.
+///
+/// Invariant: `head + len <= capacity`, without overflow; `memory` is valid for reads and writes of `capacity` octets, all
+/// initialised, and nobody else uses them. Without an owner it is a `Box<[u8]>` of that length.
+pub struct Packet {
+    memory: NonNull<u8>,
+    foreign: Option<(NonNull<()>, &'static Owner)>,
+    capacity: u32,
+    head: u32,
+    len: u32,
+    mark: u32,
+}
+
+// SAFETY: the packet alone uses its memory, and an `Owner` takes memory back from any thread.
+unsafe impl Send for Packet {}
+// SAFETY: a shared packet can only be read.
+unsafe impl Sync for Packet {}
+
 impl Packet {
-    /// An empty packet with room for `capacity` octets behind the headroom.
+    /// An empty packet with room for `capacity` octets behind the headroom (4 GiB at most).
     #[must_use]
     pub fn with_capacity(capacity: usize) -> Self {
         let size = HEADROOM.saturating_add(capacity).max(STANDARD);
-        Self { memory: vec![0; size].into_boxed_slice(), head: HEADROOM, len: 0 }
+        let size = u32::try_from(size).unwrap_or(u32::MAX);
+        let memory = Box::into_raw(vec![0_u8; size as usize].into_boxed_slice());
+        // SAFETY: a box is never null. Its slice has `size` octets, which is at least HEADROOM.
+        let memory = unsafe { NonNull::new_unchecked(memory.cast::<u8>()) };
+        Self { memory, foreign: None, capacity: size, head: HEADROOM as u32, len: 0, mark: NO_MARK }
     }
 
     /// A copy of a frame.
@@ -40,42 +76,102 @@ impl Packet {
         packet
     }
 
-    /// Replaces the content by a copy of `frame`, reusing the memory when it is large enough.
+    /// A frame in memory of someone else, who gets `handle` back through [`Owner::release`] when the packet is dropped. The
+    /// frame begins `head` octets behind `memory` and has `len` octets; both are cut to what is inside `capacity`.
+    ///
+    /// # Safety
+    /// `memory` must be valid for reads and writes of `capacity` octets, all of them initialised, from any thread, until the
+    /// release; nobody else may touch them until then. Calling `owner.release` with `handle` must be sound, once.
+    #[inline]
+    #[must_use]
+    pub unsafe fn from_foreign(
+        memory: NonNull<u8>,
+        capacity: u32,
+        head: u32,
+        len: u32,
+        handle: NonNull<()>,
+        owner: &'static Owner,
+    ) -> Self {
+        let head = head.min(capacity);
+        Self { memory, foreign: Some((handle, owner)), capacity, head, len: len.min(capacity - head), mark: NO_MARK }
+    }
+
+    /// Gives the buffer back to its owner instead of releasing it: the caller has the handle from now on.
+    ///
+    /// # Errors
+    /// The packet as it was: its memory is not that owner's.
+    #[inline]
+    pub fn into_foreign(self, owner: &'static Owner) -> Result<Foreign, Self> {
+        match self.foreign {
+            Some((handle, other)) if std::ptr::eq(owner, other) => {
+                let packet = ManuallyDrop::new(self);
+                Ok(Foreign { handle, head: packet.head, len: packet.len })
+            }
+            _ => Err(self),
+        }
+    }
+
+    /// The memory is this owner's.
+    #[inline]
+    #[must_use]
+    pub fn is_from(&self, owner: &'static Owner) -> bool {
+        self.foreign.is_some_and(|(_, other)| std::ptr::eq(owner, other))
+    }
+
+    /// What the NIC has marked the packet with, if it has.
+    #[inline]
+    #[must_use]
+    pub const fn mark(&self) -> Option<u32> {
+        if self.mark == NO_MARK { None } else { Some(self.mark) }
+    }
+
+    /// Sets or clears the NIC's mark; `u32::MAX` is no mark.
+    #[inline]
+    pub fn set_mark(&mut self, mark: Option<u32>) {
+        self.mark = mark.unwrap_or(NO_MARK);
+    }
+
+    /// Replaces the content by a copy of `frame`, reusing the memory when it is large enough, and clears the mark.
     #[inline]
     pub fn refill(&mut self, frame: &[u8]) {
-        if self.memory.len() - HEADROOM < frame.len() {
+        if self.capacity() < HEADROOM + frame.len() {
             *self = Self::with_capacity(frame.len());
         }
-        self.head = HEADROOM;
-        self.len = frame.len();
-        self.data_mut().copy_from_slice(frame);
+        // Nothing is cut off: no frame has 4 GiB.
+        let len = frame.len().min(self.capacity() - HEADROOM);
+        self.head = HEADROOM as u32;
+        self.len = len as u32;
+        self.mark = NO_MARK;
+        if let Some(frame) = frame.get(..len) {
+            self.data_mut().copy_from_slice(frame);
+        }
     }
 
     /// The frame.
     #[inline]
     #[must_use]
     pub fn data(&self) -> &[u8] {
-        debug_assert!(self.head <= self.memory.len() && self.len <= self.memory.len() - self.head);
-        // SAFETY: head + len <= memory.len(), without overflow. It holds for a new packet (head = HEADROOM, len = 0, memory at
-        // least HEADROOM long), and every method that changes one of them keeps it: `refill` makes the memory large enough
-        // first, `prepend` moves `head` down by what it adds to `len`, `extend` checks the tailroom, `advance` moves `head` up
-        // by what it takes off `len`, `truncate` only lowers `len`.
-        unsafe { self.memory.get_unchecked(self.head..self.head + self.len) }
+        debug_assert!(self.head <= self.capacity && self.len <= self.capacity - self.head);
+        // SAFETY: head + len <= capacity, and the memory is valid for that. It holds for a new packet, and every method that
+        // changes one of them keeps it: `refill` makes the memory large enough first, `prepend` moves `head` down by what it
+        // adds to `len`, `extend` checks the tailroom, `advance` moves `head` up by what it takes off `len`, `truncate` only
+        // lowers `len`.
+        unsafe { std::slice::from_raw_parts(self.memory.as_ptr().add(self.head as usize), self.len as usize) }
     }
 
     /// The frame, to be changed in place.
     #[inline]
     pub fn data_mut(&mut self) -> &mut [u8] {
-        debug_assert!(self.head <= self.memory.len() && self.len <= self.memory.len() - self.head);
-        // SAFETY: as in `data`.
-        unsafe { self.memory.get_unchecked_mut(self.head..self.head + self.len) }
+        debug_assert!(self.head <= self.capacity && self.len <= self.capacity - self.head);
+        // SAFETY: as in `data`; the packet is borrowed for as long as the slice lives.
+        unsafe { std::slice::from_raw_parts_mut(self.memory.as_ptr().add(self.head as usize), self.len as usize) }
     }
 
     /// Length of the frame in octets.
     #[inline]
     #[must_use]
     pub const fn len(&self) -> usize {
-        self.len
+        self.len as usize
     }
 
     /// No octets.
@@ -89,21 +185,21 @@ impl Packet {
     #[inline]
     #[must_use]
     pub const fn headroom(&self) -> usize {
-        self.head
+        self.head as usize
     }
 
     /// Octets that [`Packet::extend`] can still take.
     #[inline]
     #[must_use]
     pub const fn tailroom(&self) -> usize {
-        self.memory.len() - self.head - self.len
+        (self.capacity - self.head - self.len) as usize
     }
 
     /// Octets of its memory, room included.
     #[inline]
     #[must_use]
     pub const fn capacity(&self) -> usize {
-        self.memory.len()
+        self.capacity as usize
     }
 
     /// Grows the frame at its front and returns the new octets (their content is unspecified).
@@ -112,8 +208,11 @@ impl Packet {
     /// [`NoRoom`]: the packet stays as it was.
     #[inline]
     pub fn prepend(&mut self, octets: usize) -> Result<&mut [u8], NoRoom> {
-        self.head = self.head.checked_sub(octets).ok_or(NoRoom { wanted: octets })?;
-        self.len += octets;
+        if octets > self.headroom() {
+            return Err(NoRoom { wanted: octets });
+        }
+        self.head -= octets as u32;
+        self.len += octets as u32;
         Ok(self.data_mut().get_mut(..octets).unwrap_or(&mut []))
     }
 
@@ -126,15 +225,15 @@ impl Packet {
         if octets > self.tailroom() {
             return Err(NoRoom { wanted: octets });
         }
-        let old = self.len;
-        self.len += octets;
+        let old = self.len();
+        self.len += octets as u32;
         Ok(self.data_mut().get_mut(old..).unwrap_or(&mut []))
     }
 
     /// Removes up to this many octets at the front.
     #[inline]
     pub fn advance(&mut self, octets: usize) {
-        let octets = octets.min(self.len);
+        let octets = octets.min(self.len()) as u32;
         self.head += octets;
         self.len -= octets;
     }
@@ -142,6 +241,136 @@ impl Packet {
     /// Cuts the frame to at most this length.
     #[inline]
     pub fn truncate(&mut self, len: usize) {
-        self.len = self.len.min(len);
+        self.len = self.len().min(len) as u32;
+    }
+}
+
+impl Drop for Packet {
+    #[inline]
+    fn drop(&mut self) {
+        match self.foreign {
+            // SAFETY: whoever made the packet has promised that this call is sound, and a packet is dropped once.
+            Some((handle, owner)) => unsafe { (owner.release)(handle) },
+            None => {
+                let memory = std::ptr::slice_from_raw_parts_mut(self.memory.as_ptr(), self.capacity as usize);
+                // SAFETY: without an owner the memory is the box that `with_capacity` took apart, with its length.
+                drop(unsafe { Box::from_raw(memory) });
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Packet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Packet")
+            .field("data", &self.data())
+            .field("headroom", &self.headroom())
+            .field("tailroom", &self.tailroom())
+            .field("mark", &self.mark())
+            .field("foreign", &self.foreign.is_some())
+            .finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    unsafe fn release(handle: NonNull<()>) {
+        // SAFETY: the tests' handles are pointers to boxed buffers, released once.
+        let buffer = unsafe { Box::from_raw(handle.cast::<Buffer>().as_ptr()) };
+        buffer.released.fetch_add(1, Ordering::SeqCst);
+    }
+
+    static OWNER: Owner = Owner { release };
+    static STRANGER: Owner = Owner { release };
+
+    struct Buffer {
+        memory: [u8; 512],
+        released: &'static AtomicUsize,
+    }
+
+    fn foreign(frame: &[u8], head: u32, released: &'static AtomicUsize) -> Packet {
+        let mut buffer = Box::new(Buffer { memory: [0; 512], released });
+        buffer.memory[head as usize..head as usize + frame.len()].copy_from_slice(frame);
+        let buffer = NonNull::from(Box::leak(buffer));
+        // SAFETY: the buffer lives until `release`.
+        unsafe {
+            let memory = NonNull::new_unchecked((&raw mut (*buffer.as_ptr()).memory).cast::<u8>());
+            Packet::from_foreign(memory, 512, head, frame.len() as u32, buffer.cast(), &OWNER)
+        }
+    }
+
+    #[test]
+    fn a_foreign_buffer_is_changed_in_place_and_released_once() {
+        static RELEASED: AtomicUsize = AtomicUsize::new(0);
+        let mut packet = foreign(b"frame", 128, &RELEASED);
+        packet.prepend(2).unwrap().copy_from_slice(b"a ");
+        packet.extend(1).unwrap().fill(b'!');
+        assert_eq!(packet.data(), b"a frame!");
+        assert_eq!((packet.headroom(), packet.tailroom()), (126, 512 - 126 - 8));
+        assert_eq!(packet.prepend(127).unwrap_err(), NoRoom { wanted: 127 });
+        packet.refill(b"other");
+        assert!(packet.is_from(&OWNER));
+        assert_eq!((packet.data(), packet.headroom()), (&b"other"[..], HEADROOM));
+        drop(packet);
+        assert_eq!(RELEASED.load(Ordering::SeqCst), 1);
+    }
+
+    #[test]
+    fn a_frame_too_large_for_a_foreign_buffer_moves_to_memory_of_its_own() {
+        static RELEASED: AtomicUsize = AtomicUsize::new(0);
+        let mut packet = foreign(b"frame", 128, &RELEASED);
+        packet.refill(&[7; 385]);
+        assert_eq!(RELEASED.load(Ordering::SeqCst), 1);
+        assert!(!packet.is_from(&OWNER));
+        assert_eq!(packet.data(), [7; 385]);
+    }
+
+    #[test]
+    fn a_buffer_is_taken_back_by_its_owner_alone() {
+        static RELEASED: AtomicUsize = AtomicUsize::new(0);
+        let mut packet = foreign(b"frame", 100, &RELEASED);
+        packet.advance(1);
+        let packet = packet.into_foreign(&STRANGER).unwrap_err();
+        let back = packet.into_foreign(&OWNER).unwrap();
+        assert_eq!((back.head, back.len), (101, 4));
+        assert_eq!(RELEASED.load(Ordering::SeqCst), 0);
+        // SAFETY: the handle was taken out of the packet, nobody else releases it.
+        unsafe { release(back.handle) };
+        assert!(Packet::from_frame(b"own").into_foreign(&OWNER).is_err());
+    }
+
+    #[test]
+    fn a_frame_that_lies_outside_its_buffer_is_cut() {
+        static RELEASED: AtomicUsize = AtomicUsize::new(0);
+        let packet = foreign(b"", 512, &RELEASED);
+        assert!(packet.is_empty() && packet.tailroom() == 0);
+        let mut memory = [1_u8; 16];
+        unsafe fn nothing(_: NonNull<()>) {}
+        static NOBODY: Owner = Owner { release: nothing };
+        // SAFETY: the memory outlives the packet, and releasing does nothing.
+        let packet = unsafe {
+            Packet::from_foreign(NonNull::from(&mut memory).cast(), 16, 10, 100, NonNull::dangling(), &NOBODY)
+        };
+        assert_eq!(packet.data(), [1; 6]);
+    }
+
+    #[test]
+    fn a_mark_stays_until_the_packet_is_refilled() {
+        let mut packet = Packet::from_frame(b"frame");
+        assert_eq!(packet.mark(), None);
+        packet.set_mark(Some(0x00ff_ffff));
+        packet.truncate(2);
+        assert_eq!(packet.mark(), Some(0x00ff_ffff));
+        packet.refill(b"other");
+        assert_eq!(packet.mark(), None);
+    }
+
+    #[test]
+    fn a_packet_is_no_larger_than_a_cache_line() {
+        assert!(size_of::<Packet>() <= 48, "{}", size_of::<Packet>());
     }
 }

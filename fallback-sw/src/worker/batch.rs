@@ -4,6 +4,8 @@
 
 use super::{
     Delivery, Origin, Outbox, TxKind, TxMeta, Worker,
+    counters::Traffic,
+    flows::flag,
     fragments::Head,
     ingress::{Context, Kind, Path, Refused},
 };
@@ -17,13 +19,19 @@ use offload_rules::{DropReason, VifId, flow::tcp::Segment};
 /// Frames that are worked on together: enough loads in flight to hide memory, little enough to stay in the first-level cache.
 pub(super) const BATCH: usize = 32;
 
+/// In the place of the hash of a packet whose slot the NIC's mark has told. A packet whose hash it is by chance is hashed twice.
+const MARKED: u64 = 0;
+
 /// Memory of one batch, kept from one to the next.
 pub(super) struct Batch {
     packets: Vec<Packet>,
     /// What is known of each; those behind are left from earlier batches and mean nothing.
     contexts: [Context; BATCH],
     hashes: [u64; BATCH],
+    /// Slots of their flows; before the look-up only of those that a NIC has marked.
     slots: [u32; BATCH],
+    /// How many are marked.
+    marked: usize,
 }
 
 impl Default for Batch {
@@ -33,6 +41,7 @@ impl Default for Batch {
             contexts: std::array::from_fn(|_| Context::blank()),
             hashes: [0; BATCH],
             slots: [flow_table::NONE; BATCH],
+            marked: 0,
         }
     }
 }
@@ -69,6 +78,7 @@ impl Worker {
         }
         self.work_off(&mut batch, now, out);
         self.batch = Some(batch);
+        self.settle_offload(now, out);
     }
 
     /// Takes in packets that were received already: handed over by another worker, or waited for something.
@@ -87,6 +97,7 @@ impl Worker {
         }
         self.work_off(&mut batch, now, out);
         self.batch = Some(batch);
+        self.settle_offload(now, out);
     }
 
     /// First stage: fills the batch's next place, or does at once what needs no look-up.
@@ -99,7 +110,9 @@ impl Worker {
         out: &mut Outbox,
     ) {
         let at = batch.packets.len();
-        let (Some(context), Some(hash)) = (batch.contexts.get_mut(at), batch.hashes.get_mut(at)) else {
+        let (Some(context), Some(hash), Some(slot)) =
+            (batch.contexts.get_mut(at), batch.hashes.get_mut(at), batch.slots.get_mut(at))
+        else {
             // Invariant: a full batch is worked off before the next packet.
             return self.drop_packet(port, packet, DropReason::InvalidPacket, out);
         };
@@ -112,8 +125,15 @@ impl Worker {
                     return;
                 }
                 self.count_in(context.vif, packet.len(), counted);
-                *hash = self.flows.hash(&context.key);
-                self.flows.prefetch(*hash);
+                *slot = flow_table::NONE;
+                if let Some(known) = packet.mark().and_then(|mark| self.marked(mark, &context.key)) {
+                    (*slot, *hash) = (known, MARKED);
+                    self.flows.prefetch_record(known);
+                    batch.marked += 1;
+                } else {
+                    *hash = self.flows.hash(&context.key);
+                    self.flows.prefetch(*hash);
+                }
                 batch.packets.push(packet);
             }
             other => {
@@ -177,7 +197,7 @@ impl Worker {
 
     /// Second and third stage.
     fn work_off(&mut self, batch: &mut Batch, now: u64, out: &mut Outbox) {
-        let Batch { packets, contexts, hashes, slots } = batch;
+        let Batch { packets, contexts, hashes, slots, marked } = batch;
         let count = packets.len();
         if count == 0 {
             return;
@@ -187,21 +207,38 @@ impl Worker {
         else {
             return;
         };
-        self.flows.lookup_asked(contexts, |context| &context.key, hashes, slots);
+        if std::mem::take(marked) == 0 {
+            self.flows.lookup_asked(contexts, |context| &context.key, hashes, slots);
+        } else {
+            self.look_up_others(contexts, hashes, slots);
+        }
         for (((mut packet, context), hash), slot) in packets.drain(..).zip(contexts).zip(hashes).zip(slots) {
             let ordinary = *slot != flow_table::NONE && !context.special && context.path == Path::Flow;
-            let fate = if ordinary { self.hit(*slot, context, &mut packet, now) } else { Fate::Slow };
+            let fate =
+                if ordinary { self.hit(*slot, (context, *hash == MARKED), &mut packet, now) } else { Fate::Slow };
             match fate {
                 Fate::Sent { vif, port, kind } => self.transmit(vif, port, kind, packet, out),
-                Fate::Slow => self.slow(packet, context, *hash, now, out),
+                Fate::Slow => {
+                    let hash = if *hash == MARKED { self.flows.hash(&context.key) } else { *hash };
+                    self.slow(packet, context, hash, now, out);
+                }
                 Fate::Dropped(reason) => self.drop_packet(context.vif, packet, reason, out),
+            }
+        }
+    }
+
+    /// Looks up those that no mark has told the slot of.
+    fn look_up_others(&self, contexts: &[Context], hashes: &[u64], slots: &mut [u32]) {
+        for ((context, hash), slot) in contexts.iter().zip(hashes).zip(slots) {
+            if *slot == flow_table::NONE {
+                *slot = self.flows.find(*hash, &context.key).unwrap_or(flow_table::NONE);
             }
         }
     }
 
     /// The program of a flow on an ordinary packet. [`Fate::Slow`]: it is as it was, and needs more than that.
     #[inline]
-    fn hit(&mut self, slot: u32, context: &mut Context, packet: &mut Packet, now: u64) -> Fate {
+    fn hit(&mut self, slot: u32, (context, marked): (&mut Context, bool), packet: &mut Packet, now: u64) -> Fate {
         const TCP: u8 = 6;
         let Some(record) = self.flows.record_mut(slot) else { return Fate::Slow };
         // An earlier packet of the batch may have changed the table.
@@ -238,9 +275,13 @@ impl Worker {
         record.bytes += packet.len() as u64;
         record.last_seen = now as u32;
         entry.packets += 1;
-        let varying = Varying { shift: record.mark, ..varying(context, self.ip_id, record.tunnel_sport) };
-        if plan.encap.is_some() {
-            self.ip_id = self.ip_id.wrapping_add(1);
+        entry.bytes += packet.len() as u64;
+        if marked {
+            entry.partial.add(Traffic { packets: 1, bytes: packet.len() as u64 });
+        }
+        let varying = Varying { shift: record.mark, ..varying(context, record.ip_id, record.tunnel_sport) };
+        if record.flags & flag::SAMPLE != 0 {
+            self.offloads.sample(&mut self.flows, &self.snapshot, (slot, context), packet.data(), now);
         }
         self.counters.account.flow_hits += 1;
         let ip = &mut context.ip;

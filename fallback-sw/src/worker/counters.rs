@@ -39,6 +39,54 @@ impl VifCounters {
     }
 }
 
+/// Packets and their octets, of the frames as received.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Traffic {
+    /// Packets.
+    pub packets: u64,
+    /// Octets.
+    pub bytes: u64,
+}
+
+impl Traffic {
+    /// Adds another count.
+    pub const fn add(&mut self, other: Self) {
+        self.packets += other.packets;
+        self.bytes += other.bytes;
+    }
+
+    /// What is left without a part of it.
+    pub(super) const fn less(self, part: Self) -> Self {
+        Self { packets: self.packets.saturating_sub(part.packets), bytes: self.bytes.saturating_sub(part.bytes) }
+    }
+}
+
+/// Received packets that were forwarded, handed over or dropped by a flow or a walk, each in one tier.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct TierTraffic {
+    /// The NIC did everything.
+    pub hardware: Traffic,
+    /// The NIC found their flow, software did the rest.
+    pub partial: Traffic,
+    /// Software found their flow.
+    pub software: Traffic,
+    /// Walked the tables.
+    pub slow_path: Traffic,
+    /// Went to the host or an agent, whichever way.
+    pub punt: Traffic,
+}
+
+impl TierTraffic {
+    /// Adds another one's.
+    pub const fn add(&mut self, other: &Self) {
+        self.hardware.add(other.hardware);
+        self.partial.add(other.partial);
+        self.software.add(other.software);
+        self.slow_path.add(other.slow_path);
+        self.punt.add(other.punt);
+    }
+}
+
 /// Every received packet, once: `received = forwarded + punted + consumed + Σ dropped + held`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Account {
@@ -60,6 +108,8 @@ pub struct Account {
     pub flow_hits: u64,
     /// Received packets that walked the tables.
     pub slow_path: u64,
+    /// Received packets that a NIC has handled by itself.
+    pub hardware: u64,
 }
 
 impl Default for Account {
@@ -74,6 +124,7 @@ impl Default for Account {
             originated_dropped: 0,
             flow_hits: 0,
             slow_path: 0,
+            hardware: 0,
         }
     }
 }
@@ -98,6 +149,7 @@ impl Account {
         self.originated_dropped += other.originated_dropped;
         self.flow_hits += other.flow_hits;
         self.slow_path += other.slow_path;
+        self.hardware += other.hardware;
     }
 
     /// What is missing from the account when this many packets are held: 0, always.
@@ -119,6 +171,8 @@ pub struct Counters {
     ports: Vec<VifCounters>,
     /// `vrfstats` of packets that no program counted.
     pub vrfs: BTreeMap<VrfId, [u64; VrfCounter::COUNT]>,
+    /// By VRF that packets came in: which way they went, as far as no program counted it.
+    pub tiers: BTreeMap<VrfId, TierTraffic>,
 }
 
 impl Counters {
@@ -160,8 +214,16 @@ impl Counters {
         }
     }
 
+    /// Which way the packets of a VRF went, to add to.
+    pub fn tier(&mut self, vrf: VrfId) -> &mut TierTraffic {
+        self.tiers.entry(vrf).or_default()
+    }
+
     /// Adds another worker's.
     pub fn add(&mut self, other: &Self) {
+        for (vrf, tiers) in &other.tiers {
+            self.tier(*vrf).add(tiers);
+        }
         self.account.add(&other.account);
         if let Some(last) = other.vifs.len().checked_sub(1)
             && let Ok(id) = VifId::new(u32::try_from(last.max(1)).unwrap_or(u32::MAX))

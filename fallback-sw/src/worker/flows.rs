@@ -27,6 +27,10 @@ pub(crate) mod flag {
     pub(crate) const SPLICED: u8 = 0x08;
     /// Spliced, but the server has not answered yet.
     pub(crate) const OPENING: u8 = 0x10;
+    /// Its next ordinary packet shows how packets of the flow arrive, for offloading it.
+    pub(crate) const SAMPLE: u8 = 0x20;
+    /// There is an entry on offloading the flow: `Record::mark` is its number. Not with `SPLICED`.
+    pub(crate) const OFFLOAD: u8 = 0x40;
 }
 
 const TCP: u8 = 6;
@@ -61,9 +65,10 @@ impl Worker {
         let reverse = decision.reverse_key;
         let (slot, back) = self.insert(forward, reverse, now)?;
         // Before there are programs: they depend on it.
+        let sample = self.candidate(forward.proto, flags);
         for (slot, side) in [(slot, flag::INITIATOR), (back, 0)] {
             if let Some(record) = self.flows.record_mut(slot) {
-                record.flags |= flags | side;
+                record.flags |= flags | side | sample;
             }
         }
         let ingress = context.ingress();
@@ -96,12 +101,13 @@ impl Worker {
         }
         let Ok(slot) = self.flows.insert_one(context.key) else { return };
         let reason = program.drops();
-        let id = self.programs.intern(program, &self.snapshot);
+        let id = self.programs.intern(program, context.key.vrf, &self.snapshot);
         let version = self.version;
+        let sample = self.candidate(context.key.proto, 0);
         if let Some(record) = self.flows.record_mut(slot) {
             record.program = id;
             record.version = version;
-            record.flags = flag::INITIATOR | flag::DENIED;
+            record.flags = flag::INITIATOR | flag::DENIED | sample;
             record.drop_reason = reason.map_or(0, |reason| reason.index() as u8);
             record.created = now as u32;
             record.changed = now as u32;
@@ -174,6 +180,7 @@ impl Worker {
     /// Gives back what a record holds.
     fn forget(&mut self, slot: u32) {
         self.leave_half_open(slot);
+        self.offload_removed(slot);
         let Some(record) = self.flows.record_mut(slot) else { return };
         let opening = record.flags & flag::OPENING != 0;
         let program = std::mem::replace(&mut record.program, TO_BE_DERIVED);
@@ -188,10 +195,8 @@ impl Worker {
         if program == TO_BE_DERIVED {
             return;
         }
-        if let Some((passes, packets)) = self.programs.release(program) {
-            for (vrf, what) in passes {
-                self.counters.pass(vrf, what, packets);
-            }
+        if let Some(last) = self.programs.release(program) {
+            last.count_into(&mut self.counters);
         }
     }
 
@@ -233,10 +238,17 @@ impl Worker {
         }
         let kept = self.flows.record(slot).and_then(|record| self.programs.get(record.program));
         let same_bytes = kept.is_some_and(|kept| kept.program.ops == decision.program.ops);
-        let id = self.programs.intern(decision.program, &self.snapshot);
+        let Some(from) = self.flows.record(slot).map(|record| record.key.vrf) else { return };
+        let id = self.programs.intern(decision.program, from, &self.snapshot);
         let version = self.version;
         let entropy = self.config.entropy;
+        let draws = self.programs.get(id).is_some_and(|entry| entry.plan.is_tunnel())
+            && self.flows.record(slot).is_some_and(|record| record.ip_id == 0);
+        let drawn = if draws { self.flow_ip_id() } else { 0 };
         let Some(record) = self.flows.record_mut(slot) else { return };
+        if draws {
+            record.ip_id = drawn;
+        }
         let old = std::mem::replace(&mut record.program, id);
         record.version = version;
         if !same_bytes {
@@ -252,6 +264,9 @@ impl Worker {
         (record.acl, record.ace) = decision.acl.map_or((0, 0), |acl| (acl.acl.get(), acl.ace.unwrap_or(0)));
         remember_ingress(record, ingress);
         self.release_program(old);
+        if !same_bytes {
+            self.offload_changed(slot);
+        }
     }
 
     /// Derives the program of a direction whose packets come in at `ingress`, with the choices that it has. The flow stays as it
@@ -294,7 +309,7 @@ impl Worker {
             }
             Verdict::Drop { reason, acl: Some(acl) } => {
                 let denial = classify::drop_program(&self.snapshot, &inquiry, reason);
-                let id = self.programs.intern(denial, &self.snapshot);
+                let id = self.programs.intern(denial, key.vrf, &self.snapshot);
                 let version = self.version;
                 if let Some(record) = self.flows.record_mut(slot) {
                     record.program = id;
@@ -304,6 +319,7 @@ impl Worker {
                     (record.acl, record.ace) = (acl.acl.get(), acl.ace.unwrap_or(0));
                 }
                 self.release_program(program);
+                self.offload_changed(slot);
                 Derived::Runs
             }
             Verdict::Drop { reason, acl: None } => {
@@ -318,6 +334,7 @@ impl Worker {
             record.program = TO_BE_DERIVED;
         }
         self.release_program(program);
+        self.offload_changed(slot);
     }
 
     /// Brings a record up to the snapshot in force: kept when nothing that it depends on has changed, else derived anew.

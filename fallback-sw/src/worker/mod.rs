@@ -15,6 +15,7 @@ mod icmp;
 mod ingress;
 mod limits;
 mod neighbour;
+mod offload;
 mod own;
 mod programs;
 mod reassembly;
@@ -31,12 +32,13 @@ use offload_rules::{
     forwarding::{Snapshot, VifKind},
 };
 
-pub use counters::{Account, Counters, VifCounters};
+pub use counters::{Account, Counters, TierTraffic, Traffic, VifCounters};
 pub use fragments::{FragmentLimits, FragmentTable, Head};
 pub use held::{Ask, HoldQueue, NeighbourKey};
+pub use offload::OffloadStatus;
 pub use programs::{ProgramId, Programs, TO_BE_DERIVED};
 
-use crate::{flow_table::FlowTable, packet::Packet};
+use crate::{flow_table::FlowTable, offload::Request, packet::Packet};
 use batch::Batch;
 use limits::RateLimit;
 use reassembly::ReassemblyTable;
@@ -138,6 +140,8 @@ pub struct Outbox {
     pub events: Vec<Event>,
     /// Packets of flows that another worker owns.
     pub handoff: Vec<(usize, Delivery)>,
+    /// What an offload engine is asked.
+    pub offload: Vec<Request>,
     /// Packets to reuse.
     pub spare: Vec<Packet>,
 }
@@ -200,6 +204,8 @@ pub struct WorkerConfig {
     pub entropy: Option<u16>,
     /// Secret of SYN cookies. Whoever knows it opens connections from addresses that are not theirs.
     pub cookie_secret: [u64; 2],
+    /// There is an engine that offloads flows to a NIC.
+    pub offload: bool,
 }
 
 /// What the hot path needs to know of a vif.
@@ -235,6 +241,7 @@ pub struct Worker {
     /// By vif: until when an ACK may hold a cookie that was given on it.
     cookies_until: Vec<u64>,
     openings: Openings,
+    offloads: offload::Offloads,
     ip_id: u16,
     /// Where ageing goes on.
     sweep_at: u32,
@@ -254,7 +261,6 @@ impl Worker {
         let share = snapshot.settings().max_flows / u32::try_from(config.workers.max(1)).unwrap_or(1);
         let mut worker = Self {
             ip_id: config.ip_id,
-            config,
             version: 0,
             vifs: Vec::new(),
             tunnels: tunnels::Tunnels::default(),
@@ -270,11 +276,13 @@ impl Worker {
             half_open: Vec::new(),
             cookies_until: Vec::new(),
             openings: Openings::default(),
+            offloads: offload::Offloads::new(config.offload, config.id),
             sweep_at: 0,
             evict_at: 0,
             batch: Some(Box::default()),
             clock: 0,
             snapshot: Arc::clone(&snapshot),
+            config,
         };
         worker.read_vifs();
         Ok(worker)
@@ -292,6 +300,7 @@ impl Worker {
         let free = self.held.release(|(vif, address)| {
             current.neighbour(vif, address).is_some() || current.vif(vif).is_none() || !current.is_up(vif)
         });
+        self.sweep_offloads(now, out);
         self.deliver_all(free, now, out);
     }
 
@@ -388,9 +397,7 @@ impl Worker {
     pub fn counters(&self) -> Counters {
         let mut counters = self.counters.clone();
         for entry in self.programs.iter() {
-            for (vrf, what) in &entry.program.passes {
-                counters.pass(*vrf, *what, entry.packets);
-            }
+            entry.count_into(&mut counters);
         }
         counters
     }
@@ -471,6 +478,20 @@ impl Worker {
         }
     }
 
+    /// A received packet walks the tables.
+    fn walks(&mut self, vrf: VrfId, octets: usize) {
+        self.counters.account.slow_path += 1;
+        self.counters.tier(vrf).slow_path.add(Traffic { packets: 1, bytes: octets as u64 });
+    }
+
+    /// One that has walked ends at the host.
+    fn walked_to_host(&mut self, vrf: VrfId, octets: usize) {
+        let one = Traffic { packets: 1, bytes: octets as u64 };
+        let tiers = self.counters.tier(vrf);
+        tiers.slow_path = tiers.slow_path.less(one);
+        tiers.punt.add(one);
+    }
+
     fn discard_in(&mut self, vrf: VrfId) {
         self.counters.pass(vrf, VrfCounter::Discard, 1);
     }
@@ -481,11 +502,18 @@ impl Worker {
         out.recycle(packet);
     }
 
-    /// The next IP identification (RFC 6864 §4: any value will do for what may be fragmented, unique for two minutes as far as
-    /// 16 bits go).
+    /// The next IP identification, for a packet that belongs to no flow.
     fn next_ip_id(&mut self) -> u16 {
         let id = self.ip_id;
         self.ip_id = self.ip_id.wrapping_add(1);
         id
+    }
+
+    /// The identification of all outer headers of a direction of a flow: not 0, which means none.
+    fn flow_ip_id(&mut self) -> u16 {
+        match self.next_ip_id() {
+            0 => self.next_ip_id(),
+            id => id,
+        }
     }
 }

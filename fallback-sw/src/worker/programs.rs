@@ -3,15 +3,16 @@
 //! Flows of one site share a handful of programs, so the hot path finds the plan in the first-level cache. A program also
 //! remembers whether what it depends on is still as it was: one look serves all its flows.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc};
 
 use offload_rules::{
     VrfId,
-    flow::{Op, Program, VrfCounter},
+    flow::{Op, Program},
     forwarding::Snapshot,
 };
 
-use crate::exec::Plan;
+use super::counters::{Counters, Traffic};
+use crate::exec::{Plan, Target};
 
 /// Number of a program; 0 is "to be derived".
 pub type ProgramId = u32;
@@ -22,16 +23,42 @@ pub const TO_BE_DERIVED: ProgramId = 0;
 /// A program in use.
 #[derive(Debug)]
 pub struct Entry {
-    /// As decided.
-    pub program: Program,
+    /// As decided; an offload engine may have it, too.
+    pub program: Arc<Program>,
     /// As executed.
     pub plan: Plan,
+    /// VRF that its packets come in.
+    pub vrf: VrfId,
     /// Packets that ran it, for `vrfstats`.
     pub packets: u64,
+    /// Of those, the ones that were walked, as the first of each flow is.
+    pub walked: u64,
+    /// Octets of all others.
+    pub bytes: u64,
+    /// Of those others, the ones whose flow the NIC has found.
+    pub partial: Traffic,
     flows: u32,
     /// Snapshot version in which the dependencies were last compared.
     checked: u64,
     current: bool,
+}
+
+impl Entry {
+    /// Adds its counts.
+    pub fn count_into(&self, counters: &mut Counters) {
+        for (vrf, what) in &self.program.passes {
+            counters.pass(*vrf, *what, self.packets);
+        }
+        if self.packets > self.walked {
+            let hits = Traffic { packets: self.packets - self.walked, bytes: self.bytes };
+            let tiers = counters.tier(self.vrf);
+            if matches!(self.plan.target, Target::Punt { .. }) {
+                return tiers.punt.add(hits);
+            }
+            tiers.partial.add(self.partial);
+            tiers.software.add(hits.less(self.partial));
+        }
+    }
 }
 
 /// All programs of one worker.
@@ -43,20 +70,32 @@ pub struct Programs {
 }
 
 impl Programs {
-    /// The number of a program, with one more flow that runs it.
-    pub fn intern(&mut self, program: Program, snapshot: &Snapshot) -> ProgramId {
+    /// The number of a program, with one more flow that runs it, whose packets come in a VRF.
+    pub fn intern(&mut self, program: Program, vrf: VrfId, snapshot: &Snapshot) -> ProgramId {
         let hash = hash(&program);
         let ids = self.by_hash.entry(hash).or_default();
         for id in ids.iter() {
             if let Some(Some(entry)) = self.entries.get_mut(*id as usize - 1)
-                && entry.program == program
+                && entry.vrf == vrf
+                && *entry.program == program
             {
                 entry.flows += 1;
                 return *id;
             }
         }
         let plan = Plan::new(&program, snapshot);
-        let entry = Entry { program, plan, packets: 0, flows: 1, checked: snapshot.version(), current: true };
+        let entry = Entry {
+            program: Arc::new(program),
+            vrf,
+            plan,
+            packets: 0,
+            walked: 0,
+            bytes: 0,
+            partial: Traffic::default(),
+            flows: 1,
+            checked: snapshot.version(),
+            current: true,
+        };
         let id = match self.free.pop() {
             Some(id) => {
                 if let Some(slot) = self.entries.get_mut(id as usize - 1) {
@@ -73,8 +112,8 @@ impl Programs {
         id
     }
 
-    /// One flow less runs it. Gives back what its packets have to be added to `vrfstats`, when it was the last.
-    pub fn release(&mut self, id: ProgramId) -> Option<(Vec<(VrfId, VrfCounter)>, u64)> {
+    /// One flow less runs it. Gives it back when it was the last, for its counts.
+    pub fn release(&mut self, id: ProgramId) -> Option<Entry> {
         let slot = self.entries.get_mut((id as usize).checked_sub(1)?)?;
         let entry = slot.as_mut()?;
         entry.flows -= 1;
@@ -90,7 +129,7 @@ impl Programs {
                 self.by_hash.remove(&hash);
             }
         }
-        Some((entry.program.passes, entry.packets))
+        Some(entry)
     }
 
     /// A program.

@@ -86,11 +86,11 @@ impl Worker {
         match self.refresh(slot, ingress, now) {
             Derived::Runs => {}
             Derived::Needs(vif, target) => {
-                self.counters.account.slow_path += 1;
+                self.walks(context.key.vrf, packet.len());
                 return self.hold(vif, target, packet, context, now, out);
             }
             Derived::Refused(reason) => {
-                self.counters.account.slow_path += 1;
+                self.walks(context.key.vrf, packet.len());
                 self.remove_flow(slot);
                 self.discard_in(context.key.vrf);
                 return self.drop_packet(context.vif, packet, reason, out);
@@ -100,7 +100,7 @@ impl Worker {
         if turn == Turn::Connected {
             return self.connect(slot, packet, context, now, out);
         }
-        self.run_flow(slot, packet, context, now, out);
+        self.run_flow(slot, packet, (context, Way::Flow), now, out);
     }
 
     /// A packet that comes out of another tunnel or underlay interface than the last one of its flow: may it, and which way does
@@ -118,6 +118,7 @@ impl Worker {
         if let Some(record) = self.flows.record_mut(slot) {
             remember_ingress(record, ingress);
         }
+        self.offload_changed(slot);
         self.lead_back(slot, choices, now);
         Ok(())
     }
@@ -166,6 +167,16 @@ impl Worker {
         }
         let mut this = record.tcp_direction();
         let mut other = self.flows.record(back).filter(|_| back != slot).map(|r| r.tcp_direction()).unwrap_or_default();
+        let offloaded = record.flags & flag::OFFLOAD != 0;
+        if offloaded
+            && segment.flags & (tcp::flag::SYN | tcp::flag::FIN | tcp::flag::RST) != 0
+            && TcpPhase::of(this.state, other.state) == TcpPhase::Established
+            && self.is_in_hardware(record)
+        {
+            // What was learnt from the few segments that came by here may be far behind by now.
+            this.forget_sequence();
+            other.forget_sequence();
+        }
         let verdict = tcp::track(&mut this, &mut other, &segment);
         let phase = TcpPhase::of(this.state, other.state);
         if let Some(record) = self.flows.record_mut(back).filter(|_| back != slot) {
@@ -173,6 +184,9 @@ impl Worker {
         }
         if let Some(record) = self.flows.record_mut(slot) {
             record.set_tcp_direction(this);
+        }
+        if offloaded && phase != TcpPhase::Established {
+            self.offload_changed(slot);
         }
         if phase != TcpPhase::Opening {
             self.leave_half_open(slot);
@@ -182,7 +196,14 @@ impl Worker {
     }
 
     /// Carries out a flow's program on one of its packets.
-    pub(super) fn run_flow(&mut self, slot: u32, packet: Packet, context: &Context, now: u64, out: &mut Outbox) {
+    pub(super) fn run_flow(
+        &mut self,
+        slot: u32,
+        packet: Packet,
+        (context, way): (&Context, Way),
+        now: u64,
+        out: &mut Outbox,
+    ) {
         let Some(record) = self.flows.record_mut(slot) else {
             return self.drop_packet(context.vif, packet, DropReason::InvalidNh, out);
         };
@@ -192,13 +213,30 @@ impl Worker {
             record.bytes += packet.len() as u64;
             record.last_seen = now as u32;
         }
-        let of_flow = OfFlow { sport: record.tunnel_sport, distance: record.mark };
+        let of_flow = OfFlow { sport: record.tunnel_sport, distance: record.mark, ip_id: Some(record.ip_id) };
         let Some(entry) = self.programs.get_mut(record.program) else {
             return self.drop_packet(context.vif, packet, DropReason::InvalidNh, out);
         };
         entry.packets += 1;
+        match way {
+            Way::Flow => entry.bytes += packet.len() as u64,
+            Way::Walk => entry.walked += 1,
+        }
         let plan = entry.plan.clone();
+        if way == Way::Walk && matches!(plan.target, Target::Punt { .. }) {
+            self.walked_to_host(context.key.vrf, packet.len());
+        }
+        if matches!(plan.target, Target::Drop(_)) && way == Way::Flow && !context.special {
+            self.sample(slot, context, packet.data(), now);
+        }
         self.carry_out(&plan, packet, context, of_flow, now, out);
+    }
+
+    /// Shows a packet to offloading, if it wants to see one.
+    fn sample(&mut self, slot: u32, context: &Context, frame: &[u8], now: u64) {
+        if self.flows.record(slot).is_some_and(|record| record.flags & flag::SAMPLE != 0) {
+            self.offloads.sample(&mut self.flows, &self.snapshot, (slot, context), frame, now);
+        }
     }
 
     /// Carries out a plan, with all that may come in its way.
@@ -230,7 +268,7 @@ impl Worker {
             return self.drop_packet(context.vif, packet, reason, out);
         }
         if ip.total_len <= plan.limit {
-            let varying = exec::Varying { ip_id: if plan.is_tunnel() { self.next_ip_id() } else { 0 }, ..varying };
+            let varying = exec::Varying { ip_id: self.outer_id(plan, of_flow), ..varying };
             return match exec::run(plan, &mut packet, &ip, &varying) {
                 Ok(()) => self.transmit(vif, port, kind, packet, out),
                 Err(reason) => self.drop_packet(context.vif, packet, reason, out),
@@ -249,7 +287,7 @@ impl Worker {
         out.recycle(packet);
         let mut kind = kind;
         for mut piece in pieces {
-            let varying = exec::Varying { ip_id: if plan.is_tunnel() { self.next_ip_id() } else { 0 }, ..varying };
+            let varying = exec::Varying { ip_id: self.outer_id(plan, of_flow), ..varying };
             if exec::wrap(plan, &mut piece, &ip, ttl, &varying).is_ok() {
                 if kind == TxKind::Originated {
                     self.counters.account.originated += 1;
@@ -261,17 +299,27 @@ impl Worker {
         }
     }
 
+    /// Identification of the next outer header.
+    fn outer_id(&mut self, plan: &Plan, of_flow: OfFlow) -> u16 {
+        match of_flow.ip_id {
+            Some(id) => id,
+            None if plan.is_tunnel() => self.next_ip_id(),
+            None => 0,
+        }
+    }
+
     /// The first packet of a flow, or one that belongs to none.
     fn unknown(&mut self, packet: Packet, context: &Context, hash: u64, now: u64, out: &mut Outbox) {
-        self.counters.account.slow_path += 1;
-        if context.ip.is_icmp_error && context.ip.fragment == FragmentInfo::None {
-            return self.unmatched_error(packet, context, now, out);
-        }
-        if let Some(slot) = self.flows.find_sibling(hash, &context.key)
+        let is_error = context.ip.is_icmp_error && context.ip.fragment == FragmentInfo::None;
+        if !is_error
+            && let Some(slot) = self.flows.find_sibling(hash, &context.key)
             && self.moved(slot, context, now)
         {
-            self.counters.account.slow_path -= 1;
             return self.known(slot, packet, context, hash, now, out);
+        }
+        self.walks(context.key.vrf, packet.len());
+        if is_error {
+            return self.unmatched_error(packet, context, now, out);
         }
         let cookie = match self.cookie_of(&packet, context, now) {
             Ok(cookie) => cookie,
@@ -308,7 +356,7 @@ impl Worker {
                         if is_first_syn(context) {
                             self.enter_half_open(slot, context.vif);
                         }
-                        self.run_flow(slot, packet, context, now, out);
+                        self.run_flow(slot, packet, (context, Way::Walk), now, out);
                     }
                     Err(reason) => self.drop_packet(context.vif, packet, reason, out),
                 }
@@ -350,6 +398,7 @@ impl Worker {
             remember_ingress(record, ingress);
             self.release_program(program);
         }
+        self.offload_changed(slot);
         self.lead_back(slot, choices, now);
         true
     }
@@ -389,7 +438,7 @@ impl Worker {
 
     /// A packet that no policy asks to look up: walked by itself.
     fn walk(&mut self, packet: Packet, context: &Context, start: Start, now: u64, out: &mut Outbox) {
-        self.counters.account.slow_path += 1;
+        self.walks(context.key.vrf, packet.len());
         if context.outer.is_none()
             && self.snapshot.is_own_tunnel_source(context.key.source())
             && !self.snapshot.vif(context.vif).is_some_and(|vif| vif.kind.is_punt())
@@ -447,8 +496,11 @@ impl Worker {
             self.counters.pass(*vrf, *what, 1);
         }
         let plan = Plan::new(&program, &self.snapshot);
+        if matches!(plan.target, Target::Punt { .. }) {
+            self.walked_to_host(context.key.vrf, packet.len());
+        }
         let sport = self.config.entropy.unwrap_or_else(|| rewrite::entropy_port(context.key.spread() as u32));
-        self.carry_out(&plan, packet, context, OfFlow { sport, distance: 0 }, now, out);
+        self.carry_out(&plan, packet, context, OfFlow { sport, distance: 0, ip_id: None }, now, out);
     }
 
     /// A fragment whose head has not told the ports yet.
@@ -543,6 +595,15 @@ impl Worker {
     }
 }
 
+/// How a packet came to run a program.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Way {
+    /// Its flow was there.
+    Flow,
+    /// The tables were walked for it.
+    Walk,
+}
+
 /// What a plan needs to know of the flow.
 #[derive(Debug, Clone, Copy)]
 struct OfFlow {
@@ -550,6 +611,8 @@ struct OfFlow {
     sport: u16,
     /// What spliced flows shift TCP's numbers by.
     distance: u32,
+    /// IPv4 identification of outer headers; `None`: the packet belongs to no flow.
+    ip_id: Option<u16>,
 }
 
 /// Ends at the node: at a listener, at none that the ports of this packet lead to, or as an echo.

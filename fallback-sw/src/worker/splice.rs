@@ -30,6 +30,7 @@ use super::{
     cookie::{self, Cookie},
     flows::flag,
     ingress::{Context, Outer},
+    slow::Way,
 };
 use crate::{
     exec::{self, Target, Varying},
@@ -180,7 +181,7 @@ impl Worker {
         self.openings.put(slot, Opening { cookie, window, tries: 0, due: now + RETRY_MS });
         self.track(slot, &packet, &context);
         self.enter_half_open(slot, context.vif);
-        self.run_flow(slot, packet, &context, now, out);
+        self.run_flow(slot, packet, (&context, Way::Walk), now, out);
     }
 
     /// What a packet of a known flow means, if the server has still to answer.
@@ -234,7 +235,7 @@ impl Worker {
     pub(super) fn connect(&mut self, slot: u32, mut packet: Packet, context: &Context, now: u64, out: &mut Outbox) {
         let client = self.flows.record(slot).map_or(slot, |record| record.reverse);
         let Some(opening) = self.openings.all.get(&client).copied() else {
-            return self.run_flow(slot, packet, context, now, out);
+            return self.run_flow(slot, packet, (context, Way::Flow), now, out);
         };
         let theirs = segment(packet.data(), context);
         let window = window(packet.data(), context);
@@ -260,7 +261,7 @@ impl Worker {
         self.send_on_flow(client, &answer, now, out);
         let context = bare(context, ip);
         self.track(slot, &packet, &context);
-        self.run_flow(slot, packet, &context, now, out);
+        self.run_flow(slot, packet, (&context, Way::Flow), now, out);
     }
 
     /// Repeats SYNs that were not answered; tells clients whose servers are not there.

@@ -29,7 +29,10 @@ impl Worker {
             self.unreachable(&delivery, now, out);
             self.drop_delivery(delivery, DropReason::NeighbourUnresolved, out);
         }
-        self.sweep(STEP, now)
+        self.tick_offloads(now);
+        let whole = self.sweep(STEP, now);
+        self.settle_offload(now, out);
+        whole
     }
 
     /// Looks at up to `step` flow records: removes idle ones, refreshes those that an older snapshot decided on.
@@ -67,6 +70,7 @@ impl Worker {
 
     /// Brings the whole flow table up to the snapshot, now.
     pub fn sweep_all(&mut self, now: u64) {
+        self.sweep_all_offloads(now);
         self.sweep_at = 0;
         while !self.sweep(STEP, now) {}
     }

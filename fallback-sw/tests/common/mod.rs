@@ -2,6 +2,7 @@
 #![allow(dead_code, clippy::wrong_self_convention, unreachable_pub, clippy::unwrap_used, clippy::panic)]
 
 pub mod account;
+pub mod engine;
 pub mod packets;
 pub mod records;
 pub mod walk_a;

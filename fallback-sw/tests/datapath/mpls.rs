@@ -52,10 +52,15 @@ fn the_outer_headers_are_those_of_rfc_7510() {
 }
 
 #[test]
-fn every_outer_packet_has_an_identification_of_its_own() {
+fn all_outer_packets_of_a_flow_have_one_identification_and_flows_have_different_ones() {
     let mut walk = WalkA::default();
-    let ids: BTreeSet<u32> = (0..100).map(|_| walk.up(&inner()).1.outer.id).collect();
-    assert_eq!(ids.len(), 100);
+    let mut of = |sport| -> BTreeSet<u32> {
+        let packet = udp(CLIENT, SERVER, sport, 2, b"x").ip();
+        (0..10).map(|_| walk.up(&packet).1.outer.id).collect()
+    };
+    let ids: Vec<BTreeSet<u32>> = (1000..1100).map(&mut of).collect();
+    assert!(ids.iter().all(|ids| ids.len() == 1 && !ids.contains(&0)), "{ids:?}");
+    assert_eq!(ids.into_iter().flatten().collect::<BTreeSet<u32>>().len(), 100);
 }
 
 #[test]

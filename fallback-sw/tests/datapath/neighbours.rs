@@ -465,7 +465,7 @@ fn answers_of_the_node_itself_wait_for_their_neighbour_too() {
 
 #[test]
 fn a_flood_of_arp_does_not_flood_control() {
-    let config = WorkerConfig { id: 0, workers: 1, ip_id: 1, entropy: None, cookie_secret: [0; 2] };
+    let config = WorkerConfig { id: 0, workers: 1, ip_id: 1, entropy: None, cookie_secret: [0; 2], offload: false };
     let mut worker = Worker::new(config, snapshot(CE1)).unwrap();
     let mut out = Outbox::default();
     let mut told = |now: u64| {

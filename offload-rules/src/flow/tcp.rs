@@ -278,7 +278,10 @@ const fn mark_fast(direction: &mut TcpDirection, established: bool) {
 
 /// A reset is believed when its number is exactly the one that the receiver expects (RFC 5961 §3.2).
 const fn reset(this: &mut TcpDirection, other: &TcpDirection, segment: &Segment) -> TcpVerdict {
-    let answers_syn = !this.is(TcpState::SENT) && other.is(TcpState::SYN) && !other.is(TcpState::ACKED);
+    let answers_syn = !this.is(TcpState::SENT)
+        && other.is(TcpState::SYN)
+        && !other.is(TcpState::ESTABLISHED)
+        && !other.is(TcpState::ACKED);
     let believed = if answers_syn {
         // SYN-SENT (RFC 9293 §3.10.7.3): believed when it acknowledges the SYN, whatever its sequence number.
         segment.has(flag::ACK) && segment.ack == other.snd_nxt

@@ -1,0 +1,190 @@
+//! What the engine tells: where flows run, and what the NIC has counted, which becomes part of all counters as if software had
+//! done it.
+
+use offload_rules::{
+    DropReason,
+    flow::{Op, TunnelHeader, tcp::TcpPhase},
+    lower::{Direction, NotOffloaded},
+};
+
+use crate::{
+    offload::{Report, Tier},
+    worker::{Outbox, Worker, counters::Traffic, flows::flag},
+};
+
+/// Octets of an Ethernet header without tags, and of a tag.
+const ETHERNET: u64 = 14;
+const TAG: u64 = 4;
+
+impl Worker {
+    /// Takes in what the engine tells.
+    pub fn offload_reports(&mut self, reports: &[Report], now: u64, out: &mut Outbox) {
+        for report in reports {
+            match *report {
+                Report::State { id, tier, reason } => {
+                    if let Some(index) = self.offloads.find(id) {
+                        self.runs_in(index, tier, reason, now);
+                    }
+                }
+                Report::Counted { id, direction, packets, bytes, last_hit } => {
+                    if let Some(index) = self.offloads.find(id) {
+                        self.counted(index, direction.into(), Traffic { packets, bytes }, last_hit);
+                    }
+                }
+                Report::Gone { id } => {
+                    if let Some(index) = self.offloads.find(id) {
+                        self.gone(index);
+                    }
+                }
+            }
+        }
+        self.settle_offload(now, out);
+    }
+
+    fn runs_in(&mut self, index: u32, tier: Tier, reason: Option<NotOffloaded>, now: u64) {
+        let on = self.offloads.on;
+        let Some(entry) = self.offloads.get_mut(index) else { return };
+        let was = std::mem::replace(&mut entry.tier, tier);
+        if matches!(tier, Tier::Hardware | Tier::Partial) {
+            entry.active.clone_from(&entry.asked);
+            entry.watch = super::slab::Watch { since: now, ..super::slab::Watch::default() };
+        }
+        if entry.closing || entry.orphan {
+            return;
+        }
+        entry.reason = reason;
+        let slot = entry.slot;
+        if reason == Some(NotOffloaded::Off) && on {
+            // Switched on again before this has come.
+            self.offloads.call(index);
+        }
+        if tier == Tier::Hardware {
+            self.watch(slot);
+        }
+        if tier == Tier::Hardware || was == Tier::Hardware {
+            // Segments pass, or have passed, where they are not seen.
+            self.forget_sequence(slot);
+        }
+    }
+
+    /// The rules are gone: so is the entry, unless the flow may be asked for again.
+    fn gone(&mut self, index: u32) {
+        let Some(entry) = self.offloads.get(index) else { return };
+        let (slot, orphan, was) = (entry.slot, entry.orphan, entry.tier);
+        if orphan {
+            return self.offloads.remove(index);
+        }
+        let Some(record) = self.flows.record(slot) else { return self.offloads.remove(index) };
+        if self.phase(record).is_none_or(|phase| phase == TcpPhase::Established) {
+            if was == Tier::Hardware {
+                self.forget_sequence(slot);
+            }
+            self.offloads.renew(index);
+            return self.offloads.call(index);
+        }
+        let back = record.reverse;
+        for slot in [slot, back] {
+            if let Some(record) = self.flows.record_mut(slot) {
+                record.flags &= !(flag::OFFLOAD | flag::SAMPLE);
+                record.mark = 0;
+            }
+        }
+        self.offloads.remove(index);
+    }
+
+    fn counted(&mut self, index: u32, at: usize, count: Traffic, last_hit: u64) {
+        let Some(entry) = self.offloads.get_mut(index) else { return };
+        if count.packets > 0
+            && let Some(counted) = entry.watch.counted.get_mut(at)
+        {
+            *counted = true;
+        }
+        let (slot, orphan, tier) = (entry.slot, entry.orphan, entry.tier);
+        // What is marked comes to software, and is counted there.
+        let counts = tier != Tier::Partial;
+        if counts && let Some(total) = entry.total.get_mut(at) {
+            total.add(count);
+        }
+        let known = entry.active.as_ref().or(entry.asked.as_ref());
+        let direction = known.and_then(|directions| directions.get(at)).cloned().flatten();
+        if counts && let Some(direction) = &direction {
+            self.merge(direction, count);
+        }
+        if orphan {
+            return;
+        }
+        let back = self.flows.record(slot).map(|record| record.reverse);
+        let Some(slot) = (if at == 0 { Some(slot) } else { back }) else { return };
+        let Some(record) = self.flows.record_mut(slot) else { return };
+        if counts {
+            record.packets += count.packets;
+            record.bytes += count.bytes;
+        }
+        if count.packets > 0 {
+            let later = (last_hit as u32).wrapping_sub(record.last_seen).cast_signed() > 0;
+            if later {
+                record.last_seen = last_hit as u32;
+            }
+            if direction.is_some() {
+                record.flags &= !flag::SAMPLE;
+            }
+        }
+    }
+
+    /// Counts packets of a direction as software would have done.
+    fn merge(&mut self, direction: &Direction, count: Traffic) {
+        let Direction { arrival, program, key, .. } = direction;
+        let Traffic { packets, bytes } = count;
+        let counters = &mut self.counters;
+        counters.account.received += packets;
+        counters.account.hardware += packets;
+        counters.tier(key.vrf).hardware.add(count);
+        for (vrf, what) in &program.passes {
+            counters.pass(*vrf, *what, packets);
+        }
+        if let Some(port) = counters.port(arrival.port) {
+            port.rx_packets += packets;
+            port.rx_bytes += bytes;
+        }
+        let drops = program.drops().is_some();
+        if let Some(vif) = counters.vif(arrival.vif) {
+            vif.rx_packets += packets;
+            vif.rx_bytes += bytes;
+            vif.drops += if drops { packets } else { 0 };
+        }
+        if drops {
+            if let Some(count) = counters.account.dropped.get_mut(DropReason::FlowActionDrop.index()) {
+                *count += packets;
+            }
+            return;
+        }
+        counters.account.forwarded += packets;
+        let sent = bytes.saturating_add(packets * octets_out(direction)).saturating_sub(packets * octets_in(direction));
+        let vif = program.egress().and_then(|vif| counters.vif(vif));
+        if let Some(vif) = vif {
+            vif.tx_packets += packets;
+            vif.tx_bytes += sent;
+        }
+        if let Some(port) = direction.egress_port.and_then(|port| counters.port(port)) {
+            port.tx_packets += packets;
+            port.tx_bytes += sent;
+        }
+    }
+}
+
+/// Octets before the (inner) IP packet as it arrives.
+fn octets_in(direction: &Direction) -> u64 {
+    let tags = direction.arrival.tags.iter().flatten().count() as u64;
+    let tunnel = if direction.arrival.tunnel.is_some() { u64::from(TunnelHeader::OVERHEAD) } else { 0 };
+    ETHERNET + tags * TAG + tunnel
+}
+
+/// Octets before the (inner) IP packet as it leaves.
+fn octets_out(direction: &Direction) -> u64 {
+    let of = |op: &Op| match op {
+        Op::RewriteL2(rewrite) => rewrite.bytes().len() as u64,
+        Op::EncapMplsOUdp(_) => u64::from(TunnelHeader::OVERHEAD),
+        _ => 0,
+    };
+    direction.program.ops.iter().map(of).sum()
+}

@@ -1,0 +1,259 @@
+//! The one decision: what should the engine have of this flow, and what does it have?
+
+use offload_rules::{
+    classify::Ingress,
+    flow::{TunnelHeader, tcp::TcpPhase},
+    lower::{Arrival, Direction, NotOffloaded, Unsupported},
+};
+use std::sync::Arc;
+
+use super::{
+    leads::still_leads,
+    slab::{Entry, Pair},
+};
+use crate::{
+    exec::Target,
+    flow_table::Record,
+    offload::{Request, Tier},
+    worker::{
+        Worker,
+        flows::{Derived, flag, ingress_of},
+    },
+};
+
+const UDP: u8 = 17;
+/// A flow of UDP that is never answered is asked for when it has lasted this many milliseconds and packets.
+const ONE_WAY_MS: u64 = 1000;
+const ONE_WAY_PACKETS: u64 = 32;
+/// Milliseconds before a flow is asked for again whose rules had to go.
+const SETTLE_MS: u64 = 1000;
+
+/// What a flow should have.
+enum Wanted {
+    /// These rules.
+    Rules(Box<Pair<Option<Direction>>>),
+    /// None, for now.
+    Nothing(NotOffloaded),
+}
+
+impl Worker {
+    /// Compares what the engine was asked for with what it should be asked for, and asks for the difference.
+    pub(super) fn review(&mut self, index: u32, now: u64) {
+        let Some(entry) = self.offloads.get_mut(index) else { return };
+        if entry.closing {
+            if std::mem::take(&mut entry.again) {
+                self.offloads.close(index);
+            }
+            return;
+        }
+        let slot = entry.slot;
+        let Some(record) = self.flows.record(slot).copied() else { return };
+        if self.phase(&record).is_some_and(|phase| phase != TcpPhase::Established) {
+            return self.withdraw(index, NotOffloaded::NotEstablished);
+        }
+        // A pair's other direction; a denied flow has none, and some flows are their own.
+        let back = (record.reverse != slot && self.flows.record(record.reverse).is_some()).then_some(record.reverse);
+        for slot in [Some(slot), back].into_iter().flatten() {
+            if !self.bring_up(slot, now) {
+                // Gone with its entry, or as soon as the engine is done with it.
+                return self.remove_flow(slot);
+            }
+        }
+        self.check_arrivals(index, slot, back);
+        let wanted = self.wanted(index, slot, back, now);
+        self.ask_for(index, wanted, now);
+    }
+
+    /// Brings a direction up to the snapshot in force; false when its flow may not go on.
+    fn bring_up(&mut self, slot: u32, now: u64) -> bool {
+        let Some(record) = self.flows.record(slot) else { return false };
+        if record.flags & flag::DENIED != 0 {
+            return !self.is_stale_denial(slot);
+        }
+        let Some(ingress) = ingress_of(record) else { return true };
+        !matches!(self.refresh(slot, ingress, now), Derived::Refused(_))
+    }
+
+    /// Forgets arrivals that lead to the flow no more, and wants to see another packet of those directions.
+    fn check_arrivals(&mut self, index: u32, slot: u32, back: Option<u32>) {
+        let snapshot = Arc::clone(&self.snapshot);
+        let slots = [Some(slot), back];
+        let Some(entry) = self.offloads.get_mut(index) else { return };
+        for (arrival, slot) in entry.arrivals.iter_mut().zip(slots) {
+            let Some(record) = slot.and_then(|slot| self.flows.record_mut(slot)) else { continue };
+            if let Some(known) = arrival
+                && !(comes_by(known, record) && still_leads(&snapshot, known, &record.key))
+            {
+                *arrival = None;
+            }
+            if arrival.is_none() {
+                record.flags |= flag::SAMPLE;
+            }
+        }
+    }
+
+    fn wanted(&mut self, index: u32, slot: u32, back: Option<u32>, now: u64) -> Wanted {
+        let Some(entry) = self.offloads.get(index) else { return Wanted::Nothing(NotOffloaded::OneSided) };
+        let [first, second] = entry.arrivals;
+        let one_sided = Wanted::Nothing(NotOffloaded::OneSided);
+        let (Some(first), Some(record)) = (first, self.flows.record(slot)) else { return one_sided };
+        let forward = match self.direction(record, first) {
+            Ok(direction) => direction,
+            Err(reason) => return Wanted::Nothing(reason),
+        };
+        let Some(back) = back else { return Wanted::Rules(Box::new([Some(forward), None])) };
+        let Some(reverse) = self.flows.record(back) else { return one_sided };
+        if let Some(second) = second {
+            return match self.direction(reverse, second) {
+                Ok(reverse) => Wanted::Rules(Box::new([Some(forward), Some(reverse)])),
+                Err(reason) => Wanted::Nothing(reason),
+            };
+        }
+        if record.key.proto != UDP || reverse.packets > 0 {
+            return one_sided;
+        }
+        let age = u64::from((now as u32).wrapping_sub(record.created));
+        if record.packets >= ONE_WAY_PACKETS && age >= ONE_WAY_MS {
+            return Wanted::Rules(Box::new([Some(forward), None]));
+        }
+        self.offloads.call_at(index, now + ONE_WAY_MS);
+        one_sided
+    }
+
+    /// One direction as it should be.
+    fn direction(&self, record: &Record, arrival: Arrival) -> Result<Direction, NotOffloaded> {
+        let entry = self.programs.get(record.program).ok_or(NotOffloaded::Changing)?;
+        let egress_port = match entry.plan.target {
+            Target::Output { port, .. } => Some(port),
+            Target::Punt { .. } => return Err(NotOffloaded::Unsupported(Unsupported::Punt)),
+            Target::Drop(_) => None,
+        };
+        let mtu = self.snapshot.vif(arrival.vif).map_or(u16::MAX, |vif| vif.mtu);
+        let overhead = if arrival.tunnel.is_some() { TunnelHeader::OVERHEAD } else { 0 };
+        Ok(Direction {
+            key: record.key,
+            arrival,
+            program: Arc::clone(&entry.program),
+            egress_port,
+            ingress_mtu: mtu.saturating_sub(overhead),
+            tunnel_sport: record.tunnel_sport,
+            ip_id: record.ip_id,
+        })
+    }
+
+    fn ask_for(&mut self, index: u32, wanted: Wanted, now: u64) {
+        let on = self.offloads.on;
+        let Some(entry) = self.offloads.get_mut(index) else { return };
+        let rules = match wanted {
+            Wanted::Rules(rules) => rules,
+            Wanted::Nothing(reason) if entry.asked.is_some() => {
+                entry.rest_until = entry.rest_until.max(now + SETTLE_MS);
+                let reason = if reason == NotOffloaded::OneSided { NotOffloaded::Changing } else { reason };
+                return self.withdraw(index, reason);
+            }
+            Wanted::Nothing(reason) => {
+                entry.reason = Some(reason);
+                return;
+            }
+        };
+        if let Some(asked) = entry.asked.as_deref_mut() {
+            let was_off = entry.reason == Some(NotOffloaded::Off) && entry.tier == Tier::Software;
+            if same(asked, &rules) && !entry.again && !was_off {
+                // What the counts are added to may have changed all the same.
+                *asked = *rules;
+                return;
+            }
+            if !same_fate(asked, &rules) {
+                // Permitted or denied: never the one by the rules of the other.
+                return self.withdraw(index, NotOffloaded::Changing);
+            }
+        }
+        if !on {
+            entry.reason = Some(NotOffloaded::Off);
+            return;
+        }
+        if now < entry.rest_until {
+            let at = entry.rest_until;
+            return self.offloads.call_at(index, at);
+        }
+        self.install_rules(index, rules, now);
+    }
+
+    /// Asks for rules.
+    fn install_rules(&mut self, index: u32, rules: Box<Pair<Option<Direction>>>, now: u64) {
+        let rate = self.rate(index, now);
+        let Some(id) = self.offloads.id(index) else { return };
+        let Some(entry) = self.offloads.get_mut(index) else { return };
+        entry.again = false;
+        entry.installs = entry.installs.saturating_add(1);
+        if !matches!(entry.tier, Tier::Hardware | Tier::Partial) {
+            (entry.tier, entry.reason) = (Tier::Pending, Some(NotOffloaded::Pending));
+        }
+        entry.pace.told = rate;
+        entry.asked = Some(rules.clone());
+        self.offloads.requests.push(Request::Install { id, directions: rules, rate });
+    }
+
+    /// Takes back what was asked for.
+    fn withdraw(&mut self, index: u32, reason: NotOffloaded) {
+        let Some(entry) = self.offloads.get_mut(index) else { return };
+        entry.reason = Some(reason);
+        if entry.installs == 0 {
+            // The engine knows nothing of it.
+            entry.asked = None;
+            entry.again = false;
+            return;
+        }
+        self.offloads.close(index);
+    }
+
+    /// Octets a second of both directions, as far as is known; over one second at least.
+    fn rate(&self, index: u32, now: u64) -> u64 {
+        let Some(entry) = self.offloads.get(index) else { return 0 };
+        if entry.pace.at != 0 && entry.pace.rate != 0 {
+            return entry.pace.rate;
+        }
+        let Some(record) = self.flows.record(entry.slot) else { return 0 };
+        let age = u64::from((now as u32).wrapping_sub(record.created)).max(1000);
+        self.carried(entry).0.saturating_mul(1000) / age
+    }
+
+    /// Octets and packets of both directions.
+    pub(super) fn carried(&self, entry: &Entry) -> (u64, u64) {
+        let Some(record) = self.flows.record(entry.slot) else { return (0, 0) };
+        let other = self.flows.record(record.reverse).filter(|_| record.reverse != entry.slot);
+        let (bytes, packets) = other.map_or((0, 0), |other| (other.bytes, other.packets));
+        (record.bytes.saturating_add(bytes), record.packets.saturating_add(packets))
+    }
+}
+
+/// Does the record expect its packets where this one arrived?
+fn comes_by(arrival: &Arrival, record: &Record) -> bool {
+    let tunnel = arrival.tunnel.map(|tunnel| tunnel.source);
+    ingress_of(record) == Some(Ingress { vif: arrival.vif, tunnel })
+}
+
+/// Would the rules be the same?
+fn same(asked: &Pair<Option<Direction>>, wanted: &Pair<Option<Direction>>) -> bool {
+    asked.iter().zip(wanted).all(|pair| match pair {
+        (Some(asked), Some(wanted)) => {
+            asked.key == wanted.key
+                && asked.arrival == wanted.arrival
+                && asked.program.ops == wanted.program.ops
+                && asked.egress_port == wanted.egress_port
+                && asked.ingress_mtu == wanted.ingress_mtu
+                && (asked.tunnel_sport, asked.ip_id) == (wanted.tunnel_sport, wanted.ip_id)
+        }
+        (None, None) => true,
+        _ => false,
+    })
+}
+
+/// Does each direction that has rules go on as before, forwarded or dropped, where the same packets come in?
+fn same_fate(asked: &Pair<Option<Direction>>, wanted: &Pair<Option<Direction>>) -> bool {
+    asked.iter().zip(wanted).all(|pair| match pair {
+        (Some(asked), Some(wanted)) => asked.program.drops().is_some() == wanted.program.drops().is_some(),
+        (Some(_), None) => false,
+        (None, _) => true,
+    })
+}
