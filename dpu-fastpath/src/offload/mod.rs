@@ -4,5 +4,14 @@
 #![forbid(unsafe_code)]
 
 mod backend;
+mod config;
+mod engine;
+mod lowering;
+mod meter;
+mod status;
 
 pub use backend::{Backend, Completion, Failure, Hits, Token, classify};
+pub use config::Config;
+pub use engine::Engine;
+pub use lowering::Lowering;
+pub use status::{EngineStatus, Failures, Finding, InstalledRule, Mismatch, MismatchKind, ShapeStatus, Totals};

@@ -1,0 +1,55 @@
+//! Bounds and times of the engine.
+
+/// Bounds and times. All times in milliseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Config {
+    /// Flow pairs that the engine keeps in mind, in the NIC or not.
+    pub max_flows: usize,
+    /// Operations begun in one poll: a synchronous driver takes its time for each.
+    pub operations_per_poll: usize,
+    /// Counters read in one poll.
+    pub queries_per_poll: usize,
+    /// Time between two readings of a counter, unless the NIC refreshes less often.
+    pub query_interval: u64,
+    /// An operation without completion for this long has timed out.
+    pub timeout: u64,
+    /// An operation without completion for this long never gets one: everything is flushed and installed anew.
+    pub give_up: u64,
+    /// First wait before a failed operation is tried again; doubles with each attempt.
+    pub retry: u64,
+    /// Longest wait.
+    pub retry_cap: u64,
+    /// Time that a flow is left in the NIC before one that carries more may take its place.
+    pub residency: u64,
+    /// Flows of one shape, none of them seen by the NIC, after which the shape counts as not honoured.
+    pub not_honoured: u32,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            max_flows: 1 << 20,
+            operations_per_poll: 1024,
+            queries_per_poll: 512,
+            query_interval: 500,
+            timeout: 2_000,
+            give_up: 60_000,
+            retry: 100,
+            retry_cap: 30_000,
+            residency: 1_000,
+            not_honoured: 3,
+        }
+    }
+}
+
+/// How long to wait before attempt `attempt` (1 is the first that follows a failure): doubling up to a cap, spread by a quarter so
+/// that what failed together is not tried again together. The same seed always waits the same time.
+pub(super) fn backoff(config: &Config, attempt: u32, seed: u64) -> u64 {
+    let doubled = config.retry.saturating_mul(1 << attempt.saturating_sub(1).min(20)).min(config.retry_cap).max(1);
+    // The finaliser of splitmix64 (Steele, Lea, Flood 2014).
+    let mut z = seed.wrapping_add(u64::from(attempt)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^= z >> 31;
+    doubled - doubled / 4 + z % (doubled / 2 + 1)
+}

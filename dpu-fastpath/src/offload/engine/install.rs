@@ -1,0 +1,346 @@
+//! From a desired flow to rules in the NIC: lowering, room, attempts.
+
+use fallback_sw::offload::{OffloadId, Report, Tier};
+use offload_rules::lower::{FailureClass, NotOffloaded, Rule, Unsupported};
+
+use super::{
+    Engine, Timer,
+    flow::{Set, seed},
+    rules::{Owner, ShapeIndex},
+};
+use crate::offload::{Backend, Failure, Lowering, config::backoff};
+
+/// Priorities of flows. A flow is replaced at the other one, so that old and new rules can be in the NIC together.
+const PRIORITIES: [u32; 2] = [2, 3];
+/// After an evidence of neglect, milliseconds until a flow is tried again at the earliest.
+const NEGLECT: u64 = 10_000;
+/// For how long "no room" is believed without asking again.
+const FULL: u64 = 1_000;
+
+/// What a flow shall have in the NIC.
+pub(super) struct Lowered {
+    pub(super) rules: [Option<(Rule, ShapeIndex)>; 2],
+    pub(super) tier: Tier,
+    pub(super) why: Option<NotOffloaded>,
+}
+
+impl<B: Backend, L: Lowering> Engine<B, L> {
+    /// Looks at all flows that something has happened to.
+    pub(super) fn settle(&mut self, now: u64) {
+        while let Some(id) = self.touched.pop_front() {
+            if let Some(flow) = self.flows.get_mut(&id) {
+                flow.touched = false;
+                self.advance(id, now);
+            }
+        }
+    }
+
+    /// Takes a flow one step further, if it is its turn.
+    fn advance(&mut self, id: OffloadId, now: u64) {
+        let Some(flow) = self.flows.get_mut(&id) else { return };
+        if flow.removing {
+            if flow.rules.is_empty() {
+                self.forget(id);
+            }
+            return;
+        }
+        if !self.enabled || !flow.wants || flow.coming.is_some() || flow.retry_at.is_some_and(|at| at > now) {
+            return;
+        }
+        if let Some(reason) = self.blocked {
+            self.held.insert(id);
+            if reason == NotOffloaded::Pending {
+                if flow.active.is_none() {
+                    self.set_state(id, (Tier::Pending, Some(reason)), false);
+                }
+            } else {
+                self.withdraw(id);
+                self.set_state(id, (Tier::Software, Some(reason)), false);
+            }
+            return;
+        }
+        flow.awaits.retain(|token| self.rules.get(*token).is_some());
+        let in_use = |priority: u32| {
+            flow.rules.iter().any(|token| self.rules.get(*token).is_some_and(|entry| entry.rule.priority == priority))
+        };
+        let Some(priority) = PRIORITIES.into_iter().find(|priority| !in_use(*priority)) else { return };
+        if !flow.awaits.is_empty() {
+            return;
+        }
+        match self.lower(id, priority) {
+            Ok(lowered) => self.start(id, lowered, priority, now),
+            Err(reason) => {
+                self.withdraw(id);
+                // A fact: only another request, or another look at the NIC, changes it.
+                if let Some(flow) = self.flows.get_mut(&id) {
+                    flow.wants = false;
+                }
+                self.set_state(id, (Tier::Software, Some(reason)), true);
+            }
+        }
+    }
+
+    /// Rules for all directions: in full, or else marked.
+    pub(super) fn lower(&mut self, id: OffloadId, priority: u32) -> Result<Lowered, NotOffloaded> {
+        let Some(flow) = self.flows.get(&id) else { return Err(NotOffloaded::Pending) };
+        let directions = flow.directions.clone();
+        let mut why = None;
+        let mut rules = [None, None];
+        for (rule, direction) in rules.iter_mut().zip(directions.iter()) {
+            let Some(direction) = direction else { continue };
+            match self.lowering.full(&self.snapshot, direction, priority) {
+                Ok((lowered, shape)) => {
+                    let shape = self.shape(&shape);
+                    why = why.or(self.shapes.get(shape).and_then(|shape| shape.refused));
+                    *rule = Some((lowered, shape));
+                }
+                Err(reason) => why = why.or(Some(reason.into())),
+            }
+        }
+        let Some(why) = why else { return Ok(Lowered { rules, tier: Tier::Hardware, why: None }) };
+        if why == NotOffloaded::NotHonoured {
+            // What ignores a rule may ignore a mark, too.
+            return Err(why);
+        }
+        for (rule, direction) in rules.iter_mut().zip(directions.iter()) {
+            let Some(direction) = direction else { continue };
+            let marked = self.lowering.partial(&self.snapshot, direction, priority, id.entry, id.worker);
+            let (lowered, shape) = marked.map_err(|_| why)?;
+            let shape = self.shape(&shape);
+            if self.shapes.get(shape).is_some_and(|shape| shape.refused.is_some()) {
+                return Err(why);
+            }
+            *rule = Some((lowered, shape));
+        }
+        Ok(Lowered { rules, tier: Tier::Partial, why: Some(why) })
+    }
+
+    /// Queues the rules of a flow, where nothing is in the way.
+    fn start(&mut self, id: OffloadId, lowered: Lowered, priority: u32, now: u64) {
+        let Some(flow) = self.flows.get_mut(&id) else { return };
+        if let Some(active) = flow.active {
+            let as_before = lowered.tier == active.tier
+                && lowered.rules.iter().zip(active.tokens).all(|(rule, token)| match (rule, token) {
+                    (Some((rule, _)), Some(token)) => self.rules.get(token).is_some_and(|entry| {
+                        entry.wanted && entry.rule.items == rule.items && entry.rule.actions == rule.actions
+                    }),
+                    (None, None) => true,
+                    _ => false,
+                });
+            if as_before {
+                flow.wants = false;
+                return self.set_state(id, (active.tier, lowered.why), true);
+            }
+        }
+        let mut conflict = false;
+        for (rule, _) in lowered.rules.iter().flatten() {
+            let Some(token) = self.rules.holder(rule) else { continue };
+            let Some(entry) = self.rules.get_mut(token) else { continue };
+            if entry.wanted {
+                conflict = true;
+            } else {
+                entry.waiters.push(id);
+                flow.awaits.push(token);
+            }
+        }
+        if conflict {
+            self.withdraw(id);
+            self.totals.failed.count(FailureClass::Duplicate);
+            return self.back_off(id, NotOffloaded::Failed(FailureClass::Duplicate), now);
+        }
+        if !flow.awaits.is_empty() {
+            return;
+        }
+        let need = lowered.rules.iter().flatten().count();
+        if self.full_until > now || self.lowering.capacity().is_some_and(|most| self.rules.len() + need > most) {
+            return self.no_room(id, need, now);
+        }
+        let mut tokens = [None, None];
+        for ((slot, rule), direction) in tokens.iter_mut().zip(lowered.rules).zip(0..) {
+            let Some((rule, shape)) = rule else { continue };
+            let counted = lowered.tier == Tier::Hardware;
+            let token = self.rules.insert(Owner::Flow(id, direction), rule, Some(shape), counted);
+            flow.rules.push(token);
+            *slot = Some(token);
+        }
+        flow.coming =
+            Some(Set { tokens, priority, tier: lowered.tier, why: lowered.why, missing: need.try_into().unwrap_or(2) });
+        if flow.active.is_none() {
+            self.set_state(id, (Tier::Pending, Some(NotOffloaded::Pending)), false);
+        }
+    }
+
+    /// The NIC is full: a flow that carries clearly less makes room, or this one waits.
+    fn no_room(&mut self, id: OffloadId, need: usize, now: u64) {
+        let Some(flow) = self.flows.get_mut(&id) else { return };
+        if let Some(stale) = flow.active.take() {
+            // Its own old rules make room.
+            for token in stale.tokens() {
+                if let Some(entry) = self.rules.get_mut(token) {
+                    entry.waiters.push(id);
+                    flow.awaits.push(token);
+                }
+            }
+            self.by_rate.remove(&(flow.rate, id));
+            self.full_until = 0;
+            self.retire(Some(stale));
+            self.set_state(id, (Tier::Pending, Some(NotOffloaded::Pending)), false);
+            return self.touch(id);
+        }
+        let rate = flow.rate;
+        let mut freed = 0;
+        while freed < need {
+            let Some((coldest, victim)) = self.by_rate.first().copied() else { break };
+            let settled =
+                self.flows.get(&victim).is_some_and(|victim| victim.active_since + self.config.residency <= now);
+            if !outweighs(rate, coldest) || !settled {
+                break;
+            }
+            freed += self.evict(victim, id, now);
+        }
+        if freed > 0 {
+            self.full_until = 0;
+            return self.set_state(id, (Tier::Pending, Some(NotOffloaded::Pending)), false);
+        }
+        if self.by_rate.is_empty() {
+            // Whatever fills it is not ours.
+            return self.back_off(id, NotOffloaded::Failed(FailureClass::Capacity), now);
+        }
+        self.wait_for_room(id, now);
+    }
+
+    fn wait_for_room(&mut self, id: OffloadId, now: u64) {
+        self.back_off(id, NotOffloaded::Placement, now);
+        if let Some(flow) = self.flows.get_mut(&id) {
+            flow.waiting = true;
+            self.waiting.insert((flow.rate, id));
+        }
+    }
+
+    /// Number of rules that will be gone.
+    fn evict(&mut self, victim: OffloadId, for_whom: OffloadId, now: u64) -> usize {
+        let Some(flow) = self.flows.get_mut(&victim) else { return 0 };
+        let tokens: Vec<_> = flow.active.iter().flat_map(Set::tokens).collect();
+        flow.wants = true;
+        self.totals.evicted += 1;
+        self.withdraw(victim);
+        self.wait_for_room(victim, now);
+        for token in &tokens {
+            if let Some(entry) = self.rules.get_mut(*token) {
+                entry.waiters.push(for_whom);
+                if let Some(flow) = self.flows.get_mut(&for_whom) {
+                    flow.awaits.push(*token);
+                }
+            }
+        }
+        tokens.len()
+    }
+
+    /// A rule of ours has left the NIC and nobody was waiting for just that: the hottest of those who wait is next.
+    pub(super) fn room(&mut self) {
+        self.full_until = 0;
+        if let Some((_, id)) = self.waiting.last().copied() {
+            self.unwait(id);
+            if let Some(flow) = self.flows.get_mut(&id) {
+                flow.retry_at = None;
+            }
+            self.touch(id);
+        }
+    }
+
+    /// To software, and tried again later, later each time.
+    pub(super) fn back_off(&mut self, id: OffloadId, reason: NotOffloaded, now: u64) {
+        let Some(flow) = self.flows.get_mut(&id) else { return };
+        flow.attempts = flow.attempts.saturating_add(1);
+        flow.wants = true;
+        let mut wait = backoff(&self.config, flow.attempts, seed(id));
+        if reason == NotOffloaded::NotHonoured {
+            wait = wait.max(NEGLECT);
+        }
+        let at = now.saturating_add(wait);
+        if let Some(before) = flow.retry_at.replace(at) {
+            self.timers.remove(&(before, Timer::Flow(id)));
+        }
+        self.timers.insert((at, Timer::Flow(id)));
+        self.set_state(id, (Tier::Software, Some(reason)), true);
+    }
+
+    /// A creation has completed.
+    pub(super) fn flow_created(&mut self, id: OffloadId, now: u64) {
+        let Some(flow) = self.flows.get_mut(&id) else { return };
+        let Some(coming) = &mut flow.coming else { return };
+        coming.missing = coming.missing.saturating_sub(1);
+        if coming.missing > 0 {
+            return;
+        }
+        let set = *coming;
+        flow.coming = None;
+        let old = flow.active.replace(set);
+        flow.active_since = now;
+        (flow.wants, flow.attempts, flow.retry_at) = (false, 0, None);
+        self.by_rate.insert((flow.rate, id));
+        self.totals.activated += 1;
+        self.retire(old);
+        self.set_state(id, (set.tier, set.why), true);
+    }
+
+    /// A creation of a set that is wanted has failed: the other half goes, and so does what it should have replaced, which is stale.
+    pub(super) fn flow_failed(&mut self, id: OffloadId, shape: Option<ShapeIndex>, failure: &Failure, now: u64) {
+        let need = self.flows.get(&id).and_then(|flow| flow.coming).map_or(1, |set| set.tokens().count());
+        let had_active = self.flows.get(&id).is_some_and(|flow| flow.active.is_some());
+        match failure.class {
+            FailureClass::Shape => {
+                self.withdraw(id);
+                let shape = shape.and_then(|shape| self.shapes.get_mut(shape));
+                // Some drivers say "not supported" when they are full: a shape that has worked is not condemned.
+                match shape.filter(|shape| shape.created == 0) {
+                    Some(shape) => {
+                        tracing::warn!(shape = %shape.shape, %failure, "the NIC refuses rules of this shape");
+                        shape.refused = Some(NotOffloaded::Failed(FailureClass::Shape));
+                        if let Some(flow) = self.flows.get_mut(&id) {
+                            flow.wants = true;
+                        }
+                        self.touch(id);
+                    }
+                    None => self.back_off(id, NotOffloaded::Failed(FailureClass::Shape), now),
+                }
+            }
+            FailureClass::Capacity => {
+                let half = self.flows.get_mut(&id).and_then(|flow| flow.coming.take());
+                self.retire(half);
+                self.full_until = now + FULL;
+                if had_active {
+                    // Whatever is stale leaves before room is asked for again.
+                    self.no_room(id, need, now);
+                } else {
+                    self.withdraw(id);
+                    self.no_room(id, need, now);
+                }
+            }
+            class => {
+                self.withdraw(id);
+                self.back_off(id, NotOffloaded::Failed(class), now);
+            }
+        }
+    }
+
+    /// The end of a flow.
+    fn forget(&mut self, id: OffloadId) {
+        if let Some(flow) = self.flows.remove(&id) {
+            self.count_state(flow.state, -1);
+            if let Some(at) = flow.retry_at {
+                self.timers.remove(&(at, Timer::Flow(id)));
+            }
+            self.held.remove(&id);
+            self.outbox.push(Report::Gone { id });
+        }
+    }
+}
+
+/// Carries so much more that moving is worth it.
+pub(super) const fn outweighs(rate: u64, coldest: u64) -> bool {
+    rate > coldest.saturating_add(coldest / 4)
+}
+
+/// A refusal at the probe, as lowering would say it.
+pub(super) const PROBE: NotOffloaded = NotOffloaded::Unsupported(Unsupported::Probe);
