@@ -13,8 +13,8 @@ use common::{Node, Ran, binary};
 use proto::{
     json,
     v1::{
-        FlowAction, ForwardingState, ListFlowsRequest, ListNexthopsRequest, ListRoutesResponse, ListVifsResponse,
-        ReplayReport,
+        FlowAction, FlowTier, ForwardingState, ListFlowsRequest, ListNexthopsRequest, ListRoutesResponse,
+        ListVifsResponse, ReplayReport,
     },
 };
 
@@ -78,7 +78,7 @@ fn streamed_flows_are_one_json_object() {
 fn filters_reach_the_node() {
     let node = Node::start();
     let line = "flow --list --vrf 17 --vif 0 --proto tcp --src 10.0.0.0/8 --dst ff::1 --sport 80 --dport 0 \
-                --action nat --limit 5 --match-pairs";
+                --action nat --limit 5 --match-pairs --offload partial";
     node.run(line).ok();
     let want = ListFlowsRequest {
         vrf: Some(17),
@@ -91,6 +91,7 @@ fn filters_reach_the_node() {
         action: FlowAction::Nat.into(),
         limit: 5,
         pairs: true,
+        tier: FlowTier::Partial.into(),
     };
     assert_eq!(node.seen.lock().unwrap().flows, Some(want));
     node.run("flow --list").ok();
@@ -248,5 +249,7 @@ fn completion_and_manual_need_no_node() {
     let dir = tempfile::tempdir().unwrap();
     let output = binary().args(["man", "--dir"]).arg(dir.path().join("man1")).output().unwrap();
     assert_eq!(Ran::from(output).ok(), "");
-    assert!(dir.path().join("man1/host-ctl-flow.1").exists());
+    for page in ["flow", "offload", "offload-diff", "stats-hit-rate"] {
+        assert!(dir.path().join(format!("man1/host-ctl-{page}.1")).exists(), "{page}");
+    }
 }

@@ -58,6 +58,10 @@ pub enum Command {
     Neigh,
     /// Access lists
     Acl(ListOrGet),
+    /// Hardware offload: what the NIC forwards, why it does not forward the rest, and the switch
+    Offload(Offload),
+    /// Which way packets went
+    Stats(Stats),
     /// The node at a glance: packets, tables, generation
     Status,
     /// The whole forwarding state
@@ -153,7 +157,7 @@ pub struct FlowWhat {
     #[arg(long)]
     pub list: bool,
     /// The pair of the flow with this index
-    #[arg(long, value_name = "INDEX", conflicts_with_all = ["vrf", "vif", "proto", "src", "dst", "sport", "dport", "action", "limit", "match_pairs"])]
+    #[arg(long, value_name = "INDEX", conflicts_with_all = ["vrf", "vif", "proto", "src", "dst", "sport", "dport", "action", "offload", "limit", "match_pairs"])]
     pub get: Option<u64>,
 }
 
@@ -184,6 +188,9 @@ pub struct FlowFilter {
     /// What happens to its packets
     #[arg(long, value_enum)]
     pub action: Option<Action>,
+    /// Where its packets run
+    #[arg(long, value_enum, value_name = "TIER")]
+    pub offload: Option<Tier>,
     /// At most this many; 0: all
     #[arg(long, value_name = "COUNT", default_value_t = 0)]
     pub limit: u64,
@@ -204,6 +211,71 @@ pub enum Action {
     /// N
     #[value(alias = "N")]
     Nat,
+}
+
+/// Where the packets of a flow run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Tier {
+    /// The NIC forwards them
+    Hw,
+    /// Software forwards them; the listing says why
+    Sw,
+    /// The NIC finds the flow, software does the rest
+    Partial,
+    /// In software; the NIC has been asked and has not answered yet
+    Pending,
+}
+
+/// `offload`.
+#[derive(Debug, Args)]
+pub struct Offload {
+    /// What to show or do
+    #[command(subcommand)]
+    pub what: OffloadWhat,
+}
+
+const DIFF_HELP: &str = "\
+Exit status:
+  0  no difference: the NIC holds what it should
+  1  there are differences (they are on standard output), or an error (standard error says which)
+
+While flows come and go, or just after a change, rules can be on their way: ask again before drawing conclusions.";
+
+/// What to show or do about hardware offload.
+#[derive(Debug, Subcommand)]
+pub enum OffloadWhat {
+    /// The NIC's profile and what probing found, fill of its tables, speed, failures, resets
+    Status,
+    /// Why flows are not in hardware, and how many for each reason
+    Reasons,
+    /// The rules of a flow as they were installed: what they match, what they do, their counters
+    Rules {
+        /// Index of the flow, as `flow --list` shows it
+        #[arg(long, value_name = "INDEX")]
+        flow: u64,
+    },
+    /// What the NIC should hold against what it holds; exits with 1 when they differ
+    #[command(after_help = DIFF_HELP)]
+    Diff,
+    /// Let the NIC forward flows
+    On,
+    /// Take all flows back to software, without loss; new ones stay there until `offload on`
+    Off,
+}
+
+/// `stats`.
+#[derive(Debug, Args)]
+pub struct Stats {
+    /// What to show
+    #[command(subcommand)]
+    pub what: StatsWhat,
+}
+
+/// What to show of the ways of packets.
+#[derive(Debug, Subcommand)]
+pub enum StatsWhat {
+    /// Packets and bytes by tier (hardware, partial, software flow, slow path, punt), for each VRF and in all
+    HitRate,
 }
 
 /// `drops`.
@@ -272,6 +344,13 @@ mod tests {
             "flow --list --proto 256",
             "flow --list --proto tpc",
             "flow --list --sport 65536",
+            "flow --list --offload hard",
+            "flow --get 1 --offload hw",
+            "offload",
+            "offload rules",
+            "offload rules --flow x",
+            "offload on off",
+            "stats",
             "--timeout 0 status",
         ] {
             let words = std::iter::once("host-ctl").chain(line.split(' '));

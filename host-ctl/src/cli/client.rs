@@ -3,18 +3,26 @@
 use std::{io, os::unix::fs::FileTypeExt as _, path::Path, time::Duration};
 
 use hyper_util::rt::TokioIo;
-use proto::v1::node_client::NodeClient;
+use proto::v1::{node_client::NodeClient, offload_client::OffloadClient};
 use tokio::net::UnixStream;
 use tonic::transport::{Channel, Endpoint};
 use tower::service_fn;
 
 use super::{Error, error::root_cause};
 
+/// The services of one node, over one connection.
+pub struct Client {
+    /// What every node has.
+    pub node: NodeClient<Channel>,
+    /// What only nodes have that drive a NIC.
+    pub offload: OffloadClient<Channel>,
+}
+
 /// Connects to the node that listens on `socket`. A call that is not answered within `timeout` fails.
 ///
 /// # Errors
 /// What is wrong with the socket: not there, nobody listens, not allowed, not a socket.
-pub async fn connect(socket: &Path, timeout: Duration) -> Result<NodeClient<Channel>, Error> {
+pub async fn connect(socket: &Path, timeout: Duration) -> Result<Client, Error> {
     let stream = match tokio::time::timeout(timeout, UnixStream::connect(socket)).await {
         Ok(connected) => connected.map_err(|error| unreachable(socket, error))?,
         Err(_) => return Err(unreachable(socket, io::ErrorKind::TimedOut.into())),
@@ -30,7 +38,12 @@ pub async fn connect(socket: &Path, timeout: Duration) -> Result<NodeClient<Chan
         .await
         .map_err(|error| Error::Protocol { path: socket.to_owned(), problem: root_cause(&error) })?;
     // A table of a million routes is one message.
-    Ok(NodeClient::new(channel).max_decoding_message_size(usize::MAX).max_encoding_message_size(usize::MAX))
+    let node = NodeClient::new(channel.clone());
+    let offload = OffloadClient::new(channel);
+    Ok(Client {
+        node: node.max_decoding_message_size(usize::MAX).max_encoding_message_size(usize::MAX),
+        offload: offload.max_decoding_message_size(usize::MAX),
+    })
 }
 
 fn unreachable(socket: &Path, error: io::Error) -> Error {

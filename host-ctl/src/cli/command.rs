@@ -1,5 +1,7 @@
 //! What each command asks the node, and which text or JSON becomes of the answer.
 
+mod offload;
+
 use std::{
     fmt::{self, Write as _},
     io::{self, Read as _},
@@ -12,9 +14,10 @@ use proto::{
     ReflectMessage,
     json::{self, Defaults},
     v1::{
-        AddressFamily, FlowAction, ForwardingDelta, ForwardingState, GetDropsRequest, GetFlowRequest, GetRouteRequest,
-        GetStateRequest, GetStatusRequest, ListAclsRequest, ListFlowsRequest, ListLabelsRequest, ListNeighboursRequest,
-        ListNexthopsRequest, ListRoutesRequest, ListVifsRequest, ListVrfsRequest, node_client::NodeClient,
+        AddressFamily, FlowAction, FlowTier, ForwardingDelta, ForwardingState, GetDropsRequest, GetFlowRequest,
+        GetHitRateRequest, GetRouteRequest, GetStateRequest, GetStatusRequest, ListAclsRequest, ListFlowsRequest,
+        ListLabelsRequest, ListNeighboursRequest, ListNexthopsRequest, ListRoutesRequest, ListVifsRequest,
+        ListVrfsRequest, node_client::NodeClient, offload_client::OffloadClient,
     },
 };
 use tonic::{Response, Status, transport::Channel};
@@ -22,7 +25,7 @@ use tonic::{Response, Status, transport::Channel};
 use super::{
     Error, Exit, acl,
     args::{self, Cli, Command},
-    client, drops, flow, mpls, neigh, nh, rt, status, vif, vrf,
+    client, drops, flow, mpls, neigh, nh, rt, stats, status, vif, vrf,
 };
 
 /// Carries out a command; the answer goes to `out`.
@@ -45,8 +48,8 @@ pub fn run(cli: Cli, out: &mut impl io::Write) -> Result<Exit, Error> {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             runtime.block_on(async {
                 let timeout = Duration::from_secs(cli.timeout);
-                let node = client::connect(&cli.socket, timeout).await?;
-                let mut session = Session { node, json: cli.json, seconds: cli.timeout, out };
+                let client::Client { node, offload } = client::connect(&cli.socket, timeout).await?;
+                let mut session = Session { node, offload, json: cli.json, seconds: cli.timeout, out };
                 session.run(cli.command, change).await
             })
         }
@@ -106,6 +109,7 @@ fn read(file: &Path) -> Result<(String, String), Error> {
 /// A connection and where the answers go.
 struct Session<'a, W> {
     node: NodeClient<Channel>,
+    offload: OffloadClient<Channel>,
     json: bool,
     seconds: u64,
     out: &'a mut W,
@@ -164,6 +168,12 @@ impl<W: io::Write> Session<'_, W> {
                 let answer = self.node.list_acls(request).await;
                 let response = self.answer(&named("acl", args.get), answer)?;
                 self.show(&response, |out| acl::render(&response, out))
+            }
+            Command::Offload(args) => self.offload(args.what).await,
+            Command::Stats(args::Stats { what: args::StatsWhat::HitRate }) => {
+                let answer = self.node.get_hit_rate(GetHitRateRequest {}).await;
+                let response = self.answer("hit rate", answer)?;
+                self.show(&response, |out| stats::render(&response, out))
             }
             Command::Status => {
                 let answer = self.node.get_status(GetStatusRequest {}).await;
@@ -229,6 +239,13 @@ impl<W: io::Write> Session<'_, W> {
             Some(args::Action::Drop) => FlowAction::Drop,
             Some(args::Action::Nat) => FlowAction::Nat,
         };
+        let tier = match filter.offload {
+            None => FlowTier::Unspecified,
+            Some(args::Tier::Hw) => FlowTier::Hardware,
+            Some(args::Tier::Sw) => FlowTier::Software,
+            Some(args::Tier::Partial) => FlowTier::Partial,
+            Some(args::Tier::Pending) => FlowTier::Pending,
+        };
         let request = ListFlowsRequest {
             vrf: filter.vrf,
             vif: filter.vif,
@@ -240,6 +257,7 @@ impl<W: io::Write> Session<'_, W> {
             action: action.into(),
             limit: filter.limit,
             pairs: filter.match_pairs,
+            tier: tier.into(),
         };
         let answer = self.node.list_flows(request).await;
         let mut stream = self.answer("flows", answer)?;

@@ -78,6 +78,12 @@ pub enum Error {
         /// What the transport says.
         problem: String,
     },
+    /// The node has no such service: it drives no NIC.
+    #[error("{what}: this node forwards in software only: it has no offload engine")]
+    SoftwareOnly {
+        /// What was asked for.
+        what: String,
+    },
     /// Any other answer.
     #[error("{what}: the node answered {code:?}: {message}")]
     Node {
@@ -128,6 +134,14 @@ impl Error {
                 Some(problem) => Self::Broken { what, problem },
                 None => Self::Node { what, code, message },
             },
+        }
+    }
+
+    /// The error of a call to the offload engine, which a node without a NIC does not have.
+    pub(super) fn of_offload_call(what: &str, status: &Status, seconds: u64) -> Self {
+        match status.code() {
+            Code::Unimplemented => Self::SoftwareOnly { what: what.to_owned() },
+            _ => Self::of_call(what, status, seconds),
         }
     }
 

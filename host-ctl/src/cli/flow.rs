@@ -4,14 +4,14 @@ use std::fmt;
 
 use proto::v1::{AddressFamily, Flow, FlowAction, FlowPair, FlowTier};
 
-use super::text::{protocol, separated};
+use super::text::{self, protocol, separated};
 
 const LEGEND: &str = "\
 Action:F=Forward, D=Drop, N=NAT(S=SNAT, D=DNAT, Ps=SPAT, Pd=DPAT)
 Flags:I=Initiator of the pair
 TCP(r=reverse):S=SYN, F=FIN, R=RST, C=HalfClose, E=Established, D=Dead
 Other:K(Idx)=Key Interface, E=ECMP member by level, S(nh)=RPF Nexthop, D(nh)=Nexthop, D(L)=Label, SPort=Tunnel UDP source port
-Tier:where it runs(why not in hardware)
+Tier:where it runs(why not in hardware), HW=of these in hardware
 ";
 
 /// Legend and column names of `flow --list`.
@@ -50,6 +50,9 @@ pub fn render_line(flow: &Flow, out: &mut impl fmt::Write) -> fmt::Result {
     write!(out, "Stats:{}/{}", flow.packets, flow.bytes)?;
     for (level, member) in flow.ecmp_index.iter().enumerate() {
         write!(out, " E{level}:{member}")?;
+    }
+    if flow.hardware_packets > 0 {
+        write!(out, " HW:{}/{}", flow.hardware_packets, flow.hardware_bytes)?;
     }
     write!(out, ", QOS:-1, S(nh):{}, D(nh):{}", flow.source_nexthop, flow.nexthop)?;
     if let Some(label) = flow.label {
@@ -122,6 +125,9 @@ fn details(flow: &Flow, out: &mut impl fmt::Write) -> fmt::Result {
     line(out, "Changed", format!("{} ms", flow.changed_ms))?;
     line(out, "Worker", flow.worker)?;
     line(out, "Tier", tier(flow))?;
+    if flow.hardware_packets > 0 || matches!(flow.tier(), FlowTier::Hardware) {
+        line(out, "In Hardware", format!("{} packets, {} bytes", flow.hardware_packets, flow.hardware_bytes))?;
+    }
     for (i, op) in flow.ops.iter().enumerate() {
         let name = if i == 0 { "Operations:" } else { "" };
         writeln!(out, "{name:<27}{op}")?;
@@ -140,18 +146,7 @@ fn reverse_index(flow: &Flow) -> String {
 
 /// Where the flow runs, and why not in hardware.
 fn tier(flow: &Flow) -> String {
-    let name = match flow.tier() {
-        FlowTier::Unspecified => "Unknown",
-        FlowTier::Software => "Software",
-        FlowTier::Hardware => "Hardware",
-        FlowTier::Partial => "Partial",
-        FlowTier::Pending => "Pending",
-    };
-    if flow.not_offloaded_reason.is_empty() {
-        name.to_owned()
-    } else {
-        format!("{name}({})", flow.not_offloaded_reason)
-    }
+    text::tier(flow.tier(), &flow.not_offloaded_reason)
 }
 
 fn source(flow: &Flow, brackets: bool) -> String {
@@ -215,7 +210,7 @@ mod tests {
         Flags:I=Initiator of the pair
         TCP(r=reverse):S=SYN, F=FIN, R=RST, C=HalfClose, E=Established, D=Dead
         Other:K(Idx)=Key Interface, E=ECMP member by level, S(nh)=RPF Nexthop, D(nh)=Nexthop, D(L)=Label, SPort=Tunnel UDP source port
-        Tier:where it runs(why not in hardware)
+        Tier:where it runs(why not in hardware), HW=of these in hardware
 
         Index                  Source:Port/Destination:Port                    Proto(V)
         19524<=>229888         192.168.3.100:80 192.168.3.1:51219              6 (17->15)
@@ -241,14 +236,40 @@ mod tests {
             drop_reason: "Policy Deny".into(),
             initiator: true,
             tier: FlowTier::Hardware.into(),
+            packets: 7,
+            bytes: 700,
+            hardware_packets: 5,
+            hardware_bytes: 500,
             ..Flow::default()
         };
         let mut text = String::new();
         render_line(&dropped, &mut text).unwrap();
         insta::assert_snapshot!(text, @"
         5<=>-                  [fe80:2:0:1:6:0:c0a8:6464]:99 [ff::13:6c00:2]:128 58 (18)
-        (Gen: 0, K(Idx):7, Action:D(Policy Deny), Flags:I, Stats:0/0, QOS:-1, S(nh):0, D(nh):0, SPort: 0, CPU: 0, Created: 0, LastSeen: 0, Changed: 0, ACL: 0/0, Tier: Hardware)
+        (Gen: 0, K(Idx):7, Action:D(Policy Deny), Flags:I, Stats:7/700 HW:5/500, QOS:-1, S(nh):0, D(nh):0, SPort: 0, CPU: 0, Created: 0, LastSeen: 0, Changed: 0, ACL: 0/0, Tier: Hardware)
         ");
+    }
+
+    #[test]
+    fn a_flow_in_hardware_shows_what_the_nic_has_forwarded() {
+        let details = |tier: FlowTier, packets: u64| {
+            let flow = Flow {
+                tier: tier.into(),
+                packets: 9,
+                hardware_packets: packets,
+                hardware_bytes: packets * 64,
+                ..flow()
+            };
+            let mut text = String::new();
+            render(19524, &FlowPair { forward: Some(flow), reverse: None }, &mut text).unwrap();
+            text
+        };
+        let text = details(FlowTier::Hardware, 8);
+        assert!(text.contains("In Hardware:               8 packets, 512 bytes\n"), "{text}");
+        // It has been there, or it is and nothing has come yet.
+        assert!(details(FlowTier::Software, 1).contains("In Hardware:               1 packets"));
+        assert!(details(FlowTier::Hardware, 0).contains("In Hardware:               0 packets"));
+        assert!(!details(FlowTier::Software, 0).contains("In Hardware:"));
     }
 
     #[test]

@@ -13,7 +13,9 @@ pub mod flow;
 pub mod mpls;
 pub mod neigh;
 pub mod nh;
+pub mod offload;
 pub mod rt;
+pub mod stats;
 pub mod status;
 mod text;
 pub mod vif;
@@ -35,7 +37,7 @@ pub use error::Error;
 pub enum Exit {
     /// Done.
     Ok = 0,
-    /// Wrong usage, no node, refused, or an I/O error; standard error says which.
+    /// Wrong usage, no node, refused, or an I/O error; standard error says which. Of `offload diff` also: there are differences.
     Failed = 1,
     /// The object that was asked for is not there (ENOENT).
     NotFound = 2,

@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Display};
 
-use proto::v1::AddressFamily;
+use proto::v1::{AddressFamily, FlowTier};
 
 /// Values between blanks: `65 67`.
 pub(super) fn joined(values: impl IntoIterator<Item = impl Display>) -> String {
@@ -30,6 +30,18 @@ pub(super) fn row(out: &mut impl fmt::Write, widths: &[usize], cells: &[&dyn Dis
         line.push_str(&format!("{:<width$}", format!("{cell} ")));
     }
     writeln!(out, "{}", line.trim_end())
+}
+
+/// Where a flow runs, and why not in hardware: `Software(offload is switched off)`.
+pub(super) fn tier(tier: FlowTier, reason: &str) -> String {
+    let name = match tier {
+        FlowTier::Unspecified => "Unknown",
+        FlowTier::Software => "Software",
+        FlowTier::Hardware => "Hardware",
+        FlowTier::Partial => "Partial",
+        FlowTier::Pending => "Pending",
+    };
+    if reason.is_empty() { name.to_owned() } else { format!("{name}({reason})") }
 }
 
 /// `inet4` or `inet6`, as in the heading of a routing table.

@@ -1,5 +1,8 @@
 //! A node made of fixed answers on a temporary unix socket, and the real binary to ask it.
 #![allow(clippy::unwrap_used, reason = "a test ends where its helper fails")]
+#![allow(dead_code, reason = "each test binary uses its part")]
+
+mod engine;
 
 use std::{
     io::Write as _,
@@ -9,6 +12,7 @@ use std::{
     time::Duration,
 };
 
+pub(crate) use engine::Nic;
 use proto::v1::{node_server::NodeServer, *};
 use tempfile::TempDir;
 use tokio::net::UnixListener;
@@ -24,6 +28,7 @@ pub(crate) struct Seen {
     pub(crate) nexthops: Option<ListNexthopsRequest>,
     pub(crate) state: Option<ForwardingState>,
     pub(crate) delta: Option<ForwardingDelta>,
+    pub(crate) enabled: Option<bool>,
 }
 
 struct Mock(Arc<Mutex<Seen>>);
@@ -157,6 +162,14 @@ impl node_server::Node for Mock {
         let drop = |reason: &str, packets| DropCount { reason: reason.into(), packets };
         Ok(Response::new(Drops { drops: vec![drop("No Route", 11), drop("Policy Deny", 0)] }))
     }
+
+    async fn get_hit_rate(&self, _: Request<GetHitRateRequest>) -> Answer<HitRate> {
+        let hardware = Some(Traffic { packets: 75, bytes: 7500 });
+        let software = Some(Traffic { packets: 25, bytes: 2500 });
+        let traffic = TierTraffic { hardware, software, ..TierTraffic::default() };
+        let vrfs = vec![VrfHitRate { vrf: 18, name: "demo-red".into(), traffic: Some(traffic) }];
+        Ok(Response::new(HitRate { vrfs, total: Some(traffic) }))
+    }
 }
 
 /// The node and what it has been asked.
@@ -167,7 +180,17 @@ pub(crate) struct Node {
 }
 
 impl Node {
+    /// A node that forwards in software only.
     pub(crate) fn start() -> Self {
+        Self::with_engine(None)
+    }
+
+    /// A node with a NIC.
+    pub(crate) fn start_with_nic(nic: Nic) -> Self {
+        Self::with_engine(Some(nic))
+    }
+
+    fn with_engine(nic: Option<Nic>) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let seen = Arc::new(Mutex::new(Seen::default()));
@@ -176,7 +199,9 @@ impl Node {
             let _context = runtime.enter();
             UnixListener::bind(dir.path().join("node.sock")).unwrap()
         };
-        runtime.spawn(Server::builder().add_service(mock).serve_with_incoming(UnixListenerStream::new(listener)));
+        let engine = nic.map(|nic| engine::service(nic, Arc::clone(&seen)));
+        let server = Server::builder().add_service(mock).add_optional_service(engine);
+        runtime.spawn(server.serve_with_incoming(UnixListenerStream::new(listener)));
         Self { dir, seen, _runtime: runtime }
     }
 
