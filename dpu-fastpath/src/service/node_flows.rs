@@ -106,3 +106,27 @@ impl Flows for NodeFlows {
         Ok(indices)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use fallback_sw::node::runtime::{Config, Runtime};
+    use offload_rules::forwarding::Snapshot;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn every_worker_is_asked_and_an_ended_node_says_so() {
+        let config = Config { workers: 2, last_state: None, offload: None };
+        let node = Runtime::start(config, Snapshot::empty()).unwrap();
+        let flows = NodeFlows::new(node.handle());
+        let id = |worker| OffloadId { worker, entry: 1, generation: 1 };
+        assert_eq!(flows.flow(5).await, Ok(None));
+        assert_eq!(flows.flow(u64::MAX).await, Ok(None));
+        assert_eq!(flows.reasons().await, Ok(BTreeMap::new()));
+        // A worker that does not exist has no flows.
+        assert_eq!(flows.indices([id(0), id(1), id(9)].into()).await, Ok(BTreeMap::new()));
+        node.stop();
+        assert_eq!(flows.flow(5).await, Err(Ended));
+        assert_eq!(flows.reasons().await, Err(Ended));
+    }
+}
