@@ -2,15 +2,12 @@
 
 use offload_rules::{
     classify::Ingress,
-    flow::{TunnelHeader, tcp::TcpPhase},
-    lower::{Arrival, Direction, NotOffloaded, Unsupported},
+    flow::tcp::TcpPhase,
+    lower::{Arrival, Direction, NotOffloaded, Unsupported, ingress_mtu, still_leads},
 };
 use std::sync::Arc;
 
-use super::{
-    leads::still_leads,
-    slab::{Entry, Pair},
-};
+use super::slab::{Entry, Pair};
 use crate::{
     exec::Target,
     flow_table::Record,
@@ -60,6 +57,9 @@ impl Worker {
             }
         }
         self.check_arrivals(index, slot, back);
+        if self.is_as_asked(index, slot, back) {
+            return;
+        }
         let wanted = self.wanted(index, slot, back, now);
         self.ask_for(index, wanted, now);
     }
@@ -90,6 +90,32 @@ impl Worker {
                 record.flags |= flag::SAMPLE;
             }
         }
+    }
+
+    /// The usual case, told without building anything: the same programs, the same arrivals, and the engine has been told.
+    fn is_as_asked(&self, index: u32, slot: u32, back: Option<u32>) -> bool {
+        let Some(entry) = self.offloads.get(index) else { return true };
+        let Some(asked) = entry.asked() else { return false };
+        if entry.again || entry.reason == Some(NotOffloaded::Off) {
+            return false;
+        }
+        let slots = [Some(slot), back];
+        asked.iter().zip(slots).zip(&entry.arrivals).all(|((asked, slot), arrival)| match (asked, slot) {
+            (Some(asked), Some(slot)) => {
+                let same = |record: &Record| {
+                    let program = self.programs.get(record.program);
+                    record.key == asked.key
+                        && (record.tunnel_sport, record.ip_id) == (asked.tunnel_sport, asked.ip_id)
+                        && program.is_some_and(|entry| Arc::ptr_eq(&entry.program, &asked.program))
+                };
+                arrival.is_some_and(|arrival| arrival == asked.arrival)
+                    && self.flows.record(slot).is_some_and(same)
+                    && ingress_mtu(&self.snapshot, &asked.arrival) == asked.ingress_mtu
+                    && asked.program.egress().map(|vif| self.snapshot.port_of(vif)) == asked.egress_port
+            }
+            (None, None) => true,
+            _ => false,
+        })
     }
 
     fn wanted(&mut self, index: u32, slot: u32, back: Option<u32>, now: u64) -> Wanted {
@@ -128,14 +154,12 @@ impl Worker {
             Target::Punt { .. } => return Err(NotOffloaded::Unsupported(Unsupported::Punt)),
             Target::Drop(_) => None,
         };
-        let mtu = self.snapshot.vif(arrival.vif).map_or(u16::MAX, |vif| vif.mtu);
-        let overhead = if arrival.tunnel.is_some() { TunnelHeader::OVERHEAD } else { 0 };
         Ok(Direction {
             key: record.key,
             arrival,
             program: Arc::clone(&entry.program),
             egress_port,
-            ingress_mtu: mtu.saturating_sub(overhead),
+            ingress_mtu: ingress_mtu(&self.snapshot, &arrival),
             tunnel_sport: record.tunnel_sport,
             ip_id: record.ip_id,
         })
@@ -190,6 +214,8 @@ impl Worker {
             (entry.tier, entry.reason) = (Tier::Pending, Some(NotOffloaded::Pending));
         }
         entry.pace.told = rate;
+        // What comes by software proves nothing until the answer.
+        entry.watch.since = u64::MAX;
         entry.asked = Some(rules.clone());
         self.offloads.requests.push(Request::Install { id, directions: rules, rate });
     }
