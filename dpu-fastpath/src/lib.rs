@@ -2,6 +2,6 @@
 
 pub mod daemon;
 pub mod offload;
-
 pub mod port;
 pub mod rte_flow;
+pub mod service;

@@ -18,6 +18,7 @@ pub struct FlowFilter {
     source_port: Option<u32>,
     destination_port: Option<u32>,
     action: pb::FlowAction,
+    tier: pb::FlowTier,
     pairs: bool,
 }
 
@@ -36,17 +37,19 @@ impl FlowFilter {
             source_port: request.source_port,
             destination_port: request.destination_port,
             action: request.action(),
+            tier: request.tier(),
             pairs: request.pairs,
         })
     }
 
-    /// Does a record match; with `pairs`, or its other direction?
+    /// Does a record match, given where its packets run; with `pairs`, or its other direction?
     #[must_use]
-    pub fn passes(&self, record: &Record, other: Option<&Record>) -> bool {
-        self.matches(record) || (self.pairs && other.is_some_and(|other| self.matches(other)))
+    pub fn passes(&self, record: (&Record, pb::FlowTier), other: Option<(&Record, pb::FlowTier)>) -> bool {
+        let matches = |(record, tier)| self.matches(record, tier);
+        matches(record) || (self.pairs && other.is_some_and(matches))
     }
 
-    fn matches(&self, record: &Record) -> bool {
+    fn matches(&self, record: &Record, tier: pb::FlowTier) -> bool {
         let key = &record.key;
         let is = |wanted: Option<u32>, value: u32| wanted.is_none_or(|wanted| wanted == value);
         let within = |wanted: Option<IpNet>, address: IpAddr| wanted.is_none_or(|net| net.contains(&address));
@@ -57,6 +60,7 @@ impl FlowFilter {
             pb::FlowAction::Nat => false,
         };
         action
+            && (self.tier == pb::FlowTier::Unspecified || self.tier == tier)
             && is(self.vrf, key.vrf.get().into())
             && is(self.vif, key.vif.get().into())
             && is(self.proto, key.proto.into())
@@ -73,4 +77,43 @@ fn prefix(field: &str, text: &str) -> Result<Option<IpNet>, String> {
     }
     let parsed = text.parse().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
     parsed.map(Some).map_err(|_| format!("{field}: '{text}' is neither a prefix nor an address"))
+}
+
+#[cfg(test)]
+mod tests {
+    use pb::FlowTier::{Hardware, Partial, Pending, Software, Unspecified};
+
+    use super::*;
+    use crate::flow_table::Record;
+
+    fn record() -> Record {
+        zerocopy::FromZeros::new_zeroed()
+    }
+
+    fn filter(tier: pb::FlowTier, proto: Option<u32>, pairs: bool) -> FlowFilter {
+        FlowFilter::new(&pb::ListFlowsRequest { tier: tier.into(), proto, pairs, ..Default::default() }).unwrap()
+    }
+
+    #[test]
+    fn a_tier_lets_its_own_flows_pass_and_none_that_was_not_asked_for_all() {
+        let record = record();
+        for tier in [Software, Hardware, Partial, Pending] {
+            assert!(filter(Unspecified, None, false).passes((&record, tier), None));
+            for asked in [Software, Hardware, Partial, Pending] {
+                assert_eq!(filter(asked, None, false).passes((&record, tier), None), asked == tier);
+            }
+        }
+    }
+
+    #[test]
+    fn a_tier_and_another_filter_must_match_the_same_direction() {
+        let mut tcp = record();
+        tcp.key.proto = 6;
+        let udp = record();
+        assert!(filter(Hardware, Some(6), false).passes((&tcp, Hardware), None));
+        assert!(!filter(Hardware, Some(17), false).passes((&tcp, Hardware), None));
+        assert!(!filter(Hardware, Some(6), false).passes((&udp, Software), Some((&tcp, Hardware))));
+        assert!(filter(Hardware, Some(6), true).passes((&udp, Software), Some((&tcp, Hardware))));
+        assert!(!filter(Hardware, Some(6), true).passes((&udp, Hardware), Some((&tcp, Software))));
+    }
 }

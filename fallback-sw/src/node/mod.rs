@@ -5,6 +5,7 @@ pub mod daemon;
 pub mod decode;
 pub mod encode;
 pub mod filter;
+pub mod hit_rate;
 pub mod machine;
 pub mod offload_link;
 pub mod persist;

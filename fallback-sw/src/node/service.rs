@@ -21,6 +21,7 @@ use tonic::{Request, Response, Status};
 use super::{
     decode, encode,
     filter::FlowFilter,
+    hit_rate::hit_rate,
     runtime::{Ended, Handle},
     view,
 };
@@ -372,6 +373,12 @@ impl pb::node_server::Node for NodeService {
         let (total, _) = self.counters().await?;
         Ok(Response::new(pb::Drops { drops: view::drops(&total.account) }))
     }
+
+    async fn get_hit_rate(&self, _: Request<pb::GetHitRateRequest>) -> Result<Response<pb::HitRate>, Status> {
+        let snapshot = self.snapshot().await?;
+        let (total, _) = self.counters().await?;
+        Ok(Response::new(hit_rate(&total.tiers, &snapshot)))
+    }
 }
 
 /// Flows of a worker from a slot on that pass the filter, and where to go on.
@@ -388,8 +395,9 @@ fn flows_from(
         let Some(slot) = worker.flows().next_occupied(at) else { return (found, None) };
         at = slot + 1;
         let Some(record) = worker.flows().record(slot) else { continue };
-        let other = worker.flows().record(record.reverse);
-        if filter.passes(record, other) {
+        let tier = |slot| view::tier(worker, slot);
+        let other = worker.flows().record(record.reverse).map(|other| (other, tier(record.reverse)));
+        if filter.passes((record, tier(slot)), other) {
             found.extend(view::flow(worker, id, count, slot));
         }
     }

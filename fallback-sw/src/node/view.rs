@@ -84,7 +84,21 @@ pub fn flow(worker: &Worker, id: usize, workers: usize, slot: u32) -> Option<pb:
         not_offloaded_reason: offload.and_then(|o| o.reason).map(|reason| reason.to_string()).unwrap_or_default(),
         ops: entry.map(|entry| entry.program.ops.iter().map(|o| op(o, record.mark)).collect()).unwrap_or_default(),
         initiator: record.flags & flag::INITIATOR != 0,
+        hardware_packets: offload.map_or(0, |offload| offload.hardware.packets),
+        hardware_bytes: offload.map_or(0, |offload| offload.hardware.bytes),
     })
+}
+
+/// Did the flow in this slot make the pair? Of each pair one direction did.
+#[must_use]
+pub fn is_initiator(worker: &Worker, slot: u32) -> bool {
+    worker.flows().record(slot).is_some_and(|record| record.flags & flag::INITIATOR != 0)
+}
+
+/// Where the packets of the flow in this slot run.
+#[must_use]
+pub fn tier(worker: &Worker, slot: u32) -> pb::FlowTier {
+    worker.offload_status(slot).map_or(pb::FlowTier::Software, |offload| flow_tier(offload.tier))
 }
 
 const fn flow_tier(tier: Tier) -> pb::FlowTier {

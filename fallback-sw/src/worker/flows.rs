@@ -333,8 +333,10 @@ impl Worker {
         if let Some(record) = self.flows.record_mut(slot) {
             record.program = TO_BE_DERIVED;
         }
-        self.release_program(program);
-        self.offload_changed(slot);
+        if program != TO_BE_DERIVED {
+            self.release_program(program);
+            self.offload_changed(slot);
+        }
     }
 
     /// Brings a record up to the snapshot in force: kept when nothing that it depends on has changed, else derived anew.

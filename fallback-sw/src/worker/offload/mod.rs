@@ -100,7 +100,7 @@ impl Worker {
     /// `host-ctl offload on|off`: nothing is asked while it is off. What was asked for, the engine removes.
     pub fn offload_enabled(&mut self, on: bool) {
         self.offloads.on = on;
-        self.offloads.sweep = Some(0);
+        self.offloads.sweep_all();
     }
 
     /// The engine's queue did not take a request.
@@ -179,9 +179,11 @@ impl Worker {
 
     #[cold]
     fn settle(&mut self, now: u64, out: &mut Outbox) {
-        // Reviews may call for others: each of those is done in its turn.
-        while let Some(index) = self.offloads.next_called() {
-            self.review(index, now);
+        // Reviews may call for others: those wait for the next time.
+        for _ in 0..self.offloads.called() {
+            if let Some(index) = self.offloads.next_called() {
+                self.review(index, now);
+            }
         }
         out.offload.append(&mut self.offloads.requests);
     }

@@ -57,6 +57,9 @@ impl Worker {
             }
         }
         self.check_arrivals(index, slot, back);
+        if self.is_as_asked(index, slot, back) {
+            return;
+        }
         let wanted = self.wanted(index, slot, back, now);
         self.ask_for(index, wanted, now);
     }
@@ -87,6 +90,32 @@ impl Worker {
                 record.flags |= flag::SAMPLE;
             }
         }
+    }
+
+    /// The usual case, told without building anything: the same programs, the same arrivals, and the engine has been told.
+    fn is_as_asked(&self, index: u32, slot: u32, back: Option<u32>) -> bool {
+        let Some(entry) = self.offloads.get(index) else { return true };
+        let Some(asked) = entry.asked() else { return false };
+        if entry.again || entry.reason == Some(NotOffloaded::Off) {
+            return false;
+        }
+        let slots = [Some(slot), back];
+        asked.iter().zip(slots).zip(&entry.arrivals).all(|((asked, slot), arrival)| match (asked, slot) {
+            (Some(asked), Some(slot)) => {
+                let same = |record: &Record| {
+                    let program = self.programs.get(record.program);
+                    record.key == asked.key
+                        && (record.tunnel_sport, record.ip_id) == (asked.tunnel_sport, asked.ip_id)
+                        && program.is_some_and(|entry| Arc::ptr_eq(&entry.program, &asked.program))
+                };
+                arrival.is_some_and(|arrival| arrival == asked.arrival)
+                    && self.flows.record(slot).is_some_and(same)
+                    && ingress_mtu(&self.snapshot, &asked.arrival) == asked.ingress_mtu
+                    && asked.program.egress().map(|vif| self.snapshot.port_of(vif)) == asked.egress_port
+            }
+            (None, None) => true,
+            _ => false,
+        })
     }
 
     fn wanted(&mut self, index: u32, slot: u32, back: Option<u32>, now: u64) -> Wanted {

@@ -150,6 +150,10 @@ fn is_plain(version: u8, header_len: u16) -> bool {
 fn tunnel(l3: &[u8]) -> Option<TunnelArrival> {
     let outer = parse::ip(l3, 4).ok().filter(|outer| is_plain(4, outer.header_len))?;
     let ([a, b, c, d, ..], [e, f, g, h, ..]) = (outer.src, outer.dst);
+    // With a checksum, which nobody has to send (RFC 7510 §3.1), it is for software to check.
+    if l3.get(26..28)? != [0, 0] {
+        return None;
+    }
     let word = l3.get(28..32)?.first_chunk::<4>().map(|word| u32::from_be_bytes(*word))?;
     Some(TunnelArrival {
         source: Ipv4Addr::new(a, b, c, d),

@@ -105,8 +105,9 @@ pub(in crate::worker) struct Offloads {
     calls: VecDeque<u32>,
     due: BTreeSet<(u64, u32)>,
     pub(super) requests: Vec<Request>,
-    /// Where the look at all entries after a change goes on.
-    pub(super) sweep: Option<u32>,
+    /// After a change: where the look at all entries goes on, and how many are left. Round and round, so that changes in quick
+    /// succession keep none waiting.
+    pub(super) sweep: (u32, u32),
     /// Where the look at rates goes on, and since when.
     pub(super) paced: (u32, u64),
 }
@@ -230,6 +231,16 @@ impl Offloads {
         {
             self.calls.push_back(index);
         }
+    }
+
+    /// All entries are to be looked at.
+    pub(super) fn sweep_all(&mut self) {
+        self.sweep.1 = self.len();
+    }
+
+    /// Reviews called for.
+    pub(super) fn called(&self) -> usize {
+        self.calls.len()
     }
 
     pub(super) fn next_called(&mut self) -> Option<u32> {

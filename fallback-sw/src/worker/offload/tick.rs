@@ -8,9 +8,9 @@ use crate::{
 };
 
 /// Entries looked at in one tick after a change of the forwarding state, before anything else is swept.
-const SWEEP: u32 = 8192;
+const SWEEP: u32 = 4096;
 /// Entries looked at when the change comes in; packets wait meanwhile.
-const FIRST: u32 = 4096;
+const FIRST: u32 = 2048;
 /// Reviews that were called for at a time, in one tick.
 const DUE: usize = 4096;
 /// Entries whose rate is looked at in one tick.
@@ -26,15 +26,15 @@ impl Worker {
         if !self.offloads.present {
             return;
         }
-        self.offloads.sweep = Some(0);
+        self.offloads.sweep_all();
         self.sweep_on(FIRST, now);
         self.settle_offload(now, out);
     }
 
     /// Reviews all entries, now.
     pub(in crate::worker) fn sweep_all_offloads(&mut self, now: u64) {
-        self.offloads.sweep = Some(0);
-        while self.offloads.sweep.is_some() {
+        self.offloads.sweep_all();
+        while self.offloads.sweep.1 > 0 {
             self.sweep_on(SWEEP, now);
         }
     }
@@ -49,13 +49,15 @@ impl Worker {
     }
 
     fn sweep_on(&mut self, step: u32, now: u64) {
-        let Some(from) = self.offloads.sweep else { return };
         let len = self.offloads.len();
-        let to = from.saturating_add(step).min(len);
-        for index in from..to {
-            self.review(index, now);
+        let (mut at, left) = self.offloads.sweep;
+        let step = step.min(left);
+        for _ in 0..step {
+            at = if at >= len { 0 } else { at };
+            self.review(at, now);
+            at += 1;
         }
-        self.offloads.sweep = (to < len).then_some(to);
+        self.offloads.sweep = (at, left - step);
     }
 
     /// Looks at the rates of as many entries as is due, so that each has its turn about once a second.
