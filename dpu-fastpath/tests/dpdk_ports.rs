@@ -53,7 +53,7 @@ fn eal() -> (MutexGuard<'static, ()>, Arc<Eal>) {
     let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     let eal = EAL.get_or_init(|| {
         let vdevs = vec!["net_null0,size=100".to_owned()];
-        let args = EalArgs { memory: Memory::Ordinary { mib: 512 }, vdevs, ..EalArgs::default() };
+        let args = EalArgs { memory: Memory::Ordinary { mib: 1024 }, vdevs, ..EalArgs::default() };
         Arc::new(Eal::start(&args, &[]).unwrap())
     });
     (turn, Arc::clone(eal))

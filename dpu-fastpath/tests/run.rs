@@ -88,7 +88,8 @@ fn it_opens_its_port_and_ends_when_it_is_told_to() {
     let deadline = Instant::now() + Duration::from_secs(60);
     // Ends when the daemon does: then the port was not opened.
     let mut log = Vec::new();
-    for line in BufReader::new(child.stderr.take().unwrap()).lines() {
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    for line in lines.by_ref() {
         log.push(line.unwrap());
         if log.iter().any(|line| line.contains("port open")) {
             break;
@@ -99,6 +100,8 @@ fn it_opens_its_port_and_ends_when_it_is_told_to() {
     let pid = i32::try_from(child.id()).unwrap();
     // SAFETY: a signal to a process that this test has started and not yet waited for.
     assert_eq!(unsafe { libc::kill(pid, libc::SIGTERM) }, 0);
-    assert_eq!(wait(child, deadline).code(), Some(0));
+    // Its end is that of its log.
+    log.extend(lines.map(Result::unwrap));
+    assert_eq!(wait(child, deadline).code(), Some(0), "{log:#?}");
     assert!(!Path::new(&format!("/var/run/dpdk/sluicegate-{pid}")).exists());
 }
