@@ -13,6 +13,8 @@ use crate::port::{DpdkPorts, Eal, EalArgs, Memory, PortMap, eal};
 
 /// How the daemon runs.
 #[derive(Debug, Args)]
+// Its name is that of the flattened one.
+#[group(skip)]
 pub struct RunArgs {
     /// What every node has.
     #[command(flatten)]

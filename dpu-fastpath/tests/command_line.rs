@@ -40,14 +40,6 @@ fn a_nic_profile_is_refused_and_nothing_is_written() {
 }
 
 #[test]
-fn running_names_the_program_that_can() {
-    for arguments in [&["run"][..], &["run", "--state", "ce1.json"]] {
-        let text = refusal(&dpu_fastpath(arguments));
-        assert!(text.contains("not implemented yet; run `fallback-sw run`"), "{text}");
-    }
-}
-
-#[test]
 fn wrong_usage_exits_with_1() {
     let text = refusal(&dpu_fastpath(&["replay"]));
     assert!(text.contains("Usage"), "{text}");

@@ -43,7 +43,7 @@ impl EalArgs {
     /// # Errors
     /// An argument with a zero octet in it.
     pub fn build(&self, process: u32, cpu: usize) -> Result<Vec<CString>, NulError> {
-        let mut line = vec!["dpu-fastpath".to_owned(), "--in-memory".to_owned()];
+        let mut line = vec!["dpu-fastpath".to_owned()];
         let mut option = |name: &str, value: String| line.extend([name.to_owned(), value]);
         option("--file-prefix", format!("sluicegate-{process}"));
         if !self.extra.iter().any(|given| self.says_cores(given)) {
@@ -55,9 +55,18 @@ impl EalArgs {
         for vdev in &self.vdevs {
             option("--vdev", vdev.clone());
         }
-        if let Memory::Ordinary { mib } = self.memory {
-            option("-m", mib.to_string());
-            line.push("--no-huge".to_owned());
+        let flags: &[&str] = match self.memory {
+            Memory::Hugepages => &["--in-memory"],
+            Memory::Ordinary { mib } => {
+                option("-m", mib.to_string());
+                // EAL does not take this together with --in-memory, which would mean the same.
+                &["--no-huge", "--no-shconf"]
+            }
+        };
+        line.extend(flags.iter().map(ToString::to_string));
+        // It would leave a socket behind for each run.
+        if !self.extra.iter().any(|given| given == "--telemetry") {
+            line.push("--no-telemetry".to_owned());
         }
         if self.pci.is_empty() {
             line.push("--no-pci".to_owned());
@@ -88,14 +97,14 @@ mod tests {
     fn without_a_word_there_are_hugepages_in_memory_and_no_bus() {
         assert_eq!(
             line(&EalArgs::default()),
-            "dpu-fastpath --in-memory --file-prefix sluicegate-77 --lcores 0@3 --no-pci"
+            "dpu-fastpath --file-prefix sluicegate-77 --lcores 0@3 --in-memory --no-telemetry --no-pci"
         );
     }
 
     #[test]
     fn ordinary_memory_is_given_its_size() {
         let args = EalArgs { memory: Memory::Ordinary { mib: 512 }, ..EalArgs::default() };
-        assert!(line(&args).contains(" -m 512 --no-huge"), "{}", line(&args));
+        assert!(line(&args).contains(" -m 512 --no-huge --no-shconf "), "{}", line(&args));
     }
 
     #[test]

@@ -2,7 +2,8 @@
 
 use std::{
     cell::RefCell,
-    ffi::{CStr, CString, NulError, c_char, c_int},
+    ffi::{CStr, CString, NulError, OsStr, c_char, c_int},
+    os::unix::ffi::OsStrExt as _,
     path::{Path, PathBuf},
     sync::{
         Mutex, PoisonError,
@@ -189,10 +190,25 @@ fn init(line: Vec<CString>) -> Result<(), EalError> {
     // EAL keeps pointers to arguments: neither the strings nor the array are ever freed.
     let argv = argv.leak();
     // SAFETY: `argc` C strings that may be changed and live for ever, and a null behind them.
-    if unsafe { sys::rte_eal_init(argc, argv.as_mut_ptr()) } >= 0 {
+    let answer = unsafe { sys::rte_eal_init(argc, argv.as_mut_ptr()) };
+    let errno = errno();
+    remove_empty_folder();
+    if answer >= 0 {
         return Ok(());
     }
-    Err(EalError::Refused { why: errno_text(errno()), log: log::take_complaints() })
+    Err(EalError::Refused { why: errno_text(errno), log: log::take_complaints() })
+}
+
+/// EAL makes a folder for files that it shares with other processes, with none in it when nothing is shared.
+fn remove_empty_folder() {
+    // SAFETY: returns null or a C string that EAL keeps.
+    let folder = unsafe { sys::rte_eal_get_runtime_dir() };
+    if !folder.is_null() {
+        // SAFETY: not null, as just seen.
+        let folder = unsafe { CStr::from_ptr(folder) };
+        // With files in it, it stays.
+        let _ = std::fs::remove_dir(OsStr::from_bytes(folder.to_bytes()));
+    }
 }
 
 /// Loads a driver: its constructor registers it with DPDK, so it stays loaded.

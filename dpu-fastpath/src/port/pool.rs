@@ -39,7 +39,7 @@ pub(super) fn in_use() -> u32 {
 }
 
 impl Pool {
-    /// The pool of a port for frames of up to `frame` octets, with at least `count` mbufs if it has to be made.
+    /// The pool of a port for frames of up to `frame` octets, with `count` mbufs if it has to be made.
     ///
     /// # Errors
     /// The errno of DPDK: no memory.
@@ -50,13 +50,11 @@ impl Pool {
         if let Some(pool) = pools.get(&(port, room)) {
             return Ok(*pool);
         }
-        // One less than a power of two wastes no memory.
-        let size = count.next_power_of_two() - 1;
         let name = CString::new(format!("sg-{port}-{room}"))?;
         // SAFETY: a C string; all numbers are in the bounds that DPDK checks.
-        let pool = unsafe { sys::rte_pktmbuf_pool_create(name.as_ptr(), size, CACHE, 0, room, socket) };
+        let pool = unsafe { sys::rte_pktmbuf_pool_create(name.as_ptr(), count, CACHE, 0, room, socket) };
         let pool = NonNull::new(pool).ok_or_else(|| std::io::Error::from_raw_os_error(eal::errno()))?;
-        let pool = Self { pool, size };
+        let pool = Self { pool, size: count };
         pools.insert((port, room), pool);
         Ok(pool)
     }
