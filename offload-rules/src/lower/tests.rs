@@ -88,11 +88,8 @@ fn a_tenants_packets_do_not_lead_to_their_flow_once_anything_before_the_key_has_
             s.vifs[2].kind = crate::forwarding::VifKind::PhysicalVlan { parent: vif_id(2), outer, inner: None };
         }),
         ("second tag", |s| {
-            let kind = crate::forwarding::VifKind::PhysicalVlan {
-                parent: vif_id(2),
-                outer: tag(300),
-                inner: Some(tag(7)),
-            };
+            let kind =
+                crate::forwarding::VifKind::PhysicalVlan { parent: vif_id(2), outer: tag(300), inner: Some(tag(7)) };
             s.vifs[2].kind = kind;
         }),
         ("parent", |s| s.vifs[2].kind = vlan(1, 300)),
