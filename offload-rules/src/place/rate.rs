@@ -19,11 +19,15 @@ impl Rate {
         let took = u128::from(now_ms.saturating_sub(self.at));
         let window = u128::from(window_ms);
         self.at = self.at.max(now_ms);
-        let sum = u128::from(self.value) * window + u128::from(octets_per_second) * took;
-        // Without time, nothing was measured; without a window, nothing is remembered.
-        if let Some(mean) = sum.checked_div(window + took) {
-            self.value = u64::try_from(mean).unwrap_or(u64::MAX);
-        }
+        let gap = u128::from(self.value.abs_diff(octets_per_second));
+        // Without time, nothing was measured; without a window, nothing is remembered. Rounded up, so that it arrives.
+        let Some(part) = (gap * took + (window + took).saturating_sub(1)).checked_div(window + took) else { return };
+        let part = u64::try_from(part).unwrap_or(u64::MAX);
+        self.value = if octets_per_second > self.value {
+            self.value.saturating_add(part)
+        } else {
+            self.value.saturating_sub(part)
+        };
     }
 
     /// Octets a second.
@@ -44,6 +48,13 @@ mod tests {
         assert_eq!(rate.value(), 500);
         rate.update(0, 400, 100);
         assert_eq!(rate.value(), 125);
+    }
+
+    #[test]
+    fn a_flow_that_stopped_comes_to_nothing() {
+        let mut rate = Rate::new(3, 0);
+        (1..10).for_each(|i| rate.update(0, i * 10, 1000));
+        assert_eq!(rate.value(), 0);
     }
 
     #[test]

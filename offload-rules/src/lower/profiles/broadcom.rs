@@ -32,7 +32,7 @@ pub(in crate::lower) const fn bnxt() -> NicProfile {
             udp_no_checksum: fact(false, PARSER),
         },
         Does {
-            jump: fact(false, "features/bnxt.ini lists it; flows go to group 0, where the templates expect them"),
+            jump: fact(false, "features/bnxt.ini lists it; not relied on, flows go to group 0"),
             port_to_port: fact(true, LIST),
             set_macs: fact(
                 true,

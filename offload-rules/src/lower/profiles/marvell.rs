@@ -5,7 +5,7 @@ use crate::lower::profile::{
     Api, Does, FieldRewrite, HeaderCheck, Ipsec, Ipv6Match, Limits, Matches, NicProfile, TtlRewrite,
 };
 
-const KEY: &str = "the parser's key is set by the firmware's profile; what it holds is found out at start";
+const KEY: &str = "the key is set by the firmware's profile; what is not known of it is taken for no";
 const LIST: &str = "features/cnxk.ini";
 
 pub(in crate::lower) const fn cnxk() -> NicProfile {
@@ -13,7 +13,7 @@ pub(in crate::lower) const fn cnxk() -> NicProfile {
         "cnxk",
         Matches {
             eth_dst: fact(true, KEY),
-            untagged: fact(false, "offload: has_vlan is not in the key"),
+            untagged: fact(false, KEY),
             vlan_tags: fact(2, LIST),
             vlan_priority: fact(false, KEY),
             ipv6: fact(Ipv6Match::FiveTuple, LIST),
