@@ -6,6 +6,7 @@
 //! Every received packet meets exactly one fate, see [`Account`].
 
 mod batch;
+mod carry;
 mod cookie;
 mod counters;
 pub(crate) mod flows;

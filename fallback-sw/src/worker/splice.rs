@@ -27,10 +27,10 @@ use offload_rules::{
 use super::{
     Outbox, TxKind, Worker,
     batch::{segment, varying},
+    carry::Way,
     cookie::{self, Cookie},
     flows::flag,
     ingress::{Context, Outer},
-    slow::Way,
 };
 use crate::{
     exec::{self, Target, Varying},
