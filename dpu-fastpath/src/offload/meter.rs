@@ -68,7 +68,7 @@ impl Rate {
             Some(if kept { self.counts.get(then as usize % SECONDS).copied().unwrap_or(0) } else { 0 })
         });
         let (seconds, sum) = kept.fold((0, 0), |(seconds, sum), count| (seconds + 1, sum + count));
-        if seconds == 0 { self.counts.iter().sum() } else { sum / seconds }
+        sum.checked_div(seconds).unwrap_or_else(|| self.counts.iter().sum())
     }
 }
 

@@ -48,6 +48,7 @@
 
 mod canary;
 mod direction;
+mod display;
 mod headers;
 mod leads;
 mod lowering;

@@ -1,7 +1,7 @@
 //! From a desired flow to rules in the NIC: lowering, room, attempts.
 
 use fallback_sw::offload::{OffloadId, Report, Tier};
-use offload_rules::lower::{FailureClass, NotOffloaded, Rule, Unsupported};
+use offload_rules::lower::{Action, FailureClass, NotOffloaded, Rule, Unsupported};
 
 use super::{
     Engine, Timer,
@@ -132,13 +132,16 @@ impl<B: Backend, L: Lowering> Engine<B, L> {
                 return self.set_state(id, (active.tier, lowered.why), true);
             }
         }
-        let mut conflict = false;
+        let (mut conflict, mut own) = (false, false);
         for (rule, _) in lowered.rules.iter().flatten() {
             let Some(token) = self.rules.holder(rule) else { continue };
             let Some(entry) = self.rules.get_mut(token) else { continue };
-            if entry.wanted {
+            let is_own = matches!(entry.owner, Owner::Flow(holder, _) if holder == id);
+            if entry.wanted && !is_own {
                 conflict = true;
             } else {
+                // Marks have one priority: the old one leaves first, and software needs no mark.
+                own |= entry.wanted;
                 entry.waiters.push(id);
                 flow.awaits.push(token);
             }
@@ -147,6 +150,11 @@ impl<B: Backend, L: Lowering> Engine<B, L> {
             self.withdraw(id);
             self.totals.failed.count(FailureClass::Duplicate);
             return self.back_off(id, NotOffloaded::Failed(FailureClass::Duplicate), now);
+        }
+        if own {
+            let stale = flow.active.take();
+            self.by_rate.remove(&(flow.rate, id));
+            return self.retire(stale);
         }
         if !flow.awaits.is_empty() {
             return;
@@ -158,7 +166,7 @@ impl<B: Backend, L: Lowering> Engine<B, L> {
         let mut tokens = [None, None];
         for ((slot, rule), direction) in tokens.iter_mut().zip(lowered.rules).zip(0..) {
             let Some((rule, shape)) = rule else { continue };
-            let counted = lowered.tier == Tier::Hardware;
+            let counted = lowered.tier == Tier::Hardware && rule.actions.contains(&Action::Count);
             let token = self.rules.insert(Owner::Flow(id, direction), rule, Some(shape), counted);
             flow.rules.push(token);
             *slot = Some(token);

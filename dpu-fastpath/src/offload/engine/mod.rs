@@ -181,6 +181,9 @@ impl<B: Backend, L: Lowering> Engine<B, L> {
     /// Takes a new snapshot: rules that belong to no flow follow it. Flows follow by the requests of their workers.
     pub fn adopt(&mut self, snapshot: &Arc<Snapshot>, now: u64) {
         self.snapshot = Arc::clone(snapshot);
+        if self.enabled && !self.probe.planned {
+            self.plan_probe();
+        }
         self.plan_proactive();
         self.settle(now);
     }

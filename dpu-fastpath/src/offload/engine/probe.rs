@@ -1,6 +1,6 @@
 //! The probe: a passing `validate` promises nothing, so each shape is validated, created and destroyed once before flows use it.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use offload_rules::lower::{FailureClass, Rule};
 
@@ -11,23 +11,23 @@ use super::{
 };
 use crate::offload::{Backend, Failure, Finding, Lowering, Token};
 
-/// Canaries, one at a time: two may have the same match.
+/// Canaries. Two that have the same match are tried one after the other.
 #[derive(Debug, Default)]
 pub(super) struct Probe {
     queue: VecDeque<(ShapeIndex, Rule)>,
-    current: Option<(Token, ShapeIndex, Rule)>,
+    current: BTreeMap<Token, (ShapeIndex, Rule)>,
+    /// There was something to probe.
+    pub(super) planned: bool,
 }
 
 impl Probe {
     pub(super) fn under_way(&self) -> bool {
-        self.current.is_some() || !self.queue.is_empty()
+        !self.current.is_empty() || !self.queue.is_empty()
     }
 
-    /// The NIC has lost the canary: it is tried again.
+    /// The NIC has lost the canaries: they are tried again.
     pub(super) fn interrupted(&mut self) {
-        if let Some((_, shape, rule)) = self.current.take() {
-            self.queue.push_front((shape, rule));
-        }
+        self.queue.extend(std::mem::take(&mut self.current).into_values());
     }
 }
 
@@ -38,7 +38,8 @@ impl<B: Backend, L: Lowering> Engine<B, L> {
             (shape.refused, shape.doubts, shape.proven) = (None, 0, false);
         }
         self.abandon_probe();
-        for (shape, rule) in self.lowering.canaries() {
+        for (shape, rule) in self.lowering.canaries(&self.snapshot) {
+            self.probe.planned = true;
             let index = self.shape(&shape);
             if let Some(shape) = self.shapes.get_mut(index) {
                 shape.probe = Some(Finding::Waiting);
@@ -49,29 +50,24 @@ impl<B: Backend, L: Lowering> Engine<B, L> {
 
     pub(super) fn abandon_probe(&mut self) {
         self.probe.queue.clear();
-        if let Some((token, ..)) = self.probe.current.take()
-            && self.rules.unwant(token)
-        {
-            self.ended(token);
+        for token in std::mem::take(&mut self.probe.current).into_keys() {
+            if self.rules.unwant(token) {
+                self.ended(token);
+            }
         }
     }
 
-    /// Starts the next canary, unless one is out.
+    /// Starts the canaries whose match is free.
     pub(super) fn go_on_probing(&mut self) {
-        while self.probe.current.is_none()
-            && let Some((shape, rule)) = self.probe.queue.front()
-        {
-            // An earlier canary with the same match may still be on its way out.
-            if self.rules.holder(rule).is_some() {
-                return;
+        for (shape, rule) in std::mem::take(&mut self.probe.queue) {
+            if self.rules.holder(&rule).is_some() {
+                self.probe.queue.push_back((shape, rule));
+                continue;
             }
-            let shape = *shape;
-            let valid = self.backend.validate(rule);
-            let Some((_, rule)) = self.probe.queue.pop_front() else { return };
-            match valid {
+            match self.backend.validate(&rule) {
                 Ok(()) => {
                     let token = self.rules.insert(Owner::Canary(shape), rule.clone(), Some(shape), false);
-                    self.probe.current = Some((token, shape, rule));
+                    self.probe.current.insert(token, (shape, rule));
                 }
                 Err(failure) => self.found(shape, Some(&failure)),
             }
@@ -100,16 +96,14 @@ impl<B: Backend, L: Lowering> Engine<B, L> {
 
     /// The canary was not created, not in time, or cannot be removed: the probe goes on without it.
     pub(super) fn canary_failed(&mut self, token: Token, shape: ShapeIndex, failure: &Failure) {
-        if self.probe.current.as_ref().is_some_and(|(current, ..)| *current == token) {
-            self.probe.current = None;
+        if self.probe.current.remove(&token).is_some() {
             self.found(shape, Some(failure));
         }
     }
 
     /// The canary is gone again.
     pub(super) fn canary_ended(&mut self, token: Token, shape: ShapeIndex) {
-        if self.probe.current.as_ref().is_some_and(|(current, ..)| *current == token) {
-            self.probe.current = None;
+        if self.probe.current.remove(&token).is_some() {
             self.found(shape, None);
         }
     }
