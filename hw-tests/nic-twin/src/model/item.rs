@@ -129,45 +129,28 @@ impl ItemKind {
     /// The default mask (`rte_flow_item_*_mask` as the guide describes them under "Default mask").
     pub fn default_mask(self) -> [u8; MAX_SPEC] {
         let mut mask = [0; MAX_SPEC];
-        let ranges: &[std::ops::Range<usize>] = match self {
-            ItemKind::Void | ItemKind::Other | ItemKind::Any | ItemKind::Integrity | ItemKind::Ipv6FragExt => &[],
-            ItemKind::Eth => &[0..12],
+        let octets = match self {
+            ItemKind::Void | ItemKind::Other | ItemKind::Any | ItemKind::Integrity | ItemKind::Ipv6FragExt => 0..0,
+            ItemKind::Eth => 0..12,
             ItemKind::Vlan => {
                 // The VLAN id: the lower 12 bits of the TCI.
                 mask[0] = 0x0f;
-                &[1..2]
+                1..2
             }
-            ItemKind::Ipv4 => &[12..20],
-            ItemKind::Ipv6 => &[8..40],
-            ItemKind::Udp | ItemKind::Tcp | ItemKind::Sctp | ItemKind::Esp => &[0..4],
-            ItemKind::Icmp | ItemKind::Icmp6 => &[0..2],
+            ItemKind::Ipv4 => 12..20,
+            ItemKind::Ipv6 => 8..40,
+            ItemKind::Udp | ItemKind::Tcp | ItemKind::Sctp | ItemKind::Esp => 0..4,
+            ItemKind::Icmp | ItemKind::Icmp6 => 0..2,
             ItemKind::Mpls => {
                 mask[2] = 0xf0;
-                &[0..2]
+                0..2
             }
-            ItemKind::Mark | ItemKind::Meta | ItemKind::PortId => &[0..4],
-            ItemKind::Tag => &[0..5],
-            ItemKind::RepresentedPort | ItemKind::PortRepresentor => &[0..2],
+            ItemKind::Mark | ItemKind::Meta | ItemKind::PortId => 0..4,
+            ItemKind::Tag => 0..5,
+            ItemKind::RepresentedPort | ItemKind::PortRepresentor => 0..2,
         };
-        for octet in ranges.iter().cloned().flatten() {
-            mask[octet] = 0xff;
-        }
+        mask[octets].fill(0xff);
         mask
-    }
-
-    /// Is the structure's value in the machine's byte order (a number of the API) and not in the network's (a header)?
-    pub(crate) const fn host_order(self) -> bool {
-        matches!(
-            self,
-            ItemKind::Any
-                | ItemKind::Mark
-                | ItemKind::Meta
-                | ItemKind::Tag
-                | ItemKind::Integrity
-                | ItemKind::PortId
-                | ItemKind::RepresentedPort
-                | ItemKind::PortRepresentor
-        )
     }
 
     /// The fields over which `last` spans a range, in order.
