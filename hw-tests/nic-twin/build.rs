@@ -23,7 +23,7 @@ const FUNCTIONS: &str = "twin_.*|rte_eth_(dev_.*|macaddr_get|rx_queue_setup|tx_q
 const TYPES: &str = "rte_eth_dev|eth_dev_ops|rte_flow_ops|rte_flow_fp_ops|rte_vdev_driver|rte_vdev_device|\
     rte_flow_(item|action|query|op|indirect|indir|port|queue|error|template|pattern|actions|attr).*";
 
-const VALUES: &str = "RTE_ETH_(DEV_FLOW_OPS_THREAD_SAFE|DEV_AUTOFILL_QUEUE_XSTATS|LINK_.*|RX_OFFLOAD_.*|TX_OFFLOAD_.*|\
+const VALUES: &str = "TWIN_.*|RTE_ETH_(DEV_FLOW_OPS_THREAD_SAFE|DEV_AUTOFILL_QUEUE_XSTATS|LINK_.*|RX_OFFLOAD_.*|TX_OFFLOAD_.*|\
     RSS_.*|XSTATS_NAME_SIZE|QUEUE_STATE_.*|NAME_MAX_LEN)|RTE_PKTMBUF_HEADROOM|RTE_MAX_ETHPORTS|RTE_FLOW_.*|rte_flow_item_.*_mask|RTE_LOG_.*";
 
 fn fail(what: &str) -> ! {

@@ -135,28 +135,36 @@ int twin_mbuf_get_meta(const struct rte_mbuf *packet, uint32_t *value)
 	return 1;
 }
 
+void twin_modify_resolve(struct rte_flow_action_modify_field *conf)
+{
+	uint8_t value[16] = {0};
+	size_t octets = (conf->dst.offset % 128 + conf->width % 129 + 7) / 8;
+
+	if (conf->src.field != RTE_FLOW_FIELD_POINTER || conf->src.pvalue == NULL)
+		return;
+	memcpy(value, conf->src.pvalue, RTE_MIN(octets, sizeof(value)));
+	memcpy(conf->src.value, value, sizeof(value));
+	conf->src.field = RTE_FLOW_FIELD_VALUE;
+}
+
 void twin_modify_read(const struct rte_flow_action_modify_field *conf, struct twin_modify *out)
 {
-	memset(out, 0, sizeof(*out));
-	out->operation = conf->operation;
-	out->field = conf->dst.field;
-	out->level = conf->dst.level;
-#if RTE_VERSION >= RTE_VERSION_NUM(23, 11, 0, 0)
-	out->tag = conf->dst.tag_index;
-#else
-	out->tag = conf->dst.level;
-#endif
-	out->offset = conf->dst.offset;
-	out->width = conf->width;
-	out->source = conf->src.field;
-	if (conf->src.field == RTE_FLOW_FIELD_VALUE) {
-		memcpy(out->value, conf->src.value, sizeof(out->value));
-	} else if (conf->src.field == RTE_FLOW_FIELD_POINTER && conf->src.pvalue != NULL) {
-		uint32_t octets = (out->offset % 128 + out->width % 129 + 7) / 8;
+	struct rte_flow_action_modify_field resolved = *conf;
 
-		memcpy(out->value, conf->src.pvalue, RTE_MIN((size_t)octets, sizeof(out->value)));
-		out->source = RTE_FLOW_FIELD_VALUE;
-	}
+	twin_modify_resolve(&resolved);
+	memset(out, 0, sizeof(*out));
+	out->operation = resolved.operation;
+	out->field = resolved.dst.field;
+	out->level = resolved.dst.level;
+#if RTE_VERSION >= RTE_VERSION_NUM(23, 11, 0, 0)
+	out->tag = resolved.dst.tag_index;
+#else
+	out->tag = resolved.dst.level;
+#endif
+	out->offset = resolved.dst.offset;
+	out->width = resolved.width;
+	out->source = resolved.src.field;
+	memcpy(out->value, resolved.src.value, sizeof(out->value));
 }
 
 void twin_write(FILE *stream, const char *text)

@@ -50,6 +50,8 @@ struct twin_modify {
 	uint32_t source;
 	uint8_t value[16];
 };
+/* A source by pointer becomes an immediate one. */
+void twin_modify_resolve(struct rte_flow_action_modify_field *conf);
 void twin_modify_read(const struct rte_flow_action_modify_field *conf, struct twin_modify *out);
 
 /* Text to a stream of the application. */

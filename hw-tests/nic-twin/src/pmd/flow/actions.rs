@@ -53,8 +53,8 @@ impl OwnedAction {
     /// Copies one action.
     ///
     /// # Safety
-    /// A complete action: its structure has the size of its type, and points to what it says.
-    unsafe fn read(action: &ffi::rte_flow_action) -> OwnedAction {
+    /// A complete action: its structure has the size of its type, and, with `follow`, points to what it says.
+    unsafe fn read(action: &ffi::rte_flow_action, follow: bool) -> OwnedAction {
         let size = size(action.type_);
         let mut owned = OwnedAction {
             number: action.type_,
@@ -74,8 +74,10 @@ impl OwnedAction {
         let into = owned.octets_mut().as_mut_ptr();
         // SAFETY: the structure has `size` octets, and so has the copy.
         unsafe { action.conf.cast::<u8>().copy_to_nonoverlapping(into, size) };
-        // SAFETY: passed on.
-        unsafe { owned.follow(action.conf) };
+        if follow {
+            // SAFETY: passed on.
+            unsafe { owned.follow(action.conf) };
+        }
         owned
     }
 
@@ -131,6 +133,13 @@ impl OwnedAction {
         }
         for ((octet, template), mask) in merged.octets_mut().iter_mut().zip(self.octets()).zip(mask) {
             *octet = (*octet & !mask) | (template & mask);
+        }
+        // The operation may wait, but what the application points to is there only now.
+        if self.number == ffi::RTE_FLOW_ACTION_TYPE_MODIFY_FIELD
+            && let Some(conf) = merged.conf.as_deref_mut()
+        {
+            // SAFETY: a complete, aligned copy of the structure.
+            unsafe { ffi::twin_modify_resolve(conf.as_mut_ptr().cast()) };
         }
         merged
     }
@@ -262,6 +271,15 @@ unsafe fn copy<T: Copy>(from: *const T, count: usize) -> Box<[T]> {
 /// # Safety
 /// `actions` is null, or a list that ends with END, whose actions are complete.
 pub(super) unsafe fn read(actions: *const ffi::rte_flow_action) -> Result<Vec<OwnedAction>, Refusal> {
+    // SAFETY: passed on.
+    unsafe { read_list(actions, true) }
+}
+
+/// Copies a list, and what it points to where `follow` says so.
+///
+/// # Safety
+/// As for [`read`].
+unsafe fn read_list(actions: *const ffi::rte_flow_action, follow: bool) -> Result<Vec<OwnedAction>, Refusal> {
     if actions.is_null() {
         return Err(Refusal::new(EINVAL, c"no actions"));
     }
@@ -273,9 +291,24 @@ pub(super) unsafe fn read(actions: *const ffi::rte_flow_action) -> Result<Vec<Ow
             return Ok(list);
         }
         // SAFETY: an action of the list.
-        list.push(unsafe { OwnedAction::read(action) });
+        list.push(unsafe { OwnedAction::read(action, follow) });
     }
     Err(Refusal::new(EINVAL, c"the list of actions has no end"))
+}
+
+/// Copies the masks of an actions template: none of the pointers in them leads anywhere.
+///
+/// # Safety
+/// As for [`read`].
+pub(super) unsafe fn read_masks(masks: *const ffi::rte_flow_action) -> Result<Vec<OwnedAction>, Refusal> {
+    // SAFETY: passed on; pointers are not followed.
+    unsafe { read_list(masks, false) }
+}
+
+/// Do a template's actions and masks agree, one by one?
+pub(super) fn same_types(actions: &[OwnedAction], masks: &[OwnedAction]) -> bool {
+    let numbers = |list: &[OwnedAction]| list.iter().map(|action| action.number).collect::<Vec<_>>();
+    numbers(actions) == numbers(masks)
 }
 
 /// Copies one action.
@@ -286,7 +319,7 @@ pub(super) unsafe fn read_one(action: *const ffi::rte_flow_action) -> Result<Own
     // SAFETY: see above.
     let action = unsafe { action.as_ref() }.ok_or(Refusal::action(EINVAL, c"no action"))?;
     // SAFETY: see above.
-    Ok(unsafe { OwnedAction::read(action) })
+    Ok(unsafe { OwnedAction::read(action, true) })
 }
 
 /// The list as the NIC takes it.

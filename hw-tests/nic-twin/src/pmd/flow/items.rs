@@ -44,8 +44,12 @@ impl OwnedItem {
     /// As the NIC takes it.
     pub(super) fn item(&self) -> Item<'_> {
         let size = self.kind.size();
-        let part = |octets: &'_ Option<Octets>| octets.as_ref().and_then(|octets| octets.get(..size));
-        Item { kind: self.kind, spec: part(&self.spec), last: part(&self.last), mask: part(&self.mask) }
+        Item {
+            kind: self.kind,
+            spec: part(self.spec.as_ref(), size),
+            last: part(self.last.as_ref(), size),
+            mask: part(self.mask.as_ref(), size),
+        }
     }
 
     /// The item of a rule of a template: values of the rule, mask of the template.
@@ -53,6 +57,10 @@ impl OwnedItem {
         let spec = rule.filter(|rule| rule.kind == self.kind).and_then(|rule| rule.spec);
         OwnedItem { kind: self.kind, spec, last: None, mask: spec.and(self.mask) }
     }
+}
+
+fn part(octets: Option<&Octets>, size: usize) -> Option<&[u8]> {
+    octets?.get(..size)
 }
 
 /// Copies a pattern.
