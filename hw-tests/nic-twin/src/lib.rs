@@ -4,3 +4,6 @@
 //! to rules, so that each judges the other. It is pure: time is passed in, and no I/O happens.
 
 pub mod model;
+
+#[cfg(feature = "pmd")]
+mod pmd;

@@ -358,13 +358,18 @@ impl Nic {
         self.finish(port, &walk, frame, fate)
     }
 
+    /// Is there no rule that a packet of the application's on this port could meet?
+    pub fn transmits_untouched(&self, port: PortId) -> bool {
+        self.tables.is_empty(Domain::Egress(port), 0) && self.tables.is_empty(Domain::Transfer, 0)
+    }
+
     /// A packet that the application sends on a port: its egress rules, then transfer rules, then the wire.
     pub fn transmit(&mut self, port: PortId, frame: &mut Frame, metadata: Option<u32>, now: Duration) -> Outcome {
         self.stats.sent += 1;
         if !self.ports.contains_key(&port) {
             return Outcome::Drop(DropReason::NoPort);
         }
-        if self.tables.is_empty(Domain::Egress(port), 0) && self.tables.is_empty(Domain::Transfer, 0) {
+        if self.transmits_untouched(port) {
             return Outcome::Forward { port };
         }
         let mut walk = Walk::new(port, meta::APPLICATION, frame, self.deep_rules > 0);
