@@ -36,6 +36,8 @@ void sys_rte_pktmbuf_reset(struct rte_mbuf *m) { rte_pktmbuf_reset(m); }
 
 void *sys_rte_pktmbuf_mtod(struct rte_mbuf *m) { return rte_pktmbuf_mtod(m, void *); }
 
+uint16_t sys_rte_pktmbuf_data_len(const struct rte_mbuf *m) { return rte_pktmbuf_data_len(m); }
+
 uint16_t sys_rte_pktmbuf_headroom(const struct rte_mbuf *m) { return rte_pktmbuf_headroom(m); }
 
 uint16_t sys_rte_pktmbuf_tailroom(const struct rte_mbuf *m) { return rte_pktmbuf_tailroom(m); }

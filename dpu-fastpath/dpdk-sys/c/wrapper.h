@@ -38,6 +38,7 @@ int sys_rte_pktmbuf_alloc_bulk(struct rte_mempool *pool, struct rte_mbuf **mbufs
 void sys_rte_pktmbuf_free(struct rte_mbuf *m);
 void sys_rte_pktmbuf_reset(struct rte_mbuf *m);
 void *sys_rte_pktmbuf_mtod(struct rte_mbuf *m);
+uint16_t sys_rte_pktmbuf_data_len(const struct rte_mbuf *m);
 uint16_t sys_rte_pktmbuf_headroom(const struct rte_mbuf *m);
 uint16_t sys_rte_pktmbuf_tailroom(const struct rte_mbuf *m);
 char *sys_rte_pktmbuf_append(struct rte_mbuf *m, uint16_t len);

@@ -146,6 +146,11 @@ impl Pattern {
         PatternShape(self.entries.iter().map(|entry| (entry.kind, entry.mask, entry.last.is_some())).collect())
     }
 
+    /// Whether an item has a range.
+    pub(super) fn has_range(&self) -> bool {
+        self.entries.iter().any(|entry| entry.last.is_some())
+    }
+
     /// The array that rte_flow takes, with END; its pointers are into `self`, which must outlive it and stay where it is.
     pub(super) fn raw(&self) -> Vec<rte_flow_item> {
         self.array(|entry| rte_flow_item {
