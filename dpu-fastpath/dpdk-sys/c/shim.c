@@ -76,6 +76,10 @@ void sys_rte_flow_dynf_metadata_set(struct rte_mbuf *m, uint32_t value) { rte_fl
 
 int sys_rte_flow_dynf_metadata_avail(void) { return rte_flow_dynf_metadata_avail(); }
 
+int sys_rte_flow_item_eth_has_vlan(const struct rte_flow_item_eth *item) { return item->has_vlan; }
+
+int sys_rte_flow_item_vlan_has_more(const struct rte_flow_item_vlan *item) { return item->has_more_vlan; }
+
 int sys_rte_security_set_pkt_metadata(void *ctx, void *session, struct rte_mbuf *m, void *params)
 {
 	return rte_security_set_pkt_metadata(ctx, session, m, params);

@@ -58,6 +58,10 @@ uint32_t sys_rte_flow_dynf_metadata_get(struct rte_mbuf *m);
 void sys_rte_flow_dynf_metadata_set(struct rte_mbuf *m, uint32_t value);
 int sys_rte_flow_dynf_metadata_avail(void);
 
+/* Bit-fields of items, as the compiler of C lays them out. */
+int sys_rte_flow_item_eth_has_vlan(const struct rte_flow_item_eth *item);
+int sys_rte_flow_item_vlan_has_more(const struct rte_flow_item_vlan *item);
+
 /* The context is opaque: its type went from struct rte_security_ctx to void with 23.11. */
 int sys_rte_security_set_pkt_metadata(void *ctx, void *session, struct rte_mbuf *m, void *params);
 int sys_rte_security_dynfield_is_registered(void);
