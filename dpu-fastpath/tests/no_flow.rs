@@ -76,7 +76,7 @@ fn a_port_that_tells_of_a_reset_has_lost_its_rules_once() {
     let ports = PortMap::new([(vif, Ethdev { ethdev: wire.ethdev, queues: 1 })]);
     let mut backend = Synchronous::new(ports, Style::default(), 32);
     assert!(backend.alive());
-    let name = CString::new(wire.name).unwrap();
+    let name = CString::new(wire.name.as_str()).unwrap();
     // SAFETY: what a driver does when its device is reset; the port exists.
     unsafe {
         let device = rte_eth_dev_allocated(name.as_ptr());

@@ -70,7 +70,7 @@ impl Wire {
         };
         let (received, sent) = (ring("rx"), ring("tx"));
         let label = CString::new(name).unwrap();
-        // SAFETY: one ring each way; the driver keeps the rings, which are never freed.
+        // SAFETY: one ring each way; the driver keeps the rings, which outlive the port.
         let port = unsafe {
             dpdk_sys::rte_eth_from_rings(
                 label.as_ptr(),
@@ -106,6 +106,21 @@ impl Wire {
         unsafe {
             let count = dpdk_sys::rte_ring_dequeue_burst(self.sent, &raw mut object, 1, std::ptr::null_mut());
             (count == 1).then(|| take(object.cast()))
+        }
+    }
+}
+
+impl Drop for Wire {
+    /// The port goes, and its number with it: DPDK has room for 32 ports.
+    fn drop(&mut self) {
+        while self.sent().is_some() {}
+        let name = CString::new(self.name.as_str()).unwrap();
+        // SAFETY: nobody uses the port any more; a driver above it has let go of it.
+        unsafe {
+            dpdk_sys::rte_eth_dev_stop(self.ethdev);
+            dpdk_sys::rte_vdev_uninit(name.as_ptr());
+            dpdk_sys::rte_ring_free(self.received);
+            dpdk_sys::rte_ring_free(self.sent);
         }
     }
 }
