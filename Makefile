@@ -26,7 +26,7 @@ lint:
 	@.ci/lint
 
 bench:
-	@hw-tests/setup.sh bench
+	@hw-tests/setup.sh
 	@$(CARGO) bench -p fallback-sw
 	@$(CARGO) build --quiet --release --workspace --bins
 	@target/release/hw-tests bench-io

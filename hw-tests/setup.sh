@@ -1,12 +1,9 @@
 #!/usr/bin/env bash
-# Installs the Debian packages that building, the demo, the tests and the benchmarks use, where they are missing.
-# Idempotent: with everything there it does nothing, and needs no rights and no network.
-#
-#   setup.sh          what building, the demo and the tests need
-#   setup.sh bench    and dpdk-testpmd, which stands beside the node in `make bench`
+# Installs what building, the demo, the tests and the benchmarks use, where it is missing: Debian packages, and the headers that
+# DPDK keeps for drivers. Idempotent: with everything there it does nothing, and needs no rights and no network.
 set -euo pipefail
 
-# package: a program of it, and what it is used for
+# package: a program of it (none: a library), and what it is used for
 wanted=(
     iproute2:ip             # namespaces, links, routes
     ethtool:ethtool         # offloads off: complete frames on every link
@@ -19,63 +16,144 @@ wanted=(
     tshark:tshark           # dissects them
     make:make
     gcc:cc                  # links the Rust programs
+    pkg-config:pkg-config   # finds DPDK
+    clang:clang             # reads DPDK's headers for the Rust bindings
+    libclang-dev:
+    libdpdk-dev:            # the library, and its virtual devices
+    dpdk:dpdk-devbind.py    # binds NICs
+    dpdk-dev:dpdk-testpmd   # the judges of the NIC twin, and the neighbour of `make bench`
 )
+
+installed() {
+    dpkg-query -W -f '${Status}\n' "$1" 2>/dev/null | grep -q ' installed$'
+}
 
 missing=()
 for entry in "${wanted[@]}"; do
     package=${entry%%:*}
     program=${entry#*:}
-    PATH=$PATH:/usr/sbin:/sbin command -v "$program" >/dev/null || missing+=("$package")
+    if [ -n "$program" ]; then
+        PATH=$PATH:/usr/sbin:/sbin command -v "$program" >/dev/null || missing+=("$package")
+    else
+        installed "$package" || missing+=("$package")
+    fi
 done
 if ! command -v cargo >/dev/null; then
     echo "setup: cargo is missing: install Rust 1.95 or newer (https://rustup.rs)" >&2
     exit 1
 fi
-# apt-get with root's rights, or the command to type.
+
+# apt-get with root's rights, or the command to type. Nothing that runs is removed for it.
 apt_install() {
+    # dpdk-dev needs rdma-core, so udev. A machine without udev (a container) would get the newest one, and with it a newer
+    # libudev1 and systemd; the udev that goes with the libudev1 in use leaves them alone.
+    if [[ " $* " == *dpdk* ]] && ! installed udev; then
+        set -- "$@" "udev=$(dpkg-query -W -f '${Version}' libudev1)"
+    fi
     echo "setup: installing $*"
     if [ "$(id -u)" -ne 0 ]; then
         echo "setup: installing needs root: run 'sudo make setup', or install by hand: apt-get install $*" >&2
         return 1
     fi
-    DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends "$@"
+    if ! DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends --no-remove "$@"; then
+        echo "setup: apt cannot install these: upgrade the machine (apt-get upgrade), then run this again" >&2
+        return 1
+    fi
 }
 
-# dpdk-testpmd is in Debian's dpdk-dev. That needs rdma-core, so udev. A machine without udev (a container) would get the newest
-# one, and with it a newer libudev1 and systemd; the udev that goes with the libudev1 in use leaves them alone. A comparison is
-# not worth an upgrade of what runs: where apt wants one, testpmd's column of the benchmark stays empty.
-install_testpmd() {
-    local packages=(dpdk-dev) plan changed
-    if ! dpkg-query -W -f '${Status}\n' udev 2>/dev/null | grep -q ' installed$'; then
-        packages+=("udev=$(dpkg-query -W -f '${Version}' libudev1)")
-    fi
-    if ! plan=$(apt-get install --simulate --no-install-recommends "${packages[@]}" 2>&1); then
-        echo "setup: SKIPPED dpdk-testpmd: apt cannot install ${packages[*]}: $(grep '^E:' <<<"$plan" | head -1)"
-        return
-    fi
-    changed=$(awk '/^Inst [^ ]+ \[/ || /^Remv/ { print $2 }' <<<"$plan" | sort -u | tr '\n' ' ')
-    if [ -n "$changed" ]; then
-        echo "setup: SKIPPED dpdk-testpmd: it would also upgrade or remove: $changed"
-        echo "setup: if that is fine: apt-get install --no-install-recommends dpdk-dev"
-        return
-    fi
-    apt_install "${packages[@]}" || echo "setup: SKIPPED dpdk-testpmd: it could not be installed"
+# What a DPDK driver is written against is in DPDK's source tree, not in libdpdk-dev. The NIC twin is a driver.
+driver_headers=(ethdev_driver.h ethdev_vdev.h bus_vdev_driver.h dev_driver.h bus_driver.h)
+
+# driver_headers_dir VERSION: where build.rs of hw-tests/nic-twin looks, unless DPDK_DRIVER_INCLUDE names another folder
+driver_headers_dir() {
+    echo "/usr/local/include/dpdk-driver-$1"
 }
 
-testpmd=false
-if [ "${1:-}" = bench ] && ! command -v dpdk-testpmd >/dev/null; then
-    testpmd=true
-fi
-if [ ${#missing[@]} -eq 0 ] && ! $testpmd; then
-    echo "setup: everything is there"
-    exit 0
-fi
-if [ "$(id -u)" -eq 0 ]; then
-    apt-get update -q
-fi
+have_driver_headers() {
+    local header
+    for header in "${driver_headers[@]}"; do
+        [ -s "$1/$header" ] || return 1
+    done
+}
+
+# Lines of a sources.list for the source packages of this release, from the mirrors that the machine uses already.
+source_mirrors() {
+    local id codename keyring options=""
+    # shellcheck disable=SC1091
+    id=$(. /etc/os-release && echo "$ID")
+    # shellcheck disable=SC1091
+    codename=$(. /etc/os-release && echo "$VERSION_CODENAME")
+    keyring=/usr/share/keyrings/$id-archive-keyring.gpg
+    [ ! -s "$keyring" ] || options=" [signed-by=$keyring]"
+    # apt's own placeholders:
+    # shellcheck disable=SC2016
+    apt-get indextargets --format '$(REPO_URI) $(RELEASE) $(COMPONENT)' 'Created-By: Packages' |
+        awk -v codename="$codename" -v options="$options" \
+            '$2 == codename || index($2, codename "-") == 1 { print "deb-src" options, $0 }' | sort -u
+}
+
+# install_driver_headers VERSION, in a shell of its own: the source package of exactly the installed libdpdk-dev, by lists of
+# our own, so that the machine's configuration of apt stays as it is; of it, only the headers.
+install_driver_headers() (
+    package=$(dpkg-query -W -f '${source:Package}=${source:Version}' libdpdk-dev)
+    target=$(driver_headers_dir "$1")
+    if [ "$(id -u)" -ne 0 ]; then
+        echo "setup: DPDK's driver headers belong in $target, which needs root: run 'sudo make setup'" >&2
+        exit 1
+    fi
+    echo "setup: fetching the driver headers of $package"
+    work=$(mktemp -d)
+    trap 'rm -rf "$work"' EXIT
+    mkdir -p "$work/lists/partial" "$work/archives/partial" "$work/headers"
+    source_mirrors >"$work/sources.list"
+    if [ ! -s "$work/sources.list" ]; then
+        echo "setup: apt has no list of this release's packages: run 'apt-get update', then this again" >&2
+        exit 1
+    fi
+    options=(
+        -q
+        -o Dir::Etc::sourcelist="$work/sources.list" -o Dir::Etc::sourceparts=- -o Dir::State::lists="$work/lists"
+        -o Dir::Cache="$work" -o Dir::Cache::archives="$work/archives"
+        -o APT::Sandbox::User=root      # the folder is root's alone
+    )
+    cd "$work"
+    if ! { apt-get "${options[@]}" update && apt-get "${options[@]}" source --download-only "$package"; } >log 2>&1; then
+        cat log >&2
+        echo "setup: no source package $package: apt-get install libdpdk-dev brings the release that the mirror has" >&2
+        exit 1
+    fi
+    # One archive of DPDK itself; the other one is Debian's packaging.
+    archive=$(find . -maxdepth 1 -name '*.orig.tar.*' ! -name '*.asc' | head -1)
+    tar tf "$archive" >members
+    for header in "${driver_headers[@]}"; do
+        member=$(grep "/$header\$" members | head -1 || true)
+        if [ -z "$member" ]; then
+            echo "setup: $package has no $header" >&2
+            exit 1
+        fi
+        tar xf "$archive" -O "$member" >"headers/$header"
+    done
+    # They go with the installed library if a driver's translation unit compiles.
+    # shellcheck disable=SC2046
+    if ! printf '#include <%s>\n' ethdev_driver.h ethdev_vdev.h |
+        cc -fsyntax-only -DALLOW_EXPERIMENTAL_API -DALLOW_INTERNAL_API $(pkg-config --cflags libdpdk) -Iheaders -x c -; then
+        echo "setup: the driver headers of $package do not compile against the installed DPDK" >&2
+        exit 1
+    fi
+    install -d "$target"
+    install -m 644 headers/* "$target"
+    echo "setup: installed $target"
+)
+
 if [ ${#missing[@]} -gt 0 ]; then
+    if [ "$(id -u)" -eq 0 ]; then
+        apt-get update -q
+    fi
     apt_install "${missing[@]}"
 fi
-if $testpmd; then
-    install_testpmd
+version=$(pkg-config --modversion libdpdk)
+if ! have_driver_headers "$(driver_headers_dir "$version")"; then
+    install_driver_headers "$version"
+elif [ ${#missing[@]} -eq 0 ]; then
+    echo "setup: everything is there"
 fi

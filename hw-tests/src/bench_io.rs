@@ -218,7 +218,7 @@ impl Bench {
     fn start_testpmd(&self, driver: Driver) -> Result<Forwarder, LabError> {
         let program = find_in_path("dpdk-testpmd").ok_or_else(|| LabError::Unavailable {
             what: "dpdk-testpmd is not installed".to_owned(),
-            remedy: "run `hw-tests/setup.sh bench`".to_owned(),
+            remedy: "run `hw-tests/setup.sh`".to_owned(),
         })?;
         let mut command = self.forwarder.command(program);
         // Nothing shared, and what files it makes all the same go with the lab.

@@ -1,0 +1,81 @@
+//! Arguments of the virtual device: `net_twin0,port=net_ring0,profile=mlx5-hws,full_at=100`.
+
+/// What lies below a twin.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Below {
+    /// A DPDK port that exists already, by name.
+    Port(String),
+    /// A network device of the kernel; a `net_af_packet` is made for it.
+    Interface(String),
+}
+
+/// A twin's arguments: what is below it; the rest describes the NIC and is the model's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Args {
+    /// What lies below.
+    pub(super) below: Below,
+    /// File of faults that is followed at run time.
+    pub(super) control: Option<String>,
+    /// Everything else, in order.
+    pub(super) nic: Vec<(String, String)>,
+}
+
+/// Arguments that make no device.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(super) enum ArgsError {
+    /// Not of the form key=value.
+    #[error("argument {0:?} is not key=value")]
+    NotAPair(String),
+    /// Neither or both of the two.
+    #[error("give what lies below: either port=<name of a DPDK port> or iface=<network device>")]
+    NoPort,
+    /// Given twice.
+    #[error("argument {0:?} is given twice")]
+    Twice(String),
+}
+
+/// Reads the text behind the device's name.
+pub(super) fn parse(text: &str) -> Result<Args, ArgsError> {
+    let mut pairs: Vec<(String, String)> = Vec::new();
+    for part in text.split(',').filter(|part| !part.is_empty()) {
+        let (key, value) = part.split_once('=').ok_or_else(|| ArgsError::NotAPair(part.to_owned()))?;
+        if pairs.iter().any(|(known, _)| known == key) {
+            return Err(ArgsError::Twice(key.to_owned()));
+        }
+        pairs.push((key.to_owned(), value.to_owned()));
+    }
+    let mut take = |key: &str| {
+        let at = pairs.iter().position(|(known, value)| known == key && !value.is_empty())?;
+        Some(pairs.remove(at).1)
+    };
+    let control = take("control");
+    let below = match (take("port"), take("iface")) {
+        (Some(port), None) => Below::Port(port),
+        (None, Some(interface)) => Below::Interface(interface),
+        _ => return Err(ArgsError::NoPort),
+    };
+    Ok(Args { below, control, nic: pairs })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_lies_below_is_told_from_the_arguments_of_the_nic() {
+        let args = parse("port=net_ring0,profile=mlx5-hws,full_at=100").unwrap();
+        assert_eq!(args.below, Below::Port("net_ring0".to_owned()));
+        let nic = [("profile", "mlx5-hws"), ("full_at", "100")];
+        assert_eq!(args.nic, nic.map(|(key, value)| (key.to_owned(), value.to_owned())));
+        assert_eq!(parse("iface=veth0").unwrap().below, Below::Interface("veth0".to_owned()));
+    }
+
+    #[test]
+    fn arguments_without_one_port_below_are_refused() {
+        for text in ["", "profile=twin", "port=a,iface=b", "port="] {
+            assert_eq!(parse(text), Err(ArgsError::NoPort), "{text:?}");
+        }
+        assert_eq!(parse("port"), Err(ArgsError::NotAPair("port".to_owned())));
+        assert_eq!(parse("port=a,port=b"), Err(ArgsError::Twice("port".to_owned())));
+    }
+}

@@ -1,0 +1,124 @@
+//! The port below a twin: it carries the frames, the twin decides about them.
+
+use std::{
+    ffi::{CStr, CString},
+    sync::atomic::{AtomicU32, Ordering},
+};
+
+use super::{args::Below, ffi};
+
+/// A negative errno, as DPDK's functions return it.
+pub(super) type Status = std::ffi::c_int;
+
+const EINVAL: Status = 22;
+const ENODEV: Status = 19;
+
+/// Numbers the af_packet devices: a name is never used again, so a device that is going away is in nobody's way.
+static NEXT: AtomicU32 = AtomicU32::new(0);
+
+/// The port below, owned: applications that walk over the ports don't see it.
+#[derive(Debug)]
+pub(super) struct Lower {
+    port: u16,
+    owner: u64,
+    /// Made for this twin, and closed with it.
+    ours: bool,
+}
+
+impl Lower {
+    /// Finds the port, or makes it, and takes it.
+    pub(super) fn open(below: &Below, twin: &CStr) -> Result<Lower, Status> {
+        let (name, ours) = match below {
+            Below::Port(name) => (CString::new(name.as_str()).map_err(|_| -EINVAL)?, false),
+            Below::Interface(interface) => (af_packet(interface)?, true),
+        };
+        let mut port = 0;
+        // SAFETY: a NUL-terminated name and a place for the number.
+        if unsafe { ffi::rte_eth_dev_get_port_by_name(name.as_ptr(), &mut port) } != 0 {
+            return Err(-ENODEV);
+        }
+        let mut lower = Lower { port, owner: 0, ours };
+        lower.take(twin)?;
+        Ok(lower)
+    }
+
+    fn take(&mut self, twin: &CStr) -> Result<(), Status> {
+        // SAFETY: plain data, for which zeros are a value.
+        let mut owner: ffi::rte_eth_dev_owner = unsafe { std::mem::zeroed() };
+        // SAFETY: a place for the number.
+        check(unsafe { ffi::rte_eth_dev_owner_new(&mut owner.id) })?;
+        for (place, octet) in owner.name.iter_mut().rev().skip(1).rev().zip(twin.to_bytes()) {
+            *place = *octet as std::ffi::c_char;
+        }
+        // SAFETY: an owner that was just made, with a NUL-terminated name.
+        check(unsafe { ffi::rte_eth_dev_owner_set(self.port, &owner) })?;
+        self.owner = owner.id;
+        Ok(())
+    }
+
+    /// Its number.
+    pub(super) fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// What it can do.
+    pub(super) fn info(&self) -> Result<ffi::rte_eth_dev_info, Status> {
+        // SAFETY: plain data, for which zeros are a value.
+        let mut info: ffi::rte_eth_dev_info = unsafe { std::mem::zeroed() };
+        // SAFETY: a place for the answer.
+        check(unsafe { ffi::rte_eth_dev_info_get(self.port, &mut info) })?;
+        Ok(info)
+    }
+
+    /// Its MAC address.
+    pub(super) fn mac(&self) -> Result<[u8; 6], Status> {
+        // SAFETY: plain data, for which zeros are a value.
+        let mut address: ffi::rte_ether_addr = unsafe { std::mem::zeroed() };
+        // SAFETY: a place for the answer.
+        check(unsafe { ffi::rte_eth_macaddr_get(self.port, &mut address) })?;
+        Ok(address.addr_bytes)
+    }
+
+    /// Its MTU, octets behind the Ethernet header.
+    pub(super) fn mtu(&self) -> Result<u16, Status> {
+        let mut mtu = 0;
+        // SAFETY: a place for the answer.
+        check(unsafe { ffi::rte_eth_dev_get_mtu(self.port, &mut mtu) })?;
+        Ok(mtu)
+    }
+}
+
+impl Drop for Lower {
+    fn drop(&mut self) {
+        // SAFETY: functions that take a port's number and check it. What fails was not there any more.
+        unsafe {
+            ffi::rte_eth_dev_stop(self.port);
+            ffi::rte_eth_dev_owner_unset(self.port, self.owner);
+            if self.ours {
+                // Its virtual device stays until EAL ends: unplugging one inside the removal of another would take it from
+                // under EAL's walk over all of them.
+                ffi::rte_eth_dev_close(self.port);
+            }
+        }
+    }
+}
+
+/// Makes a `net_af_packet` for a network device of the kernel, and tells its name.
+fn af_packet(interface: &str) -> Result<CString, Status> {
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    let name = CString::new(format!("net_af_packet_twin{number}")).map_err(|_| -EINVAL)?;
+    // A frame of the ring holds the driver's header too (about 100 octets), and is a power of two.
+    let mtu = std::fs::read_to_string(format!("/sys/class/net/{interface}/mtu")).map_err(|_| -ENODEV)?;
+    let mtu: u32 = mtu.trim().parse().map_err(|_| -EINVAL)?;
+    let frame = (mtu.min(16_000) + 128).next_power_of_two().max(2048);
+    let arguments = format!("iface={interface},blocksz={},framesz={frame},framecnt=1024", frame.max(4096));
+    let arguments = CString::new(arguments).map_err(|_| -EINVAL)?;
+    // SAFETY: NUL-terminated strings.
+    check(unsafe { ffi::rte_eal_hotplug_add(c"vdev".as_ptr(), name.as_ptr(), arguments.as_ptr()) })?;
+    Ok(name)
+}
+
+/// A status of DPDK: 0 or more is fine.
+pub(super) fn check(status: Status) -> Result<(), Status> {
+    if status < 0 { Err(status) } else { Ok(()) }
+}

@@ -1,0 +1,105 @@
+//! A packet of DPDK that is owned: it is handed on, or freed.
+
+use std::ptr::NonNull;
+
+use super::ffi;
+
+/// An mbuf that belongs to the holder.
+#[derive(Debug)]
+pub(super) struct Packet(NonNull<ffi::rte_mbuf>);
+
+// SAFETY: an mbuf may be used and freed on any thread; pools are thread-safe for that.
+unsafe impl Send for Packet {}
+
+impl Packet {
+    /// Takes over an mbuf.
+    ///
+    /// # Safety
+    /// `raw` is null or a valid mbuf that nobody else frees.
+    pub(super) unsafe fn from_raw(raw: *mut ffi::rte_mbuf) -> Option<Packet> {
+        NonNull::new(raw).map(Packet)
+    }
+
+    /// Gives the mbuf away.
+    pub(super) fn into_raw(self) -> *mut ffi::rte_mbuf {
+        let raw = self.0.as_ptr();
+        std::mem::forget(self);
+        raw
+    }
+
+    /// Octets of the frame.
+    pub(super) fn len(&self) -> u32 {
+        // SAFETY: a valid mbuf.
+        unsafe { ffi::twin_mbuf_length(self.0.as_ptr()) }
+    }
+
+    /// The whole frame; `None` when it lies in pieces that don't fit one segment.
+    pub(super) fn bytes(&mut self) -> Option<&[u8]> {
+        let mut length = 0;
+        // SAFETY: a valid mbuf that is ours.
+        let data = NonNull::new(unsafe { ffi::twin_mbuf_data(self.0.as_ptr(), &mut length) })?;
+        // SAFETY: the segment holds `length` octets from there, and stays while the packet is borrowed.
+        Some(unsafe { std::slice::from_raw_parts(data.as_ptr(), usize::try_from(length).ok()?) })
+    }
+
+    /// The packet with other octets: in its own buffer, or in another of the same pool. `None`: too long, or no buffer is left.
+    pub(super) fn with(self, frame: &[u8]) -> Option<Packet> {
+        let length = u32::try_from(frame.len()).ok()?;
+        // SAFETY: a valid mbuf that is ours; the frame is another allocation.
+        if unsafe { ffi::twin_mbuf_replace(self.0.as_ptr(), frame.as_ptr(), length) } == 0 {
+            return Some(self);
+        }
+        self.copy_of(frame)
+    }
+
+    /// A new packet of the same pool with these octets.
+    pub(super) fn copy_of(&self, frame: &[u8]) -> Option<Packet> {
+        let length = u32::try_from(frame.len()).ok()?;
+        // SAFETY: a valid mbuf; what comes back is null or a new mbuf of its pool.
+        unsafe { Packet::from_raw(ffi::twin_mbuf_like(self.0.as_ptr(), frame.as_ptr(), length)) }
+    }
+
+    /// Was received on `port`, with nothing known about it yet.
+    pub(super) fn received_on(&mut self, port: u16) {
+        // SAFETY: a valid mbuf that is ours.
+        unsafe { ffi::twin_mbuf_received(self.0.as_ptr(), port) }
+    }
+
+    /// Carries this RSS hash.
+    pub(super) fn set_hash(&mut self, hash: u32) {
+        // SAFETY: a valid mbuf that is ours.
+        unsafe { ffi::twin_mbuf_hash(self.0.as_ptr(), hash) }
+    }
+
+    /// Was flagged by a rule.
+    pub(super) fn set_flag(&mut self) {
+        // SAFETY: a valid mbuf that is ours.
+        unsafe { ffi::twin_mbuf_flag(self.0.as_ptr()) }
+    }
+
+    /// Was marked by a rule.
+    pub(super) fn set_mark(&mut self, id: u32) {
+        // SAFETY: a valid mbuf that is ours.
+        unsafe { ffi::twin_mbuf_mark(self.0.as_ptr(), id) }
+    }
+
+    /// Carries metadata of a rule, where the application has registered its place.
+    pub(super) fn set_meta(&mut self, value: u32) {
+        // SAFETY: a valid mbuf that is ours.
+        unsafe { ffi::twin_mbuf_meta(self.0.as_ptr(), value) }
+    }
+
+    /// Metadata that the application gave with it.
+    pub(super) fn meta(&self) -> Option<u32> {
+        let mut value = 0;
+        // SAFETY: a valid mbuf that is ours.
+        (unsafe { ffi::twin_mbuf_get_meta(self.0.as_ptr(), &mut value) } == 1).then_some(value)
+    }
+}
+
+impl Drop for Packet {
+    fn drop(&mut self) {
+        // SAFETY: a valid mbuf that is ours alone to free.
+        unsafe { ffi::twin_mbuf_free(self.0.as_ptr()) }
+    }
+}
