@@ -39,7 +39,7 @@ impl Hasher for Identity {
 }
 
 fn hash_step(hash: u64, word: u64) -> u64 {
-    let product = u128::from(hash ^ word) * 0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835;
+    let product = u128::from(hash ^ word) * 0x9e37_79b9_7f4a_7c15;
     (product >> 64) as u64 ^ product as u64
 }
 
@@ -148,10 +148,13 @@ pub(crate) struct Location {
 /// A rule's rank inside its group: priority, then age.
 pub(crate) type Rank = (u32, u64);
 
+/// A priority and the tuples of it.
+type Level = (u32, Vec<u32>);
+
 /// All tables of a NIC.
 #[derive(Default)]
 pub(crate) struct Tables {
-    groups: HashMap<(Domain, u32), Vec<(u32, Vec<u32>)>>,
+    groups: HashMap<(Domain, u32), Vec<Level>>,
     tuples: Vec<Tuple>,
 }
 
