@@ -11,8 +11,10 @@ const VERSIONS: std::ops::Range<&str> = "22.11".."27";
 /// crates that depend on this one.
 const MILESTONES: [(u32, u32); 3] = [(23, 11), (24, 11), (25, 11)];
 
-/// Types with bit-fields or packing that Rust has no layout for; nobody here looks into them.
-const OPAQUE: &str = "rte_arp_hdr|rte_arp_ipv4|rte_gtp_psc_generic_hdr|rte_l2tpv2_combined_msg_hdr|rte_ecpri.*";
+/// Types with bit-fields or packing that Rust has no layout for; nobody here looks into them. bindgen would put the bit-field of
+/// `rte_flow_item_eth` at octet 16, where C has it at 14, right behind the header.
+const OPAQUE: &str =
+    "rte_flow_item_eth|rte_arp_hdr|rte_arp_ipv4|rte_gtp_psc_generic_hdr|rte_l2tpv2_combined_msg_hdr|rte_ecpri.*";
 
 /// Prefix of what the shim defines in place of a static inline function or a macro.
 const PREFIX: &str = "sys_";

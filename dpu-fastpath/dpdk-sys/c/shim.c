@@ -36,6 +36,8 @@ void sys_rte_pktmbuf_reset(struct rte_mbuf *m) { rte_pktmbuf_reset(m); }
 
 void *sys_rte_pktmbuf_mtod(struct rte_mbuf *m) { return rte_pktmbuf_mtod(m, void *); }
 
+uint16_t sys_rte_pktmbuf_data_len(const struct rte_mbuf *m) { return rte_pktmbuf_data_len(m); }
+
 uint16_t sys_rte_pktmbuf_headroom(const struct rte_mbuf *m) { return rte_pktmbuf_headroom(m); }
 
 uint16_t sys_rte_pktmbuf_tailroom(const struct rte_mbuf *m) { return rte_pktmbuf_tailroom(m); }
@@ -99,6 +101,10 @@ uint32_t sys_rte_flow_dynf_metadata_get(struct rte_mbuf *m) { return rte_flow_dy
 void sys_rte_flow_dynf_metadata_set(struct rte_mbuf *m, uint32_t value) { rte_flow_dynf_metadata_set(m, value); }
 
 int sys_rte_flow_dynf_metadata_avail(void) { return rte_flow_dynf_metadata_avail(); }
+
+int sys_rte_flow_item_eth_has_vlan(const struct rte_flow_item_eth *item) { return item->has_vlan; }
+
+int sys_rte_flow_item_vlan_has_more(const struct rte_flow_item_vlan *item) { return item->has_more_vlan; }
 
 int sys_rte_security_set_pkt_metadata(void *ctx, void *session, struct rte_mbuf *m, void *params)
 {

@@ -38,6 +38,7 @@ int sys_rte_pktmbuf_alloc_bulk(struct rte_mempool *pool, struct rte_mbuf **mbufs
 void sys_rte_pktmbuf_free(struct rte_mbuf *m);
 void sys_rte_pktmbuf_reset(struct rte_mbuf *m);
 void *sys_rte_pktmbuf_mtod(struct rte_mbuf *m);
+uint16_t sys_rte_pktmbuf_data_len(const struct rte_mbuf *m);
 uint16_t sys_rte_pktmbuf_headroom(const struct rte_mbuf *m);
 uint16_t sys_rte_pktmbuf_tailroom(const struct rte_mbuf *m);
 char *sys_rte_pktmbuf_append(struct rte_mbuf *m, uint16_t len);
@@ -75,6 +76,10 @@ unsigned int sys_rte_ring_count(const struct rte_ring *r);
 uint32_t sys_rte_flow_dynf_metadata_get(struct rte_mbuf *m);
 void sys_rte_flow_dynf_metadata_set(struct rte_mbuf *m, uint32_t value);
 int sys_rte_flow_dynf_metadata_avail(void);
+
+/* Bit-fields of items, as the compiler of C lays them out. */
+int sys_rte_flow_item_eth_has_vlan(const struct rte_flow_item_eth *item);
+int sys_rte_flow_item_vlan_has_more(const struct rte_flow_item_vlan *item);
 
 /* The context is opaque: its type went from struct rte_security_ctx to void with 23.11. */
 int sys_rte_security_set_pkt_metadata(void *ctx, void *session, struct rte_mbuf *m, void *params);

@@ -16,7 +16,8 @@
 //! - 23.11: the context of rte_security is `void`; [`rte_security_set_pkt_metadata`] takes `*mut c_void` in every version.
 //!   `rte_flow_async_create` and its kin call the driver by `flow_fp_ops` (24.03), same signature.
 //! - 24.11: IPv6 addresses are `rte_ipv6_addr` instead of an array of 16 octets, of the same layout.
-//! - Fields of `rte_flow_item_eth` and `rte_flow_item_vlan` beside `hdr` are deprecated: use `hdr`, or the octets at offset 0.
+//! - Fields of `rte_flow_item_vlan` beside `hdr` are deprecated: use `hdr`, or the octets at offset 0. `rte_flow_item_eth` is opaque in
+//!   every version, as bindgen lays its bit-field out wrongly: it is the header, and `has_vlan` is bit 0 of octet 14.
 
 /// The generated part.
 #[allow(

@@ -6,7 +6,10 @@ use std::{
     ptr::NonNull,
 };
 
-use dpdk_sys::{rte_flow_error, rte_flow_op_attr, rte_flow_op_result, rte_flow_op_status, rte_flow_queue_attr};
+use dpdk_sys::{
+    rte_flow_error, rte_flow_op_attr, rte_flow_op_result, rte_flow_op_status, rte_flow_queue_attr,
+    rte_flow_template_table,
+};
 use offload_rules::lower::Rule;
 
 use super::{
@@ -134,7 +137,7 @@ struct Lane {
 /// Rules by `rte_flow_async_create` and `rte_flow_async_destroy`. Nothing waits for the NIC.
 ///
 /// A rule's template table is made when the first of its shape comes: then, and in `validate`, the driver looks at the shape. A failed
-/// completion carries no reason (`rte_flow_op_result`), so its errno is EIO. Ports were set up by [`configure`].
+/// completion carries no reason (`rte_flow_op_result`), so its errno is EIO. Rules with a range are refused: templates have none. Ports were set up by [`configure`].
 #[derive(Debug)]
 pub struct Asynchronous {
     nic: Nic,
@@ -161,6 +164,17 @@ impl Asynchronous {
             failed: VecDeque::new(),
             sentinel: None,
         }
+    }
+
+    /// The port that takes a rule, its translation and its table.
+    fn place(&mut self, rule: &Rule) -> Result<(u16, Translation, *mut rte_flow_template_table), Failure> {
+        let (port, rule) = self.nic.translate(rule)?;
+        if rule.pattern.has_range() {
+            // A template has masks only, and drivers leave out the rule's `last`: a range would match its lower end alone.
+            return Err(Failure::from_errno(libc::ENOTSUP, "template tables match no ranges"));
+        }
+        let table = self.lane(port).tables.table(&rule)?;
+        Ok((port, rule, table))
     }
 
     fn queue_size(&self) -> usize {
@@ -350,13 +364,11 @@ impl Backend for Asynchronous {
 
     /// Makes the template table of the rule's shape: drivers look at shapes, and at values only when a rule is created.
     fn validate(&mut self, rule: &Rule) -> Result<(), Failure> {
-        let (port, rule) = self.nic.translate(rule)?;
-        self.lane(port).tables.table(&rule).map(|_| ())
+        self.place(rule).map(|_| ())
     }
 
     fn create(&mut self, token: Token, rule: &Rule) -> Result<(), Failure> {
-        let (port, rule): (u16, Translation) = self.nic.translate(rule)?;
-        let table = self.lane(port).tables.table(&rule)?;
+        let (port, rule, table) = self.place(rule)?;
         let (items, actions) = (rule.pattern.raw(), rule.actions.raw(context(token)));
         let handle = self.enqueue(port, |attr| {
             let mut error = rte_flow_error::default();

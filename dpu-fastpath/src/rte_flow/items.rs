@@ -5,7 +5,7 @@
 
 use std::mem::offset_of;
 
-use dpdk_sys::{rte_flow_item, rte_flow_item_eth, rte_flow_item_type as kind, rte_flow_item_vlan};
+use dpdk_sys::{rte_flow_item, rte_flow_item_type as kind};
 use offload_rules::lower::{Field, Item};
 
 use super::{
@@ -14,12 +14,14 @@ use super::{
     style::{PortStyle, Style},
 };
 
-/// Ethernet: destination, source, type.
+/// Ethernet: destination, source, type; then a bit-field, whose bit 0 is `has_vlan`.
 const ETH_DST: usize = 0;
 const ETH_TYPE: usize = 12;
-/// VLAN item: tag control information, then the type behind it.
+const ETH_HAS_VLAN: usize = 14;
+/// VLAN item: tag control information, then the type behind it; then a bit-field, whose bit 0 is `has_more_vlan`.
 const VLAN_TCI: usize = 0;
 const VLAN_INNER_TYPE: usize = 2;
+const VLAN_HAS_MORE: usize = 4;
 /// RFC 791 §3.1.
 const IPV4_VERSION_IHL: usize = 0;
 const IPV4_TOS: usize = 1;
@@ -146,6 +148,11 @@ impl Pattern {
         PatternShape(self.entries.iter().map(|entry| (entry.kind, entry.mask, entry.last.is_some())).collect())
     }
 
+    /// Whether an item has a range.
+    pub(super) fn has_range(&self) -> bool {
+        self.entries.iter().any(|entry| entry.last.is_some())
+    }
+
     /// The array that rte_flow takes, with END; its pointers are into `self`, which must outlive it and stay where it is.
     pub(super) fn raw(&self) -> Vec<rte_flow_item> {
         self.array(|entry| rte_flow_item {
@@ -190,9 +197,7 @@ fn port(ethdev: u16, style: PortStyle) -> Entry {
 fn vlan(tci: Field<u16>, has_more: bool) -> Entry {
     let mut entry = Entry::new(kind::RTE_FLOW_ITEM_TYPE_VLAN);
     entry.masked(VLAN_TCI, &tci.spec.to_be_bytes(), &tci.mask.to_be_bytes());
-    // Bit 0 of the word behind the header: has_more_vlan.
-    let flag = offset_of!(rte_flow_item_vlan, _bitfield_1);
-    entry.masked(flag, &u32::from(has_more).to_ne_bytes(), &1_u32.to_ne_bytes());
+    entry.masked(VLAN_HAS_MORE, &[u8::from(has_more)], &[1]);
     entry
 }
 
@@ -201,8 +206,7 @@ fn entry(item: &Item) -> Entry {
         Item::Eth { dst, has_vlan } => {
             let mut entry = Entry::new(kind::RTE_FLOW_ITEM_TYPE_ETH);
             entry.exact_if(ETH_DST, dst.map(|mac| mac.0));
-            let flag = offset_of!(rte_flow_item_eth, _bitfield_1);
-            entry.masked(flag, &u32::from(*has_vlan).to_ne_bytes(), &1_u32.to_ne_bytes());
+            entry.masked(ETH_HAS_VLAN, &[u8::from(*has_vlan)], &[1]);
             entry
         }
         Item::Ipv4 { src, dst, proto, tos, ttl, no_options, whole, max_len } => {

@@ -143,10 +143,9 @@ fn a_tcp_flow_to_a_tunnel_has_the_octets_of_its_headers() {
     let port = find(&rule.pattern, kind::RTE_FLOW_ITEM_TYPE_REPRESENTED_PORT, 0);
     assert_matches(port, &[(0, &5_u16.to_ne_bytes(), &[0xff, 0xff])]);
     let eth = find(&rule.pattern, kind::RTE_FLOW_ITEM_TYPE_ETH, 0);
-    let one = 1_u32.to_ne_bytes();
-    assert_matches(eth, &[(0, &ROUTER.0, &[0xff; 6]), (12, &[0x81, 0x00], &[0xff, 0xff]), (16, &one, &one)]);
+    assert_matches(eth, &[(0, &ROUTER.0, &[0xff; 6]), (12, &[0x81, 0x00], &[0xff, 0xff]), (14, &[1], &[1])]);
     let vlan = find(&rule.pattern, kind::RTE_FLOW_ITEM_TYPE_VLAN, 0);
-    assert_matches(vlan, &[(0, &[0x00, 0x64], &[0x0f, 0xff]), (4, &[0; 4], &one)]);
+    assert_matches(vlan, &[(0, &[0x00, 0x64], &[0x0f, 0xff]), (4, &[0], &[1])]);
     let ipv4 = find(&rule.pattern, kind::RTE_FLOW_ITEM_TYPE_IPV4, 0);
     assert_matches(
         ipv4,
@@ -171,7 +170,7 @@ fn a_flow_out_of_a_tunnel_matches_the_label_and_the_inner_headers() {
     let rule = translate(&from_tunnel(), Style::default()).unwrap();
     assert_eq!((rule.place.group, rule.port.ethdev), (2, 0x0106));
     let eth = find(&rule.pattern, kind::RTE_FLOW_ITEM_TYPE_ETH, 0);
-    assert_matches(eth, &[(0, &ROUTER.0, &[0xff; 6]), (16, &[0; 4], &1_u32.to_ne_bytes())]);
+    assert_matches(eth, &[(0, &ROUTER.0, &[0xff; 6]), (14, &[0], &[1])]);
     let integrity = find(&rule.pattern, kind::RTE_FLOW_ITEM_TYPE_INTEGRITY, 0);
     let mut bits = dpdk_sys::rte_flow_item_integrity__bindgen_ty_1__bindgen_ty_1::default();
     bits.set_l3_ok(1);
@@ -423,8 +422,25 @@ fn two_tags_name_the_type_of_each_other() {
     let eth = find(&rule.pattern, kind::RTE_FLOW_ITEM_TYPE_ETH, 0);
     assert_eq!(&eth.spec.octets()[12..14], [0x88, 0xa8]);
     let outer = find(&rule.pattern, kind::RTE_FLOW_ITEM_TYPE_VLAN, 0);
-    let one = 1_u32.to_ne_bytes();
-    assert_matches(outer, &[(0, &[0, 7], &[0x0f, 0xff]), (2, &[0x81, 0], &[0xff, 0xff]), (4, &one, &one)]);
+    assert_matches(outer, &[(0, &[0, 7], &[0x0f, 0xff]), (2, &[0x81, 0], &[0xff, 0xff]), (4, &[1], &[1])]);
+}
+
+#[test]
+fn flags_of_tags_are_where_c_has_them() {
+    for tagged in [false, true] {
+        let mut rule = to_tunnel();
+        rule.items[1] = Item::Eth { dst: None, has_vlan: tagged };
+        rule.items[2] = Item::Vlan { tpid: 0x8100, tci: Field { spec: 0, mask: 0 }, has_more: tagged };
+        let rule = translate(&rule, Style::default()).unwrap();
+        let items = rule.pattern.raw();
+        // SAFETY: the second item is Ethernet, the third a tag, and `rule` is alive.
+        unsafe {
+            assert_eq!(dpdk_sys::rte_flow_item_eth_has_vlan(items[1].spec.cast()), i32::from(tagged));
+            assert_eq!(dpdk_sys::rte_flow_item_eth_has_vlan(items[1].mask.cast()), 1);
+            assert_eq!(dpdk_sys::rte_flow_item_vlan_has_more(items[2].spec.cast()), i32::from(tagged));
+            assert_eq!(dpdk_sys::rte_flow_item_vlan_has_more(items[2].mask.cast()), 1);
+        }
+    }
 }
 
 #[test]
