@@ -4,6 +4,7 @@
 //! from `offload_rules::classify`, and are rewritten in place by [`exec`]. A [`worker`] runs to completion and shares nothing
 //! with others. [`node`] is what the daemons share; [`replay`] runs captures through a node without any I/O.
 
+pub mod esp;
 pub mod exec;
 pub mod flow_table;
 pub mod io;

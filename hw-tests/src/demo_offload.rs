@@ -84,8 +84,7 @@ fn bulk(l3vpn: &L3vpn) -> Result<(), LabError> {
     title("iperf3, TCP, 4 connections: their flows move to the NIC");
     let server = IperfServer::start(l3vpn.host(Tenant::Blue, Site::Ce2), IPERF_PORT)?;
     let before = tiers(client)?;
-    let running =
-        server.spawn(l3vpn.host(Tenant::Blue, Site::Ce1), "192.168.1.100", IPERF_SECONDS, 4, false)?;
+    let running = server.spawn(l3vpn.host(Tenant::Blue, Site::Ce1), "192.168.1.100", IPERF_SECONDS, 4, false)?;
     let flow = until("flows in hardware that carry packets", LIMIT, || {
         let flows = flows(client, IPERF_PORT)?;
         Ok(flows.into_iter().find(|flow| flow.tier() == FlowTier::Hardware && flow.hardware_packets > 1000))
@@ -130,20 +129,20 @@ fn fault(l3vpn: &L3vpn, sequence: &Sequence) -> Result<(), LabError> {
 fn route_change(l3vpn: &L3vpn, sequence: &Sequence) -> Result<(), LabError> {
     title("Route change: 192.168.1.0/24 now with label 290");
     let (ce1, ce2) = (l3vpn.node(Site::Ce1)?, l3vpn.node(Site::Ce2)?);
-    let replaced = |client: &NodeClient| Ok(client.offload_status()?.sweeps.unwrap_or_default().replaced);
-    let before: u64 = replaced(ce1.client())?;
+    let installed = |client: &NodeClient| Ok(client.offload_status()?.totals.unwrap_or_default().installed);
+    let before: u64 = installed(ce1.client())?;
     let label = v1::MplsLabel { label: 290, nexthop: 513 };
     ce2.client().change(v1::ForwardingDelta { labels: vec![label], ..Default::default() })?;
     let prefix = "192.168.1.0/24".to_owned();
     let route = v1::Route { vrf: 18, prefix, nexthop: 489, label: Some(290), ..Default::default() };
     ce1.client().change(v1::ForwardingDelta { routes: vec![route], ..Default::default() })?;
-    let after = until("rules to be replaced", LIMIT, || {
-        let now = replaced(ce1.client())?;
+    let after = until("new rules to be installed", LIMIT, || {
+        let now = installed(ce1.client())?;
         Ok((now > before).then_some(now))
     })?;
     all_in(ce1.client(), DATAGRAM_PORT, FlowTier::Hardware)?;
     go_on(sequence)?;
-    println!("{} rules replaced", after - before);
+    println!("{} rules installed anew", after - before);
     let flows = flows(ce1.client(), DATAGRAM_PORT)?;
     match flows.iter().find(|flow| flow.label == Some(290)) {
         Some(flow) => dump(ce1, &["offload", "rules", "--flow", &flow.index.to_string()], usize::MAX),

@@ -228,7 +228,8 @@ impl L3vpn {
                 Node::start(&lab, ce2, &Self::config(Site::Ce2, options))?,
             ]),
         };
-        let l3vpn = Self { nodes, _switch: switch, hosts, switch_namespace, transits, ces, options: options.clone(), lab };
+        let l3vpn =
+            Self { nodes, _switch: switch, hosts, switch_namespace, transits, ces, options: options.clone(), lab };
         if options.nodes {
             l3vpn.wait_until_connected()?;
         }

@@ -59,60 +59,86 @@ fn fault_inserts_are_half_a_second_late() -> Result<(), String> {
 #[test]
 fn fault_half_of_a_pair_fails() -> Result<(), String> {
     // Every second insert: of each pair, one half.
-    under_fault("fault_half_of_a_pair_fails", Nic::default(), |node| {
-        reaches(node, FlowTier::Hardware)?;
-        node.twin()?.tell("fail_every=2")?;
-        node.twin()?.tell("reset")
-    }, |node| reaches(node, FlowTier::Hardware))
+    under_fault(
+        "fault_half_of_a_pair_fails",
+        Nic::default(),
+        |node| {
+            reaches(node, FlowTier::Hardware)?;
+            node.twin()?.tell("fail_every=2")?;
+            node.twin()?.tell("reset")
+        },
+        |node| reaches(node, FlowTier::Hardware),
+    )
 }
 
 #[test]
 fn fault_the_table_is_full() -> Result<(), String> {
-    under_fault("fault_the_table_is_full", Nic::default(), |node| {
-        reaches(node, FlowTier::Hardware)?;
-        node.client().set_offload(false)?;
-        reaches(node, FlowTier::Software)?;
-        node.twin()?.tell("full_at=1")?;
-        node.client().set_offload(true)?;
-        stays_in_software(node)
-    }, |node| reaches(node, FlowTier::Hardware))
+    under_fault(
+        "fault_the_table_is_full",
+        Nic::default(),
+        |node| {
+            reaches(node, FlowTier::Hardware)?;
+            node.client().set_offload(false)?;
+            reaches(node, FlowTier::Software)?;
+            node.twin()?.tell("full_at=1")?;
+            node.client().set_offload(true)?;
+            stays_in_software(node)
+        },
+        |node| reaches(node, FlowTier::Hardware),
+    )
 }
 
 #[test]
 fn fault_no_counters_are_left() -> Result<(), String> {
-    under_fault("fault_no_counters_are_left", Nic::default(), |node| {
-        reaches(node, FlowTier::Hardware)?;
-        node.client().set_offload(false)?;
-        reaches(node, FlowTier::Software)?;
-        node.twin()?.tell("counters=0")?;
-        node.client().set_offload(true)?;
-        stays_in_software(node)
-    }, |node| reaches(node, FlowTier::Hardware))
+    under_fault(
+        "fault_no_counters_are_left",
+        Nic::default(),
+        |node| {
+            reaches(node, FlowTier::Hardware)?;
+            node.client().set_offload(false)?;
+            reaches(node, FlowTier::Software)?;
+            node.twin()?.tell("counters=0")?;
+            node.client().set_offload(true)?;
+            stays_in_software(node)
+        },
+        |node| reaches(node, FlowTier::Hardware),
+    )
 }
 
 #[test]
 fn fault_the_nic_resets() -> Result<(), String> {
-    under_fault("fault_the_nic_resets", Nic::default(), |node| {
-        for _ in 0..3 {
-            reaches(node, FlowTier::Hardware)?;
-            let resets = node.client().offload_status()?.resets;
-            node.twin()?.tell("reset")?;
-            until("the engine to notice the reset", LIMIT, || {
-                Ok((node.client().offload_status()?.resets > resets).then_some(()))
-            })?;
-        }
-        Ok(())
-    }, |node| reaches(node, FlowTier::Hardware))
+    under_fault(
+        "fault_the_nic_resets",
+        Nic::default(),
+        |node| {
+            for _ in 0..3 {
+                reaches(node, FlowTier::Hardware)?;
+                let resets = node.client().offload_status()?.totals.unwrap_or_default().resets;
+                node.twin()?.tell("reset")?;
+                until("the engine to notice the reset", LIMIT, || {
+                    Ok((node.client().offload_status()?.totals.unwrap_or_default().resets > resets).then_some(()))
+                })?;
+            }
+            Ok(())
+        },
+        |node| reaches(node, FlowTier::Hardware),
+    )
 }
 
 #[test]
 fn fault_the_nic_accepts_rules_and_ignores_them() -> Result<(), String> {
-    under_fault("fault_the_nic_accepts_rules_and_ignores_them", Nic::default().fault("dead=1"), |node| {
-        until("the flow to be found not honoured", LIMIT, || {
-            let flows = flows_of(node.client(), 7000)?;
-            Ok((!flows.is_empty() && flows.iter().all(|flow| flow.not_offloaded_reason.contains("honour"))).then_some(()))
-        })
-    }, |_| Ok(()))
+    under_fault(
+        "fault_the_nic_accepts_rules_and_ignores_them",
+        Nic::default().fault("dead=1"),
+        |node| {
+            until("the flow to be found not honoured", LIMIT, || {
+                let flows = flows_of(node.client(), 7000)?;
+                Ok((!flows.is_empty() && flows.iter().all(|flow| flow.not_offloaded_reason.contains("honour")))
+                    .then_some(()))
+            })
+        },
+        |_| Ok(()),
+    )
 }
 
 #[test]

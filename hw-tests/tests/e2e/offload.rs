@@ -86,7 +86,8 @@ fn offload_moves_bulk_traffic_to_the_nic() -> Result<(), String> {
             let running = server.spawn(host1, address, 3, 2, reverse)?;
             until("bulk flows in hardware", LIMIT, || {
                 let flows = flows_of(client, 5201)?;
-                let moved = flows.iter().filter(|flow| flow.tier() == FlowTier::Hardware && flow.hardware_packets > 100);
+                let moved =
+                    flows.iter().filter(|flow| flow.tier() == FlowTier::Hardware && flow.hardware_packets > 100);
                 Ok((moved.count() >= 2).then_some(()))
             })?;
             let report = IperfServer::finish(running, 3)?;
@@ -154,7 +155,10 @@ fn a_route_change_replaces_rules_without_loss() -> Result<(), String> {
         until("the rule that pushes label 290", LIMIT, || {
             let rules = ce1.offload_rules(forward.index)?.forward.unwrap_or_default().rules;
             // 290 << 4 | 1: the label with the bottom-of-stack bit, in the encapsulation header.
-            Ok(rules.iter().any(|rule| rule.text.to_lowercase().replace([' ', ':'], "").contains("01221")).then_some(()))
+            Ok(rules
+                .iter()
+                .any(|rule| rule.text.to_lowercase().replace([' ', ':'], "").contains("01221"))
+                .then_some(()))
         })?;
         until_tier(ce1, 7000, FlowTier::Hardware)?;
         go_on(&sequence, 100)?;

@@ -1,0 +1,202 @@
+use std::{collections::HashSet, net::Ipv4Addr};
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::packet::Packet;
+
+const MATERIAL: [u8; 20] = [
+    0xfe, 0xff, 0xe9, 0x92, 0x86, 0x65, 0x73, 0x1c, 0x6d, 0x6a, 0x8f, 0x94, 0x67, 0x30, 0x83, 0x08, 0xca, 0xfe, 0xba,
+    0xbe,
+];
+
+fn pair(esn: bool, window: u32, first: u64) -> (OutboundSa, InboundSa) {
+    let key = Key::new(&MATERIAL).unwrap();
+    let tunnel = Tunnel::nat_t(Ipv4Addr::new(10, 0, 0, 1), Ipv4Addr::new(10, 0, 0, 2));
+    let out = OutboundSa::new(&OutboundConfig { spi: 0x1000, key: key.clone(), esn, first, tunnel });
+    (out, InboundSa::new(&InboundConfig { spi: 0x1000, key, esn, window }).unwrap())
+}
+
+fn inner(len: usize) -> Vec<u8> {
+    let mut packet = vec![0x5a; len.max(20)];
+    packet[0] = 0x45;
+    packet
+}
+
+fn sealed(out: &mut OutboundSa, text: &[u8]) -> Vec<u8> {
+    let mut packet = Packet::from_frame(text);
+    out.seal(&mut packet, 0, 1, false).unwrap();
+    packet.data()[28..].to_vec()
+}
+
+#[test]
+fn what_was_sealed_opens_at_every_length() {
+    for esn in [false, true] {
+        let (mut out, mut inside) = pair(esn, 1024, 1);
+        for len in 20..200 {
+            let text = inner(len);
+            let mut esp = sealed(&mut out, &text);
+            assert_eq!((esp.len() - HEADER_LEN - IV_LEN - ICV_LEN) % 4, 0);
+            let Opened::Packet { at, len } = inside.open(&mut esp).unwrap() else { panic!("a dummy") };
+            assert_eq!(&esp[at..at + len], text);
+        }
+    }
+}
+
+#[test]
+fn outer_headers_are_those_of_rfc_3948() {
+    let (mut out, _) = pair(false, 32, 1);
+    let mut packet = Packet::from_frame(&inner(40));
+    out.seal(&mut packet, 0xb8, 7, true).unwrap();
+    let frame = packet.data();
+    // 40 + 2 octets of padding + 2 of trailer, 16 of ESP header and vector, 16 of check value, 28 of IPv4 and UDP.
+    assert_eq!(frame.len(), 40 + 2 + 2 + 16 + 16 + 28);
+    assert_eq!(&frame[..4], [0x45, 0xb8, 0, 104]);
+    assert_eq!(&frame[4..10], [0, 7, 0x40, 0, 64, 17]);
+    assert_eq!(&frame[20..28], [0x11, 0x94, 0x11, 0x94, 0, 84, 0, 0]);
+    assert_eq!(&frame[28..36], [0, 0, 0x10, 0, 0, 0, 0, 1]);
+    assert_eq!(crate::packet::checksum::sum(&frame[..20]), 0xffff);
+}
+
+#[test]
+fn every_truncation_is_an_error_and_moves_nothing() {
+    let (mut out, mut inside) = pair(true, 64, 1);
+    let esp = sealed(&mut out, &inner(60));
+    for len in 0..esp.len() {
+        assert!(inside.open(&mut esp[..len].to_vec()).is_err(), "{len} octets");
+    }
+    assert_eq!(inside.window().unwrap().top(), 0);
+    assert!(inside.open(&mut esp.clone()).is_ok());
+}
+
+#[test]
+fn a_forged_packet_never_moves_the_window() {
+    let (mut out, mut inside) = pair(false, 64, 1);
+    let esp = sealed(&mut out, &inner(60));
+    for at in 4..esp.len() {
+        let mut forged = esp.clone();
+        forged[at] ^= 1;
+        assert!(inside.open(&mut forged).is_err(), "octet {at}");
+    }
+    assert_eq!(inside.window().unwrap().top(), 0);
+    assert!(inside.open(&mut esp.clone()).is_ok());
+    assert_eq!(inside.open(&mut esp.clone()), Err(OpenError::Replay(ReplayError::Seen)));
+}
+
+#[test]
+fn wrong_padding_and_no_ip_inside_are_told_apart() {
+    let (out, mut inside) = pair(false, 64, 1);
+    let mut seal_raw = |number: u32, text: &[u8]| {
+        let mut esp = [&0x1000_u32.to_be_bytes()[..], &number.to_be_bytes(), &u64::from(number).to_be_bytes()].concat();
+        let mut text = text.to_vec();
+        let (mut icv, mut buffer) = ([0; ICV_LEN], [0; 12]);
+        let key = Key::new(&MATERIAL).unwrap();
+        let authenticated = cipher::aad(out.spi(), number.into(), false, &mut buffer);
+        Cipher::new(&key).seal(u64::from(number).to_be_bytes(), authenticated, &mut text, &mut icv);
+        esp.extend(text);
+        esp.extend(icv);
+        inside.open(&mut esp)
+    };
+    let text = |tail: &[u8]| [&inner(20)[..], tail].concat();
+    assert_eq!(seal_raw(1, &text(&[1, 2, 2, NEXT_IPV4])), Ok(Opened::Packet { at: 16, len: 20 }));
+    assert_eq!(seal_raw(2, &text(&[1, 1, 2, NEXT_IPV4])), Err(OpenError::Padding));
+    assert_eq!(seal_raw(3, &text(&[255, NEXT_IPV4])), Err(OpenError::Padding));
+    assert_eq!(seal_raw(4, &text(&[0, NEXT_IPV6])), Err(OpenError::NotIp));
+    assert_eq!(seal_raw(5, &text(&[0, 6])), Err(OpenError::NotIp));
+    assert_eq!(seal_raw(6, &text(&[0, NEXT_NONE])), Ok(Opened::Dummy));
+    assert_eq!(seal_raw(7, &[0, NEXT_IPV4]), Err(OpenError::NotIp));
+}
+
+#[test]
+fn the_last_sequence_number_ends_the_sa() {
+    let (mut out, mut inside) = pair(false, 64, u32::MAX.into());
+    assert!(inside.open(&mut sealed(&mut out, &inner(40))).is_ok());
+    let mut packet = Packet::from_frame(&inner(40));
+    assert_eq!(out.seal(&mut packet, 0, 1, false), Err(SealError::Exhausted));
+    assert_eq!(packet.data(), inner(40));
+}
+
+#[test]
+fn extended_numbers_pass_the_end_of_32_bits() {
+    let (mut out, mut inside) = pair(true, 128, u64::from(u32::MAX) - 100);
+    // The window has to be near: numbers that are not sent are guessed from it.
+    for _ in 0..300 {
+        assert!(inside.open(&mut sealed(&mut out, &inner(40))).is_ok());
+    }
+    assert_eq!(inside.window().unwrap().top(), u64::from(u32::MAX) + 199);
+}
+
+#[test]
+fn port_4500_carries_three_things() {
+    assert_eq!(envelope(&[0, 0, 0, 0, 1]), Envelope::Ike);
+    assert_eq!(envelope(&[0, 0, 1, 0]), Envelope::Esp(256));
+    assert_eq!(envelope(&[0xff]), Envelope::Keepalive);
+    assert_eq!(envelope(&[0xff, 1]), Envelope::Invalid);
+    assert_eq!(envelope(&[]), Envelope::Invalid);
+}
+
+#[test]
+fn keys_of_other_lengths_are_refused() {
+    for len in 0..64 {
+        assert_eq!(Key::new(&vec![1; len]).is_ok(), KEY_MATERIAL.contains(&len), "{len}");
+    }
+}
+
+#[test]
+fn windows_are_multiples_of_32_up_to_4096() {
+    for size in 0..5000 {
+        assert_eq!(Window::new(size, false).is_ok(), size > 0 && size <= 4096 && size % 32 == 0, "{size}");
+    }
+}
+
+/// RFC 4303 §3.4.3 as a set: everything ever received.
+struct Model {
+    size: u64,
+    top: u64,
+    seen: HashSet<u64>,
+}
+
+impl Model {
+    fn receive(&mut self, number: u64) -> bool {
+        let fits = number > self.top || (self.top - number < self.size && !self.seen.contains(&number));
+        if number == 0 || !fits {
+            return false;
+        }
+        self.seen.insert(number);
+        self.top = self.top.max(number);
+        true
+    }
+}
+
+proptest! {
+    #[test]
+    fn the_window_accepts_what_the_model_accepts(
+        words in 1_u32..=128,
+        esn in any::<bool>(),
+        start in prop_oneof![Just(1_u64), Just(u64::from(u32::MAX) - 3000), Just((1 << 33) - 500)],
+        steps in prop::collection::vec(prop_oneof![8 => 0_i64..40, 4 => -80_i64..0, 1 => -5000_i64..5000], 1..600),
+    ) {
+        let size = words * 32;
+        let start = if esn { start } else { start.min(1) };
+        let mut window = Window::new(size, esn).unwrap();
+        // A window that has been followed from the beginning.
+        for number in (0..start).step_by(1 << 31).skip(1).chain([start]) {
+            window.update(number);
+        }
+        let mut model = Model { size: size.into(), top: start, seen: HashSet::from([start]) };
+        for step in steps {
+            let number = model.top.saturating_add_signed(step);
+            if number == 0 || !esn && number > u32::MAX.into() {
+                continue;
+            }
+            let checked = window.check(number as u32);
+            // A number so far away that its upper half is guessed otherwise would not authenticate.
+            let accepted = checked == Ok(number);
+            prop_assert_eq!(accepted, model.receive(number), "{} at top {}: {:?}", number, model.top, checked);
+            if accepted {
+                window.update(number);
+            }
+            prop_assert_eq!(window.top(), model.top);
+        }
+    }
+}
