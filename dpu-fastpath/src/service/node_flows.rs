@@ -116,7 +116,7 @@ mod tests {
 
     #[tokio::test]
     async fn every_worker_is_asked_and_an_ended_node_says_so() {
-        let config = Config { workers: 2, last_state: None, offload: None };
+        let config = Config { workers: 2, ..Config::default() };
         let node = Runtime::start(config, Snapshot::empty()).unwrap();
         let flows = NodeFlows::new(node.handle());
         let id = |worker| OffloadId { worker, entry: 1, generation: 1 };
