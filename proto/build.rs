@@ -5,11 +5,8 @@ use std::{env, error::Error, fs, path::PathBuf};
 use prost_reflect::{DescriptorPool, prost::Message};
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let files = [
-        "proto/sluicegate/v1/forwarding.proto",
-        "proto/sluicegate/v1/node.proto",
-        "proto/sluicegate/v1/offload.proto",
-    ];
+    let files =
+        ["proto/sluicegate/v1/forwarding.proto", "proto/sluicegate/v1/node.proto", "proto/sluicegate/v1/offload.proto"];
     for file in files {
         println!("cargo:rerun-if-changed={file}");
     }
@@ -18,6 +15,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     fs::write(&out, descriptors.encode_to_vec())?;
 
     let mut config = tonic_prost_build::Config::new();
+    // It holds a key: its Debug is written by hand.
+    config.skip_debug(["sluicegate.v1.SecurityAssociation"]);
     for message in DescriptorPool::from_file_descriptor_set(descriptors.clone())?.all_messages() {
         let name = message.full_name();
         config.type_attribute(name, "#[derive(::prost_reflect::ReflectMessage)]");

@@ -40,6 +40,8 @@ fn every_command_is_answered_in_text() {
         ("drops --nonzero", "No Route                      11\n\nTotal "),
         ("acl --list", "Acl:65 "),
         ("acl --get 65", "Acl:65 "),
+        ("sa --list", "0x60        0x1060"),
+        ("sa --get 0x60", "SAId: 0x60 SPI: 0x1060 "),
         ("status", "ce-1\n"),
         ("state get", "\"demo-red\""),
     ] {

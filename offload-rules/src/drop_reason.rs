@@ -93,11 +93,33 @@ pub enum DropReason {
     HandoffFull,
     /// No headroom for the encapsulation.
     NoHeadroom,
+    /// ESP for an own tunnel address with an index that no inbound SA has.
+    EspUnknownSpi,
+    /// Sequence number left of the replay window, or one that is never sent.
+    EspReplayOld,
+    /// Sequence number received before.
+    EspReplayDuplicate,
+    /// The check value does not hold: forged, damaged, or another key.
+    EspAuthentication,
+    /// Too short for ESP's headers, trailer and check value, or for any datagram on port 4500.
+    EspTruncated,
+    /// Padding that is longer than the packet, or not 1, 2, 3, ... (RFC 4303 §2.4).
+    EspPadding,
+    /// Authentic, but no IP packet of the family that the trailer names.
+    EspNotIp,
+    /// The hard lifetime of the SA is over.
+    SaExpired,
+    /// The sequence numbers of the SA are used up.
+    SaExhausted,
+    /// The next sequence numbers have not been reserved on disk yet.
+    SaPending,
+    /// The tunnel has no outbound SA that is of use.
+    NoSa,
 }
 
 impl DropReason {
     /// How many there are, with the unused 0.
-    pub const COUNT: usize = Self::NoHeadroom as usize + 1;
+    pub const COUNT: usize = Self::NoSa as usize + 1;
 
     /// All reasons in the order that the command line prints.
     #[must_use]
@@ -165,6 +187,17 @@ impl DropReason {
             Self::SynCookiePending => "SYN Cookie Pending",
             Self::HandoffFull => "Handoff Full",
             Self::NoHeadroom => "No Headroom",
+            Self::EspUnknownSpi => "Unknown SPI",
+            Self::EspReplayOld => "ESP Replay Too Old",
+            Self::EspReplayDuplicate => "ESP Replay Duplicate",
+            Self::EspAuthentication => "ESP Authentication Failed",
+            Self::EspTruncated => "ESP Truncated",
+            Self::EspPadding => "ESP Invalid Padding",
+            Self::EspNotIp => "ESP Not IP",
+            Self::SaExpired => "SA Expired",
+            Self::SaExhausted => "SA Sequence Exhausted",
+            Self::SaPending => "SA Sequence Pending",
+            Self::NoSa => "No SA",
         }
     }
 }
@@ -214,6 +247,17 @@ static ALL: &[DropReason] = &[
     DropReason::SynCookiePending,
     DropReason::HandoffFull,
     DropReason::NoHeadroom,
+    DropReason::EspUnknownSpi,
+    DropReason::EspReplayOld,
+    DropReason::EspReplayDuplicate,
+    DropReason::EspAuthentication,
+    DropReason::EspTruncated,
+    DropReason::EspPadding,
+    DropReason::EspNotIp,
+    DropReason::SaExpired,
+    DropReason::SaExhausted,
+    DropReason::SaPending,
+    DropReason::NoSa,
 ];
 
 #[cfg(test)]

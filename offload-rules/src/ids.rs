@@ -79,6 +79,9 @@ small_id!(
 small_id!(
     /// Access list number.
     AclId, u32, 1, u32::MAX);
+small_id!(
+    /// Security association number.
+    SaId, u32, 1, u32::MAX);
 
 impl VifId {
     /// In a flow key: the packet came out of an MPLS tunnel, on whichever underlay interface.

@@ -15,4 +15,4 @@ pub mod lower;
 pub mod place;
 
 pub use drop_reason::DropReason;
-pub use ids::{AclId, IdError, Label, MacAddr, NexthopId, VifId, VrfId};
+pub use ids::{AclId, IdError, Label, MacAddr, NexthopId, SaId, VifId, VrfId};

@@ -2,12 +2,16 @@
 #![allow(missing_docs, clippy::all, clippy::pedantic)]
 
 pub mod json;
+mod secret;
 
 use std::sync::LazyLock;
 
 use prost_reflect::DescriptorPool;
 /// What every message of these packages implements.
 pub use prost_reflect::ReflectMessage;
+
+/// What a node writes in the place of a key.
+pub use secret::REDACTED;
 
 /// Descriptors of all packages, for JSON and for gRPC reflection.
 pub static DESCRIPTORS: LazyLock<DescriptorPool> = LazyLock::new(|| {

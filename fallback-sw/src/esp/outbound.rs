@@ -95,6 +95,23 @@ impl OutboundSa {
         self.next
     }
 
+    /// Numbers below this one are passed over from now on; lower ones than the next are ignored.
+    pub fn skip_to(&mut self, sequence: u64) {
+        self.next = self.next.max(sequence);
+    }
+
+    /// The outer headers from now on.
+    pub const fn set_tunnel(&mut self, tunnel: Tunnel) {
+        self.tunnel = tunnel;
+    }
+
+    /// Has it used up all its numbers?
+    #[inline]
+    #[must_use]
+    pub const fn is_exhausted(&self) -> bool {
+        self.next > if self.esn { u64::MAX - 1 } else { u32::MAX as u64 }
+    }
+
     /// Seals the IP packet that `packet` holds: afterwards it holds the outer IPv4 packet. `tos` and `id` are those of the outer
     /// header (RFC 4301 §5.1.2, RFC 6040 §4.1: the caller's choice); `df` is its don't-fragment bit.
     ///
@@ -107,7 +124,7 @@ impl OutboundSa {
             Some(6) => NEXT_IPV6,
             _ => return Err(SealError::NotIp),
         };
-        if self.next > if self.esn { u64::MAX - 1 } else { u32::MAX.into() } {
+        if self.is_exhausted() {
             return Err(SealError::Exhausted);
         }
         let before = self.tunnel.header_len() + HEADER_LEN + IV_LEN;

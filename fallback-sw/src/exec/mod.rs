@@ -1,10 +1,11 @@
 //! Programs on bytes: the software executor.
 //!
-//! A [`Plan`] is a program laid out for speed: flat, with headers prebuilt. It does exactly what the program's ops say.
+//! A [`Plan`] is a program laid out for speed: flat, with headers prebuilt. It does exactly what the program's ops say. Sealing is
+//! for the owner of the SA to do, after [`run`] or [`wrap`].
 
 mod plan;
 
-pub use plan::{Plan, Target};
+pub use plan::{Plan, SealLeg, Target};
 
 use offload_rules::DropReason;
 

@@ -3,7 +3,7 @@
 use offload_rules::{
     DropReason, VifId,
     flow::{Op, Program},
-    forwarding::{L2Rewrite, Snapshot},
+    forwarding::{DfPolicy, L2Rewrite, Snapshot},
 };
 
 use crate::packet::{rewrite::OuterTemplate, tcp::Number};
@@ -25,8 +25,27 @@ pub enum Target {
         /// The vif whose device carries the frame.
         port: VifId,
     },
+    /// Sealed, and the outer packet sent: see [`Plan::seal`].
+    Seal,
     /// Dropped.
     Drop(DropReason),
+}
+
+/// How a packet goes on once the tunnel has it.
+#[derive(Debug, Clone, Copy)]
+pub struct SealLeg {
+    /// The tunnel.
+    pub tunnel: VifId,
+    /// Outer DSCP; `None` copies.
+    pub dscp: Option<u8>,
+    /// Outer don't-fragment bit.
+    pub df: DfPolicy,
+    /// The vif that the outer packet leaves on.
+    pub vif: VifId,
+    /// The vif whose device carries the frame.
+    pub port: VifId,
+    /// Ethernet header of the outer packet.
+    pub l2: Option<L2Rewrite>,
 }
 
 /// Outer headers.
@@ -57,6 +76,8 @@ pub struct Plan {
     pub l2: Option<L2Rewrite>,
     /// Outer headers.
     pub encap: Option<Encap>,
+    /// With [`Target::Seal`]: what follows.
+    pub seal: Option<Box<SealLeg>>,
 }
 
 impl Plan {
@@ -72,7 +93,9 @@ impl Plan {
             shift: None,
             l2: None,
             encap: None,
+            seal: None,
         };
+        let mut sealed = None;
         for op in &program.ops {
             match op {
                 // The packet's own context says where the inner packet begins.
@@ -89,10 +112,16 @@ impl Plan {
                         dscp: header.dscp.0,
                     });
                 }
+                Op::Seal(header) => sealed = Some(header),
                 Op::RewriteL2(rewrite) => plan.l2 = Some(*rewrite),
                 Op::Output(vif) => plan.target = Target::Output { vif: *vif, port: snapshot.port_of(*vif) },
                 Op::Punt(vif) => plan.target = Target::Punt { vif: *vif, port: snapshot.port_of(*vif) },
             }
+        }
+        if let (Some(header), Target::Output { vif, port }) = (sealed, plan.target) {
+            let (tunnel, dscp, df, l2) = (header.vif, header.dscp, header.df, plan.l2.take());
+            plan.seal = Some(Box::new(SealLeg { tunnel, dscp, df, vif, port, l2 }));
+            plan.target = Target::Seal;
         }
         plan
     }

@@ -3,14 +3,19 @@
 //! One owner for all workers: neighbours, path MTUs and the state of interfaces come together here, and leave as the next
 //! snapshot. No I/O, and time is a parameter, so that a replay does exactly what the daemon does.
 
-use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
-
-use offload_rules::{
-    MacAddr, VifId,
-    forwarding::{Delta, Snapshot, State, StateErrors},
+use std::{
+    collections::{BTreeMap, btree_map::Entry},
+    net::IpAddr,
+    sync::Arc,
 };
 
-use crate::worker::{Event, NeighbourKey};
+use offload_rules::{
+    MacAddr, SaId, VifId,
+    forwarding::{Delta, Sa, SaDirection, Snapshot, State, StateErrors},
+};
+
+use super::sequences::Sequences;
+use crate::worker::{Event, Grant, NeighbourKey, SaNews};
 
 /// Milliseconds after which a neighbour that has not been heard of is asked again (RFC 4861 §10 REACHABLE_TIME).
 const REACHABLE_MS: u64 = 30_000;
@@ -49,6 +54,8 @@ pub struct Actions {
     pub probe: Vec<(NeighbourKey, MacAddr)>,
     /// Neighbours that the table has no room for.
     pub refuse: Vec<NeighbourKey>,
+    /// What became of security associations.
+    pub sas: Vec<(SaId, SaNews)>,
 }
 
 /// The node's knowledge.
@@ -57,13 +64,82 @@ pub struct Control {
     snapshot: Arc<Snapshot>,
     heard: BTreeMap<NeighbourKey, Heard>,
     path_mtus: BTreeMap<IpAddr, u64>,
+    sequences: Sequences,
+    /// Outbound SAs that have been given numbers.
+    granted: BTreeMap<SaId, Arc<Sa>>,
+    /// Numbers that the workers have not been told of yet.
+    grants: Vec<Grant>,
+    /// How often the outbound SAs of a tunnel were replaced.
+    rekeys: BTreeMap<VifId, u64>,
 }
 
 impl Control {
     /// With this snapshot.
     #[must_use]
     pub fn new(snapshot: Arc<Snapshot>) -> Self {
-        Self { snapshot, heard: BTreeMap::new(), path_mtus: BTreeMap::new() }
+        Self::with_sequences(snapshot, Sequences::default())
+    }
+
+    /// With this snapshot, and the sequence numbers that were reserved in earlier lives.
+    #[must_use]
+    pub fn with_sequences(snapshot: Arc<Snapshot>, sequences: Sequences) -> Self {
+        let mut control = Self {
+            snapshot,
+            heard: BTreeMap::new(),
+            path_mtus: BTreeMap::new(),
+            sequences,
+            granted: BTreeMap::new(),
+            grants: Vec::new(),
+            rekeys: BTreeMap::new(),
+        };
+        control.reserve();
+        control
+    }
+
+    /// The sequence numbers that are reserved.
+    #[must_use]
+    pub const fn sequences(&self) -> &Sequences {
+        &self.sequences
+    }
+
+    /// Sequence numbers for the workers. Whoever takes them keeps [`Self::sequences`] first, if they are to outlive the node.
+    pub fn take_grants(&mut self) -> Vec<Grant> {
+        std::mem::take(&mut self.grants)
+    }
+
+    /// How often the outbound SAs of a tunnel were replaced.
+    #[must_use]
+    pub fn rekeys(&self, vif: VifId) -> u64 {
+        self.rekeys.get(&vif).copied().unwrap_or(0)
+    }
+
+    /// Gives numbers to the outbound SAs that have none.
+    fn reserve(&mut self) {
+        let snapshot = Arc::clone(&self.snapshot);
+        self.granted.retain(|id, sa| snapshot.sa(*id).is_some_and(|now| now == sa));
+        for sa in snapshot.sas().filter(|sa| sa.direction == SaDirection::Outbound) {
+            if let Entry::Vacant(fresh) = self.granted.entry(sa.id) {
+                fresh.insert(Arc::clone(sa));
+                self.grants.push(self.sequences.reserve(sa));
+            }
+        }
+    }
+
+    /// A state or a change is in force.
+    fn applied(&mut self, next: Snapshot) -> Arc<Snapshot> {
+        for vif in next.vifs() {
+            let before = self.snapshot.vif(vif.id).and_then(|vif| vif.kind.tunnel());
+            if let (Some(before), Some(now)) = (before, vif.kind.tunnel())
+                && let (Some(old), Some(new)) = (before.outbound.first(), now.outbound.first())
+                && self.snapshot.sa(*old) != next.sa(*new)
+            {
+                *self.rekeys.entry(vif.id).or_default() += 1;
+            }
+        }
+        self.rekeys.retain(|vif, _| next.vif(*vif).is_some());
+        let published = self.publish(next);
+        self.reserve();
+        published
     }
 
     /// The snapshot in force.
@@ -87,7 +163,7 @@ impl Control {
     /// Everything that is wrong with it; the old one stays in force.
     pub fn apply_state(&mut self, state: State) -> Result<Arc<Snapshot>, StateErrors> {
         let next = self.snapshot.with_state(state)?;
-        Ok(self.publish(next))
+        Ok(self.applied(next))
     }
 
     /// Puts a change in force.
@@ -96,7 +172,7 @@ impl Control {
     /// Everything that is wrong with it; the old state stays in force.
     pub fn apply_delta(&mut self, delta: Delta) -> Result<Arc<Snapshot>, StateErrors> {
         let next = self.snapshot.with_delta(delta)?;
-        Ok(self.publish(next))
+        Ok(self.applied(next))
     }
 
     fn publish(&mut self, next: Snapshot) -> Arc<Snapshot> {
@@ -129,6 +205,22 @@ impl Control {
         let mut actions = Actions::default();
         for event in events {
             match event {
+                Event::Sa { sa, news } => {
+                    match news {
+                        SaNews::Expiring => {}
+                        SaNews::Ended(_) => {
+                            let next = self.snapshot.with_sa_ended(sa);
+                            actions.snapshot = Some(self.publish(next));
+                        }
+                        SaNews::Low => {
+                            if let Some(sa) = self.granted.get(&sa) {
+                                // What was reserved before and is not used yet stays of use.
+                                self.grants.push(Grant { from: sa.first, ..self.sequences.reserve(sa) });
+                            }
+                        }
+                    }
+                    actions.sas.push((sa, news));
+                }
                 Event::Neighbour { vif, address, mac, solicited } => {
                     self.hear((vif, address), mac, solicited, now, &mut actions);
                 }

@@ -4,6 +4,7 @@
 //! others (does nexthop 489 exist?) is checked by `offload_rules::forwarding::Snapshot`, not here.
 
 mod fields;
+mod ipsec;
 mod nexthop;
 mod policy;
 mod route;
@@ -15,7 +16,7 @@ mod tests;
 
 use fields::Object;
 use offload_rules::{
-    AclId, IdError, Label, NexthopId, VifId, VrfId,
+    AclId, IdError, Label, NexthopId, SaId, VifId, VrfId,
     forwarding::{Delta, State, StateError, StateErrors, Vrf},
 };
 use proto::v1 as pb;
@@ -36,8 +37,8 @@ pub fn state(state: &pb::ForwardingState) -> Result<State, StateErrors> {
         routes: all(&state.routes, "routes", route::route, &mut errors),
         labels: all(&state.labels, "labels", route::label, &mut errors),
         acls: all(&state.acls, "acls", policy::acl, &mut errors),
+        sas: all(&state.sas, "sas", ipsec::sa, &mut errors),
     };
-    refuse_sas(&state.sas, &mut errors);
     generation("state", state.generation, &mut errors);
     checked(typed, errors)
 }
@@ -57,6 +58,7 @@ pub fn delta(delta: &pb::ForwardingDelta) -> Result<Delta, StateErrors> {
         remove_routes: all(&delta.remove_routes, "remove_routes", route::route_key, &mut errors),
         remove_labels: ids(&delta.remove_labels, "remove_labels", Label::new, &mut errors),
         remove_acls: ids(&delta.remove_acls, "remove_acls", AclId::new, &mut errors),
+        remove_sas: ids(&delta.remove_sas, "remove_sas", SaId::new, &mut errors),
         settings: delta.settings.as_ref().map(|s| settings::settings(s, &mut errors)),
         vifs: all(&delta.vifs, "vifs", vif::vif, &mut errors),
         vrfs: all(&delta.vrfs, "vrfs", vrf, &mut errors),
@@ -64,8 +66,8 @@ pub fn delta(delta: &pb::ForwardingDelta) -> Result<Delta, StateErrors> {
         routes: all(&delta.routes, "routes", route::route, &mut errors),
         labels: all(&delta.labels, "labels", route::label, &mut errors),
         acls: all(&delta.acls, "acls", policy::acl, &mut errors),
+        sas: all(&delta.sas, "sas", ipsec::sa, &mut errors),
     };
-    refuse_sas(&delta.sas, &mut errors);
     generation("delta", delta.generation, &mut errors);
     checked(typed, errors)
 }
@@ -103,12 +105,5 @@ fn vrf(vrf: &pb::Vrf, place: &str, errors: &mut Vec<StateError>) -> Option<Vrf> 
 fn generation(object: &str, generation: u64, errors: &mut Vec<StateError>) {
     if generation == u64::MAX {
         Object::new(object, errors).wrong("generation", format!("is out of range, use 0..={}", u64::MAX - 1));
-    }
-}
-
-fn refuse_sas(sas: &[pb::SecurityAssociation], errors: &mut Vec<StateError>) {
-    for (i, sa) in sas.iter().enumerate() {
-        Object::numbered("security association", sa.id, &format!("sas[{i}]"), errors)
-            .not_implemented("sas", "IPsec security associations, leave them out");
     }
 }

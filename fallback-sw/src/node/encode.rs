@@ -1,4 +1,6 @@
-//! Typed forwarding state → protobuf. What [`super::decode`] reads back is equal.
+//! Typed forwarding state → protobuf. What [`super::decode`] reads back is equal, except for keys that are redacted.
+
+mod ipsec;
 
 use std::fmt::Write as _;
 
@@ -12,9 +14,17 @@ use offload_rules::{
 };
 use proto::v1::{self as pb, nexthop::Kind};
 
-/// A state.
+pub use ipsec::{Keys, sa};
+
+/// A state; its keys are redacted.
 #[must_use]
 pub fn state(state: &State) -> pb::ForwardingState {
+    state_with(state, Keys::Redacted)
+}
+
+/// A state, with its keys or without.
+#[must_use]
+pub fn state_with(state: &State, keys: Keys) -> pb::ForwardingState {
     pb::ForwardingState {
         generation: state.generation,
         node: state.node.clone(),
@@ -25,13 +35,19 @@ pub fn state(state: &State) -> pb::ForwardingState {
         routes: state.routes.iter().map(route).collect(),
         labels: state.labels.iter().map(label).collect(),
         acls: state.acls.iter().map(acl).collect(),
-        sas: Vec::new(),
+        sas: state.sas.iter().map(|sa| ipsec::sa(sa, keys)).collect(),
     }
 }
 
-/// A change.
+/// A change; its keys are redacted.
 #[must_use]
 pub fn delta(delta: &Delta) -> pb::ForwardingDelta {
+    delta_with(delta, Keys::Redacted)
+}
+
+/// A change, with its keys or without.
+#[must_use]
+pub fn delta_with(delta: &Delta, keys: Keys) -> pb::ForwardingDelta {
     pb::ForwardingDelta {
         base_generation: delta.base_generation,
         generation: delta.generation,
@@ -48,7 +64,8 @@ pub fn delta(delta: &Delta) -> pb::ForwardingDelta {
         routes: delta.routes.iter().map(route).collect(),
         labels: delta.labels.iter().map(label).collect(),
         acls: delta.acls.iter().map(acl).collect(),
-        sas: Vec::new(),
+        sas: delta.sas.iter().map(|sa| ipsec::sa(sa, keys)).collect(),
+        remove_sas: delta.remove_sas.iter().map(|id| id.get()).collect(),
     }
 }
 
@@ -88,6 +105,7 @@ pub fn vif(vif: &Vif) -> pb::Vif {
         VifKind::Physical { .. } => (pb::VifType::Physical, 0, None, None),
         VifKind::Virtual { .. } => (pb::VifType::Virtual, 0, None, None),
         VifKind::Host { .. } => (pb::VifType::Host, 0, None, None),
+        VifKind::Tunnel(_) => (pb::VifType::Tunnel, 0, None, None),
         VifKind::Agent { .. } => (pb::VifType::Agent, 0, None, None),
         VifKind::PhysicalVlan { parent, outer, inner } => {
             (pb::VifType::PhysicalVlan, parent.get().into(), Some(tag(*outer)), inner.map(tag))
@@ -120,6 +138,7 @@ pub fn vif(vif: &Vif) -> pb::Vif {
         io: io.into(),
         nat_pool: vif.nat_pool.iter().map(ToString::to_string).collect(),
         vn: vif.vn,
+        tunnel: vif.kind.tunnel().map(ipsec::tunnel),
     }
 }
 

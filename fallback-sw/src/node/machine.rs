@@ -8,7 +8,10 @@ use offload_rules::{
     forwarding::{Delta, Snapshot, State, StateErrors},
 };
 
-use super::control::{Actions, Control};
+use super::{
+    control::{Actions, Control},
+    sequences::Sequences,
+};
 use crate::{
     offload::{Report, Request},
     packet::Packet,
@@ -62,6 +65,14 @@ impl Machine {
     /// # Errors
     /// No memory for the flow tables.
     pub fn new(config: MachineConfig, snapshot: Arc<Snapshot>) -> io::Result<Self> {
+        Self::started_again(config, snapshot, Sequences::default())
+    }
+
+    /// A node that goes on with the sequence numbers of an earlier life.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn started_again(config: MachineConfig, snapshot: Arc<Snapshot>, sequences: Sequences) -> io::Result<Self> {
         let count = config.workers.max(1);
         // Workers draw identifications from ranges of their own.
         let stride = (usize::from(u16::MAX) / count) as u16;
@@ -71,12 +82,14 @@ impl Machine {
             let worker = WorkerConfig { id, workers: count, ip_id, entropy, cookie_secret, offload };
             Worker::new(worker, Arc::clone(&snapshot))
         });
-        Ok(Self {
+        let mut machine = Self {
             workers: workers.collect::<io::Result<_>>()?,
-            control: Control::new(snapshot),
+            control: Control::with_sequences(snapshot, sequences),
             out: Outbox::default(),
             sent: Vec::new(),
-        })
+        };
+        machine.grant();
+        Ok(machine)
     }
 
     /// Takes in frames of a port at the worker whose queue they are in.
@@ -125,6 +138,7 @@ impl Machine {
     }
 
     fn act(&mut self, actions: Actions, now: u64) {
+        self.grant();
         if let Some(snapshot) = actions.snapshot {
             self.adopt(&snapshot, now);
         }
@@ -140,7 +154,15 @@ impl Machine {
         }
     }
 
+    fn grant(&mut self) {
+        let grants = self.control.take_grants();
+        for worker in &mut self.workers {
+            worker.grant(&grants);
+        }
+    }
+
     fn adopt(&mut self, snapshot: &Arc<Snapshot>, now: u64) {
+        self.grant();
         for worker in &mut self.workers {
             worker.adopt(Arc::clone(snapshot), now, &mut self.out);
         }

@@ -10,6 +10,8 @@ pub mod machine;
 pub mod offload_link;
 pub mod persist;
 pub mod runtime;
+pub mod sa_view;
+pub mod sequences;
 pub mod service;
 pub mod thread;
 pub mod view;

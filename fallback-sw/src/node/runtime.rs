@@ -12,8 +12,8 @@ use std::{
 };
 
 use offload_rules::{
-    MacAddr, VifId,
-    forwarding::{Delta, PortConfig, Snapshot, State, StateErrors, Vif},
+    MacAddr, SaId, VifId,
+    forwarding::{Delta, PortConfig, Sa, SaDirection, Snapshot, State, StateError, StateErrors, Vif},
 };
 use tokio::sync::oneshot;
 
@@ -27,7 +27,7 @@ use super::{
 use crate::{
     io::{self, KernelPorts, OpenPorts},
     offload,
-    worker::{Worker, WorkerConfig},
+    worker::{Grant, SaNews, Worker, WorkerConfig},
 };
 
 /// Time between two looks at what is due.
@@ -206,6 +206,13 @@ impl Runtime {
     /// No memory, no threads, no file descriptors.
     pub fn start(config: Config, snapshot: Snapshot) -> std::io::Result<Self> {
         let snapshot = Arc::new(snapshot);
+        let file = config.last_state.as_deref().map(persist::sequences_file);
+        if file.is_none()
+            && let Some(sa) = snapshot.sas().find(|sa| sa.direction == SaDirection::Outbound)
+        {
+            return Err(std::io::Error::other(no_file(sa.id)));
+        }
+        let sequences = file.as_deref().map(persist::load_sequences).transpose()?.unwrap_or_default();
         let count = config.workers.max(1);
         let epoch = Instant::now();
         let (messages, inbox) = mpsc::channel();
@@ -258,7 +265,9 @@ impl Runtime {
         let handle = Handle { messages, workers: workers.clone(), epoch };
         let control = ControlThread {
             config,
-            control: Control::new(snapshot),
+            control: Control::with_sequences(snapshot, sequences),
+            sequences: file,
+            ungranted: Vec::new(),
             workers,
             ports: BTreeMap::new(),
             status: BTreeMap::new(),
@@ -299,6 +308,13 @@ impl Drop for Runtime {
     }
 }
 
+fn no_file(sa: SaId) -> String {
+    format!(
+        "sa {sa} is OUTBOUND, and there is no file to keep its sequence numbers in: run the node with --last-state, so that none \
+         is used twice after a restart"
+    )
+}
+
 /// A device that a vif wants.
 struct PortState {
     config: PortConfig,
@@ -317,6 +333,10 @@ struct ControlThread {
     status: BTreeMap<VifId, PortStatus>,
     inbox: Receiver<Message>,
     epoch: Instant,
+    /// Where reserved sequence numbers are kept.
+    sequences: Option<PathBuf>,
+    /// Numbers that are not on disk yet.
+    ungranted: Vec<Grant>,
 }
 
 impl ControlThread {
@@ -325,6 +345,7 @@ impl ControlThread {
     }
 
     fn run(mut self) {
+        self.grant();
         self.reconcile_ports();
         let mut next_tick = Instant::now() + TICK;
         let mut next_watch = 0;
@@ -338,6 +359,7 @@ impl ControlThread {
                 next_tick = Instant::now() + TICK;
                 let actions = self.control.tick(self.now());
                 self.act(actions);
+                self.grant();
                 self.reconcile_ports();
                 if self.now() >= next_watch {
                     next_watch = self.now() + RETRY_MS;
@@ -355,11 +377,11 @@ impl ControlThread {
             }
             Message::Report(Report::PortFailed(vif, error)) => self.port_failed(vif, &error),
             Message::ApplyState(state, reply) => {
-                let applied = self.control.apply_state(*state);
+                let applied = self.accept(&state.sas).and_then(|()| self.control.apply_state(*state));
                 let _ = reply.send(self.applied(applied));
             }
             Message::ApplyDelta(delta, reply) => {
-                let applied = self.control.apply_delta(*delta);
+                let applied = self.accept(&delta.sas).and_then(|()| self.control.apply_delta(*delta));
                 let _ = reply.send(self.applied(applied));
             }
             Message::Inspect(look) => look(&self.control, &self.status),
@@ -369,6 +391,8 @@ impl ControlThread {
 
     fn applied(&mut self, applied: Result<Arc<Snapshot>, StateErrors>) -> Result<u64, StateErrors> {
         let snapshot = applied?;
+        // Before the SAs that use them.
+        self.grant();
         self.adopt(&snapshot);
         self.reconcile_ports();
         if let Some(file) = &self.config.last_state
@@ -380,7 +404,38 @@ impl ControlThread {
         Ok(snapshot.generation())
     }
 
+    /// Refuses outbound SAs where the sequence numbers that they use could not be kept.
+    fn accept(&self, sas: &[Sa]) -> Result<(), StateErrors> {
+        let outbound = sas.iter().filter(|sa| sa.direction == SaDirection::Outbound && self.sequences.is_none());
+        let errors: Vec<_> =
+            outbound.map(|sa| StateError::new(format!("sa {}", sa.id), "direction", no_file(sa.id))).collect();
+        if errors.is_empty() { Ok(()) } else { Err(StateErrors(errors)) }
+    }
+
+    /// Lets workers use what has been reserved, once it is on disk.
+    fn grant(&mut self) {
+        self.ungranted.extend(self.control.take_grants());
+        if self.ungranted.is_empty() {
+            return;
+        }
+        let Some(file) = &self.sequences else { return };
+        if let Err(error) = persist::save_sequences(file, self.control.sequences()) {
+            tracing::error!(%error, file = %file.display(), "sequence numbers could not be reserved, trying again");
+            return;
+        }
+        let grants: Arc<[Grant]> = std::mem::take(&mut self.ungranted).into();
+        self.workers.iter().for_each(|worker| worker.tell(Command::Grant(Arc::clone(&grants))));
+    }
+
     fn act(&mut self, actions: Actions) {
+        self.grant();
+        for (sa, news) in actions.sas {
+            match news {
+                SaNews::Expiring => tracing::warn!(%sa, "soft lifetime over, time for a new security association"),
+                SaNews::Ended(reason) => tracing::error!(%sa, reason = reason.name(), "security association ended"),
+                SaNews::Low => tracing::debug!(%sa, "more sequence numbers reserved"),
+            }
+        }
         if let Some(snapshot) = actions.snapshot {
             self.adopt(&snapshot);
         }

@@ -23,7 +23,7 @@ use super::{
     filter::FlowFilter,
     hit_rate::hit_rate,
     runtime::{Ended, Handle},
-    view,
+    sa_view, view,
 };
 use crate::worker::{Counters, Worker};
 
@@ -122,6 +122,11 @@ impl NodeService {
         Ok(found)
     }
 
+    async fn sas(&self) -> Result<Vec<pb::SaInfo>, Status> {
+        let statuses = self.each(Worker::sas).await?;
+        Ok(self.handle.look(move |control, _| sa_view::sas(control, &statuses)).await?)
+    }
+
     async fn flow(&self, index: u64) -> Result<Option<pb::Flow>, Status> {
         let count = self.handle.workers();
         let Some((worker, slot)) = view::flow_slot(index, count) else { return Ok(None) };
@@ -184,9 +189,12 @@ impl pb::node_server::Node for NodeService {
         let snapshot = self.snapshot().await?;
         let ports = self.handle.look(|_, ports| ports.clone()).await?;
         let (total, each) = self.counters().await?;
+        let sas = if snapshot.sas().next().is_some() { self.sas().await? } else { Vec::new() };
         let show = |vif: &offload_rules::forwarding::Vif| {
             let port = ports.get(&vif.id).cloned().unwrap_or_default();
-            view::vif(vif, &snapshot, &total, &each, &port)
+            let mut info = view::vif(vif, &snapshot, &total, &each, &port);
+            sa_view::complete(&mut info, vif, &snapshot, &sas);
+            info
         };
         let ids = &request.get_ref().ids;
         if ids.is_empty() {
@@ -316,6 +324,17 @@ impl pb::node_server::Node for NodeService {
             Some(missing) => Err(Status::not_found(format!("no access list {missing}"))),
             None => Ok(Response::new(pb::ListAclsResponse { acls })),
         }
+    }
+
+    async fn list_sas(&self, request: Request<pb::ListSasRequest>) -> Result<Response<pb::ListSasResponse>, Status> {
+        let wanted = &request.get_ref().ids;
+        let mut sas = self.sas().await?;
+        let id = |info: &pb::SaInfo| info.sa.as_ref().map_or(0, |sa| sa.id);
+        if let Some(missing) = wanted.iter().find(|wanted| !sas.iter().any(|sa| id(sa) == **wanted)) {
+            return Err(Status::not_found(format!("no security association {missing}")));
+        }
+        sas.retain(|sa| wanted.is_empty() || wanted.contains(&id(sa)));
+        Ok(Response::new(pb::ListSasResponse { sas }))
     }
 
     async fn list_neighbours(

@@ -28,7 +28,7 @@ use crate::{
     io::{Port, PortError},
     offload::Request,
     packet::Packet,
-    worker::{Delivery, Event, NeighbourKey, Outbox, TxMeta, Worker},
+    worker::{Delivery, Event, Grant, NeighbourKey, Outbox, TxMeta, Worker},
 };
 
 /// Frames received from a port before the next port has its turn.
@@ -50,6 +50,8 @@ pub(super) const RING: usize = 4096;
 pub enum Command {
     /// Judge by this snapshot from now on.
     Adopt(Arc<Snapshot>),
+    /// Outbound SAs may use these sequence numbers.
+    Grant(Arc<[Grant]>),
     /// Use this port for a vif, instead of one that it may have.
     AddPort(VifId, Box<dyn Port>),
     /// The device of a vif is not to be used any more.
@@ -221,6 +223,7 @@ impl Thread {
         let now = self.now();
         match command {
             Command::Adopt(snapshot) => self.worker.adopt(snapshot, now, out),
+            Command::Grant(grants) => self.worker.grant(&grants),
             Command::AddPort(vif, port) => {
                 ports.insert(vif, Open { port, lost: 0 });
             }

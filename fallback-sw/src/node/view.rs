@@ -122,6 +122,10 @@ fn op(op: &Op, distance: u32) -> String {
         Op::LimitSize { mtu, fragment: true } => format!("limit size to {mtu}"),
         Op::LimitSize { mtu, fragment: false } => format!("limit size to {mtu}, do not fragment"),
         Op::EncapMplsOUdp(h) => format!("encap MPLSoUDP {} -> {}:{} label {}", h.sip, h.dip, h.udp_port, h.label),
+        Op::Seal(h) => {
+            let udp = h.udp.map(|(from, to)| format!(" in UDP {from} -> {to}")).unwrap_or_default();
+            format!("seal ESP by vif {}, {} -> {}{udp}", h.vif, h.source, h.destination)
+        }
         Op::RewriteL2(rewrite) => ethernet(rewrite),
         Op::Output(vif) => format!("output vif {vif}"),
         Op::Punt(vif) => format!("punt to vif {vif}"),
@@ -227,6 +231,7 @@ pub fn vif(
         counters: Some(counters(&total.of_vif(vif.id))),
         rx_queue_packets: per_worker.iter().map(|worker| received(worker).rx_packets).collect(),
         rx_queue_errors: per_worker.iter().map(|worker| received(worker).rx_errors).collect(),
+        sas: Vec::new(),
     }
 }
 

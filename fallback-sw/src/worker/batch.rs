@@ -3,7 +3,7 @@
 //! Budget of the hot path: no allocation, no lock, no formatting; flow records are prefetched while others are worked on.
 
 use super::{
-    Delivery, Origin, Outbox, TxKind, TxMeta, Worker,
+    Delivery, Origin, Outbox, ProgramId, TxKind, TxMeta, Worker,
     counters::Traffic,
     flows::flag,
     fragments::Head,
@@ -54,6 +54,8 @@ enum Fate {
         port: VifId,
         kind: TxKind,
     },
+    /// To be sealed, as this program says.
+    Seal(ProgramId),
     /// To be decided on elsewhere.
     Slow,
     Dropped(DropReason),
@@ -90,6 +92,7 @@ impl Worker {
                     self.sort_into(&mut batch, packet, (port, head, counted), out);
                 }
                 Origin::Own(vrf) => self.send_own(vrf, packet, now, out),
+                Origin::Sealing(sealing) => self.seal_for_other(&sealing, packet, out),
             }
             if batch.packets.len() == BATCH {
                 self.work_off(&mut batch, now, out);
@@ -136,10 +139,34 @@ impl Worker {
                 }
                 batch.packets.push(packet);
             }
+            Ok(Kind::Esp { at }) => {
+                let context = *context;
+                self.sort_esp(batch, packet, (&context, at, head, counted), out);
+            }
             other => {
                 let context = *context;
                 self.sorted_out(other, &context, packet, counted, out);
             }
+        }
+    }
+
+    /// An ESP packet: the packet inside takes its place.
+    fn sort_esp(
+        &mut self,
+        batch: &mut Batch,
+        packet: Packet,
+        (context, at, head, counted): (&Context, usize, Option<Head>, bool),
+        out: &mut Outbox,
+    ) {
+        if self.config.workers > 1
+            && let Some(owner) = self.other_opener(packet.data(), at)
+        {
+            let origin = Origin::Port { port: context.port, head, counted };
+            return out.handoff.push((owner, Delivery { packet, origin }));
+        }
+        self.count_in(context.vif, packet.len(), counted);
+        if let Some((tunnel, packet)) = self.open_esp(packet, context, at, out) {
+            self.sort_into(batch, packet, (tunnel, None, false), out);
         }
     }
 
@@ -158,7 +185,11 @@ impl Worker {
                 self.count_in(vif, packet.len(), counted);
                 self.arp(vif, at, packet, out);
             }
-            Ok(Kind::Ip | Kind::Nd) => {
+            Ok(Kind::Keepalive) => {
+                self.count_in(context.vif, packet.len(), counted);
+                self.consume(packet, out);
+            }
+            Ok(Kind::Ip | Kind::Nd | Kind::Esp { .. }) => {
                 self.count_in(context.vif, packet.len(), counted);
                 self.neighbour_discovery(context, packet, out);
             }
@@ -218,6 +249,13 @@ impl Worker {
                 if ordinary { self.hit(*slot, (context, *hash == MARKED), &mut packet, now) } else { Fate::Slow };
             match fate {
                 Fate::Sent { vif, port, kind } => self.transmit(vif, port, kind, packet, out),
+                Fate::Seal(program) => {
+                    let leg = self.programs.get(program).and_then(|entry| entry.plan.seal.as_deref()).copied();
+                    match leg {
+                        Some(leg) => self.seal(&leg, (TxKind::Forwarded, context.vif), packet, out),
+                        None => self.drop_packet(context.vif, packet, DropReason::InvalidNh, out),
+                    }
+                }
                 Fate::Slow => {
                     let hash = if *hash == MARKED { self.flows.hash(&context.key) } else { *hash };
                     self.slow(packet, context, hash, now, out);
@@ -258,6 +296,7 @@ impl Worker {
         let fate = match plan.target {
             Target::Output { vif, port } => Fate::Sent { vif, port, kind: TxKind::Forwarded },
             Target::Punt { vif, port } => Fate::Sent { vif, port, kind: TxKind::Punted },
+            Target::Seal => Fate::Seal(record.program),
             Target::Drop(_) => return Fate::Slow,
         };
         if context.ip.proto == TCP {

@@ -83,9 +83,9 @@ impl Worker {
         now: u64,
         out: &mut Outbox,
     ) {
-        let (vif, port, kind) = match plan.target {
-            Target::Output { vif, port } => (vif, port, TxKind::Forwarded),
-            Target::Punt { vif, port } => (vif, port, TxKind::Punted),
+        let kind = match plan.target {
+            Target::Output { .. } | Target::Seal => TxKind::Forwarded,
+            Target::Punt { .. } => TxKind::Punted,
             Target::Drop(_) => return self.drop_packet(context.vif, packet, DropReason::FlowActionDrop, out),
         };
         let mut ip = context.ip;
@@ -104,7 +104,7 @@ impl Worker {
         if ip.total_len <= plan.limit {
             let varying = exec::Varying { ip_id: self.outer_id(plan, of_flow), ..varying };
             return match exec::run(plan, &mut packet, &ip, &varying) {
-                Ok(()) => self.transmit(vif, port, kind, packet, out),
+                Ok(()) => self.send_off(plan, (kind, context.vif), packet, out),
                 Err(reason) => self.drop_packet(context.vif, packet, reason, out),
             };
         }
@@ -126,7 +126,7 @@ impl Worker {
                 if kind == TxKind::Originated {
                     self.counters.account.originated += 1;
                 }
-                self.transmit(vif, port, kind, piece, out);
+                self.send_off(plan, (kind, context.vif), piece, out);
                 // The datagram was received once: the other pieces are the node's own.
                 kind = TxKind::Originated;
             }

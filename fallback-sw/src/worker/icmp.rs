@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use offload_rules::{classify::Start, forwarding::Vif};
+use offload_rules::{classify::Start, flow::FlowKey, forwarding::Vif};
 
 use super::{
     Delivery, Event, Origin, Outbox, Worker,
@@ -10,7 +10,7 @@ use super::{
     ingress::{Context, Path, Sorted},
 };
 use crate::{
-    exec,
+    esp, exec,
     packet::{
         Packet,
         icmp::{self, IcmpError},
@@ -41,6 +41,21 @@ impl Worker {
         if let Ok(Sorted::Ip(context)) = self.sort(delivery.packet.data(), port, head) {
             self.complain(&delivery.packet, &context, now, out, IcmpError::HostUnreachable);
         }
+    }
+
+    /// Quotes a packet of one of the node's MPLS-over-UDP tunnels?
+    fn is_of_mpls(&self, key: &FlowKey) -> bool {
+        key.proto == UDP
+            && matches!(key.sport, 6635 | 51234)
+            && self.snapshot.is_own_tunnel_source(key.destination())
+            && self.snapshot.has_tunnel_to(key.vrf, key.source())
+    }
+
+    /// Quotes a packet of one of its IPsec tunnels? (What is IKE's of port 4500 is not told apart: it takes the same path.)
+    fn is_of_ipsec(&self, key: &FlowKey) -> bool {
+        let (IpAddr::V4(source), IpAddr::V4(destination)) = (key.destination(), key.source()) else { return false };
+        matches!(key.proto, UDP | esp::PROTOCOL)
+            && self.ipsec.has_tunnel(key.vrf, source, destination, key.proto == UDP)
     }
 
     fn complain(&mut self, packet: &Packet, context: &Context, now: u64, out: &mut Outbox, kind: IcmpError) {
@@ -96,12 +111,7 @@ impl Worker {
         let Ok(quoted) = parse::embedded(&context.ip, l3) else { return false };
         let key = quoted.flow_key(context.key.vrf, context.key.vif);
         // The key is reversed: its destination is the source of what was quoted.
-        if key.proto != UDP
-            || !matches!(key.sport, 6635 | 51234)
-            || key.destination() != context.ip.destination()
-            || !self.snapshot.is_own_tunnel_source(key.destination())
-            || !self.snapshot.has_tunnel_to(context.key.vrf, key.source())
-        {
+        if key.destination() != context.ip.destination() || !(self.is_of_mpls(&key) || self.is_of_ipsec(&key)) {
             return false;
         }
         let mtu = context.ip.payload(l3).get(6..8).map_or(0, |octets| u16::from_be_bytes([octets[0], octets[1]]));

@@ -16,9 +16,12 @@ use super::{
     Head, VifFast, Worker,
     tunnels::{Inside, Outside, label_word},
 };
-use crate::packet::{
-    checksum,
-    parse::{self, Ethernet, FragmentInfo, Ip},
+use crate::{
+    esp::{self, Envelope},
+    packet::{
+        checksum,
+        parse::{self, Ethernet, FragmentInfo, Ip},
+    },
 };
 
 /// UDP ports of MPLS over UDP: RFC 7510, and the one that vRouter used before.
@@ -37,6 +40,10 @@ pub(super) enum Sorted {
     Arp,
     /// Neighbour discovery.
     Nd(Context),
+    /// ESP for a tunnel of this node, at this place in the frame; the context is that of the outer packet.
+    Esp(Context, usize),
+    /// A NAT-keepalive for one.
+    Keepalive,
 }
 
 /// What kind of frame it is, when the context is elsewhere; see [`Sorted`].
@@ -49,6 +56,11 @@ pub(super) enum Kind {
         at: usize,
     },
     Nd,
+    /// At this place in the frame.
+    Esp {
+        at: usize,
+    },
+    Keepalive,
 }
 
 /// The outside of a packet that came out of a tunnel.
@@ -104,6 +116,8 @@ impl Worker {
             Kind::Ip => Sorted::Ip(context),
             Kind::Nd => Sorted::Nd(context),
             Kind::Arp { .. } => Sorted::Arp,
+            Kind::Esp { at } => Sorted::Esp(context, at),
+            Kind::Keepalive => Sorted::Keepalive,
         })
     }
 
@@ -190,12 +204,42 @@ impl Worker {
             // Only the first fragment tells the port: whatever UDP it is, it ends here.
             context.path = Path::Reassemble;
         }
+        // The port may be the NAT's; where ESP in UDP comes to is this node's choice.
+        let may_be_esp =
+            version == 4 && (ip.proto == esp::PROTOCOL || is_udp && (ip.dport == esp::NAT_T_PORT || !whole));
+        if may_be_esp
+            && self.ipsec.ends_at(here.vrf, ip.dst)
+            && let Some(kind) = self.sort_ipsec(bytes, here.vrf, context).map_err(refuse)?
+        {
+            return Ok(kind);
+        }
+        let ip = &context.ip;
         let is_tunnel = is_udp && whole && MPLS_O_UDP.contains(&ip.dport);
         if !(is_tunnel && self.open_tunnel(bytes, here.vrf, context).map_err(refuse)?) {
             context.key = parse::flow_key(&context.ip, here.vrf, vif);
         }
         finish_key(frame, context).map_err(refuse)?;
         Ok(Kind::Ip)
+    }
+
+    /// What has come to an IPsec tunnel of this node; `None`: it goes the way of other packets, as IKE does (RFC 3948 §2.2).
+    fn sort_ipsec(&self, l3: &[u8], vrf: VrfId, context: &mut Context) -> Result<Option<Kind>, DropReason> {
+        let ip = &context.ip;
+        if ip.fragment != FragmentInfo::None {
+            context.path = Path::Reassemble;
+            return Ok(None);
+        }
+        context.key = parse::flow_key(ip, vrf, context.vif);
+        let payload = usize::from(context.l3 + ip.header_len);
+        if ip.proto == esp::PROTOCOL {
+            return Ok(Some(Kind::Esp { at: payload }));
+        }
+        Ok(match esp::envelope(ip.payload(l3).get(8..).unwrap_or(&[])) {
+            Envelope::Esp(_) => Some(Kind::Esp { at: payload + 8 }),
+            Envelope::Ike => None,
+            Envelope::Keepalive => Some(Kind::Keepalive),
+            Envelope::Invalid => return Err(DropReason::EspTruncated),
+        })
     }
 
     /// Looks into an MPLS-over-UDP packet (RFC 7510 §3) when a tunnel ends here: from here on the context is that of the inner

@@ -14,6 +14,7 @@ mod fragments;
 mod held;
 mod icmp;
 mod ingress;
+mod ipsec;
 mod limits;
 mod neighbour;
 mod offload;
@@ -28,7 +29,7 @@ mod tunnels;
 use std::{net::IpAddr, net::Ipv4Addr, sync::Arc};
 
 use offload_rules::{
-    DropReason, MacAddr, VifId, VrfId,
+    DropReason, MacAddr, SaId, VifId, VrfId,
     flow::VrfCounter,
     forwarding::{Snapshot, VifKind},
 };
@@ -36,6 +37,7 @@ use offload_rules::{
 pub use counters::{Account, Counters, TierTraffic, Traffic, VifCounters};
 pub use fragments::{FragmentLimits, FragmentTable, Head};
 pub use held::{Ask, HoldQueue, NeighbourKey};
+pub use ipsec::{Grant, Refused, SaNews, SaStatus, Sealing};
 pub use offload::OffloadStatus;
 pub use programs::{ProgramId, Programs, TO_BE_DERIVED};
 
@@ -68,6 +70,8 @@ pub enum Origin {
     },
     /// Made by the node, to be routed in this VRF.
     Own(VrfId),
+    /// Finished by another worker but for ESP: to be sealed by an SA of this one.
+    Sealing(Sealing),
 }
 
 impl Delivery {
@@ -98,6 +102,13 @@ pub enum Event {
         destination: Ipv4Addr,
         /// Octets.
         mtu: u16,
+    },
+    /// Of a security association.
+    Sa {
+        /// Which.
+        sa: SaId,
+        /// What.
+        news: SaNews,
     },
 }
 
@@ -243,6 +254,7 @@ pub struct Worker {
     cookies_until: Vec<u64>,
     openings: Openings,
     offloads: offload::Offloads,
+    ipsec: ipsec::Ipsec,
     ip_id: u16,
     /// Where ageing goes on.
     sweep_at: u32,
@@ -278,6 +290,7 @@ impl Worker {
             cookies_until: Vec::new(),
             openings: Openings::default(),
             offloads: offload::Offloads::new(config.offload, config.id),
+            ipsec: ipsec::Ipsec::default(),
             sweep_at: 0,
             evict_at: 0,
             batch: Some(Box::default()),
@@ -292,6 +305,7 @@ impl Worker {
     /// From now on packets are judged by this snapshot. Flows are derived anew as their packets come, and by [`Worker::tick`].
     /// Packets that waited for what the snapshot brings go on.
     pub fn adopt(&mut self, snapshot: Arc<Snapshot>, now: u64, out: &mut Outbox) {
+        self.clock = self.clock.max(now);
         self.snapshot = snapshot;
         self.read_vifs();
         let current = Arc::clone(&self.snapshot);
@@ -320,13 +334,14 @@ impl Worker {
                 vrf: vif.vrf,
                 mac: vif.mac.unwrap_or_default(),
                 policy: vif.flags.policy,
-                raw_ip: vif.flags.raw_ip,
+                raw_ip: !vif.has_ethernet(),
                 vlans: None,
             };
             if let Some(slot) = self.vifs.get_mut(index) {
                 *slot = Some(fast);
             }
         }
+        self.ipsec.adopt(snapshot, (self.config.id, self.config.workers), self.clock);
         for vif in snapshot.vifs() {
             let VifKind::PhysicalVlan { parent, outer, inner: None } = vif.kind else { continue };
             if outer.tpid != 0x8100 {
@@ -451,7 +466,10 @@ impl Worker {
     fn drop_delivery(&mut self, delivery: Delivery, reason: DropReason, out: &mut Outbox) {
         match delivery.origin {
             Origin::Port { port, .. } => self.drop_packet(port, delivery.packet, reason, out),
-            Origin::Own(_) => {
+            Origin::Sealing(Sealing { leg, kind: TxKind::Forwarded | TxKind::Punted }) => {
+                self.drop_packet(leg.tunnel, delivery.packet, reason, out);
+            }
+            Origin::Own(_) | Origin::Sealing(_) => {
                 self.counters.account.originated_dropped += 1;
                 out.recycle(delivery.packet);
             }
@@ -467,8 +485,12 @@ impl Worker {
 
     /// A packet got lost on its way to another worker.
     pub fn lose(&mut self, delivery: &Delivery, reason: DropReason) {
-        if let Origin::Port { port, .. } = delivery.origin {
-            self.count_drop(port, reason);
+        match delivery.origin {
+            Origin::Port { port, .. } => self.count_drop(port, reason),
+            Origin::Sealing(Sealing { leg, kind: TxKind::Forwarded | TxKind::Punted }) => {
+                self.count_drop(leg.tunnel, reason);
+            }
+            Origin::Own(_) | Origin::Sealing(_) => self.counters.account.originated_dropped += 1,
         }
     }
 

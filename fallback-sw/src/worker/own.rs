@@ -46,15 +46,16 @@ impl Worker {
             self.counters.pass(*vrf, *what, 1);
         }
         let plan = Plan::new(&decision.program, &self.snapshot);
-        let (Target::Output { vif, port } | Target::Punt { vif, port }) = plan.target else {
+        if matches!(plan.target, Target::Drop(_)) {
             return self.lose_own(packet, out);
-        };
+        }
+        let own = (TxKind::Originated, VifId::TUNNEL);
         let sport = self.config.entropy.unwrap_or_else(|| entropy_port(key.spread() as u32));
         let varying = Varying { l3: 0, outer_tos: None, pcp: None, ip_id: 0, sport, shift: 0 };
         if ip.total_len <= plan.limit {
             let varying = Varying { ip_id: if plan.is_tunnel() { self.next_ip_id() } else { 0 }, ..varying };
             return match exec::run(&plan, &mut packet, &ip, &varying) {
-                Ok(()) => self.transmit(vif, port, TxKind::Originated, packet, out),
+                Ok(()) => self.send_off(&plan, own, packet, out),
                 Err(_) => self.lose_own(packet, out),
             };
         }
@@ -75,7 +76,7 @@ impl Worker {
         for mut piece in pieces {
             let varying = Varying { ip_id: if plan.is_tunnel() { self.next_ip_id() } else { 0 }, ..varying };
             if exec::wrap(&plan, &mut piece, &ip, ip.ttl, &varying).is_ok() {
-                self.transmit(vif, port, TxKind::Originated, piece, out);
+                self.send_off(&plan, own, piece, out);
             }
         }
     }

@@ -419,6 +419,8 @@ impl Worker {
                 let hash = self.flows.hash(&context.key);
                 self.slow(delivery.packet, &context, hash, now, out);
             }
+            Ok(Sorted::Esp(context, at)) => self.receive_esp(delivery.packet, &context, at, now, out),
+            Ok(Sorted::Keepalive) => self.consume(delivery.packet, out),
             Err((vif, reason)) => self.drop_packet(vif, delivery.packet, reason, out),
         }
     }

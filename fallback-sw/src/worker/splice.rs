@@ -328,7 +328,7 @@ impl Worker {
             return;
         };
         let plan = entry.plan.clone();
-        let (Target::Output { vif, port } | Target::Punt { vif, port }, Ok(ip)) =
+        let (Target::Output { .. } | Target::Punt { .. } | Target::Seal, Ok(ip)) =
             (plan.target, parse::ip(packet.data(), key.version))
         else {
             self.counters.account.originated_dropped += 1;
@@ -339,7 +339,7 @@ impl Worker {
         let ip_id = if plan.is_tunnel() { self.next_ip_id() } else { 0 };
         let varying = Varying { l3: 0, outer_tos: None, pcp: None, ip_id, sport, shift };
         match exec::run(&plan, &mut packet, &ip, &varying) {
-            Ok(()) => self.transmit(vif, port, TxKind::Originated, packet, out),
+            Ok(()) => self.send_off(&plan, (TxKind::Originated, key.vif), packet, out),
             Err(_) => {
                 self.counters.account.originated_dropped += 1;
                 out.recycle(packet);

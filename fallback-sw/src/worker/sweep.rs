@@ -29,6 +29,7 @@ impl Worker {
             self.unreachable(&delivery, now, out);
             self.drop_delivery(delivery, DropReason::NeighbourUnresolved, out);
         }
+        self.tick_ipsec(now, out);
         self.tick_offloads(now);
         let whole = self.sweep(STEP, now);
         self.settle_offload(now, out);

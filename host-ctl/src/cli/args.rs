@@ -58,6 +58,8 @@ pub enum Command {
     Neigh,
     /// Access lists
     Acl(ListOrGet),
+    /// IPsec security associations: index, counters, replay drops, what is left of their lifetime; keys are never shown
+    Sa(ListOrGetSa),
     /// Hardware offload: what the NIC forwards, why it does not forward the rest, and the switch
     Offload(Offload),
     /// Which way packets went
@@ -89,6 +91,23 @@ pub struct ListOrGet {
     /// The one with this number
     #[arg(long, value_name = "N")]
     pub get: Option<u32>,
+}
+
+/// All security associations or one.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+pub struct ListOrGetSa {
+    /// All, a line each
+    #[arg(long)]
+    pub list: bool,
+    /// The one with this number, decimal or hexadecimal (0xffff0060)
+    #[arg(long, value_name = "N", value_parser = number)]
+    pub get: Option<u32>,
+}
+
+/// A number as `vif --get` prints those of security associations, or a decimal one.
+fn number(text: &str) -> Result<u32, std::num::ParseIntError> {
+    text.strip_prefix("0x").map_or_else(|| text.parse(), |hex| u32::from_str_radix(hex, 16))
 }
 
 /// All objects or one, as the vRouter's tools spell it.

@@ -16,8 +16,8 @@ use proto::{
     v1::{
         AddressFamily, FlowAction, FlowTier, ForwardingDelta, ForwardingState, GetDropsRequest, GetFlowRequest,
         GetHitRateRequest, GetRouteRequest, GetStateRequest, GetStatusRequest, ListAclsRequest, ListFlowsRequest,
-        ListLabelsRequest, ListNeighboursRequest, ListNexthopsRequest, ListRoutesRequest, ListVifsRequest,
-        ListVrfsRequest, node_client::NodeClient, offload_client::OffloadClient,
+        ListLabelsRequest, ListNeighboursRequest, ListNexthopsRequest, ListRoutesRequest, ListSasRequest,
+        ListVifsRequest, ListVrfsRequest, node_client::NodeClient, offload_client::OffloadClient,
     },
 };
 use tonic::{Response, Status, transport::Channel};
@@ -25,7 +25,7 @@ use tonic::{Response, Status, transport::Channel};
 use super::{
     Error, Exit, acl,
     args::{self, Cli, Command},
-    client, drops, flow, mpls, neigh, nh, rt, stats, status, vif, vrf,
+    client, drops, flow, mpls, neigh, nh, rt, sa, stats, status, vif, vrf,
 };
 
 /// Carries out a command; the answer goes to `out`.
@@ -168,6 +168,12 @@ impl<W: io::Write> Session<'_, W> {
                 let answer = self.node.list_acls(request).await;
                 let response = self.answer(&named("acl", args.get), answer)?;
                 self.show(&response, |out| acl::render(&response, out))
+            }
+            Command::Sa(args) => {
+                let request = ListSasRequest { ids: ids(args.get) };
+                let answer = self.node.list_sas(request).await;
+                let response = self.answer(&named("security association", args.get), answer)?;
+                self.show(&response, |out| sa::render(&response, args.get.is_some(), out))
             }
             Command::Offload(args) => self.offload(args.what).await,
             Command::Stats(args::Stats { what: args::StatsWhat::HitRate }) => {

@@ -15,6 +15,7 @@ pub mod neigh;
 pub mod nh;
 pub mod offload;
 pub mod rt;
+pub mod sa;
 pub mod stats;
 pub mod status;
 mod text;

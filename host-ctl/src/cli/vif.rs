@@ -3,9 +3,9 @@
 use std::fmt;
 
 use offload_rules::MacAddr;
-use proto::v1::{ListVifsResponse, OperState, Vif, VifInfo, VifType};
+use proto::v1::{ListVifsResponse, OperState, SaDirection, SaInfo, Vif, VifInfo, VifType};
 
-use super::text::joined;
+use super::{sa, text::joined};
 
 const LEGEND: &str = "\
 Vrouter Interface Table
@@ -58,6 +58,7 @@ fn vif(info: &VifInfo, out: &mut impl fmt::Write) -> fmt::Result {
     let (vrf, flags) = (vif.vrf, &info.flags);
     writeln!(out, "Vrf:{vrf} Mcast Vrf:{vrf} VN:{:#x} Flags:{flags} Ref:{}", vif.vn, info.references)?;
     writeln!(out, "MTU: {} EncMSS: {} NH: {}", vif.mtu, vif.enc_mss, vif.nexthop)?;
+    info.sas.iter().try_for_each(|sa| association(sa, out))?;
     if !vif.nat_pool.is_empty() {
         writeln!(out, "NAT Pool: {}", joined(&vif.nat_pool))?;
     }
@@ -68,6 +69,17 @@ fn vif(info: &VifInfo, out: &mut impl fmt::Write) -> fmt::Result {
         }
     }
     Ok(())
+}
+
+/// Two lines for each security association of a tunnel.
+fn association(info: &SaInfo, out: &mut impl fmt::Write) -> fmt::Result {
+    let (id, window, inbound) = match &info.sa {
+        Some(sa) => (sa.id, sa.replay_window, sa.direction() == SaDirection::Inbound),
+        None => (0, 0, false),
+    };
+    let (side, vif) = if inbound { ("Inbound", info.vif) } else { ("Outbound", 0) };
+    writeln!(out, "{side} SA:SAId: {id:#x} Tunnel SRC:{} Tunnel DST:{}", info.source, info.destination)?;
+    writeln!(out, "Tunnel Mode:Tunnel Window size:{window} VIF: {vif} State: {}", sa::state(info.state()))
 }
 
 fn counters(info: &VifInfo, out: &mut impl fmt::Write) -> fmt::Result {
@@ -247,6 +259,58 @@ mod tests {
         TX port packets:1962700 errors:0
         Ingress ACL: 65 67
         Egress ACL: 65 67
+        Service ACL: 65 67
+        ");
+    }
+
+    #[test]
+    fn a_tunnel_looks_like_vif_4111_of_the_customer_edge() {
+        let vif = Vif {
+            id: 4111,
+            name: "tunnel_ty8-tky_0".into(),
+            r#type: VifType::Tunnel.into(),
+            vrf: 8,
+            mtu: 1370,
+            nexthop: 85,
+            nat_pool: vec!["10.101.10.39".into()],
+            service_acls: vec![65, 67],
+            ..Vif::default()
+        };
+        let info = VifInfo {
+            vif: Some(vif),
+            flags: "L3Tun".into(),
+            oper_state: OperState::Up.into(),
+            references: 67,
+            counters: Some(Counters {
+                rx_packets: 86_228_068,
+                rx_bytes: 54_213_735_085,
+                tx_packets: 83_300_681,
+                tx_bytes: 44_061_827_864,
+                tx_errors: 18,
+                drops: 39093,
+                tcp_resets_ignored: 36,
+                ..Counters::default()
+            }),
+            rx_queue_errors: vec![0; 12],
+            sas: vec![sa::tests::outbound(), sa::tests::inbound()],
+            ..VifInfo::default()
+        };
+        let text = rendered(vec![info]);
+        insta::assert_snapshot!(text.strip_prefix(LEGEND).unwrap().trim_start(), @"
+        vif0/4111 Virtual: tunnel_ty8-tky_0 Parent:vif0/-1
+        Type:Tunnel HWaddr: Driver:
+        Vrf:8 Mcast Vrf:8 VN:0x0 Flags:L3Tun Ref:67
+        MTU: 1370 EncMSS: 0 NH: 85
+        Outbound SA:SAId: 0xffff0060 Tunnel SRC:172.28.13.36 Tunnel DST:103.135.56.40
+        Tunnel Mode:Tunnel Window size:0 VIF: 0 State: Active
+        Inbound SA:SAId: 0xffff5f70 Tunnel SRC:103.135.56.40 Tunnel DST:172.28.13.36
+        Tunnel Mode:Tunnel Window size:1024 VIF: 4111 State: Expiring
+        NAT Pool: 10.101.10.39
+        RX queue errors to lcore 0 0 0 0 0 0 0 0 0 0 0 0
+        RX packets:86228068 bytes:54213735085 errors:0
+        TX packets:83300681 bytes:44061827864 errors:18
+        Drops:39093
+        TCP reset ignored:36
         Service ACL: 65 67
         ");
     }

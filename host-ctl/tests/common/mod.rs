@@ -130,6 +130,16 @@ impl node_server::Node for Mock {
         Ok(Response::new(ListAclsResponse { acls: chosen(acls, &request.into_inner().ids, |acl| acl.id)? }))
     }
 
+    async fn list_sas(&self, request: Request<ListSasRequest>) -> Answer<ListSasResponse> {
+        let sa = |id| {
+            let sa = SecurityAssociation { id, spi: 0x1000 + id, key: "redacted".into(), ..Default::default() };
+            SaInfo { sa: Some(sa), ..Default::default() }
+        };
+        let id = |info: &SaInfo| info.sa.as_ref().map_or(0, |sa| sa.id);
+        let sas = chosen(vec![sa(0x60), sa(0x70)], &request.get_ref().ids, id)?;
+        Ok(Response::new(ListSasResponse { sas }))
+    }
+
     /// Never answers.
     async fn list_neighbours(&self, _: Request<ListNeighboursRequest>) -> Answer<ListNeighboursResponse> {
         tokio::time::sleep(Duration::from_secs(3600)).await;

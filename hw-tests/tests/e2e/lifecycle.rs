@@ -114,13 +114,13 @@ fn bad_state_and_bad_delta_leave_the_old_state_in_force() -> Result<(), String> 
         refusal(client.apply_delta(cyclic), Code::InvalidArgument, &["532"])?;
         still("a delta with a cycle of nexthops")?;
 
-        let unsupported = v1::ForwardingState {
+        let keyless = v1::ForwardingState {
             generation: generation + 1,
-            sas: vec![v1::SecurityAssociation { id: 1, spi: 256 }],
+            sas: vec![v1::SecurityAssociation { id: 1, spi: 255, ..Default::default() }],
             ..before.clone()
         };
-        refusal(client.apply_state(unsupported), Code::InvalidArgument, &["sas"])?;
-        still("a state with an object that is not implemented")?;
+        refusal(client.apply_state(keyless), Code::InvalidArgument, &["sa 1", "key"])?;
+        still("a state with a security association without a key")?;
 
         // The state in force, sent once more, is no change; another content under its number, or an older number, is refused.
         assert_eq!(client.apply_state(before.clone())?.generation, generation);

@@ -123,7 +123,7 @@ pub fn classify(snapshot: &Snapshot, inquiry: &Inquiry<'_>) -> Verdict {
         },
     };
     let end = walk.run();
-    let (egress, op, local) = match end {
+    let (out, op, local) = match end {
         walk::End::Output(vif) => (vif, Op::Output(vif), walk.local),
         walk::End::Punt(vif) => (vif, Op::Punt(vif), walk.local),
         walk::End::Echo => {
@@ -137,13 +137,14 @@ pub fn classify(snapshot: &Snapshot, inquiry: &Inquiry<'_>) -> Verdict {
         walk::End::Resolve { vif, target } => return Verdict::Resolve { vif, target },
         walk::End::Drop(reason) => return drop(reason),
     };
+    let egress = walk.flow_egress(out);
     let acl = policy::check(snapshot, inquiry, walk.policy_egress(egress), local, &mut walk.read);
     if let Some(denied) = acl.filter(|acl| acl.action == Action::Deny) {
         return Verdict::Drop { reason: DropReason::PolicyDeny, acl: Some(denied) };
     }
     let reverse_key = walk.reverse_key(egress);
     let stateless = acl.is_some_and(|acl| acl.scope == crate::forwarding::Scope::Stateless);
-    let (program, choices) = walk.program(op, egress);
+    let (program, choices) = walk.program(op, out, egress);
     Verdict::Forward(Box::new(Decision { program, choices, source_nexthop, acl, reverse_key, stateless }))
 }
 
@@ -156,6 +157,14 @@ pub fn check_source(snapshot: &Snapshot, key: &FlowKey, ingress: Ingress) -> Res
     rpf::slots_toward(snapshot, key, ingress)
 }
 
+/// Can the IPsec tunnel of a vif carry packets now: has it an SA to send with, and its other end a route that works? False for
+/// other vifs.
+#[must_use]
+pub fn is_tunnel_up(snapshot: &Snapshot, vif: VifId) -> bool {
+    let Some(ipsec) = snapshot.vif(vif).and_then(|vif| vif.kind.tunnel()) else { return false };
+    snapshot.is_up(vif) && walk::is_tunnel_up(&mut walk::Reads::new(snapshot), snapshot, ipsec, 3)
+}
+
 /// A program that drops what it is asked about, for flows that the policy denies.
 #[must_use]
 pub fn drop_program(snapshot: &Snapshot, inquiry: &Inquiry<'_>, reason: DropReason) -> Program {
@@ -164,7 +173,7 @@ pub fn drop_program(snapshot: &Snapshot, inquiry: &Inquiry<'_>, reason: DropReas
     let _ = rpf::check(snapshot, inquiry, &mut walk.read);
     match walk.run() {
         walk::End::Output(vif) | walk::End::Punt(vif) => {
-            let egress = walk.policy_egress(vif);
+            let egress = walk.policy_egress(walk.flow_egress(vif));
             let _ = policy::check(snapshot, inquiry, egress, walk.local, &mut walk.read);
         }
         walk::End::Echo => _ = policy::check(snapshot, inquiry, VifId::TUNNEL, true, &mut walk.read),

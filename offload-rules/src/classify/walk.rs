@@ -5,8 +5,10 @@ use std::net::IpAddr;
 use super::{Ingress, Inquiry, Role, Start, ecmp};
 use crate::{
     DropReason, Label, NexthopId, VifId, VrfId,
-    flow::{Choices, Dependency, DependencyKind, FlowKey, Op, Program, TunnelHeader, VrfCounter},
-    forwarding::{L2Rewrite, Nexthop, NexthopKind, Receive, Route, Snapshot, Tunnel, Vif, VifKind},
+    flow::{
+        Choices, Dependency, DependencyKind, FlowKey, Op, Program, SealHeader, TunnelHeader, VrfCounter, largest_sealed,
+    },
+    forwarding::{IpsecTunnel, L2Rewrite, Nexthop, NexthopKind, Receive, Route, Snapshot, Tunnel, Vif, VifKind},
 };
 
 /// Nexthops that one packet may pass: longer chains are loops.
@@ -36,6 +38,10 @@ pub(super) struct Reads<'a> {
 }
 
 impl<'a> Reads<'a> {
+    pub(super) fn new(snapshot: &'a Snapshot) -> Self {
+        Self { snapshot, list: Vec::with_capacity(12) }
+    }
+
     pub(super) fn note(&mut self, kind: DependencyKind) {
         if !self.list.iter().any(|d| d.kind == kind) {
             self.list.push(Dependency { kind, generation: self.snapshot.version_of(kind) });
@@ -81,6 +87,8 @@ pub(super) struct Walk<'a> {
     translations: u8,
     /// Tunnel and label, once entered: from here on the outer packet is walked.
     tunnel: Option<(&'a Tunnel, Label)>,
+    /// The IPsec tunnel, once entered: from here on the ESP packet is walked.
+    seal: Option<(&'a Vif, &'a IpsecTunnel)>,
     route_label: Option<Label>,
     /// Nexthop of the last route of the tenant packet: D(nh).
     route_nexthop: NexthopId,
@@ -95,12 +103,13 @@ impl<'a> Walk<'a> {
         Self {
             snapshot,
             inquiry,
-            read: Reads { snapshot, list: Vec::with_capacity(12) },
+            read: Reads::new(snapshot),
             local: false,
             vrf: inquiry.key.vrf,
             lookups: 0,
             translations: 0,
             tunnel: None,
+            seal: None,
             route_label: None,
             route_nexthop: NexthopId::NONE,
             choices: Choices::default(),
@@ -112,10 +121,16 @@ impl<'a> Walk<'a> {
 
     /// Where the packet that is walked now is going: the tenant packet's destination or the tunnel's.
     fn destination(&self) -> IpAddr {
-        match self.tunnel {
-            Some((tunnel, _)) => IpAddr::V4(tunnel.dip),
-            None => self.inquiry.key.destination(),
+        match (self.seal, self.tunnel) {
+            (Some((_, ipsec)), _) => IpAddr::V4(ipsec.destination),
+            (None, Some((tunnel, _))) => IpAddr::V4(tunnel.dip),
+            (None, None) => self.inquiry.key.destination(),
         }
+    }
+
+    /// An outer packet is walked.
+    const fn is_outer(&self) -> bool {
+        self.tunnel.is_some() || self.seal.is_some()
     }
 
     pub(super) fn run(&mut self) -> End {
@@ -151,7 +166,7 @@ impl<'a> Walk<'a> {
         let Some(route) = route.filter(|route| route.nexthop != NexthopId::NONE) else {
             return Err(End::Drop(DropReason::NoRoute));
         };
-        if self.tunnel.is_none() {
+        if !self.is_outer() {
             self.lookups = self.lookups.saturating_add(1);
             self.route_label = route.label;
             self.route_nexthop = route.nexthop;
@@ -166,7 +181,7 @@ impl<'a> Walk<'a> {
         };
         match &nexthop.kind {
             NexthopKind::Drop => Err(End::Drop(DropReason::Discard)),
-            NexthopKind::Encap { oif, rewrite } => Err(self.encap(*oif, *rewrite)),
+            NexthopKind::Encap { oif, rewrite } => self.encap(*oif, *rewrite),
             NexthopKind::Resolve { oif } => self.resolve(*oif),
             NexthopKind::Tunnel(tunnel) => self.enter_tunnel(nexthop, tunnel),
             NexthopKind::Composite { members } => {
@@ -194,7 +209,7 @@ impl<'a> Walk<'a> {
                     return Err(End::Drop(DropReason::PacketLoop));
                 }
                 self.passes.push((self.vrf, VrfCounter::VrfTranslate));
-                if self.tunnel.is_none() {
+                if !self.is_outer() {
                     self.vrf = *vrf;
                 }
                 self.look_up(*vrf)
@@ -204,7 +219,7 @@ impl<'a> Walk<'a> {
     }
 
     fn enter_tunnel(&mut self, nexthop: &'a Nexthop, tunnel: &'a Tunnel) -> Result<NexthopId, End> {
-        if self.tunnel.is_some() {
+        if self.is_outer() {
             return Err(End::Drop(DropReason::PacketLoop));
         }
         let Some(label) = self.route_label else { return Err(End::Drop(DropReason::InvalidLabel)) };
@@ -218,7 +233,7 @@ impl<'a> Walk<'a> {
     }
 
     fn receive(&mut self, receive: &Receive) -> Result<NexthopId, End> {
-        if self.tunnel.is_some() {
+        if self.is_outer() {
             // A tunnel that ends where it begins.
             return Err(End::Drop(DropReason::PacketLoop));
         }
@@ -252,19 +267,38 @@ impl<'a> Walk<'a> {
         }
     }
 
-    fn encap(&mut self, oif: VifId, rewrite: Option<L2Rewrite>) -> End {
-        let Some(vif) = self.read.vif(oif) else { return End::Drop(DropReason::InvalidIf) };
+    fn encap(&mut self, oif: VifId, rewrite: Option<L2Rewrite>) -> Result<NexthopId, End> {
+        let Some(vif) = self.read.vif(oif) else { return Err(End::Drop(DropReason::InvalidIf)) };
+        if let Some(ipsec) = vif.kind.tunnel() {
+            return self.enter_ipsec(vif, ipsec);
+        }
         self.rewrite = match (rewrite, &vif.kind) {
             (Some(rewrite), VifKind::PhysicalVlan { .. }) if rewrite.tags() == 0 => vif.with_tags(rewrite.bytes()),
             (rewrite, _) => rewrite,
         };
-        self.leave(vif)
+        Err(self.leave(vif))
+    }
+
+    /// From here on the ESP packet is routed. Without an SA nothing goes on: there is no way out of a tunnel in the clear.
+    fn enter_ipsec(&mut self, vif: &'a Vif, ipsec: &'a IpsecTunnel) -> Result<NexthopId, End> {
+        if self.seal.is_some() {
+            return Err(End::Drop(DropReason::PacketLoop));
+        }
+        if !self.snapshot.is_up(vif.id) {
+            return Err(End::Drop(DropReason::IfDown));
+        }
+        if !has_outbound(&mut self.read, self.snapshot, ipsec) {
+            return Err(End::Drop(DropReason::NoSa));
+        }
+        self.passes.push((self.vrf, VrfCounter::Encap));
+        self.seal = Some((vif, ipsec));
+        self.look_up(ipsec.vrf)
     }
 
     fn resolve(&mut self, oif: VifId) -> Result<NexthopId, End> {
         let target = self.destination();
         let Some(vif) = self.read.vif(oif) else { return Err(End::Drop(DropReason::InvalidIf)) };
-        if vif.owns(target) && self.tunnel.is_none() {
+        if vif.owns(target) && !self.is_outer() {
             self.local = true;
             self.passes.push((self.vrf, VrfCounter::Receive));
             return self.back_to_host().ok_or_else(|| self.unclaimed());
@@ -276,7 +310,7 @@ impl<'a> Walk<'a> {
         if is_subnet_broadcast(vif, target) {
             return End::Drop(DropReason::McastUnsupported);
         }
-        if vif.flags.raw_ip || !self.snapshot.is_up(vif.id) {
+        if !vif.has_ethernet() || !self.snapshot.is_up(vif.id) {
             // Nobody answers on an interface that is down.
             return self.leave(vif);
         }
@@ -289,7 +323,7 @@ impl<'a> Walk<'a> {
             };
         };
         self.rewrite = vif.header_to(neighbour.mac);
-        if self.tunnel.is_none() {
+        if !self.is_outer() {
             self.route_nexthop = NexthopId::learned(neighbour.slot);
         }
         self.leave(vif)
@@ -299,11 +333,21 @@ impl<'a> Walk<'a> {
         if !self.snapshot.is_up(vif.id) {
             return End::Drop(DropReason::IfDown);
         }
-        self.passes.push((self.vrf, VrfCounter::Encap));
+        if self.seal.is_none() {
+            self.passes.push((self.vrf, VrfCounter::Encap));
+        } else if vif.kind.is_punt() {
+            // ESP to the own host: a tunnel that ends where it begins.
+            return End::Drop(DropReason::PacketLoop);
+        }
         if vif.kind.is_punt() { End::Punt(vif.id) } else { End::Output(vif.id) }
     }
 
-    /// The vif whose lists judge the packet on its way out: none when it leaves inside a tunnel.
+    /// The vif that packets leave on as their flow sees it: the IPsec tunnel, if there is one, and else the one that carries them.
+    pub(super) fn flow_egress(&self, out: VifId) -> VifId {
+        self.seal.map_or(out, |(vif, _)| vif.id)
+    }
+
+    /// The vif whose lists judge the packet on its way out: none when it leaves inside an MPLS tunnel.
     pub(super) const fn policy_egress(&self, egress: VifId) -> VifId {
         if self.tunnel.is_some() { VifId::TUNNEL } else { egress }
     }
@@ -318,7 +362,8 @@ impl<'a> Walk<'a> {
         key.reversed(vrf, egress)
     }
 
-    pub(super) fn program(mut self, output: Op, egress: VifId) -> (Program, Choices) {
+    /// The program of packets that leave on `out`, by their flow on `egress`.
+    pub(super) fn program(mut self, output: Op, out: VifId, egress: VifId) -> (Program, Choices) {
         let key = self.inquiry.key;
         let mut ops = Vec::with_capacity(7);
         if self.inquiry.ingress.tunnel.is_some() {
@@ -335,7 +380,7 @@ impl<'a> Walk<'a> {
             // A label that leads straight to an Encap is a forwarding step, too.
             ops.push(Op::DecrementTtl(self.lookups.max(1)));
         }
-        let limit = self.egress_limit(egress);
+        let limit = self.egress_limit(out);
         if key.proto == TCP && !own {
             let back = from.map_or(limit, |from| self.ingress_limit(from));
             let reserve = |vif: Option<&Vif>| vif.map_or(u16::MAX, |vif| vif.mtu.saturating_sub(vif.enc_mss));
@@ -360,6 +405,9 @@ impl<'a> Walk<'a> {
                 dscp: tunnel.dscp.clone(),
             })));
         }
+        if let Some((vif, ipsec)) = self.seal {
+            ops.push(Op::Seal(Box::new(SealHeader::new(vif.id, ipsec))));
+        }
         if let Some(rewrite) = self.rewrite {
             ops.push(Op::RewriteL2(rewrite));
         }
@@ -376,8 +424,12 @@ impl<'a> Walk<'a> {
     }
 
     /// Largest tenant packet that fits the way out.
-    fn egress_limit(&mut self, egress: VifId) -> u16 {
-        let mtu = self.read.vif(egress).map_or(u16::MAX, |vif| vif.mtu);
+    fn egress_limit(&mut self, out: VifId) -> u16 {
+        let mtu = self.read.vif(out).map_or(u16::MAX, |vif| vif.mtu);
+        let mtu = match self.seal {
+            Some((vif, ipsec)) => self.sealed_limit(vif, ipsec, mtu),
+            None => mtu,
+        };
         match self.tunnel {
             Some((tunnel, _)) => self.tunnel_limit(mtu, IpAddr::V4(tunnel.dip)),
             None => mtu,
@@ -386,10 +438,25 @@ impl<'a> Walk<'a> {
 
     /// Largest tenant packet that fits the way it came, as far as it is known.
     fn ingress_limit(&mut self, from: &Vif) -> u16 {
-        match self.inquiry.ingress.tunnel {
-            Some(outer) => self.tunnel_limit(from.mtu, IpAddr::V4(outer)),
+        let mtu = match from.kind.tunnel() {
+            Some(ipsec) => {
+                let underlay = underlay_mtu(&mut self.read, ipsec).unwrap_or(u16::MAX);
+                self.sealed_limit(from, ipsec, underlay)
+            }
             None => from.mtu,
+        };
+        match self.inquiry.ingress.tunnel {
+            Some(outer) => self.tunnel_limit(mtu, IpAddr::V4(outer)),
+            None => mtu,
         }
+    }
+
+    /// Largest packet that an IPsec tunnel takes whose outer packets leave on a vif with this MTU.
+    fn sealed_limit(&mut self, vif: &Vif, ipsec: &IpsecTunnel, mtu: u16) -> u16 {
+        let outer = IpAddr::V4(ipsec.destination);
+        self.read.note(DependencyKind::PathMtu(outer));
+        let path = self.snapshot.path_mtu(outer).unwrap_or(u16::MAX);
+        largest_sealed(mtu.min(path), ipsec.nat_t.is_some()).min(vif.mtu)
     }
 
     fn tunnel_limit(&mut self, mtu: u16, outer: IpAddr) -> u16 {
@@ -433,8 +500,9 @@ pub(super) fn is_usable(read: &mut Reads<'_>, snapshot: &Snapshot, id: NexthopId
     let Some(nexthop) = read.nexthop(id).filter(|nexthop| nexthop.valid) else { return false };
     match &nexthop.kind {
         NexthopKind::Encap { oif, .. } | NexthopKind::Resolve { oif } => {
-            read.note(DependencyKind::Vif(*oif));
-            snapshot.is_up(*oif)
+            let Some(vif) = read.vif(*oif) else { return false };
+            let down = |ipsec| depth == 0 || !is_tunnel_up(read, snapshot, ipsec, depth - 1);
+            snapshot.is_up(*oif) && !vif.kind.tunnel().is_some_and(down)
         }
         NexthopKind::Tunnel(Tunnel { direct: Some(direct), .. }) => {
             depth > 0 && is_usable(read, snapshot, *direct, depth - 1)
@@ -444,4 +512,35 @@ pub(super) fn is_usable(read: &mut Reads<'_>, snapshot: &Snapshot, id: NexthopId
         }
         _ => true,
     }
+}
+
+/// Is there an SA to send with?
+fn has_outbound(read: &mut Reads<'_>, snapshot: &Snapshot, ipsec: &IpsecTunnel) -> bool {
+    ipsec.outbound.iter().any(|sa| {
+        read.note(DependencyKind::Sa(*sa));
+        snapshot.is_sa_usable(*sa)
+    })
+}
+
+/// Can an IPsec tunnel carry packets now: is there an SA to send with, and a way to its other end?
+pub(super) fn is_tunnel_up(read: &mut Reads<'_>, snapshot: &Snapshot, ipsec: &IpsecTunnel, depth: u8) -> bool {
+    has_outbound(read, snapshot, ipsec)
+        && read
+            .route(ipsec.vrf, IpAddr::V4(ipsec.destination))
+            .is_some_and(|route| is_usable(read, snapshot, route.nexthop, depth))
+}
+
+/// The smallest MTU of the vifs that outer packets of an IPsec tunnel may leave on.
+fn underlay_mtu(read: &mut Reads<'_>, ipsec: &IpsecTunnel) -> Option<u16> {
+    fn behind(read: &mut Reads<'_>, id: NexthopId, depth: u8) -> Option<u16> {
+        match &read.nexthop(id)?.kind {
+            NexthopKind::Encap { oif, .. } | NexthopKind::Resolve { oif } => Some(read.vif(*oif)?.mtu),
+            NexthopKind::Composite { members } if depth > 0 => {
+                members.iter().flatten().filter_map(|member| behind(read, member.nexthop, depth - 1)).min()
+            }
+            _ => None,
+        }
+    }
+    let route = read.route(ipsec.vrf, IpAddr::V4(ipsec.destination))?;
+    behind(read, route.nexthop, 2)
 }

@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 
 use crate::{
     DropReason, Label, VifId,
-    forwarding::{DscpMap, L2Rewrite},
+    forwarding::{DfPolicy, DscpMap, IpsecTunnel, L2Rewrite},
 };
 
 /// One operation. Programs hold them in the order of this enum; each at most once.
@@ -33,6 +33,8 @@ pub enum Op {
     },
     /// Push label, UDP and IPv4 (RFC 7510).
     EncapMplsOUdp(Box<TunnelHeader>),
+    /// Seal with ESP in tunnel mode (RFC 4303), by the outbound SA of the tunnel; the outer IPv4 packet goes on.
+    Seal(Box<SealHeader>),
     /// Put this Ethernet header before the packet, with the packet's ethertype; the 802.1p priority that the packet came in
     /// with is kept on the outermost tag.
     RewriteL2(L2Rewrite),
@@ -61,4 +63,64 @@ pub struct TunnelHeader {
 impl TunnelHeader {
     /// Octets added before the inner packet: IPv4 20, UDP 8, label 4.
     pub const OVERHEAD: u16 = 32;
+}
+
+/// Outer headers of an IPsec tunnel. Constant: TTL 64, UDP checksum 0 (RFC 3948 §2.1). Per packet: length, DSCP unless it is given,
+/// ECN as the packet inside has it (RFC 6040 §4.1), identification. SPI and sequence number are those of the SA that the tunnel
+/// uses at that time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SealHeader {
+    /// The tunnel.
+    pub vif: VifId,
+    /// Outer source.
+    pub source: Ipv4Addr,
+    /// Outer destination.
+    pub destination: Ipv4Addr,
+    /// In UDP: source and destination port.
+    pub udp: Option<(u16, u16)>,
+    /// Outer DSCP; `None` copies.
+    pub dscp: Option<u8>,
+    /// Outer don't-fragment bit.
+    pub df: DfPolicy,
+}
+
+impl SealHeader {
+    /// Of a tunnel vif.
+    #[must_use]
+    pub fn new(vif: VifId, tunnel: &IpsecTunnel) -> Self {
+        Self {
+            vif,
+            source: tunnel.source,
+            destination: tunnel.destination,
+            udp: tunnel.nat_t.map(|nat_t| (nat_t.source_port, nat_t.destination_port)),
+            dscp: tunnel.dscp,
+            df: tunnel.df,
+        }
+    }
+}
+
+/// Largest IP packet that ESP with AES-GCM makes into an outer packet of at most `mtu` octets: without the outer headers, SPI and
+/// sequence number (8), initialisation vector (8) and check value (16), a multiple of four of which two are the trailer
+/// (RFC 4303 §2, RFC 4106 §6).
+#[must_use]
+pub const fn largest_sealed(mtu: u16, nat_t: bool) -> u16 {
+    let headers = if nat_t { 28 } else { 20 };
+    let text = mtu.saturating_sub(headers + 8 + 8 + 16);
+    (text - text % 4).saturating_sub(2)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::largest_sealed;
+
+    #[test]
+    fn what_fits_is_sealed_to_at_most_the_mtu_and_one_octet_more_is_not() {
+        for mtu in 576..=9216 {
+            for (nat_t, headers) in [(false, 20), (true, 28)] {
+                let outer = |inner: u16| headers + 8 + 8 + (inner + 2).next_multiple_of(4) + 16;
+                let inner = largest_sealed(mtu, nat_t);
+                assert!(outer(inner) <= mtu && outer(inner + 1) > mtu, "mtu {mtu}");
+            }
+        }
+    }
 }

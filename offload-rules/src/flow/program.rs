@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use super::Op;
-use crate::{AclId, DropReason, Label, NexthopId, VifId, VrfId};
+use crate::{AclId, DropReason, Label, NexthopId, SaId, VifId, VrfId};
 
 /// What happens to the packets of one direction of a flow.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,10 +23,11 @@ pub struct Program {
 }
 
 impl Program {
-    /// The vif that packets leave on, forwarded or punted.
+    /// The vif that packets leave on, forwarded or punted: the tunnel when they are sealed.
     #[must_use]
     pub fn egress(&self) -> Option<VifId> {
         self.ops.iter().find_map(|op| match op {
+            Op::Seal(header) => Some(header.vif),
             Op::Output(vif) | Op::Punt(vif) => Some(*vif),
             _ => None,
         })
@@ -113,6 +114,8 @@ pub enum DependencyKind {
     Acl(AclId),
     /// Whose an address is: the own addresses of all vifs.
     Addresses,
+    /// A security association, and whether it is at its end.
+    Sa(SaId),
     /// A neighbour on a vif.
     Neighbour(VifId, IpAddr),
     /// The path MTU toward an outer destination.

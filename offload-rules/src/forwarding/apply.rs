@@ -78,6 +78,19 @@ impl Snapshot {
                 }
             }
         }
+        for sa in state.sas {
+            if tables.sas.contains(sa.id.get()) {
+                found.push(format_args!("sa {}", sa.id), "id", TWICE);
+                continue;
+            }
+            match old.sas.get(sa.id.get()).filter(|entry| *entry.object == sa) {
+                Some(same) => tables.put_sa(Arc::clone(&same.object), same.version),
+                None => {
+                    tables.put_sa(Arc::new(sa), version);
+                    changed = true;
+                }
+            }
+        }
         for vif in state.vifs {
             let id = u32::from(vif.id.get());
             if tables.vifs.contains(id) {
@@ -134,6 +147,7 @@ impl Snapshot {
         changed |= put_routes(old, tables, state.routes, version, found);
         changed |= [
             (old.acls.len(), tables.acls.len()),
+            (old.sas.len(), tables.sas.len()),
             (old.vifs.len(), tables.vifs.len()),
             (old.vrfs.len(), tables.vrfs.len()),
             (old.nexthops.len(), tables.nexthops.len()),
@@ -245,6 +259,12 @@ impl Snapshot {
                 None => missing(found, format_args!("vrf {id}"), "remove_vrfs"),
             }
         }
+        for id in &delta.remove_sas {
+            match tables.take_sa(*id) {
+                Some(_) => touched.sas = true,
+                None => missing(found, format_args!("sa {id}"), "remove_sas"),
+            }
+        }
         for id in &delta.remove_acls {
             match tables.take_acl(*id) {
                 Some(_) => touched.acls.push(*id),
@@ -269,6 +289,15 @@ impl Snapshot {
             } else if tables.acls.get(acl.id.get()).is_none_or(|entry| *entry.object != acl) {
                 touched.acls.push(acl.id);
                 tables.put_acl(Arc::new(acl), version);
+            }
+        }
+        seen.clear();
+        for sa in delta.sas {
+            if !seen.insert(sa.id.get()) {
+                found.push(format_args!("sa {}", sa.id), "id", TWICE);
+            } else if tables.sas.get(sa.id.get()).is_none_or(|entry| *entry.object != sa) {
+                touched.sas = true;
+                tables.put_sa(Arc::new(sa), version);
             }
         }
         seen.clear();

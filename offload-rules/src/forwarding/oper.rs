@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use super::{Snapshot, VifKind, addrmap::AddrMap, idmap::IdMap};
-use crate::{VifId, VrfId};
+use crate::{SaId, VifId, VrfId};
 
 impl Snapshot {
     /// With a vif's operational state; a vif is up until told otherwise. Counts as a change of the vif and of its
@@ -20,6 +20,30 @@ impl Snapshot {
     pub fn is_up(&self, vif: VifId) -> bool {
         let up = |id: VifId| self.oper.get(u32::from(id.get())).is_none_or(|(up, _)| *up);
         self.vif(vif).is_some() && up(vif) && up(self.port_of(vif))
+    }
+
+    /// With an SA at its end: its lifetime is over or its sequence numbers are used up. Holds until the SA is replaced.
+    #[must_use]
+    pub fn with_sa_ended(&self, sa: SaId) -> Self {
+        let Some(of) = self.tables.sas.get(sa.get()).map(|entry| entry.version) else { return self.clone() };
+        if self.end_of(sa).is_some() {
+            return self.clone();
+        }
+        let mut next = self.derived();
+        next.ended.insert(sa.get(), (of, next.version));
+        next
+    }
+
+    /// Version in which an SA came to its end.
+    pub(super) fn end_of(&self, sa: SaId) -> Option<u64> {
+        let entry = self.tables.sas.get(sa.get())?;
+        self.ended.get(sa.get()).filter(|(of, _)| *of == entry.version).map(|(_, end)| *end)
+    }
+
+    /// Is the SA there, and not at its end?
+    #[must_use]
+    pub fn is_sa_usable(&self, sa: SaId) -> bool {
+        self.tables.sas.contains(sa.get()) && self.end_of(sa).is_none()
     }
 
     /// The vif of a VRF that has this address as its own.

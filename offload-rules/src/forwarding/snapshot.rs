@@ -6,11 +6,11 @@ use std::{
 };
 
 use super::{
-    Acl, MplsLabel, Neighbour, NeighbourTable, Nexthop, PathMtuTable, Route, Settings, State, Vif, VifKind, VlanTag,
-    Vrf, addrmap::AddrMap, idmap::IdMap, tables::Tables,
+    Acl, MplsLabel, Neighbour, NeighbourTable, Nexthop, PathMtuTable, Route, Sa, Settings, State, Vif, VifKind,
+    VlanTag, Vrf, addrmap::AddrMap, idmap::IdMap, tables::Tables,
 };
 use crate::{
-    AclId, Label, MacAddr, NexthopId, VifId, VrfId,
+    AclId, Label, MacAddr, NexthopId, SaId, VifId, VrfId,
     flow::{DependencyKind, Family},
 };
 
@@ -38,6 +38,8 @@ pub struct Snapshot {
     pub(super) owners_version: u64,
     /// Vifs that have come or gone: whether up, and the version of the last change.
     pub(super) oper: IdMap<(bool, u64)>,
+    /// SAs that are at their end: the version of the SA that it is said of, and that of the end.
+    pub(super) ended: IdMap<(u64, u64)>,
 }
 
 impl Default for Snapshot {
@@ -63,6 +65,7 @@ impl Snapshot {
             owners: IdMap::default(),
             owners_version: 1,
             oper: IdMap::default(),
+            ended: IdMap::default(),
         }
     }
 
@@ -98,6 +101,9 @@ impl Snapshot {
             DependencyKind::Nexthop(id) => tables.nexthops.get(id.get()).map(|entry| entry.version),
             DependencyKind::Label(label) => tables.labels.get(label.get()).map(|(_, version)| *version),
             DependencyKind::Acl(id) => tables.acls.get(id.get()).map(|entry| entry.version),
+            DependencyKind::Sa(id) => {
+                tables.sas.get(id.get()).map(|entry| entry.version.max(self.end_of(id).unwrap_or(0)))
+            }
             DependencyKind::Neighbour(vif, address) => self.neighbours.get(vif, address).map(|n| n.generation),
             DependencyKind::Addresses => Some(self.owners_version),
             DependencyKind::PathMtu(destination) => self.path_mtus.get(destination).map(|(_, version)| version),
@@ -126,6 +132,7 @@ impl Snapshot {
             routes: routes.map(|route| (**route).clone()).collect(),
             labels: self.labels().map(|(label, nexthop)| MplsLabel { label, nexthop }).collect(),
             acls: tables.acls.values().map(|entry| (*entry.object).clone()).collect(),
+            sas: tables.sas.values().map(|entry| (*entry.object).clone()).collect(),
         }
     }
 
@@ -222,6 +229,17 @@ impl Snapshot {
     /// All access lists by id.
     pub fn acls(&self) -> impl Iterator<Item = &Arc<Acl>> {
         self.tables.acls.values().map(|entry| &entry.object)
+    }
+
+    /// A security association.
+    #[must_use]
+    pub fn sa(&self, id: SaId) -> Option<&Arc<Sa>> {
+        self.tables.sas.get(id.get()).map(|entry| &entry.object)
+    }
+
+    /// All security associations by id.
+    pub fn sas(&self) -> impl Iterator<Item = &Arc<Sa>> {
+        self.tables.sas.values().map(|entry| &entry.object)
     }
 
     /// A neighbour.

@@ -2,8 +2,8 @@
 
 use ipnet::IpNet;
 
-use super::{Acl, MplsLabel, Nexthop, Route, Settings, Vif, Vrf};
-use crate::{AclId, Label, NexthopId, VifId, VrfId};
+use super::{Acl, MplsLabel, Nexthop, Route, Sa, Settings, Vif, Vrf};
+use crate::{AclId, Label, NexthopId, SaId, VifId, VrfId};
 
 /// A forwarding state as asked for: fields are typed, but references have not been checked yet.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -26,6 +26,8 @@ pub struct State {
     pub labels: Vec<MplsLabel>,
     /// Access lists.
     pub acls: Vec<Acl>,
+    /// Security associations.
+    pub sas: Vec<Sa>,
 }
 
 /// A change: removals first, then upserts by id.
@@ -47,6 +49,8 @@ pub struct Delta {
     pub remove_labels: Vec<Label>,
     /// Access lists that go.
     pub remove_acls: Vec<AclId>,
+    /// Security associations that go.
+    pub remove_sas: Vec<SaId>,
     /// New limits and timers.
     pub settings: Option<Settings>,
     /// Added or replaced.
@@ -61,4 +65,6 @@ pub struct Delta {
     pub labels: Vec<MplsLabel>,
     /// Added or replaced.
     pub acls: Vec<Acl>,
+    /// Added or replaced.
+    pub sas: Vec<Sa>,
 }

@@ -8,10 +8,10 @@ use std::{net::IpAddr, sync::Arc};
 use ipnet::IpNet;
 
 use super::{
-    Acl, Fib, MplsLabel, Nexthop, NexthopKind, Route, Vif, VifKind, VlanTag, Vrf, addrmap::AddrMap, idmap::IdMap,
+    Acl, Fib, MplsLabel, Nexthop, NexthopKind, Route, Sa, Vif, VifKind, VlanTag, Vrf, addrmap::AddrMap, idmap::IdMap,
     trie::Trie,
 };
-use crate::{AclId, Label, NexthopId, VifId, VrfId, flow::Family};
+use crate::{AclId, Label, NexthopId, SaId, VifId, VrfId, flow::Family};
 
 /// An object with the version of its last change.
 #[derive(Debug, Clone)]
@@ -83,6 +83,7 @@ pub(super) struct Tables {
     pub(super) routes: IdMap<Arc<RouteTable>>,
     pub(super) labels: IdMap<(NexthopId, u64)>,
     pub(super) acls: IdMap<Versioned<Acl>>,
+    pub(super) sas: IdMap<Versioned<Sa>>,
     /// Sub-interfaces with one tag, see [`single_tag`].
     vlans: IdMap<VifId>,
     /// Sub-interfaces with two tags, see [`double_tag`].
@@ -396,6 +397,15 @@ impl Tables {
 
     pub(super) fn take_acl(&mut self, acl: AclId) -> Option<Arc<Acl>> {
         self.acls.remove(acl.get()).map(|entry| entry.object)
+    }
+
+    /// Adds or replaces.
+    pub(super) fn put_sa(&mut self, sa: Arc<Sa>, version: u64) {
+        self.sas.insert(sa.id.get(), Versioned { object: sa, version });
+    }
+
+    pub(super) fn take_sa(&mut self, sa: SaId) -> Option<Arc<Sa>> {
+        self.sas.remove(sa.get()).map(|entry| entry.object)
     }
 
     /// Drops the empty tables of VRFs that are gone.

@@ -1,10 +1,11 @@
 //! One vocabulary for the tests of this crate: ids, objects, and a consistent state to start from.
 
 use super::{
-    Ace, Acl, Action, DscpMap, IoDriver, L2Rewrite, Listener, ListenerTable, Member, MplsLabel, Nexthop, NexthopKind,
-    PortConfig, Receive, Route, RouteFlags, RouteOrigin, Scope, State, Tunnel, Vif, VifFlags, VifKind, VlanTag, Vrf,
+    Ace, Acl, Action, DfPolicy, DscpMap, IoDriver, IpsecTunnel, L2Rewrite, Lifetime, Listener, ListenerTable, Member,
+    MplsLabel, Nexthop, NexthopKind, PortConfig, Receive, Route, RouteFlags, RouteOrigin, Sa, SaDirection, SaKey,
+    Scope, State, Tunnel, Vif, VifFlags, VifKind, VlanTag, Vrf,
 };
-use crate::{AclId, Label, NexthopId, VifId, VrfId};
+use crate::{AclId, Label, NexthopId, SaId, VifId, VrfId};
 
 pub(crate) fn vif_id(id: u32) -> VifId {
     VifId::new(id).unwrap()
@@ -24,6 +25,46 @@ pub(crate) fn label(label: u32) -> Label {
 
 pub(crate) fn acl_id(id: u32) -> AclId {
     AclId::new(id).unwrap()
+}
+
+pub(crate) fn sa_id(id: u32) -> SaId {
+    SaId::new(id).unwrap()
+}
+
+/// Key and salt, different for each `seed`.
+pub(crate) fn sa_key(seed: u8) -> SaKey {
+    SaKey::new(vec![seed; 20].into())
+}
+
+/// An SA whose index and key are its own.
+pub(crate) fn sa(id: u32, direction: SaDirection) -> Sa {
+    Sa {
+        id: sa_id(id),
+        spi: 0x1000 + id,
+        direction,
+        key: sa_key(id as u8),
+        esn: true,
+        window: if direction == SaDirection::Inbound { 1024 } else { 0 },
+        soft: Lifetime::default(),
+        hard: Lifetime::default(),
+        first: 1,
+        worker: 0,
+    }
+}
+
+/// A tunnel of ESP as IP protocol, from 172.28.13.36 to 103.135.56.40.
+pub(crate) fn ipsec(outbound: &[u32], inbound: &[u32], vrf: u32) -> VifKind {
+    let ids = |ids: &[u32]| ids.iter().map(|id| sa_id(*id)).collect();
+    VifKind::Tunnel(Box::new(IpsecTunnel {
+        source: "172.28.13.36".parse().unwrap(),
+        destination: "103.135.56.40".parse().unwrap(),
+        nat_t: None,
+        outbound: ids(outbound),
+        inbound: ids(inbound),
+        vrf: vrf_id(vrf),
+        df: DfPolicy::Copy,
+        dscp: None,
+    }))
 }
 
 pub(crate) fn tag(vid: u16) -> VlanTag {

@@ -10,6 +10,7 @@ mod acl;
 mod chain;
 mod nexthop;
 mod route;
+mod sa;
 mod settings;
 mod vif;
 
@@ -23,6 +24,8 @@ use chain::Chains;
 #[derive(Debug, Default)]
 pub(super) struct Touched {
     pub(super) settings: bool,
+    /// Some SA was added, replaced or removed.
+    pub(super) sas: bool,
     /// Added, replaced or removed.
     pub(super) vifs: Vec<VifId>,
     /// Parents of sub-interfaces that were added or replaced.
@@ -53,6 +56,7 @@ pub(super) fn whole(candidate: &Snapshot, found: &mut Findings) {
     tables.acls.values().for_each(|entry| check.acl(&entry.object));
     tables.vrfs.values().for_each(|entry| check.vrf(entry.object.id));
     check.all_vifs();
+    check.all_sas();
     check.nexthops(&tables.nexthops.values().map(|entry| entry.object.id).collect());
     tables.labels.iter().for_each(|(label, (nexthop, _))| check.label(label, *nexthop));
     tables.routes.values().flat_map(|table| table.fib.iter()).for_each(|route| check.route(route));
@@ -79,6 +83,9 @@ pub(super) fn changed(candidate: &Snapshot, touched: &Touched, found: &mut Findi
     let acl_gone = touched.acls.iter().any(|id| !tables.acls.contains(id.get()));
     if !touched.vifs.is_empty() || vrf_gone || acl_gone {
         check.all_vifs();
+    }
+    if touched.sas || !touched.vifs.is_empty() || vrf_gone {
+        check.all_sas();
     }
     let affected = affected_nexthops(tables, touched);
     check.nexthops(&affected);

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::L2Rewrite;
+use super::{IpsecTunnel, L2Rewrite};
 use crate::{AclId, MacAddr, NexthopId, VifId, VrfId};
 
 /// An interface of the node.
@@ -74,15 +74,26 @@ pub enum VifKind {
         /// Device and driver.
         port: PortConfig,
     },
+    /// An IPsec tunnel: no Ethernet, a packet begins with its IP header.
+    Tunnel(Box<IpsecTunnel>),
 }
 
 impl VifKind {
-    /// Device and driver; `None` on a sub-interface.
+    /// Device and driver; `None` on a sub-interface and a tunnel.
     #[must_use]
     pub const fn port(&self) -> Option<&PortConfig> {
         match self {
             Self::Physical { port } | Self::Virtual { port } | Self::Host { port } | Self::Agent { port } => Some(port),
-            Self::PhysicalVlan { .. } => None,
+            Self::PhysicalVlan { .. } | Self::Tunnel(_) => None,
+        }
+    }
+
+    /// The IPsec tunnel that it is.
+    #[must_use]
+    pub const fn tunnel(&self) -> Option<&IpsecTunnel> {
+        match self {
+            Self::Tunnel(tunnel) => Some(tunnel),
+            _ => None,
         }
     }
 
@@ -164,6 +175,7 @@ impl Vif {
             (f.multi_queue, "Mq"),
             (f.proxy, "Proxy"),
             (f.ttl_unmodified, "TTL"),
+            (self.kind.tunnel().is_some(), "Tun"),
             (f.no_arp, "NoArp"),
             (f.raw_ip, "RawIp"),
             (f.no_rpf, "NoRPF"),
@@ -187,10 +199,10 @@ impl Vif {
     }
 
     /// The Ethernet header from this vif to a station, with the tags of a sub-interface; its ethertype is 0 and to be
-    /// replaced. `None` on a raw IP vif.
+    /// replaced. `None` on a vif without Ethernet.
     #[must_use]
     pub fn header_to(&self, destination: MacAddr) -> Option<L2Rewrite> {
-        if self.flags.raw_ip {
+        if !self.has_ethernet() {
             return None;
         }
         let mut header = [0u8; 14];
@@ -215,6 +227,12 @@ impl Vif {
         }
         bytes.extend_from_slice(ethertype);
         L2Rewrite::new(&bytes)
+    }
+
+    /// Do its packets have an Ethernet header?
+    #[must_use]
+    pub const fn has_ethernet(&self) -> bool {
+        !self.flags.raw_ip && self.kind.tunnel().is_none()
     }
 
     /// Is the address one of its own?

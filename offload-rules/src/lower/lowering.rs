@@ -166,6 +166,7 @@ fn way(direction: &Direction) -> Result<Way<'_>, Unsupported> {
             Op::Punt(_) => return Err(Unsupported::Punt),
             Op::ShiftAck | Op::ShiftSeq => return Err(Unsupported::SequenceShift),
             Op::Drop(_) => return Err(Unsupported::Drop),
+            Op::Seal(_) => return Err(Unsupported::Ipsec),
         }
     }
     if decap != direction.arrival.tunnel.is_some() || !sent {

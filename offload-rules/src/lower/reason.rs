@@ -9,6 +9,9 @@ pub enum Unsupported {
     /// Punted to the host or an agent.
     #[error("packets go to the host")]
     Punt,
+    /// The program seals with ESP.
+    #[error("packets are sealed with ESP, which the NIC is not asked to do")]
+    Ipsec,
     /// A protocol whose flow cannot be told from others by the NIC.
     #[error("the NIC does not match this IP protocol")]
     Protocol,

@@ -6,9 +6,9 @@ use ipnet::IpNet;
 use offload_rules::{
     MacAddr,
     forwarding::{
-        Ace, Acl, Action, DscpMap, IoDriver, L2Rewrite, Listener, ListenerTable, Member, MplsLabel, Nexthop,
-        NexthopKind, PortConfig, Receive, Route, RouteFlags, RouteOrigin, Scope, Settings, Timeouts, Tunnel, Vif,
-        VifFlags, VifKind, VlanTag,
+        Ace, Acl, Action, DfPolicy, DscpMap, IoDriver, IpsecTunnel, L2Rewrite, Lifetime, Listener, ListenerTable,
+        Member, MplsLabel, NatT, Nexthop, NexthopKind, PortConfig, Receive, Route, RouteFlags, RouteOrigin, Sa,
+        SaDirection, SaKey, Scope, Settings, Timeouts, Tunnel, Vif, VifFlags, VifKind, VlanTag,
     },
 };
 use proptest::{collection::vec, option, prelude::*};
@@ -99,14 +99,57 @@ fn an_object_without_a_number_is_named_by_its_place() {
 #[test]
 fn what_later_steps_bring_is_refused_as_not_implemented() {
     for text in [
-        r#"{"vifs": [{"id": 1, "name": "t", "type": "TUNNEL", "vrf": 1}]}"#,
         r#"{"vifs": [{"id": 1, "name": "t", "type": "IP6_FLOW", "vrf": 1}]}"#,
         r#"{"vifs": [{"id": 1, "name": "g", "type": "PHYSICAL", "vrf": 1, "flags": {"gro": true}}]}"#,
         r#"{"nexthops": [{"id": 605, "nat": {"source": true}}]}"#,
-        r#"{"sas": [{"id": 1}]}"#,
     ] {
         assert!(error(text).contains("is not implemented yet by this node"), "{text}");
     }
+}
+
+#[test]
+fn an_sa_says_its_direction_and_its_key_and_nothing_of_the_other_direction() {
+    const KEY: &str = "00112233 445566778899aabbccddeeff cafebabe";
+    let sa = |rest: &str| format!(r#"{{"sas": [{{"id": 7, "spi": 4096, {rest}}}]}}"#);
+    let good = |direction: &str| sa(&format!(r#""direction": "{direction}", "key": "{KEY}""#));
+    let typed = read(&good("INBOUND")).unwrap().sas.remove(0);
+    assert_eq!((typed.window, typed.first, typed.key.bits()), (1024, 1, 128));
+    assert_eq!(read(&good("OUTBOUND")).unwrap().sas[0].window, 0);
+    assert_eq!(error(&sa(&format!(r#""key": "{KEY}""#))), "sa 7|direction|is missing, use OUTBOUND or INBOUND");
+    assert!(error(&sa(r#""direction": "INBOUND""#)).starts_with("sa 7|key|is missing"));
+    assert!(error(&sa(r#""direction": "INBOUND", "key": "redacted""#)).starts_with("sa 7|key|is missing"));
+    for (rest, field) in [
+        (r#""direction": "INBOUND", "firstSequence": "2""#, "first_sequence"),
+        (r#""direction": "INBOUND", "worker": 1"#, "worker"),
+        (r#""direction": "OUTBOUND", "replayWindow": 64"#, "replay_window"),
+    ] {
+        assert!(error(&sa(&format!(r#"{rest}, "key": "{KEY}""#))).starts_with(&format!("sa 7|{field}|is only for")));
+    }
+}
+
+#[test]
+fn no_error_tells_a_digit_of_a_key() {
+    for key in ["00112233445566778899aabbccddeeffcafebabx", "5ecre7", "5ecre", "5ecre7 123"] {
+        let text = format!(r#"{{"sas": [{{"id": 7, "spi": 4096, "direction": "INBOUND", "key": "{key}"}}]}}"#);
+        assert_eq!(error(&text), "sa 7|key|is not 20 or 36 octets of two hexadecimal digits");
+    }
+}
+
+#[test]
+fn a_tunnel_has_an_outside_and_no_device() {
+    let vif = |rest: &str| format!(r#"{{"vifs": [{{"id": 2, "name": "t", "type": "TUNNEL", "vrf": 8, {rest}}}]}}"#);
+    let outside = r#""source": "172.28.13.36", "destination": "103.135.56.40", "vrf": 2"#;
+    let tunnel = |more: &str| vif(&format!(r#""tunnel": {{{outside}{more}}}"#));
+    let typed = read(&tunnel(r#", "natT": {"destinationPort": 61000}"#)).unwrap().vifs.remove(0);
+    let nat_t = typed.kind.tunnel().unwrap().nat_t.unwrap();
+    assert_eq!((nat_t.source_port, nat_t.destination_port, nat_t.keepalive_secs), (4500, 61000, 20));
+    assert!(read(&tunnel("")).unwrap().vifs[0].kind.tunnel().unwrap().nat_t.is_none());
+    assert!(error(&vif(r#""mtu": 1500"#)).starts_with("vif 2|tunnel|is missing"));
+    assert!(error(&vif(&format!(r#""device": "eth0", "tunnel": {{{outside}}}"#))).contains("|device|"));
+    assert!(error(&tunnel(r#", "natT": {"sourcePort": 65536}"#)).contains("|tunnel.nat_t.source_port|"));
+    assert!(error(&tunnel(r#", "dscp": 64"#)).contains("|tunnel.dscp|"));
+    assert!(error(&tunnel("").replace("103.135.56.40", "2001:db8::1")).contains("|tunnel.destination|"));
+    assert!(error(&tunnel("").replace("TUNNEL", "VIRTUAL")).contains("|tunnel|is only for type TUNNEL"));
 }
 
 #[test]
@@ -310,6 +353,7 @@ fn any_vif() -> impl Strategy<Value = Vif> {
         any_port().prop_map(|port| VifKind::Virtual { port }),
         any_port().prop_map(|port| VifKind::Host { port }),
         any_port().prop_map(|port| VifKind::Agent { port }),
+        any_tunnel(),
         (vif_id(), any_tag(), option::of(any_tag())).prop_map(|(parent, outer, inner)| VifKind::PhysicalVlan {
             parent,
             outer,
@@ -446,6 +490,58 @@ fn any_acl() -> impl Strategy<Value = Acl> {
         .prop_map(|(id, name, entries, default)| Acl { id, name, entries, default })
 }
 
+fn sa_id() -> impl Strategy<Value = SaId> {
+    id(u32::MAX, SaId::new)
+}
+
+fn any_sa() -> impl Strategy<Value = Sa> {
+    let lifetime = || any::<[u64; 3]>().prop_map(|[packets, bytes, seconds]| Lifetime { packets, bytes, seconds });
+    (
+        sa_id(),
+        any::<u32>(),
+        vec(any::<u8>(), 1..65),
+        any::<bool>(),
+        (1..4096_u32, lifetime(), lifetime()),
+        option::of((1_u64.., any::<u32>())),
+    )
+        .prop_map(|(id, spi, key, esn, (window, soft, hard), outbound)| Sa {
+            id,
+            spi,
+            direction: if outbound.is_some() { SaDirection::Outbound } else { SaDirection::Inbound },
+            key: SaKey::new(key.into()),
+            esn,
+            window: if outbound.is_some() { 0 } else { window },
+            soft,
+            hard,
+            first: outbound.map_or(1, |(first, _)| first),
+            worker: outbound.map_or(0, |(_, worker)| worker),
+        })
+}
+
+fn any_tunnel() -> impl Strategy<Value = VifKind> {
+    let nat_t = (1_u16.., 1_u16.., 0..3600_u32).prop_map(|(source_port, destination_port, keepalive_secs)| NatT {
+        source_port,
+        destination_port,
+        keepalive_secs,
+    });
+    let df = prop_oneof![Just(DfPolicy::Copy), Just(DfPolicy::Set), Just(DfPolicy::Clear)];
+    let lists = (vec(sa_id(), 0..3), vec(sa_id(), 0..3));
+    (any::<[u8; 2]>(), option::of(nat_t), lists, vrf_id(), df, option::of(0..64_u8)).prop_map(
+        |([a, b], nat_t, (outbound, inbound), vrf, df, dscp)| {
+            VifKind::Tunnel(Box::new(IpsecTunnel {
+                source: [172, 28, a, 1].into(),
+                destination: [103, 135, b, 2].into(),
+                nat_t,
+                outbound,
+                inbound,
+                vrf,
+                df,
+                dscp,
+            }))
+        },
+    )
+}
+
 fn any_settings() -> impl Strategy<Value = Settings> {
     (1..1000_u32, 1..=100_u32, any::<u32>(), 1..=120_u32, 1..u32::MAX).prop_map(|(a, percent, rate, secs, timeout)| {
         Settings {
@@ -476,9 +572,9 @@ fn any_state() -> impl Strategy<Value = State> {
     let vrf = (vrf_id(), "[a-z]{0,8}").prop_map(|(id, name)| Vrf { id, name });
     (
         (any::<u64>(), "[a-z0-9-]{0,8}", any_settings(), vec(any_vif(), 0..3), vec(vrf, 0..3)),
-        (vec(any_nexthop(), 0..4), vec(any_route(), 0..4), vec(label, 0..3), vec(any_acl(), 0..3)),
+        (vec(any_nexthop(), 0..4), vec(any_route(), 0..4), vec(label, 0..3), vec(any_acl(), 0..3), vec(any_sa(), 0..3)),
     )
-        .prop_map(|((generation, node, settings, vifs, vrfs), (nexthops, routes, labels, acls))| State {
+        .prop_map(|((generation, node, settings, vifs, vrfs), (nexthops, routes, labels, acls, sas))| State {
             generation,
             node,
             settings,
@@ -488,6 +584,7 @@ fn any_state() -> impl Strategy<Value = State> {
             routes,
             labels,
             acls,
+            sas,
         })
 }
 
@@ -496,7 +593,10 @@ proptest! {
 
     #[test]
     fn a_state_survives_protobuf_and_json(typed in any_state()) {
-        let encoded = encode::state(&typed);
+        let shown = encode::state(&typed);
+        prop_assert!(shown.sas.iter().all(|sa| sa.key == "redacted"));
+        prop_assert_eq!(state(&shown).is_ok(), typed.sas.is_empty());
+        let encoded = encode::state_with(&typed, encode::Keys::Written);
         prop_assert_eq!(state(&encoded).expect("what was encoded is legal"), typed.clone());
         for defaults in [json::Defaults::Written, json::Defaults::Skipped] {
             let text = json::to_string(&encoded, defaults).unwrap();
@@ -509,7 +609,7 @@ proptest! {
     fn a_delta_survives_protobuf(
         from in any_state(),
         keep_settings in any::<bool>(),
-        removed in (vec(vif_id(), 0..3), vec(vrf_id(), 0..3), vec(nexthop_id(), 0..3), acl_ids(), vec(any_label(), 0..3)),
+        removed in (vec(vif_id(), 0..3), vec(vrf_id(), 0..3), vec(nexthop_id(), 0..3), acl_ids(), vec(any_label(), 0..3), vec(sa_id(), 0..3)),
         routes in vec((vrf_id(), prefix()), 0..3),
     ) {
         let typed = Delta {
@@ -528,8 +628,10 @@ proptest! {
             routes: from.routes,
             labels: from.labels,
             acls: from.acls,
+            sas: from.sas,
+            remove_sas: removed.5,
         };
-        prop_assert_eq!(delta(&encode::delta(&typed)).expect("what was encoded is legal"), typed);
+        prop_assert_eq!(delta(&encode::delta_with(&typed, encode::Keys::Written)).expect("what was encoded is legal"), typed);
     }
 
     #[test]

@@ -9,7 +9,10 @@ use offload_rules::{
 };
 use proto::v1 as pb;
 
-use super::fields::{Object, net};
+use super::{
+    fields::{Object, net},
+    ipsec,
+};
 
 const DEFAULT_MTU: u32 = 1500;
 const MIN_MTU: u16 = 576;
@@ -70,15 +73,15 @@ fn kind(object: &mut Object<'_>, vif: &pb::Vif) -> Option<VifKind> {
             }
         }
     }
+    if kind != pb::VifType::Tunnel && vif.tunnel.is_some() {
+        object.wrong("tunnel", "is only for type TUNNEL, leave it out");
+    }
     match kind {
         pb::VifType::Unspecified => {
-            object.wrong("type", "is missing, use PHYSICAL, PHYSICAL_VLAN, VIRTUAL, HOST or AGENT");
+            object.wrong("type", "is missing, use PHYSICAL, PHYSICAL_VLAN, VIRTUAL, TUNNEL, HOST or AGENT");
             None
         }
-        pb::VifType::Tunnel => {
-            object.not_implemented("type", "TUNNEL, IPsec");
-            None
-        }
+        pb::VifType::Tunnel => tunnel(object, vif),
         pb::VifType::Ip6Flow => {
             object.not_implemented("type", "IP6_FLOW, service addresses");
             None
@@ -88,6 +91,22 @@ fn kind(object: &mut Object<'_>, vif: &pb::Vif) -> Option<VifKind> {
         pb::VifType::Host => Some(VifKind::Host { port: port(object, vif)? }),
         pb::VifType::Agent => Some(VifKind::Agent { port: port(object, vif)? }),
         pb::VifType::PhysicalVlan => sub_interface(object, vif),
+    }
+}
+
+fn tunnel(object: &mut Object<'_>, vif: &pb::Vif) -> Option<VifKind> {
+    if !vif.device.is_empty() {
+        object.wrong("device", "a TUNNEL vif has no device, leave it out");
+    }
+    if vif.io != pb::IoDriver::Auto as i32 {
+        object.wrong("io", "a TUNNEL vif has no device, leave it out");
+    }
+    match &vif.tunnel {
+        Some(tunnel) => Some(VifKind::Tunnel(Box::new(ipsec::tunnel(object, tunnel)?))),
+        None => {
+            object.wrong("tunnel", "is missing, a TUNNEL vif has an outside");
+            None
+        }
     }
 }
 

@@ -152,6 +152,7 @@ impl Worker {
         let egress_port = match entry.plan.target {
             Target::Output { port, .. } => Some(port),
             Target::Punt { .. } => return Err(NotOffloaded::Unsupported(Unsupported::Punt)),
+            Target::Seal => return Err(NotOffloaded::Unsupported(Unsupported::Ipsec)),
             Target::Drop(_) => None,
         };
         Ok(Direction {

@@ -7,10 +7,10 @@ use crate::{
     MacAddr, NexthopId, VifId,
     flow::{DependencyKind, Family},
     forwarding::{
-        Action, Delta, MplsLabel, Nexthop, NexthopKind, Route, Settings, Snapshot, State, Vif,
+        Action, Delta, MplsLabel, Nexthop, NexthopKind, Route, Sa, SaDirection, Settings, Snapshot, State, Vif,
         testing::{
-            ace, acl, acl_id, base, composite, encap, label, listener, mpls, nexthop, nh, physical, receive, route,
-            tag, tunnel, vif, vif_id, vlan, vrf, vrf_id,
+            ace, acl, acl_id, base, composite, encap, ipsec, label, listener, mpls, nexthop, nh, physical, receive,
+            route, sa, sa_id, sa_key, tag, tunnel, vif, vif_id, vlan, vrf, vrf_id,
         },
     },
 };
@@ -318,6 +318,8 @@ enum Op {
     Route(Route),
     Label(MplsLabel),
     Acl(u32, Option<Action>),
+    Sa(Sa),
+    RemoveSa(u32),
 }
 
 const VIFS: [u32; 5] = [1, 2, 3, 4, 9];
@@ -348,6 +350,8 @@ fn any_vif() -> impl Strategy<Value = Vif> {
     let kind = prop_oneof![
         any_of(&["eth0", "eth1", "eth9"]).prop_map(physical),
         (any_of(&VIFS), any_of(&[300u16, 301])).prop_map(|(parent, vid)| vlan(parent, vid)),
+        (prop::collection::vec(1u32..5, 0..2), prop::collection::vec(1u32..5, 0..2), any_of(&VRFS))
+            .prop_map(|(outbound, inbound, vrf)| ipsec(&outbound, &inbound, vrf)),
     ];
     let addresses = any_of(&[&[] as &[&str], &["10.101.10.39/24"], &["192.168.100.1/24"], &["192.168.100.9/25"]]);
     let extra =
@@ -359,6 +363,11 @@ fn any_vif() -> impl Strategy<Value = Vif> {
         vif.flags.raw_ip = extra.3 && id == 9;
         vif
     })
+}
+
+fn any_sa() -> impl Strategy<Value = Sa> {
+    (1u32..5, any_of(&[SaDirection::Outbound, SaDirection::Inbound]), any_of(&[256u32, 257, 5]), 1u8..4)
+        .prop_map(|(id, direction, spi, key)| Sa { spi, key: sa_key(key), ..sa(id, direction) })
 }
 
 fn any_op() -> impl Strategy<Value = Op> {
@@ -379,6 +388,8 @@ fn any_op() -> impl Strategy<Value = Op> {
         5 => (any_of(&VRFS), any_of(&PREFIXES), any_of(&NEXTHOPS), any::<bool>())
             .prop_map(|(vrf, prefix, nexthop, labelled)| Op::Route(route(vrf, prefix, nexthop, labelled.then_some(280)))),
         2 => (279u32..282, any_of(&NEXTHOPS)).prop_map(|(label, nexthop)| Op::Label(mpls(label, nexthop))),
+        2 => any_sa().prop_map(Op::Sa),
+        1 => (1u32..5).prop_map(|id| Op::RemoveSa(id)),
         1 => (5u32..7, any_of(&[None, Some(Action::Deny)])).prop_map(|(id, default)| Op::Acl(id, default)),
     ]
 }
@@ -399,6 +410,8 @@ fn to_delta(ops: Vec<Op>, generation: u64) -> Delta {
             Op::Nexthop(nexthop) => d.nexthops.push(nexthop),
             Op::Route(route) => d.routes.push(route),
             Op::Label(label) => d.labels.push(label),
+            Op::Sa(sa) => d.sas.push(sa),
+            Op::RemoveSa(id) => d.remove_sas.push(sa_id(id)),
             Op::Acl(id, default) => d.acls.push(acl(id, vec![ace(1, Action::Permit)], default)),
         }
     }
@@ -432,6 +445,7 @@ fn apply(state: State, d: Delta) -> Option<State> {
         routes: edit(state.routes, |r| (r.vrf, r.prefix), &d.remove_routes, d.routes)?,
         labels: edit(state.labels, |l| l.label, &d.remove_labels, d.labels)?,
         acls: edit(state.acls, |a| a.id, &d.remove_acls, d.acls)?,
+        sas: edit(state.sas, |sa| sa.id, &d.remove_sas, d.sas)?,
         node: state.node,
     })
 }

@@ -67,6 +67,10 @@ impl<'a> Check<'a> {
     fn encap(&mut self, id: NexthopId, oif: VifId, rewrite: Option<&L2Rewrite>) {
         let Some(vif) = self.oif(id, oif) else { return };
         let object = format_args!("nexthop {id}");
+        if vif.kind.tunnel().is_some() {
+            // A tunnel has no Ethernet; a header that is given (vRouter gives a dummy one) is left out.
+            return;
+        }
         let rewrite = match (rewrite, vif.flags.raw_ip) {
             (Some(rewrite), false) => rewrite,
             (None, true) => return,
@@ -225,8 +229,8 @@ impl<'a> Check<'a> {
     fn resolve(&mut self, id: NexthopId, oif: VifId) {
         let Some(vif) = self.oif(id, oif) else { return };
         let object = format_args!("nexthop {id}");
-        if vif.flags.raw_ip {
-            let problem = format_args!("vif {oif} is RawIp and has no neighbours to resolve; use an Encap");
+        if !vif.has_ethernet() {
+            let problem = format_args!("vif {oif} has no Ethernet and so no neighbours to resolve; use an Encap");
             self.found.push(object, "oif", problem);
         }
         if vif.addresses.is_empty() {

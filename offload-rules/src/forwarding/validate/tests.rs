@@ -3,10 +3,11 @@
 use crate::{
     NexthopId, VifId,
     forwarding::{
-        Action, Delta, Member, NexthopKind, Snapshot, State, StateErrors, VifKind, VlanTag,
+        Action, Delta, IpsecTunnel, Member, NexthopKind, Sa, SaDirection, SaKey, Snapshot, State, StateErrors, VifKind,
+        VlanTag,
         testing::{
-            ace, acl, acl_id, base, composite, encap, label, listener, member, mpls, nexthop, nh, physical, receive,
-            route, tag, tunnel, vif, vif_id, vlan, vrf, vrf_id,
+            ace, acl, acl_id, base, composite, encap, ipsec, label, listener, member, mpls, nexthop, nh, physical,
+            receive, route, sa, sa_id, sa_key, tag, tunnel, vif, vif_id, vlan, vrf, vrf_id,
         },
     },
 };
@@ -53,7 +54,30 @@ const TAGGED: &str = "0200000000010200000000028100012c0800";
 /// VLAN 301.
 const OTHER_TAG: &str = "0200000000010200000000028100012d0800";
 
+/// With a tunnel vif 9 that sends with SA 1 and receives with SAs 2 and 3.
+fn with_ipsec(state: &mut State) {
+    state.vifs.push(vif(9, ipsec(&[1], &[2, 3], 8), 8, &[]));
+    state.sas.push(sa(1, SaDirection::Outbound));
+    state.sas.extend([2, 3].map(|id| sa(id, SaDirection::Inbound)));
+}
+
+fn ipsec_mut(state: &mut State) -> &mut IpsecTunnel {
+    match &mut state.vifs.last_mut().unwrap().kind {
+        VifKind::Tunnel(tunnel) => tunnel,
+        other => panic!("{other:?}"),
+    }
+}
+
 accepted! {
+    a_tunnel_with_an_old_and_a_new_inbound_sa: with_ipsec;
+    a_tunnel_without_sas_is_down: |s| s.vifs.push(vif(9, ipsec(&[], &[], 8), 8, &[]));
+    an_encap_on_a_tunnel_needs_no_header: |s| { with_ipsec(s); s.nexthops.push(nexthop(1, encap(9, ""))) };
+    an_encap_on_a_tunnel_may_have_the_dummy_header_of_vrouter: |s| { with_ipsec(s); s.nexthops.push(nexthop(1, encap(9, PLAIN))) };
+    an_sa_that_nobody_uses_yet: |s| s.sas.push(sa(1, SaDirection::Inbound));
+    outbound_sas_of_two_tunnels_may_have_one_spi: |s| {
+        with_ipsec(s);
+        s.sas.push(Sa { spi: s.sas[0].spi, ..sa(4, SaDirection::Outbound) });
+    };
     the_base_of_these_tests_is_consistent: |_| {};
     a_route_without_nexthop_drops: |s| s.routes.push(route(8, "203.0.113.0/24", 0, None));
     a_label_on_a_route_to_an_encap_is_ignored: |s| s.routes.push(route(8, "203.0.113.0/24", 85, Some(300)));
@@ -97,6 +121,32 @@ accepted! {
 }
 
 refused! {
+    a_reserved_spi: |s| { with_ipsec(s); s.sas[0].spi = 255 } => "sa 1", "spi";
+    two_inbound_sas_with_one_spi: |s| { with_ipsec(s); s.sas[2].spi = s.sas[1].spi } => "sa 3", "spi";
+    two_sas_with_one_key: |s| { with_ipsec(s); s.sas[1].key = sa_key(1) } => "sa 2", "key";
+    a_key_without_salt: |s| { with_ipsec(s); s.sas[0].key = SaKey::new([7; 16].into()) } => "sa 1", "key";
+    a_window_that_is_no_multiple_of_32: |s| { with_ipsec(s); s.sas[1].window = 100 } => "sa 2", "replay_window";
+    a_window_beyond_4096: |s| { with_ipsec(s); s.sas[1].window = 4128 } => "sa 2", "replay_window";
+    a_first_number_beyond_32_bits_without_esn: |s| { with_ipsec(s); s.sas[0] = Sa { esn: false, first: 1 << 32, ..s.sas[0].clone() } }
+        => "sa 1", "first_sequence";
+    a_soft_lifetime_behind_the_hard_one: |s| {
+        with_ipsec(s);
+        s.sas[0].soft.bytes = 11;
+        s.sas[0].hard.bytes = 10;
+    } => "sa 1", "soft.bytes";
+    a_tunnel_with_an_sa_that_does_not_exist: |s| { with_ipsec(s); ipsec_mut(s).outbound.push(sa_id(7)) }
+        => "vif 9", "tunnel.outbound_sas[1]";
+    a_tunnel_with_an_sa_of_the_wrong_direction: |s| { with_ipsec(s); *ipsec_mut(s) = IpsecTunnel { outbound: vec![sa_id(2)], inbound: vec![sa_id(3)], ..ipsec_mut(s).clone() } }
+        => "vif 9", "tunnel.outbound_sas[0]";
+    an_sa_that_is_used_twice: |s| { with_ipsec(s); ipsec_mut(s).inbound.push(sa_id(2)) } => "vif 9", "tunnel.inbound_sas[2]";
+    a_tunnel_to_itself: |s| { with_ipsec(s); ipsec_mut(s).destination = ipsec_mut(s).source } => "vif 9", "tunnel.destination";
+    a_tunnel_whose_underlay_does_not_exist: |s| { with_ipsec(s); ipsec_mut(s).vrf = vrf_id(99) } => "vif 9", "tunnel.vrf";
+    a_tunnel_with_a_dscp_beyond_6_bits: |s| { with_ipsec(s); ipsec_mut(s).dscp = Some(64) } => "vif 9", "tunnel.dscp";
+    a_resolve_on_a_tunnel: |s| {
+        with_ipsec(s);
+        s.vifs.last_mut().unwrap().addresses.push("10.9.9.1/24".parse().unwrap());
+        s.nexthops.push(nexthop(1, NexthopKind::Resolve { oif: vif_id(9) }));
+    } => "nexthop 1", "oif";
     two_vifs_with_one_id_are_refused: |s| s.vifs.push(vif(1, physical("eth9"), 8, &[])) => "vif 1", "id";
     two_vrfs_with_one_id_are_refused: |s| s.vrfs.push(vrf(18)) => "vrf 18", "id";
     two_nexthops_with_one_id_are_refused: |s| s.nexthops.push(nexthop(85, NexthopKind::Drop)) => "nexthop 85", "id";

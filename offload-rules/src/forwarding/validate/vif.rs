@@ -58,6 +58,8 @@ impl<'a> Check<'a> {
             }
         }
         match &vif.kind {
+            // With all SAs, by `all_sas`.
+            VifKind::Tunnel(_) => {}
             VifKind::PhysicalVlan { parent, outer, inner } => self.sub_interface(vif, *parent, *outer, *inner),
             VifKind::Physical { port }
             | VifKind::Virtual { port }

@@ -1,0 +1,206 @@
+//! Sealing, and what becomes of the sealed packet.
+
+use offload_rules::DropReason;
+
+use super::{
+    super::{Delivery, Origin, Outbox, TxKind, Worker},
+    DfPolicy, Grant, L2Rewrite, Refused, SaNews, SaStatus, Usage, VifId, df_and_tos,
+    table::Way,
+};
+use crate::{
+    esp::{self, OutboundSa},
+    exec::{Plan, SealLeg, Target},
+    packet::{Packet, ecn::Ecn, rewrite},
+};
+
+/// A packet on its way to the worker that seals it.
+#[derive(Debug, Clone, Copy)]
+pub struct Sealing {
+    pub(in crate::worker) leg: SealLeg,
+    pub(in crate::worker) kind: TxKind,
+}
+
+/// An SA for sending, of this worker.
+pub(super) struct Outbound {
+    pub(super) usage: Usage,
+    pub(super) sa: OutboundSa,
+    pub(super) vif: VifId,
+    /// Numbers from this one on may not be used yet.
+    granted: u64,
+    /// How many of those that may be used are left when more are asked for.
+    low: u64,
+    asked: bool,
+}
+
+impl Outbound {
+    pub(super) const fn new(usage: Usage, sa: OutboundSa, vif: VifId) -> Self {
+        Self { usage, sa, vif, granted: 0, low: 0, asked: false }
+    }
+
+    pub(super) fn grant(&mut self, grant: &Grant) {
+        self.sa.skip_to(grant.from);
+        self.granted = self.granted.max(grant.until);
+        self.low = self.granted.saturating_sub(self.sa.next_sequence()) / 2;
+        self.asked = false;
+    }
+
+    /// Seals a packet. News: a limit that it reached.
+    #[inline]
+    fn seal(&mut self, packet: &mut Packet, (tos, df): (u8, bool), now: u64) -> Result<Option<SaNews>, DropReason> {
+        let next = self.sa.next_sequence();
+        if next >= self.granted {
+            return Err(if self.sa.is_exhausted() { DropReason::SaExhausted } else { DropReason::SaPending });
+        }
+        let octets = packet.len();
+        self.sa.seal(packet, tos, next as u16, df).map_err(|error| match error {
+            esp::SealError::Exhausted => DropReason::SaExhausted,
+            esp::SealError::NotIp => DropReason::InvalidProtocol,
+            esp::SealError::NoRoom => DropReason::NoHeadroom,
+        })?;
+        self.usage.count(octets);
+        if self.sa.is_exhausted() {
+            return Ok(Some(self.usage.end(DropReason::SaExhausted)));
+        }
+        if !self.asked && self.granted - next <= self.low {
+            self.asked = true;
+            return Ok(Some(SaNews::Low));
+        }
+        Ok(self.usage.look(now))
+    }
+
+    pub(super) fn status(&self, active: bool, now: u64) -> SaStatus {
+        let Usage { sa, packets, bytes, since, expiring, ended } = &self.usage;
+        SaStatus {
+            id: sa.id,
+            vif: self.vif,
+            packets: *packets,
+            bytes: *bytes,
+            sequence: self.sa.next_sequence(),
+            reserved_until: self.granted,
+            refused: Refused::default(),
+            age_ms: now.saturating_sub(*since),
+            expiring: *expiring,
+            ended: *ended,
+            active,
+        }
+    }
+}
+
+impl Worker {
+    /// Sends what a plan was carried out on. `blame` is the vif on which a received packet is counted when it is dropped after all.
+    pub(in crate::worker) fn send_off(
+        &mut self,
+        plan: &Plan,
+        (kind, blame): (TxKind, VifId),
+        packet: Packet,
+        out: &mut Outbox,
+    ) {
+        match (plan.target, plan.seal.as_deref()) {
+            (Target::Output { vif, port } | Target::Punt { vif, port }, _) => {
+                self.transmit(vif, port, kind, packet, out);
+            }
+            (Target::Seal, Some(leg)) => self.seal(leg, (kind, blame), packet, out),
+            (Target::Seal | Target::Drop(_), _) => {
+                self.not_sealed((kind, blame), packet, DropReason::InvalidNh, out);
+            }
+        }
+    }
+
+    /// Seals an IP packet and sends what comes of it.
+    pub(in crate::worker) fn seal(
+        &mut self,
+        leg: &SealLeg,
+        (kind, blame): (TxKind, VifId),
+        mut packet: Packet,
+        out: &mut Outbox,
+    ) {
+        let now = self.clock;
+        let sa = match self.ipsec.way(leg.tunnel) {
+            Way::Here(sa) => sa,
+            Way::There(owner) => {
+                let origin = Origin::Sealing(Sealing { leg: *leg, kind });
+                out.handoff.push((owner, Delivery { packet, origin }));
+                return;
+            }
+            Way::Nowhere(reason) => return self.not_sealed((kind, blame), packet, reason, out),
+        };
+        let (df, tos) = df_and_tos(packet.data());
+        let df = match leg.df {
+            DfPolicy::Copy => df,
+            DfPolicy::Set => true,
+            DfPolicy::Clear => false,
+        };
+        // RFC 6040 §4.1: the ECN field is that of the packet inside.
+        let tos = leg.dscp.map_or(tos, |dscp| Ecn::of(tos).with_dscp_of(dscp << 2));
+        let octets = packet.len() as u64;
+        let sealed = self.ipsec.outbound_mut(sa).map_or(Err(DropReason::NoSa), |sa| {
+            make_room(&mut packet);
+            sa.seal(&mut packet, (tos, df), now).map(|news| (sa.usage.sa.id, news))
+        });
+        let (id, news) = match sealed {
+            Ok(done) => done,
+            Err(reason) => return self.not_sealed((kind, blame), packet, reason, out),
+        };
+        self.ipsec.sent(leg.tunnel, now);
+        if let Some(counters) = self.counters.vif(leg.tunnel) {
+            counters.tx_packets += 1;
+            counters.tx_bytes += octets;
+        }
+        if let Some(news) = news {
+            self.tell_of_sa(id, news, out);
+        }
+        if let Some(l2) = &leg.l2 {
+            let written = prepend(&mut packet, l2);
+            if let Err(reason) = written {
+                return self.not_sealed((kind, blame), packet, reason, out);
+            }
+        }
+        self.transmit(leg.vif, leg.port, kind, packet, out);
+    }
+
+    /// A packet that came from another worker to be sealed.
+    pub(in crate::worker) fn seal_for_other(&mut self, sealing: &Sealing, packet: Packet, out: &mut Outbox) {
+        let kind = (sealing.kind, sealing.leg.tunnel);
+        match self.ipsec.way(sealing.leg.tunnel) {
+            // The SA has ended or moved meanwhile: handed over once, not around.
+            Way::There(_) => self.not_sealed(kind, packet, DropReason::NoSa, out),
+            _ => self.seal(&sealing.leg, kind, packet, out),
+        }
+    }
+
+    fn not_sealed(&mut self, (kind, blame): (TxKind, VifId), packet: Packet, reason: DropReason, out: &mut Outbox) {
+        if kind == TxKind::Originated {
+            self.counters.account.originated_dropped += 1;
+            return out.recycle(packet);
+        }
+        self.drop_packet(blame, packet, reason, out);
+    }
+}
+
+/// Octets that sealing and an Ethernet header with two tags add before and behind a packet, at most.
+const BEFORE: usize = 28 + esp::HEADER_LEN + esp::IV_LEN + 22;
+const BEHIND: usize = 3 + 2 + esp::ICV_LEN;
+
+/// A packet in memory of a device may have no room behind it: then it moves.
+#[inline]
+fn make_room(packet: &mut Packet) {
+    if packet.headroom() < BEFORE || packet.tailroom() < BEHIND {
+        move_out(packet);
+    }
+}
+
+#[cold]
+fn move_out(packet: &mut Packet) {
+    let mut fresh = Packet::with_capacity(packet.len() + BEHIND);
+    if let Ok(room) = fresh.extend(packet.len()) {
+        room.copy_from_slice(packet.data());
+        *packet = fresh;
+    }
+}
+
+fn prepend(packet: &mut Packet, l2: &L2Rewrite) -> Result<(), DropReason> {
+    const IPV4: u16 = 0x0800;
+    let header = l2.bytes();
+    let room = packet.prepend(header.len()).map_err(|_| DropReason::NoHeadroom)?;
+    rewrite::write_l2(room, header, IPV4, None)
+}

@@ -1,0 +1,303 @@
+//! The SAs of one worker, and the tunnels of the node.
+
+use std::{
+    collections::HashMap,
+    hash::{BuildHasherDefault, Hasher},
+    net::Ipv4Addr,
+    sync::Arc,
+};
+
+use offload_rules::{
+    DropReason, SaId, VifId, VrfId,
+    forwarding::{IpsecTunnel, NatT, Sa, Snapshot},
+};
+
+use super::{Grant, LOOK_MS, Refused, SaNews, SaStatus, Usage, inbound::Inbound, outbound::Outbound};
+use crate::{
+    esp::{self, InboundConfig, InboundSa, Key, OutboundConfig, OutboundSa},
+    packet::checksum,
+};
+
+/// With what a tunnel sends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::worker) enum Way {
+    /// An SA of this worker: its place.
+    Here(usize),
+    /// An SA of another worker.
+    There(usize),
+    /// None that is of use.
+    Nowhere(DropReason),
+}
+
+/// A tunnel of the node.
+struct Tunnel {
+    vif: VifId,
+    ipsec: IpsecTunnel,
+    way: Way,
+    /// When this worker sent something last.
+    sent: u64,
+}
+
+/// See the module.
+#[derive(Default)]
+pub(in crate::worker) struct Ipsec {
+    outbound: Vec<Outbound>,
+    inbound: HashMap<u32, Inbound, BuildHasherDefault<SpiHasher>>,
+    /// Not named by a tunnel at the moment. Their windows are kept: they may be again.
+    parked: Vec<Inbound>,
+    tunnels: Vec<Tunnel>,
+    /// By vif: place of its tunnel and one; 0: none.
+    by_vif: Vec<u32>,
+    /// Where tunnels end: VRF and address, in order.
+    ends: Vec<(VrfId, Ipv4Addr)>,
+    grants: HashMap<SaId, Grant>,
+    next_look: u64,
+}
+
+/// Indices are this node's choice: nobody outside chooses what collides.
+#[derive(Default)]
+pub(super) struct SpiHasher(u64);
+
+impl Hasher for SpiHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, octets: &[u8]) {
+        for octet in octets {
+            self.write_u32(u32::from(*octet));
+        }
+    }
+
+    fn write_u32(&mut self, number: u32) {
+        self.0 = (self.0 ^ u64::from(number)).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(32);
+    }
+}
+
+/// The worker that opens packets with this index.
+#[inline]
+pub(in crate::worker) fn opener(spi: u32, workers: usize) -> usize {
+    spi as usize % workers.max(1)
+}
+
+fn sealer(sa: &Sa, workers: usize) -> usize {
+    sa.worker as usize % workers.max(1)
+}
+
+const fn outside(ipsec: &IpsecTunnel) -> esp::Tunnel {
+    let udp = match ipsec.nat_t {
+        Some(NatT { source_port, destination_port, .. }) => Some((source_port, destination_port)),
+        None => None,
+    };
+    esp::Tunnel { source: ipsec.source, destination: ipsec.destination, udp }
+}
+
+impl Ipsec {
+    /// Does a tunnel end at this address?
+    #[inline]
+    pub(in crate::worker) fn ends_at(&self, vrf: VrfId, address: [u8; 16]) -> bool {
+        let [a, b, c, d, ..] = address;
+        !self.ends.is_empty() && self.ends.binary_search(&(vrf, Ipv4Addr::new(a, b, c, d))).is_ok()
+    }
+
+    #[inline]
+    pub(super) fn inbound_mut(&mut self, spi: u32) -> Option<&mut Inbound> {
+        self.inbound.get_mut(&spi)
+    }
+
+    #[inline]
+    pub(super) fn outbound_mut(&mut self, place: usize) -> Option<&mut Outbound> {
+        self.outbound.get_mut(place)
+    }
+
+    #[inline]
+    fn tunnel_place(&self, vif: VifId) -> Option<usize> {
+        (*self.by_vif.get(vif.index())? as usize).checked_sub(1)
+    }
+
+    /// With what a tunnel sends now.
+    #[inline]
+    pub(super) fn way(&self, vif: VifId) -> Way {
+        let tunnel = self.tunnel_place(vif).and_then(|place| self.tunnels.get(place));
+        tunnel.map_or(Way::Nowhere(DropReason::NoSa), |tunnel| tunnel.way)
+    }
+
+    /// A packet went into a tunnel.
+    #[inline]
+    pub(super) fn sent(&mut self, vif: VifId, now: u64) {
+        if let Some(tunnel) = self.tunnel_place(vif).and_then(|place| self.tunnels.get_mut(place)) {
+            tunnel.sent = now;
+        }
+    }
+
+    /// Is there a tunnel from this address to that one, in UDP or not, whose outer packets are routed in this VRF?
+    pub(in crate::worker) fn has_tunnel(
+        &self,
+        vrf: VrfId,
+        source: Ipv4Addr,
+        destination: Ipv4Addr,
+        nat_t: bool,
+    ) -> bool {
+        let is = |tunnel: &Tunnel| {
+            let ipsec = &tunnel.ipsec;
+            ipsec.nat_t.is_some() == nat_t && (ipsec.vrf, ipsec.source, ipsec.destination) == (vrf, source, destination)
+        };
+        self.tunnels.iter().any(is)
+    }
+
+    /// Brings SAs and tunnels in line with a snapshot. What has not changed keeps its numbers and its window.
+    pub(in crate::worker) fn adopt(&mut self, snapshot: &Snapshot, me: (usize, usize), now: u64) {
+        let (id, workers) = me;
+        let mut outbound: HashMap<SaId, Outbound> = self.outbound.drain(..).map(|sa| (sa.usage.sa.id, sa)).collect();
+        let known = self.inbound.drain().map(|(_, sa)| sa).chain(self.parked.drain(..));
+        let mut inbound: HashMap<SaId, Inbound> = known.map(|sa| (sa.usage.sa.id, sa)).collect();
+        let sent: HashMap<VifId, u64> = self.tunnels.drain(..).map(|tunnel| (tunnel.vif, tunnel.sent)).collect();
+        self.by_vif.clear();
+        self.ends.clear();
+        for vif in snapshot.vifs() {
+            let Some(ipsec) = vif.kind.tunnel() else { continue };
+            for sa in ipsec.outbound.iter().filter_map(|sa| snapshot.sa(*sa)).filter(|sa| sealer(sa, workers) == id) {
+                let kept = outbound.remove(&sa.id).filter(|kept| *kept.usage.sa == **sa);
+                let Some(mut made) = kept.or_else(|| self.new_outbound(sa, vif.id, ipsec, now)) else { continue };
+                made.sa.set_tunnel(outside(ipsec));
+                made.vif = vif.id;
+                self.outbound.push(made);
+            }
+            for sa in ipsec.inbound.iter().filter_map(|sa| snapshot.sa(*sa)).filter(|sa| opener(sa.spi, workers) == id)
+            {
+                let kept = inbound.remove(&sa.id).filter(|kept| *kept.usage.sa == **sa);
+                let Some(mut made) = kept.or_else(|| new_inbound(sa, vif.id, ipsec, now)) else { continue };
+                (made.vif, made.end) = (vif.id, (ipsec.vrf, ipsec.source));
+                self.inbound.insert(sa.spi, made);
+            }
+            self.ends.push((ipsec.vrf, ipsec.source));
+            let tunnel = Tunnel {
+                vif: vif.id,
+                ipsec: ipsec.clone(),
+                way: Way::Nowhere(DropReason::NoSa),
+                sent: sent.get(&vif.id).copied().unwrap_or(now),
+            };
+            self.tunnels.push(tunnel);
+            if self.by_vif.len() <= vif.id.index() {
+                self.by_vif.resize(vif.id.index() + 1, 0);
+            }
+            if let Some(place) = self.by_vif.get_mut(vif.id.index()) {
+                *place = self.tunnels.len() as u32;
+            }
+        }
+        // Numbers and windows go with the SA, not with the tunnel: none may begin anew.
+        let stays = |sa: &Arc<Sa>| snapshot.sa(sa.id).is_some_and(|now| now == sa);
+        self.outbound.extend(outbound.into_values().filter(|sa| stays(&sa.usage.sa)));
+        self.parked.extend(inbound.into_values().filter(|sa| stays(&sa.usage.sa)));
+        self.ends.sort_unstable();
+        self.ends.dedup();
+        self.grants.retain(|id, grant| snapshot.sa(*id).is_none_or(|sa| *sa == grant.sa));
+        self.choose_all(snapshot, me);
+    }
+
+    fn new_outbound(&self, sa: &Arc<Sa>, vif: VifId, ipsec: &IpsecTunnel, now: u64) -> Option<Outbound> {
+        // Validation has looked at the length.
+        let key = Key::new(sa.key.material()).ok()?;
+        let config = OutboundConfig { spi: sa.spi, key, esn: sa.esn, first: sa.first, tunnel: outside(ipsec) };
+        let mut made = Outbound::new(Usage::new(Arc::clone(sa), now), OutboundSa::new(&config), vif);
+        if let Some(grant) = self.grants.get(&sa.id).filter(|grant| grant.sa == *sa) {
+            made.grant(grant);
+        }
+        Some(made)
+    }
+
+    /// Chooses anew with which SA each tunnel sends: the first of use that is this worker's, else the first of use.
+    pub(super) fn choose_all(&mut self, snapshot: &Snapshot, (_, workers): (usize, usize)) {
+        for tunnel in &mut self.tunnels {
+            let mut way = Way::Nowhere(DropReason::NoSa);
+            for id in &tunnel.ipsec.outbound {
+                match self.outbound.iter().position(|sa| sa.usage.sa.id == *id) {
+                    Some(place) => match self.outbound.get(place).and_then(|sa| sa.usage.ended) {
+                        None => {
+                            way = Way::Here(place);
+                            break;
+                        }
+                        Some(reason) if way == Way::Nowhere(DropReason::NoSa) => way = Way::Nowhere(reason),
+                        Some(_) => {}
+                    },
+                    None if !matches!(way, Way::There(_)) && snapshot.is_sa_usable(*id) => {
+                        if let Some(sa) = snapshot.sa(*id) {
+                            way = Way::There(sealer(sa, workers));
+                        }
+                    }
+                    None => {}
+                }
+            }
+            tunnel.way = way;
+        }
+    }
+
+    pub(super) fn grant(&mut self, grants: &[Grant], id: usize, workers: usize) {
+        for grant in grants.iter().filter(|grant| sealer(&grant.sa, workers) == id) {
+            if let Some(sa) = self.outbound.iter_mut().find(|sa| *sa.usage.sa == *grant.sa) {
+                sa.grant(grant);
+            }
+            self.grants.insert(grant.sa.id, grant.clone());
+        }
+    }
+
+    /// What time does: lifetimes in seconds, and the keepalives that are due, each with the VRF that it is routed in.
+    pub(super) fn tick(&mut self, now: u64, news: &mut Vec<(SaId, SaNews)>) -> Vec<(VrfId, [u8; 29])> {
+        if now < self.next_look {
+            return Vec::new();
+        }
+        self.next_look = now + LOOK_MS;
+        for sa in self.outbound.iter_mut().filter(|sa| sa.usage.ended.is_none() && sa.sa.is_exhausted()) {
+            news.push((sa.usage.sa.id, sa.usage.end(DropReason::SaExhausted)));
+        }
+        let usages = self.outbound.iter_mut().map(|sa| &mut sa.usage);
+        for usage in usages.chain(self.inbound.values_mut().map(|sa| &mut sa.usage)) {
+            if let Some(what) = usage.look(now) {
+                news.push((usage.sa.id, what));
+            }
+        }
+        let mut due = Vec::new();
+        for tunnel in &mut self.tunnels {
+            let Some(nat_t) = tunnel.ipsec.nat_t.filter(|nat_t| nat_t.keepalive_secs > 0) else { continue };
+            let pause = u64::from(nat_t.keepalive_secs) * 1000;
+            // Of the workers, those keep the binding that send.
+            if matches!(tunnel.way, Way::Here(_)) && now.saturating_sub(tunnel.sent) >= pause {
+                tunnel.sent = now;
+                due.push((tunnel.ipsec.vrf, keepalive(&tunnel.ipsec, nat_t)));
+            }
+        }
+        due
+    }
+
+    pub(super) fn statuses(&self, now: u64) -> Vec<SaStatus> {
+        let active = |place| self.tunnels.iter().any(|tunnel| tunnel.way == Way::Here(place));
+        let outbound = self.outbound.iter().enumerate().map(|(place, sa)| sa.status(active(place), now));
+        outbound.chain(self.inbound.values().map(|sa| sa.status(now))).collect()
+    }
+}
+
+fn new_inbound(sa: &Arc<Sa>, vif: VifId, ipsec: &IpsecTunnel, now: u64) -> Option<Inbound> {
+    // Validation has looked at length and window.
+    let key = Key::new(sa.key.material()).ok()?;
+    let made = InboundSa::new(&InboundConfig { spi: sa.spi, key, esn: sa.esn, window: sa.window }).ok()?;
+    Some(Inbound {
+        usage: Usage::new(Arc::clone(sa), now),
+        sa: made,
+        vif,
+        end: (ipsec.vrf, ipsec.source),
+        refused: Refused::default(),
+    })
+}
+
+/// A NAT-keepalive (RFC 3948 §2.3): IPv4, UDP without checksum, one octet.
+fn keepalive(ipsec: &IpsecTunnel, nat_t: NatT) -> [u8; 29] {
+    let mut packet = [0; 29];
+    let ([s0, s1], [d0, d1]) = (nat_t.source_port.to_be_bytes(), nat_t.destination_port.to_be_bytes());
+    packet[..10].copy_from_slice(&[0x45, 0, 0, 29, 0, 0, 0x40, 0, 64, 17]);
+    packet[12..16].copy_from_slice(&ipsec.source.octets());
+    packet[16..20].copy_from_slice(&ipsec.destination.octets());
+    let sum = !checksum::sum(&packet[..20]);
+    packet[10..12].copy_from_slice(&sum.to_be_bytes());
+    packet[20..].copy_from_slice(&[s0, s1, d0, d1, 0, 9, 0, 0, 0xff]);
+    packet
+}
