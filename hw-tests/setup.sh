@@ -14,6 +14,8 @@ wanted=(
     iperf3:iperf3
     tcpdump:tcpdump         # captures
     tshark:tshark           # dissects them
+    python3-scapy:          # another implementation of ESP
+    python3-cryptography:   # scapy's ciphers
     make:make
     gcc:cc                  # links the Rust programs
     pkg-config:pkg-config   # finds DPDK

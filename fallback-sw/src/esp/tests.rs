@@ -168,6 +168,82 @@ impl Model {
     }
 }
 
+fn octets(hex: &str) -> Vec<u8> {
+    (0..hex.len() / 2).map(|i| u8::from_str_radix(&hex[2 * i..2 * i + 2], 16).unwrap()).collect()
+}
+
+/// Test cases 4 and 16 of "The Galois/Counter Mode of Operation" (McGrew and Viega, 2005), whose vector of 12 octets is a salt of 4
+/// and one of 8 to ESP.
+#[test]
+fn the_cipher_gives_what_its_specification_says() {
+    let text = octets(
+        "d9313225f88406e5a55909c5aff5269a86a7a9531534f7da2e4c303d8a318a721c3c0c95956809532fcf0e2449a6b525b16aedf5aa0de657ba637b39",
+    );
+    let aad = octets("feedfacedeadbeeffeedfacedeadbeefabaddad2");
+    let key = "feffe9928665731c6d6a8f9467308308";
+    for (key, expected, check) in [
+        (
+            format!("{key}cafebabe"),
+            "42831ec2217774244b7221b784d0d49ce3aa212f2c02a4e035c17e2329aca12e21d514b25466931c7d8f6a5aac84aa051ba30b396a0aac973d58e091",
+            "5bc94fbc3221a5db94fae95ae7121a47",
+        ),
+        (
+            format!("{key}{key}cafebabe"),
+            "522dc1f099567d07f47f37a32a84427d643a8cdcbfe5c0c97598a2bd2555d1aa8cb08e48590dbb3da7b08b1056828838c5f61e6393ba7a0abcc9f662",
+            "76fc6ece0f4e1768cddf8853bb2d551b",
+        ),
+    ] {
+        let cipher = Cipher::new(&Key::new(&octets(&key)).unwrap());
+        let iv = octets("facedbaddecaf888").try_into().unwrap();
+        let (mut sealed, mut icv) = (text.clone(), [0; ICV_LEN]);
+        cipher.seal(iv, &aad, &mut sealed, &mut icv);
+        assert_eq!((&sealed, icv.to_vec()), (&octets(expected), octets(check)));
+        assert!(cipher.open(iv, &aad, &mut sealed, &icv));
+        assert_eq!(sealed, text);
+    }
+}
+
+/// RFC 4106 written down with another implementation of AES-GCM: what follows the outer headers.
+fn oracle(material: &[u8], spi: u32, sequence: u64, esn: bool, inner: &[u8]) -> Vec<u8> {
+    use aes_gcm::{
+        Aes128Gcm, Aes256Gcm, KeyInit, Nonce,
+        aead::{Aead, Payload},
+    };
+    let (key, salt) = material.split_at(material.len() - 4);
+    let padding: Vec<u8> = (1..=((inner.len() + 2).wrapping_neg() % 4) as u8).collect();
+    let next = if inner[0] >> 4 == 4 { 4 } else { 41 };
+    let text = [inner, &padding, &[padding.len() as u8, next]].concat();
+    let number = if esn { sequence.to_be_bytes().to_vec() } else { (sequence as u32).to_be_bytes().to_vec() };
+    let aad = [&spi.to_be_bytes()[..], &number].concat();
+    let nonce = [salt, &sequence.to_be_bytes()].concat();
+    let payload = Payload { msg: &text, aad: &aad };
+    let nonce = Nonce::from_slice(&nonce);
+    let sealed = match key.len() {
+        16 => Aes128Gcm::new_from_slice(key).unwrap().encrypt(nonce, payload).unwrap(),
+        _ => Aes256Gcm::new_from_slice(key).unwrap().encrypt(nonce, payload).unwrap(),
+    };
+    [&spi.to_be_bytes()[..], &(sequence as u32).to_be_bytes(), &sequence.to_be_bytes(), &sealed].concat()
+}
+
+proptest! {
+    #[test]
+    fn esp_is_what_another_implementation_makes_of_it(
+        material in prop_oneof![prop::collection::vec(any::<u8>(), 20), prop::collection::vec(any::<u8>(), 36)],
+        spi in 256_u32..,
+        esn in any::<bool>(),
+        first in prop_oneof![1..1_u64 << 32, 1_u64 << 32..1 << 40],
+        v6 in any::<bool>(),
+        rest in prop::collection::vec(any::<u8>(), 39..1500),
+    ) {
+        let first = if esn { first } else { first & 0xffff_ffff | 1 };
+        let inner = [&[if v6 { 0x60 } else { 0x45 }][..], &rest].concat();
+        let tunnel = Tunnel::nat_t(Ipv4Addr::new(10, 0, 0, 1), Ipv4Addr::new(10, 0, 0, 2));
+        let key = Key::new(&material).unwrap();
+        let mut out = OutboundSa::new(&OutboundConfig { spi, key, esn, first, tunnel });
+        prop_assert_eq!(sealed(&mut out, &inner), oracle(&material, spi, first, esn, &inner));
+    }
+}
+
 proptest! {
     #[test]
     fn the_window_accepts_what_the_model_accepts(

@@ -4,6 +4,10 @@ use std::{any::Any, io::IsTerminal as _, path::PathBuf, process::ExitCode, threa
 
 use anyhow::Context as _;
 use clap::{Args, Parser};
+use nix::sys::{
+    prctl,
+    resource::{Resource, setrlimit},
+};
 use offload_rules::forwarding::Snapshot;
 use proto::v1::node_server::NodeServer;
 use tokio::signal::unix::{SignalKind, signal};
@@ -103,6 +107,7 @@ fn told_once(error: &anyhow::Error) -> String {
 /// A state that cannot be read, a socket that is in use, no equipment, no threads.
 pub fn run(args: &RunArgs, equip: impl FnOnce(usize) -> anyhow::Result<Equipment>) -> anyhow::Result<()> {
     begin_log(args.log_json);
+    keep_memory_private();
     let snapshot = first_state(args)?;
     let workers = if args.workers == 0 { available_parallelism().map_or(1, usize::from) } else { args.workers };
     tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
@@ -133,6 +138,14 @@ pub fn run(args: &RunArgs, equip: impl FnOnce(usize) -> anyhow::Result<Equipment
         drop(keep);
         ended
     })
+}
+
+/// The memory holds keys: it is written to no core file, and nobody but root looks into it.
+fn keep_memory_private() {
+    let limited = setrlimit(Resource::RLIMIT_CORE, 0, 0);
+    if let Err(error) = limited.and_then(|()| prctl::set_dumpable(false)) {
+        tracing::warn!(%error, "core dumps could not be switched off: a crash may write keys to disk");
+    }
 }
 
 fn begin_log(json: bool) {

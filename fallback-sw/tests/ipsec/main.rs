@@ -10,5 +10,6 @@ mod lifetime;
 mod net;
 mod outside;
 mod rekey;
+mod secrets;
 mod walk;
 mod workers;
