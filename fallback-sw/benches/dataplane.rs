@@ -9,6 +9,7 @@
 //! by [`measure`], so that they compare.
 #![allow(missing_docs, clippy::expect_used, clippy::panic)]
 
+mod esp;
 mod flow_table;
 mod forward;
 mod measure;
@@ -22,11 +23,12 @@ use measure::{Effort, Machine, Row};
 type Part = (&'static str, fn(&Effort) -> Vec<Row>);
 
 /// The parts, in the order of a packet's way.
-const PARTS: [Part; 5] = [
+const PARTS: [Part; 6] = [
     ("parser", forward::parser),
     ("flow table", flow_table::rows),
     ("hit", forward::hit),
     ("miss", forward::miss),
+    ("esp", esp::rows),
     ("scaling", forward::scaling),
 ];
 
