@@ -42,7 +42,9 @@ fn reset(packet: &mut Packet, before: usize, len: usize) {
 }
 
 fn ip(len: usize) -> Packet {
-    Packet::from_frame(&vec![0x45; len])
+    let mut packet = Packet::with_capacity(len + 64);
+    packet.extend(len).expect("there is room").fill(0x45);
+    packet
 }
 
 fn seal(effort: &Effort, len: usize) -> Sample {
