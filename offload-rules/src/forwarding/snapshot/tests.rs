@@ -389,7 +389,7 @@ fn any_op() -> impl Strategy<Value = Op> {
             .prop_map(|(vrf, prefix, nexthop, labelled)| Op::Route(route(vrf, prefix, nexthop, labelled.then_some(280)))),
         2 => (279u32..282, any_of(&NEXTHOPS)).prop_map(|(label, nexthop)| Op::Label(mpls(label, nexthop))),
         2 => any_sa().prop_map(Op::Sa),
-        1 => (1u32..5).prop_map(|id| Op::RemoveSa(id)),
+        1 => (1u32..5).prop_map(Op::RemoveSa),
         1 => (5u32..7, any_of(&[None, Some(Action::Deny)])).prop_map(|(id, default)| Op::Acl(id, default)),
     ]
 }
