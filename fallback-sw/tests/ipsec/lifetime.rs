@@ -1,9 +1,13 @@
 //! SAs that come to their end.
 
+use fallback_sw::{
+    node::control::Control,
+    worker::{Event, SaNews},
+};
 use offload_rules::DropReason;
 
 use crate::{
-    common::{packets::udp, walk_a::altered},
+    common::{packets::udp, snapshot, walk_a::altered},
     net::{CE1_UP, CLIENT, Net, SERVER, TUNNELS, ce1, ce2, re},
 };
 
@@ -86,17 +90,14 @@ fn the_end_of_the_sequence_numbers_ends_the_sa() {
 }
 
 #[test]
-fn more_numbers_are_reserved_before_those_that_may_be_used_run_out() {
-    let mut net = limited("");
-    let reserved = |net: &Net| {
-        let status = net.ce1.machine.workers()[0].sas();
-        status.iter().find(|sa| sa.id.get() == CE1_UP[0].0).unwrap().reserved_until
-    };
-    let before = reserved(&net);
-    // Not by sending two million packets: by an SA that begins near the end of a block.
-    assert_eq!(before, (1 << 22) + 1);
-    assert_eq!(send(&mut net, 5000), 1);
-    assert_eq!(reserved(&net), before);
+fn more_numbers_are_reserved_when_half_of_a_block_is_used() {
+    let mut control = Control::new(snapshot(&ce1()));
+    let first = control.take_grants().remove(0);
+    assert_eq!((first.from, first.until), (1, (1 << 22) + 1));
+    control.handle([Event::Sa { sa: first.sa.id, news: SaNews::Low }], 1);
+    let more = control.take_grants().remove(0);
+    assert_eq!((more.sa, more.until), (first.sa, (2 << 22) + 1));
+    assert!(control.take_grants().is_empty());
 }
 
 #[test]
