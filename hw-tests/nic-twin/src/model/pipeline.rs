@@ -308,11 +308,9 @@ fn change(op: &Op, walk: &mut Walk, frame: &mut Frame) -> Option<()> {
             walk.has_l2 = true;
             walk.parse(frame);
         }
-        Op::PopVlan => {
-            if walk.layers.has(bit::VLAN) {
-                frame.remove(12, 4);
-                walk.parse(frame);
-            }
+        Op::PopVlan if walk.layers.has(bit::VLAN) => {
+            frame.remove(12, 4);
+            walk.parse(frame);
         }
         Op::PushVlan(tpid) => {
             if !walk.layers.has(bit::ETH) {

@@ -148,10 +148,13 @@ pub(crate) struct Location {
 /// A rule's rank inside its group: priority, then age.
 pub(crate) type Rank = (u32, u64);
 
+/// A priority and the tuples of it.
+type Level = (u32, Vec<u32>);
+
 /// All tables of a NIC.
 #[derive(Default)]
 pub(crate) struct Tables {
-    groups: HashMap<(Domain, u32), Vec<(u32, Vec<u32>)>>,
+    groups: HashMap<(Domain, u32), Vec<Level>>,
     tuples: Vec<Tuple>,
 }
 

@@ -1,0 +1,10 @@
+//! The NIC's model against packets made by hand and against a linear scan.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+mod actions;
+mod kit;
+mod limits;
+mod matching;
+mod oracle;
+mod parsing;
+mod tables;
