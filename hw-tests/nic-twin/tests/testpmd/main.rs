@@ -203,9 +203,9 @@ fn a_profile_refuses_what_its_nic_cannot() {
     let mut judge = Judge::start(",profile=ixgbe", &[]);
     let refused = judge.ask(
         &format!("flow validate {FIRST} ingress pattern eth / ipv4 / udp / end actions set_ttl ttl_value 3 / end"),
-        "caught",
+        "Caught PMD error type",
     );
-    assert!(refused.contains("error type"), "{refused}");
+    assert!(refused.contains("specific action"), "{refused}");
     judge.end();
     ok("refused by profile");
 }
@@ -228,7 +228,7 @@ fn rules_of_a_template_table_wait_for_the_push() {
     );
     judge.ask(
         &format!(
-            "flow actions_template {FIRST} create actions_template_id 1 ingress template count / queue / end \
+            "flow actions_template {FIRST} create ingress actions_template_id 1 template count / queue / end \
              mask count / queue / end"
         ),
         "Actions template #1 created",
@@ -250,7 +250,7 @@ fn rules_of_a_template_table_wait_for_the_push() {
     judge.ask(&create(2), "Flow rule #1 creation enqueued");
     judge.ask(&create(3), "the template table is full");
     judge.ask(&format!("flow pull {FIRST} queue 0"), "pulled 0 operations");
-    judge.ask(&format!("flow push {FIRST} queue 0"), "pushed operations");
+    judge.ask(&format!("flow push {FIRST} queue 0"), "operations pushed");
     judge.ask(&format!("flow pull {FIRST} queue 0"), "pulled 2 operations (0 failed, 2 succeeded)");
     judge.ask("start", &format!("port {FIRST}/queue 1: received 2 packets"));
     judge.until(&format!("flow query {FIRST} 1 count"), "hits: 1");
