@@ -12,6 +12,7 @@ pub mod flow;
 pub mod forwarding;
 mod ids;
 pub mod lower;
+pub mod place;
 
 pub use drop_reason::DropReason;
 pub use ids::{AclId, IdError, Label, MacAddr, NexthopId, VifId, VrfId};

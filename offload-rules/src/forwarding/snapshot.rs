@@ -1,6 +1,9 @@
 //! A consistent state with its lookup tables.
 
-use std::{net::IpAddr, sync::Arc};
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    sync::Arc,
+};
 
 use super::{
     Acl, MplsLabel, Neighbour, NeighbourTable, Nexthop, PathMtuTable, Route, Settings, State, Vif, VifKind, VlanTag,
@@ -253,6 +256,15 @@ impl Snapshot {
     pub fn terminates_mpls_o_udp(&self, vrf: VrfId, destination: IpAddr) -> bool {
         let table = self.tables.routes.get(u32::from(vrf.get()));
         table.is_some_and(|table| table.terminations.get(destination).is_some())
+    }
+
+    /// The IPv4 addresses in a VRF where MPLS over UDP is opened, in order.
+    pub fn mpls_o_udp_terminations(&self, vrf: VrfId) -> impl Iterator<Item = Ipv4Addr> {
+        let table = self.tables.routes.get(u32::from(vrf.get()));
+        table.into_iter().flat_map(|table| table.terminations.iter()).filter_map(|(address, ())| match address {
+            IpAddr::V4(v4) => Some(v4),
+            IpAddr::V6(_) => None,
+        })
     }
 
     /// Is the address one of the node's own tunnel sources or terminations? (A packet that claims it from outside is forged.)

@@ -1,0 +1,68 @@
+//! Would software still sort a packet to its flow?
+
+use std::net::IpAddr;
+
+use super::Arrival;
+use crate::{
+    VifId, VrfId,
+    flow::{FlowKey, TunnelHeader},
+    forwarding::{NexthopKind, Snapshot, VlanTag},
+};
+
+/// UDP ports of MPLS over UDP: RFC 7510's, and the one that vRouter used before.
+pub(super) const MPLS_O_UDP: [u16; 2] = [6635, 51234];
+const UDP: u8 = 17;
+
+/// Does a packet that arrives so still lead to this key, and is it looked up as a flow? What the program itself depends on is
+/// in its dependencies; this is what is read before there is a key: device, VLAN, MAC, policy, tunnel, label. Also false while
+/// the vif or its device is down.
+#[must_use]
+pub fn still_leads(snapshot: &Snapshot, arrival: &Arrival, key: &FlowKey) -> bool {
+    let Some(vif) = snapshot.vif(arrival.vif) else { return false };
+    let on_wire = snapshot.vif(arrival.port).is_some_and(|port| port.kind.port().is_some() && !port.flags.raw_ip);
+    if !on_wire || vif.flags.raw_ip || !snapshot.is_up(arrival.vif) || !snapshot.is_up(arrival.port) {
+        return false;
+    }
+    if demultiplex(snapshot, arrival) != Some(arrival.vif) || vif.mac != Some(arrival.eth_dst) {
+        return false;
+    }
+    let Some(tunnel) = &arrival.tunnel else {
+        let ends_here = key.version == 4
+            && key.proto == UDP
+            && MPLS_O_UDP.contains(&key.dport)
+            && snapshot.terminates_mpls_o_udp(vif.vrf, key.destination());
+        return vif.flags.policy && !ends_here && key.vif == vif.id && key.vrf == vif.vrf;
+    };
+    key.vif == VifId::TUNNEL
+        && MPLS_O_UDP.contains(&tunnel.udp_port)
+        && snapshot.terminates_mpls_o_udp(vif.vrf, IpAddr::V4(tunnel.destination))
+        && !snapshot.is_own_tunnel_source(IpAddr::V4(tunnel.source))
+        && label_leads_to(snapshot, tunnel.label) == Some(key.vrf)
+}
+
+/// The vif of a tagged frame. A priority tag (VLAN id 0) is no tag (IEEE 802.1Q §9.6).
+fn demultiplex(snapshot: &Snapshot, arrival: &Arrival) -> Option<VifId> {
+    match arrival.tags {
+        [None, None] | [Some(VlanTag { vid: 0, .. }), None] => Some(arrival.port),
+        [Some(outer), inner] => snapshot.vlan_vif(arrival.port, outer, inner),
+        [None, Some(_)] => None,
+    }
+}
+
+/// The VRF in which packets with this label are looked up as flows.
+fn label_leads_to(snapshot: &Snapshot, label: crate::Label) -> Option<VrfId> {
+    let nexthop = snapshot.nexthop(snapshot.label(label)?).filter(|nexthop| nexthop.valid)?;
+    match nexthop.kind {
+        NexthopKind::VrfTranslate { vrf } if nexthop.policy => Some(vrf),
+        _ => None,
+    }
+}
+
+/// The largest IP packet that can arrive so, in octets: what the vif or its device takes, whichever is more, since the device
+/// does not know a sub-interface's MTU; less the tunnel's headers. 0 when the vif is gone.
+#[must_use]
+pub fn ingress_mtu(snapshot: &Snapshot, arrival: &Arrival) -> u16 {
+    let mtu = |id: VifId| snapshot.vif(id).map_or(0, |vif| vif.mtu);
+    let link = mtu(arrival.vif).max(mtu(arrival.port));
+    if arrival.tunnel.is_some() { link.saturating_sub(TunnelHeader::OVERHEAD) } else { link }
+}

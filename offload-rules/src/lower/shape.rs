@@ -1,0 +1,143 @@
+//! Shapes: rules of one shape differ in values alone.
+
+use super::{Direction, Unsupported};
+use crate::flow::{Family, FlowKey, Op};
+
+/// Where packets come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Origin {
+    /// A tenant's vif.
+    Tenant,
+    /// An MPLS-over-UDP tunnel.
+    Tunnel,
+}
+
+/// What becomes of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Outcome {
+    /// Sent as they are on a vif.
+    Tenant,
+    /// Sent into an MPLS-over-UDP tunnel.
+    Tunnel,
+    /// Dropped.
+    Drop,
+    /// Marked and handed to software.
+    Mark,
+}
+
+/// The transport header.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum L4 {
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
+    /// SCTP.
+    Sctp,
+    /// Any other: no ports.
+    Other,
+}
+
+impl L4 {
+    /// Of a flow.
+    #[must_use]
+    pub const fn of(key: &FlowKey) -> Self {
+        match key.proto {
+            6 => Self::Tcp,
+            17 => Self::Udp,
+            132 => Self::Sctp,
+            _ => Self::Other,
+        }
+    }
+
+    /// Protocol number; for [`Self::Other`] that of GRE.
+    #[must_use]
+    pub const fn proto(self) -> u8 {
+        match self {
+            Self::Tcp => 6,
+            Self::Udp => 17,
+            Self::Sctp => 132,
+            Self::Other => 47,
+        }
+    }
+}
+
+/// A shape of rules.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Shape {
+    /// Where packets come from.
+    pub from: Origin,
+    /// What becomes of them.
+    pub to: Outcome,
+    /// Family of the (inner) IP packet.
+    pub family: Family,
+    /// Its transport header.
+    pub l4: L4,
+    /// Tags of the frame that comes in, 0..=2.
+    pub tags_in: u8,
+    /// Tags of the frame that goes out, 0..=2; 0 where none does.
+    pub tags_out: u8,
+    /// The length is matched: larger packets can arrive than the way on takes.
+    pub length: bool,
+}
+
+impl Shape {
+    /// The shape of the rule for a direction that is forwarded or dropped.
+    #[must_use]
+    pub fn of(direction: &Direction) -> Self {
+        let mut shape = Self { to: Outcome::Tenant, ..Self::of_partial(direction) };
+        for op in &direction.program.ops {
+            match op {
+                Op::Drop(_) => return Self { to: Outcome::Drop, tags_out: 0, length: false, ..shape },
+                Op::LimitSize { mtu, .. } => shape.length = *mtu < direction.ingress_mtu,
+                Op::EncapMplsOUdp(_) => shape.to = Outcome::Tunnel,
+                Op::RewriteL2(header) => shape.tags_out = header.tags(),
+                _ => {}
+            }
+        }
+        shape
+    }
+
+    /// The shape of the rule that only marks.
+    #[must_use]
+    pub fn of_partial(direction: &Direction) -> Self {
+        let arrival = &direction.arrival;
+        Self {
+            from: if arrival.tunnel.is_some() { Origin::Tunnel } else { Origin::Tenant },
+            to: Outcome::Mark,
+            family: direction.key.family(),
+            l4: L4::of(&direction.key),
+            tags_in: arrival.tags.iter().flatten().count() as u8,
+            tags_out: 0,
+            length: false,
+        }
+    }
+
+    /// All shapes.
+    pub fn all() -> impl Iterator<Item = Self> {
+        let ways = [Outcome::Tenant, Outcome::Tunnel].into_iter().flat_map(|to| {
+            let lengths = move |tags_out| [false, true].map(|length| (to, tags_out, length));
+            (0..=2).flat_map(lengths)
+        });
+        let ends = [(Outcome::Drop, 0, false), (Outcome::Mark, 0, false)];
+        ways.chain(ends).flat_map(|(to, tags_out, length)| {
+            [Family::Inet, Family::Inet6].into_iter().flat_map(move |family| {
+                [L4::Tcp, L4::Udp, L4::Sctp, L4::Other].into_iter().flat_map(move |l4| {
+                    [Origin::Tenant, Origin::Tunnel].into_iter().flat_map(move |from| {
+                        (0..=2).map(move |tags_in| Self { from, to, family, l4, tags_in, tags_out, length })
+                    })
+                })
+            })
+        })
+    }
+}
+
+/// ICMP's keys hold what no NIC matches; IPv6 extension headers are no protocols.
+pub(super) const fn check_protocol(key: &FlowKey) -> Result<(), Unsupported> {
+    match (key.version, key.proto) {
+        (4, 1) | (6, 58) => Err(Unsupported::Icmp),
+        (6, 0 | 43 | 44 | 51 | 60) => Err(Unsupported::Protocol),
+        (4 | 6, _) => Ok(()),
+        _ => Err(Unsupported::Protocol),
+    }
+}

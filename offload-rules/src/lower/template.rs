@@ -1,0 +1,109 @@
+//! What the rules of one shape have in common: patterns without values, actions without numbers.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use super::{Action, Field, Item, Rule, Table};
+use crate::{Label, MacAddr, VifId};
+
+/// A rule without its values. Rules with the same template may share a template table.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Template {
+    /// Where.
+    pub table: Table,
+    /// Priority: it belongs to a template table.
+    pub priority: u32,
+    /// Items: what is matched is there with the value 0, masks as they are; tag types keep their value.
+    pub items: Vec<Item>,
+    /// Actions: what differs from rule to rule is 0; an encapsulation keeps its length. Constant: [`Action::RawDecap`], tag
+    /// types, [`Action::Jump`], [`Action::Age`].
+    pub actions: Vec<Action>,
+}
+
+impl Rule {
+    /// The template of this rule.
+    #[must_use]
+    pub fn template(&self) -> Template {
+        Template {
+            table: self.table,
+            priority: self.priority,
+            items: self.items.iter().map(item).collect(),
+            actions: self.actions.iter().map(action).collect(),
+        }
+    }
+
+    /// Does it match and do the same as the other one? They may differ in priority.
+    #[must_use]
+    pub fn equals(&self, other: &Self) -> bool {
+        self.table == other.table && self.items == other.items && self.actions == other.actions
+    }
+
+    /// With an action that reports it when no packet hits it for so many seconds.
+    #[must_use]
+    pub fn with_age(mut self, seconds: u32) -> Self {
+        let before = |a: &Action| matches!(a, Action::Mark(_) | Action::RawDecap(_) | Action::PopVlan | Action::Count);
+        let at = self.actions.iter().position(|a| !before(a)).unwrap_or(self.actions.len());
+        self.actions.insert(at, Action::Age(seconds));
+        self
+    }
+}
+
+const fn zero<T: Copy>(field: &Field<T>, spec: T) -> Field<T> {
+    Field { spec, mask: field.mask }
+}
+
+fn item(item: &Item) -> Item {
+    const V4: Ipv4Addr = Ipv4Addr::UNSPECIFIED;
+    const V6: Ipv6Addr = Ipv6Addr::UNSPECIFIED;
+    match item {
+        Item::Port(_) => Item::Port(VifId::TUNNEL),
+        Item::Eth { dst, has_vlan } => Item::Eth { dst: dst.map(|_| MacAddr::default()), has_vlan: *has_vlan },
+        Item::Vlan { tpid, tci, has_more } => Item::Vlan { tpid: *tpid, tci: zero(tci, 0), has_more: *has_more },
+        Item::Ipv4 { src, dst, proto, tos, ttl, no_options, whole, max_len } => Item::Ipv4 {
+            src: src.map(|_| V4),
+            dst: dst.map(|_| V4),
+            proto: proto.map(|_| 0),
+            tos: zero(tos, 0),
+            ttl: ttl.map(|_| 0),
+            no_options: *no_options,
+            whole: *whole,
+            max_len: max_len.map(|_| 0),
+        },
+        Item::Ipv6 { src, dst, proto, tos, ttl, max_len } => Item::Ipv6 {
+            src: src.map(|_| V6),
+            dst: dst.map(|_| V6),
+            proto: proto.map(|_| 0),
+            tos: zero(tos, 0),
+            ttl: ttl.map(|_| 0),
+            max_len: max_len.map(|_| 0),
+        },
+        Item::Udp { sport, dport, no_checksum } => {
+            Item::Udp { sport: sport.map(|_| 0), dport: dport.map(|_| 0), no_checksum: *no_checksum }
+        }
+        Item::Tcp { sport, dport, flags } => {
+            Item::Tcp { sport: sport.map(|_| 0), dport: dport.map(|_| 0), flags: zero(flags, 0) }
+        }
+        Item::Sctp { sport, dport } => Item::Sctp { sport: sport.map(|_| 0), dport: dport.map(|_| 0) },
+        Item::Mpls { bottom, ttl, .. } => Item::Mpls { label: Label::default(), bottom: *bottom, ttl: ttl.map(|_| 0) },
+        Item::Integrity { .. } => item.clone(),
+    }
+}
+
+fn action(action: &Action) -> Action {
+    match action {
+        Action::Mark(_) => Action::Mark(0),
+        Action::PushVlan { tpid, .. } => Action::PushVlan { tpid: *tpid, tci: 0 },
+        Action::SetVlan { .. } => Action::SetVlan { tci: 0 },
+        Action::SetMacs { .. } => Action::SetMacs { dst: MacAddr::default(), src: MacAddr::default() },
+        Action::SetTtl { version, .. } => Action::SetTtl { version: *version, ttl: 0 },
+        Action::RawEncap(headers) => Action::RawEncap(vec![0; headers.len()]),
+        Action::Queue(_) => Action::Queue(0),
+        Action::Port(_) => Action::Port(VifId::TUNNEL),
+        Action::RawDecap(_)
+        | Action::PopVlan
+        | Action::Count
+        | Action::Age(_)
+        | Action::Jump(_)
+        | Action::Drop
+        | Action::Rss => action.clone(),
+    }
+}
