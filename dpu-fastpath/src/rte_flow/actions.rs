@@ -8,7 +8,7 @@ use offload_rules::lower::{Action, Table};
 use super::{
     ports::{PortSet, UnknownPort},
     storage::Blob,
-    style::{FieldStyle, PortStyle, Style},
+    style::{FieldStyle, PortStyle, Style, TtlStyle},
 };
 
 /// The priority is the upper three bits of the tag control information, the VLAN id its lower twelve (IEEE 802.1Q §9.6).
@@ -95,6 +95,10 @@ impl Actions {
             Action::SetMacs { dst, src } => {
                 self.write(style, kind::RTE_FLOW_ACTION_TYPE_SET_MAC_DST, field::RTE_FLOW_FIELD_MAC_DST, &dst.0);
                 self.write(style, kind::RTE_FLOW_ACTION_TYPE_SET_MAC_SRC, field::RTE_FLOW_FIELD_MAC_SRC, &src.0);
+            }
+            // That it is one less than what is matched was checked: see `Translation::new`.
+            Action::SetTtl { .. } if style.ttl == TtlStyle::Decrement => {
+                self.push(kind::RTE_FLOW_ACTION_TYPE_DEC_TTL, Conf::None);
             }
             Action::SetTtl { version, ttl } => {
                 let field =

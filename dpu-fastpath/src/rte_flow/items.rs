@@ -121,7 +121,7 @@ impl Pattern {
                     pattern.announce(*tpid);
                     pattern.entries.push(vlan(*tci, *has_more));
                 }
-                other => pattern.entries.push(entry(other)),
+                other => pattern.entries.push(entry(other, style)),
             }
         }
         Ok(pattern)
@@ -201,12 +201,14 @@ fn vlan(tci: Field<u16>, has_more: bool) -> Entry {
     entry
 }
 
-fn entry(item: &Item) -> Entry {
+fn entry(item: &Item, style: Style) -> Entry {
     match item {
         Item::Eth { dst, has_vlan } => {
             let mut entry = Entry::new(kind::RTE_FLOW_ITEM_TYPE_ETH);
             entry.exact_if(ETH_DST, dst.map(|mac| mac.0));
-            entry.masked(ETH_HAS_VLAN, &[u8::from(*has_vlan)], &[1]);
+            if style.untagged {
+                entry.masked(ETH_HAS_VLAN, &[u8::from(*has_vlan)], &[1]);
+            }
             entry
         }
         Item::Ipv4 { src, dst, proto, tos, ttl, no_options, whole, max_len } => {

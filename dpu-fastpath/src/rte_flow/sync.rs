@@ -89,7 +89,11 @@ impl Backend for Synchronous {
         let mut error = rte_flow_error::default();
         // SAFETY: the handle is of a rule on this port that has not been destroyed.
         let code = unsafe { dpdk_sys::rte_flow_destroy(rule.port, rule.handle.0.as_ptr(), &raw mut error) };
-        check(code, &error)?;
+        match check(code, &error) {
+            // Gone already, in a reset that has not been found out yet.
+            Err(failure) if failure.errno == libc::ENOENT => {}
+            result => result?,
+        }
         self.rules.remove(&token);
         if self.sentinel == Some(token) {
             self.sentinel = self.rules.iter().find(|(_, rule)| rule.counts).map(|(token, _)| *token);
