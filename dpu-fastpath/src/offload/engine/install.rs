@@ -285,6 +285,8 @@ impl<B: Backend, L: Lowering> Engine<B, L> {
         flow.coming = None;
         let old = flow.active.replace(set);
         flow.active_since = now;
+        // Until the NIC has counted, what was asked for is believed.
+        flow.counted_rate = [flow.rate.div_ceil(2), flow.rate / 2];
         (flow.wants, flow.attempts, flow.retry_at) = (false, 0, None);
         self.by_rate.insert((flow.rate, id));
         self.totals.activated += 1;
