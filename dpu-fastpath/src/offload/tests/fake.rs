@@ -14,7 +14,7 @@ pub(super) struct Held {
     pub(super) rule: Rule,
     pub(super) hits: Hits,
     queried: u64,
-    leaving: bool,
+    pub(super) leaving: bool,
 }
 
 #[derive(Debug)]

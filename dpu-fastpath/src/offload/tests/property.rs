@@ -1,6 +1,6 @@
 //! Anything in any order: at the end nothing is left, lost or counted twice.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use fallback_sw::offload::{OffloadId, Report, Request, Tier};
 use proptest::{collection::vec, prelude::*};
@@ -63,6 +63,11 @@ struct Run {
     bed: Bed,
     generations: BTreeMap<u8, u32>,
     removed: Vec<OffloadId>,
+    /// By what has been told.
+    hardware: BTreeSet<OffloadId>,
+    heard: usize,
+    /// Until its counter is read, nobody can know of it.
+    stolen: bool,
 }
 
 impl Run {
@@ -112,6 +117,7 @@ impl Run {
             Step::Steal(which) => {
                 // Only a rule that nobody is reading or removing right now, and of which no packet is untold.
                 self.bed.poll(0);
+                self.stolen = true;
                 self.nic(|nic| {
                     let idle: Vec<_> = nic.idle().collect();
                     if let Some(token) = idle.get(usize::from(which) % idle.len().max(1)) {
@@ -127,7 +133,21 @@ impl Run {
     }
 
     /// What holds after every poll.
-    fn check(&self) {
+    fn check(&mut self) {
+        for report in &self.bed.told[self.heard..] {
+            match report {
+                Report::State { id, tier: Tier::Hardware, .. } => self.hardware.insert(*id),
+                Report::State { id, .. } | Report::Gone { id } => self.hardware.remove(id),
+                Report::Counted { .. } => false,
+            };
+        }
+        self.heard = self.bed.told.len();
+        for id in self.hardware.iter().filter(|_| !self.stolen) {
+            let nic = self.bed.nic.lock().unwrap();
+            let held = |token| nic.rules.get(&token).is_some_and(|held| !held.leaving);
+            let live = self.bed.engine.rules_of(*id).iter().filter(|rule| rule.live && held(rule.token)).count();
+            assert!(live >= 2, "{id:?} is said to be in hardware, with {live} rules");
+        }
         let status = self.bed.engine.status(self.bed.now);
         assert!(status.in_flight <= status.depth);
         assert_eq!(status.hardware + status.partial + status.pending + status.software, status.flows);
@@ -135,7 +155,7 @@ impl Run {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 600, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn after_any_history_desired_and_installed_agree_and_every_packet_is_told_once(
@@ -143,7 +163,7 @@ proptest! {
     ) {
         let toy = Toy { canaries: vec![6], ..Toy::default() };
         let bed = Bed::with(Config::default(), toy);
-        let mut run = Run { bed, generations: BTreeMap::new(), removed: Vec::new() };
+        let mut run = Run { bed, generations: BTreeMap::new(), removed: Vec::new(), hardware: BTreeSet::new(), heard: 0, stolen: false };
         run.nic(|nic| nic.depth = 4);
         for step in &steps {
             run.take(step);
