@@ -154,7 +154,8 @@ impl<B: Backend, L: Lowering> Engine<B, L> {
         if own {
             let stale = flow.active.take();
             self.by_rate.remove(&(flow.rate, id));
-            return self.retire(stale);
+            self.retire(stale);
+            return self.set_state(id, (Tier::Pending, Some(NotOffloaded::Pending)), false);
         }
         if !flow.awaits.is_empty() {
             return;
@@ -310,6 +311,7 @@ impl<B: Backend, L: Lowering> Engine<B, L> {
                         if let Some(flow) = self.flows.get_mut(&id) {
                             flow.wants = true;
                         }
+                        self.set_state(id, (Tier::Pending, Some(NotOffloaded::Pending)), false);
                         self.touch(id);
                     }
                     None => self.back_off(id, NotOffloaded::Failed(FailureClass::Shape), now),

@@ -142,7 +142,7 @@ impl<B: Backend, L: Lowering> Engine<B, L> {
         let condemned = Some(NotOffloaded::Failed(FailureClass::Shape));
         let turned_away = |flow: &Flow| {
             let marked = flow.coming.is_some_and(|set| set.why == condemned);
-            !flow.removing && flow.retry_at.is_none() && (marked || flow.state.1 == condemned)
+            !flow.removing && (marked || flow.state.1 == condemned)
         };
         let ids: Vec<OffloadId> = self.flows.iter().filter(|(_, flow)| turned_away(flow)).map(|(id, _)| *id).collect();
         for id in ids {
@@ -334,6 +334,9 @@ impl<B: Backend, L: Lowering> Engine<B, L> {
             match timer {
                 Timer::Flow(id) => {
                     self.unwait(id);
+                    if let Some(flow) = self.flows.get_mut(&id) {
+                        flow.retry_at = flow.retry_at.filter(|at| *at > now);
+                    }
                     self.touch(id);
                 }
                 Timer::Destroy(token) => self.rules.destroys.push_back(token),
