@@ -1,6 +1,7 @@
 //! Counters of the NIC: read in turn, told as differences, each packet once.
 
-use fallback_sw::offload::Report;
+use fallback_sw::offload::{OffloadId, Report, Tier};
+use offload_rules::lower::NotOffloaded;
 
 use super::{
     Engine,
@@ -69,6 +70,7 @@ impl<B: Backend, L: Lowering> Engine<B, L> {
             if let Some(flow) = self.flows.get_mut(&id) {
                 flow.wants = true;
             }
+            self.set_state(id, (Tier::Pending, Some(NotOffloaded::Pending)), false);
             self.touch(id);
         }
     }
@@ -93,7 +95,7 @@ impl<B: Backend, L: Lowering> Engine<B, L> {
     }
 
     /// A fresh sample of what a direction carries: half of it and half of what was known.
-    fn rated(&mut self, id: fallback_sw::offload::OffloadId, direction: u8, sample: u64) {
+    fn rated(&mut self, id: OffloadId, direction: u8, sample: u64) {
         let Some(flow) = self.flows.get_mut(&id) else { return };
         if flow.active.is_none() {
             return;

@@ -221,6 +221,7 @@ impl<B: Backend, L: Lowering> Engine<B, L> {
             if let Some(flow) = self.flows.get_mut(&id) {
                 flow.wants = true;
             }
+            self.set_state(id, (Tier::Pending, Some(NotOffloaded::Pending)), false);
             self.touch(id);
         }
     }

@@ -154,7 +154,8 @@ impl<B: Backend, L: Lowering> Engine<B, L> {
         if own {
             let stale = flow.active.take();
             self.by_rate.remove(&(flow.rate, id));
-            return self.retire(stale);
+            self.retire(stale);
+            return self.set_state(id, (Tier::Pending, Some(NotOffloaded::Pending)), false);
         }
         if !flow.awaits.is_empty() {
             return;
@@ -285,6 +286,8 @@ impl<B: Backend, L: Lowering> Engine<B, L> {
         flow.coming = None;
         let old = flow.active.replace(set);
         flow.active_since = now;
+        // Until the NIC has counted, what was asked for is believed.
+        flow.counted_rate = [flow.rate.div_ceil(2), flow.rate / 2];
         (flow.wants, flow.attempts, flow.retry_at) = (false, 0, None);
         self.by_rate.insert((flow.rate, id));
         self.totals.activated += 1;
@@ -308,6 +311,7 @@ impl<B: Backend, L: Lowering> Engine<B, L> {
                         if let Some(flow) = self.flows.get_mut(&id) {
                             flow.wants = true;
                         }
+                        self.set_state(id, (Tier::Pending, Some(NotOffloaded::Pending)), false);
                         self.touch(id);
                     }
                     None => self.back_off(id, NotOffloaded::Failed(FailureClass::Shape), now),

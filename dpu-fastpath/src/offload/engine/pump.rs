@@ -109,22 +109,49 @@ impl<B: Backend, L: Lowering> Engine<B, L> {
         self.totals.created += 1;
         self.latencies.record(now.saturating_sub(entry.since));
         self.inserts.record(now);
+        let mut acquitted = false;
         if let Some(shape) = entry.shape.and_then(|shape| self.shapes.get_mut(shape)) {
             shape.created += 1;
+            let condemned = Some(NotOffloaded::Failed(FailureClass::Shape));
+            acquitted = shape.refused == condemned;
+            if acquitted {
+                shape.refused = None;
+            }
         }
-        if !entry.wanted {
-            self.rules.unwant(token);
-            return;
-        }
-        if entry.counted {
+        let (owner, wanted) = (entry.owner, entry.wanted);
+        if wanted && entry.counted {
             self.sweep.push_back((now + interval, token));
         }
-        match entry.owner {
+        if acquitted {
+            self.acquit();
+        }
+        match owner {
+            _ if !wanted => {
+                self.rules.unwant(token);
+            }
             Owner::Flow(id, _) => self.flow_created(id, now),
             Owner::Proactive => self.proactive.dirty = true,
             Owner::Canary(_) => {
                 self.rules.unwant(token);
             }
+        }
+    }
+
+    /// A rule that was in flight shows that its shape was condemned wrongly: flows that were turned away for that are tried again.
+    fn acquit(&mut self) {
+        let condemned = Some(NotOffloaded::Failed(FailureClass::Shape));
+        let turned_away = |flow: &Flow| {
+            let marked = flow.coming.is_some_and(|set| set.why == condemned);
+            !flow.removing && (marked || flow.state.1 == condemned)
+        };
+        let ids: Vec<OffloadId> = self.flows.iter().filter(|(_, flow)| turned_away(flow)).map(|(id, _)| *id).collect();
+        for id in ids {
+            if let Some(flow) = self.flows.get_mut(&id) {
+                flow.wants = true;
+                let marks = flow.coming.take_if(|set| set.why == condemned);
+                self.retire(marks);
+            }
+            self.touch(id);
         }
     }
 
@@ -307,6 +334,9 @@ impl<B: Backend, L: Lowering> Engine<B, L> {
             match timer {
                 Timer::Flow(id) => {
                     self.unwait(id);
+                    if let Some(flow) = self.flows.get_mut(&id) {
+                        flow.retry_at = flow.retry_at.filter(|at| *at > now);
+                    }
                     self.touch(id);
                 }
                 Timer::Destroy(token) => self.rules.destroys.push_back(token),
