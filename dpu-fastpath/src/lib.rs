@@ -1,6 +1,7 @@
 //! The dataplane of a machine with a SmartNIC or DPU: what is not in `main`, so that tests and benches reach it.
 
 pub mod daemon;
+pub mod nic;
 pub mod offload;
 pub mod port;
 pub mod rte_flow;

@@ -22,6 +22,7 @@ use offload_rules::MacAddr;
 
 use super::{
     eal::{Eal, exclusively},
+    open::Prepare,
     pool::Pool,
 };
 
@@ -63,13 +64,14 @@ impl Ethdev {
         mtu: u16,
         workers: usize,
         used: &Arc<AtomicBool>,
+        prepare: Option<&dyn Prepare>,
     ) -> Result<Self, PortError> {
         let port = eal.port_id(name).ok_or_else(|| PortError::NoDevice { device: name.to_owned() })?;
         if used.swap(true, Ordering::AcqRel) {
             let source = Error::from_raw_os_error(libc::EBUSY);
             return Err(PortError::Os { device: name.to_owned(), action: "waiting for its last user", source });
         }
-        let started = exclusively(|| Setup { name, port }.run(mtu, workers));
+        let started = exclusively(|| Setup { name, port }.run(mtu, workers, prepare));
         match started {
             Ok(up) => Ok(Self {
                 port,
@@ -194,7 +196,7 @@ impl Setup<'_> {
         Err(PortError::Os { device: self.name.to_owned(), action, source })
     }
 
-    fn run(&self, mtu: u16, workers: usize) -> Result<Up, PortError> {
+    fn run(&self, mtu: u16, workers: usize, prepare: Option<&dyn Prepare>) -> Result<Up, PortError> {
         let port = self.port;
         let mut info = sys::rte_eth_dev_info::default();
         // SAFETY: a place for the answer.
@@ -246,6 +248,13 @@ impl Setup<'_> {
                 sys::rte_eth_tx_queue_setup(port, queue, tx_descriptors, memory_node, &raw const info.default_txconf)
             };
             self.check("setting up a transmit queue", done)?;
+        }
+        if let Some(prepare) = prepare {
+            prepare.before_start(port).map_err(|why| PortError::Unsupported {
+                device: self.name.to_owned(),
+                driver,
+                why: format!("preparing it for rules: {why}"),
+            })?;
         }
         // SAFETY: the device is configured, with all its queues.
         self.check("starting it", unsafe { sys::rte_eth_dev_start(port) })?;
@@ -331,6 +340,14 @@ fn lost(port: u16) -> u64 {
         return 0;
     }
     stats.imissed.saturating_add(stats.ierrors).saturating_add(stats.rx_nombuf)
+}
+
+/// Name of the driver of a port.
+pub(super) fn driver_of(port: u16) -> &'static str {
+    let mut info = sys::rte_eth_dev_info::default();
+    // SAFETY: a place for the answer. When there is none, it names no driver.
+    unsafe { sys::rte_eth_dev_info_get(port, &raw mut info) };
+    driver_name(&info)
 }
 
 /// The driver's name, kept for ever: there are few.

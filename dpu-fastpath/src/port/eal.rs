@@ -106,6 +106,12 @@ impl Eal {
         }
     }
 
+    /// Name of the driver of an Ethernet device.
+    #[must_use]
+    pub fn driver(&self, ethdev: &str) -> Option<&'static str> {
+        port_by_name(ethdev).map(super::device::driver_of)
+    }
+
     /// The port id of an Ethernet device.
     #[must_use]
     pub fn port_id(&self, ethdev: &str) -> Option<u16> {

@@ -15,6 +15,6 @@ mod queue;
 pub use args::{EalArgs, Memory};
 pub use device::Ethdev;
 pub use eal::{Eal, EalError};
-pub use open::{Directory, DpdkPorts, PortMap, UnknownEthdev};
+pub use open::{Directory, DpdkPorts, PortMap, Prepare, UnknownEthdev};
 pub use pool::Pool;
 pub use queue::DpdkPort;

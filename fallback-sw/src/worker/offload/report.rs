@@ -41,6 +41,15 @@ impl Worker {
         self.settle_offload(now, out);
     }
 
+    /// The engine has lost its books, and nothing is in hardware: what shall be there is asked for again, under new ids.
+    pub fn offload_restarted(&mut self) {
+        for index in 0..self.offloads.len() {
+            if self.offloads.get(index).is_some_and(|entry| entry.installs > 0 || entry.closing) {
+                self.gone(index);
+            }
+        }
+    }
+
     fn runs_in(&mut self, index: u32, tier: Tier, reason: Option<NotOffloaded>, now: u64) {
         let on = self.offloads.on;
         let Some(entry) = self.offloads.get_mut(index) else { return };
