@@ -157,10 +157,22 @@ fn a_shape_that_has_worked_is_not_condemned_by_a_driver_that_says_not_supported_
 fn a_refused_shape_is_marked_where_that_is_possible() {
     let mut bed = Bed::new();
     bed.settle();
-    bed.nic.lock().unwrap().script = [Some(libc::EINVAL)].into();
+    bed.nic.lock().unwrap().script = [Some(libc::EINVAL), Some(libc::EINVAL)].into();
     bed.ask(install(id(1)));
     bed.settle();
     assert_eq!(bed.state(id(1)), Some((Tier::Partial, Some(NotOffloaded::Failed(FailureClass::Shape)))));
+    bed.assert_healthy();
+}
+
+#[test]
+fn a_shape_of_which_a_rule_in_flight_turns_out_to_work_is_acquitted() {
+    let mut bed = Bed::new();
+    bed.settle();
+    bed.nic.lock().unwrap().script = [Some(libc::EINVAL), None].into();
+    bed.ask(install(id(1)));
+    bed.settle();
+    assert_eq!(bed.tier(id(1)), Some(Tier::Hardware));
+    assert!(bed.engine.status(bed.now).shapes.iter().all(|shape| shape.refused.is_none()));
     bed.assert_healthy();
 }
 
