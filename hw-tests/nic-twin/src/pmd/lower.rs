@@ -107,15 +107,42 @@ impl Drop for Lower {
 fn af_packet(interface: &str) -> Result<CString, Status> {
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
     let name = CString::new(format!("net_af_packet_twin{number}")).map_err(|_| -EINVAL)?;
-    // A frame of the ring holds the driver's header too (about 100 octets), and is a power of two.
-    let mtu = std::fs::read_to_string(format!("/sys/class/net/{interface}/mtu")).map_err(|_| -ENODEV)?;
-    let mtu: u32 = mtu.trim().parse().map_err(|_| -EINVAL)?;
-    let frame = (mtu.min(16_000) + 128).next_power_of_two().max(2048);
-    let arguments = format!("iface={interface},blocksz={},framesz={frame},framecnt=1024", frame.max(4096));
+    let mtu = mtu_of(interface)?;
+    // A place of the ring holds the kernel's header (about 80 octets), the Ethernet header and tags too. It is as small as can be,
+    // since the driver asks for mbufs of its size; and a block of whole pages holds one or two places, a divisor of their number.
+    let place = (mtu.min(16_000) + 128).next_multiple_of(16).max(1536);
+    let block = place.next_multiple_of(4096);
+    let arguments = format!("iface={interface},blocksz={block},framesz={place},framecnt=1024");
     let arguments = CString::new(arguments).map_err(|_| -EINVAL)?;
     // SAFETY: NUL-terminated strings.
     check(unsafe { ffi::rte_eal_hotplug_add(c"vdev".as_ptr(), name.as_ptr(), arguments.as_ptr()) })?;
     Ok(name)
+}
+
+/// The MTU of a network device of the kernel. Asked of the thread's own network namespace: a mounted sysfs may show another's.
+fn mtu_of(interface: &str) -> Result<u32, Status> {
+    // SAFETY: plain data, for which zeros are a value.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    if interface.len() >= request.ifr_name.len() {
+        return Err(-ENODEV);
+    }
+    for (place, octet) in request.ifr_name.iter_mut().zip(interface.bytes()) {
+        *place = octet as std::ffi::c_char;
+    }
+    // SAFETY: no pointers.
+    let socket = unsafe { libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0) };
+    if socket < 0 {
+        return Err(-ENODEV);
+    }
+    // SAFETY: a socket of ours, and a request with a NUL-terminated name.
+    let status = unsafe { libc::ioctl(socket, libc::SIOCGIFMTU, &mut request) };
+    // SAFETY: opened above, and used nowhere else.
+    unsafe { libc::close(socket) };
+    if status != 0 {
+        return Err(-ENODEV);
+    }
+    // SAFETY: the kernel filled in this member.
+    u32::try_from(unsafe { request.ifr_ifru.ifru_mtu }).map_err(|_| -EINVAL)
 }
 
 /// A status of DPDK: 0 or more is fine.
