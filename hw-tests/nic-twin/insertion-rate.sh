@@ -28,4 +28,4 @@ if ! unshare --net sh -c 'ip link set lo mtu 1500 up && exec "$@"' - \
     cat "$log" >&2
     exit 1
 fi
-grep -E 'flows/sec|K Rule' "$log" || cat "$log"
+grep -E '(insertion|deletion) rate ->' "$log" | grep -E 'Port 0 :: Core'

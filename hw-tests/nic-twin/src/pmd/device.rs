@@ -66,9 +66,11 @@ unsafe extern "C" fn probe(vdev: *mut ffi::rte_vdev_device) -> c_int {
         log(Level::Error, &format!("{shown}: a secondary process cannot share the rule tables"));
         return -ENOTSUP;
     }
-    let args = match arguments.to_str().map_err(|error| error.to_string()).and_then(|arguments| {
-        args::parse(arguments).map_err(|error| error.to_string())
-    }) {
+    let args = match arguments
+        .to_str()
+        .map_err(|error| error.to_string())
+        .and_then(|arguments| args::parse(arguments).map_err(|error| error.to_string()))
+    {
         Ok(args) => args,
         Err(error) => {
             log(Level::Error, &format!("{shown}: {error}"));
@@ -108,8 +110,8 @@ unsafe fn create(vdev: *mut ffi::rte_vdev_device, name: &CStr, args: &Args) -> R
     // SAFETY: DPDK gave the port its data.
     let data = unsafe { &mut *dev.data };
     // SAFETY: DPDK's allocator; DPDK frees it with the port.
-    let address = unsafe { ffi::rte_zmalloc(name.as_ptr(), size_of::<ffi::rte_ether_addr>(), 0) }
-        .cast::<ffi::rte_ether_addr>();
+    let address =
+        unsafe { ffi::rte_zmalloc(name.as_ptr(), size_of::<ffi::rte_ether_addr>(), 0) }.cast::<ffi::rte_ether_addr>();
     let opened = if address.is_null() { Err(-ENOMEM) } else { open(data.port_id, name, args) };
     let (lower, mac, mtu) = match opened {
         Ok(opened) => opened,

@@ -107,18 +107,68 @@ impl Drop for Lower {
 fn af_packet(interface: &str) -> Result<CString, Status> {
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
     let name = CString::new(format!("net_af_packet_twin{number}")).map_err(|_| -EINVAL)?;
-    // A frame of the ring holds the driver's header too (about 100 octets), and is a power of two.
-    let mtu = std::fs::read_to_string(format!("/sys/class/net/{interface}/mtu")).map_err(|_| -ENODEV)?;
-    let mtu: u32 = mtu.trim().parse().map_err(|_| -EINVAL)?;
-    let frame = (mtu.min(16_000) + 128).next_power_of_two().max(2048);
-    let arguments = format!("iface={interface},blocksz={},framesz={frame},framecnt=1024", frame.max(4096));
+    let mtu = mtu_of(interface)?;
+    let (place, block) = ring(mtu);
+    let arguments = format!("iface={interface},blocksz={block},framesz={place},framecnt=1024");
     let arguments = CString::new(arguments).map_err(|_| -EINVAL)?;
     // SAFETY: NUL-terminated strings.
     check(unsafe { ffi::rte_eal_hotplug_add(c"vdev".as_ptr(), name.as_ptr(), arguments.as_ptr()) })?;
     Ok(name)
 }
 
+/// Octets of a place in the ring of a `net_af_packet`, and of its blocks.
+///
+/// A place holds the kernel's header (about 80 octets), the Ethernet header and tags too; it is no larger than need be, since
+/// the driver asks for mbufs of its size. Blocks are whole pages, full of places: the driver takes the ring for an array.
+fn ring(mtu: u32) -> (u32, u32) {
+    let place = (mtu.min(16_000) + 128).next_multiple_of(256);
+    // Places in a block: a power of two, 16 at most, as the page has 4096 octets.
+    let places = 4096 / (1 << place.trailing_zeros().min(12));
+    (place, place * places)
+}
+
+/// The MTU of a network device of the kernel. Asked of the thread's own network namespace: a mounted sysfs may show another's.
+fn mtu_of(interface: &str) -> Result<u32, Status> {
+    // SAFETY: plain data, for which zeros are a value.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    if interface.len() >= request.ifr_name.len() {
+        return Err(-ENODEV);
+    }
+    for (place, octet) in request.ifr_name.iter_mut().zip(interface.bytes()) {
+        *place = octet as std::ffi::c_char;
+    }
+    // SAFETY: no pointers.
+    let socket = unsafe { libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0) };
+    if socket < 0 {
+        return Err(-ENODEV);
+    }
+    // SAFETY: a socket of ours, and a request with a NUL-terminated name.
+    let status = unsafe { libc::ioctl(socket, libc::SIOCGIFMTU, &mut request) };
+    // SAFETY: opened above, and used nowhere else.
+    unsafe { libc::close(socket) };
+    if status != 0 {
+        return Err(-ENODEV);
+    }
+    // SAFETY: the kernel filled in this member.
+    u32::try_from(unsafe { request.ifr_ifru.ifru_mtu }).map_err(|_| -EINVAL)
+}
+
 /// A status of DPDK: 0 or more is fine.
 pub(super) fn check(status: Status) -> Result<(), Status> {
     if status < 0 { Err(status) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blocks_of_the_ring_are_whole_pages_full_of_places() {
+        for mtu in [68, 1280, 1500, 1504, 4000, 9000, 65_535] {
+            let (place, block) = ring(mtu);
+            assert!(place >= mtu.min(16_000) + 128, "{mtu}");
+            assert_eq!((block % 4096, block % place, 1024 % (block / place)), (0, 0, 0), "{mtu}");
+        }
+        assert_eq!(ring(1500), (1792, 28_672));
+    }
 }

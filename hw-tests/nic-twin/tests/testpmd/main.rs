@@ -199,6 +199,20 @@ fn a_full_table_refuses_until_a_rule_goes() {
 }
 
 #[test]
+fn a_reset_by_the_control_file_loses_the_rules() {
+    let control = tempfile::NamedTempFile::new().unwrap();
+    let mut judge = Judge::start(&format!(",control={}", control.path().display()), &[]);
+    judge.rule("ingress pattern eth / ipv4 / end actions count / drop / end");
+    judge.ask(&format!("flow query {FIRST} 0 count"), "hits: 0");
+    std::fs::write(control.path(), "reset\n").unwrap();
+    judge.until(&format!("flow query {FIRST} 0 count"), "no such rule");
+    judge.ask(&format!("flow destroy {FIRST} rule 0"), "no such rule");
+    judge.rule("ingress pattern eth / ipv4 / end actions count / drop / end");
+    judge.end();
+    ok("reset");
+}
+
+#[test]
 fn a_profile_refuses_what_its_nic_cannot() {
     let mut judge = Judge::start(",profile=ixgbe", &[]);
     let refused = judge.ask(

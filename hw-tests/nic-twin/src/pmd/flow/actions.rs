@@ -56,12 +56,8 @@ impl OwnedAction {
     /// A complete action: its structure has the size of its type, and, with `follow`, points to what it says.
     unsafe fn read(action: &ffi::rte_flow_action, follow: bool) -> OwnedAction {
         let size = size(action.type_);
-        let mut owned = OwnedAction {
-            number: action.type_,
-            conf: None,
-            headers: Box::default(),
-            queues: Box::default(),
-        };
+        let mut owned =
+            OwnedAction { number: action.type_, conf: None, headers: Box::default(), queues: Box::default() };
         if action.type_ == ffi::RTE_FLOW_ACTION_TYPE_INDIRECT {
             // The configuration is the handle itself.
             owned.conf = Some(Box::new([action.conf.addr() as u64]));

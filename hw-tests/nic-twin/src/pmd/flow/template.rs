@@ -262,8 +262,7 @@ pub(super) unsafe extern "C" fn async_create(
                 world.room(port, queue)?;
                 let handle = world.handle();
                 let engine = world.engine(port)?;
-                let table =
-                    engine.tables.get_mut(&number).ok_or(Refusal::new(ENOENT, c"no such template table"))?;
+                let table = engine.tables.get_mut(&number).ok_or(Refusal::new(ENOENT, c"no such template table"))?;
                 let template = |of: &[Handle], index: u8| of.get(usize::from(index)).copied();
                 let pattern = template(&table.patterns, pattern_index).and_then(|of| engine.patterns.get(&of));
                 let pattern = pattern.ok_or(Refusal::new(EINVAL, c"the table has no such pattern template"))?;
@@ -319,11 +318,7 @@ pub(super) unsafe extern "C" fn async_destroy(
     }
 }
 
-pub(super) unsafe extern "C" fn push(
-    dev: *mut ffi::rte_eth_dev,
-    queue: u32,
-    error: *mut ffi::rte_flow_error,
-) -> c_int {
+pub(super) unsafe extern "C" fn push(dev: *mut ffi::rte_eth_dev, queue: u32, error: *mut ffi::rte_flow_error) -> c_int {
     // SAFETY: DPDK passes a port of this driver.
     unsafe {
         let port = port_of(dev);
