@@ -4,5 +4,6 @@ pub mod daemon;
 pub mod nic;
 pub mod offload;
 pub mod port;
+pub mod replay;
 pub mod rte_flow;
 pub mod service;

@@ -11,6 +11,7 @@ mod mbuf;
 mod open;
 mod pool;
 mod queue;
+mod wire;
 
 pub use args::{EalArgs, Memory};
 pub use device::Ethdev;
@@ -18,3 +19,4 @@ pub use eal::{Eal, EalError};
 pub use open::{Directory, DpdkPorts, PortMap, Prepare, UnknownEthdev};
 pub use pool::Pool;
 pub use queue::DpdkPort;
+pub use wire::Wire;

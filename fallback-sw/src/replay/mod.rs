@@ -176,7 +176,8 @@ where
     fs::create_dir_all(&request.out).map_err(|source| ReplayError::File { file: request.out.clone(), source })?;
     keep_inputs(&snapshot, request)?;
     let mut front = front(&snapshot).map_err(ReplayError::Front)?;
-    let mut machine = Machine::new(request.machine, Arc::clone(&snapshot)).map_err(ReplayError::Memory)?;
+    let config = MachineConfig { offload: front.is_some(), ..request.machine };
+    let mut machine = Machine::new(config, Arc::clone(&snapshot)).map_err(ReplayError::Memory)?;
     let mut clock = Clock::new(request.clock);
     let mut outputs = Outputs { folder: &request.out, snapshot: &snapshot, writers: BTreeMap::new() };
 
