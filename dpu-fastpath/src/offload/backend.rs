@@ -107,6 +107,49 @@ pub trait Backend: Send {
     fn alive(&mut self) -> bool;
 }
 
+/// One of several backends, chosen when the process starts.
+impl<B: Backend + ?Sized> Backend for Box<B> {
+    fn depth(&self) -> usize {
+        (**self).depth()
+    }
+
+    fn validate(&mut self, rule: &Rule) -> Result<(), Failure> {
+        (**self).validate(rule)
+    }
+
+    fn create(&mut self, token: Token, rule: &Rule) -> Result<(), Failure> {
+        (**self).create(token, rule)
+    }
+
+    fn destroy(&mut self, token: Token) -> Result<(), Failure> {
+        (**self).destroy(token)
+    }
+
+    fn push(&mut self) -> Result<(), Failure> {
+        (**self).push()
+    }
+
+    fn pull(&mut self, into: &mut Vec<Completion>) -> Result<(), Failure> {
+        (**self).pull(into)
+    }
+
+    fn query(&mut self, token: Token) -> Result<Hits, Failure> {
+        (**self).query(token)
+    }
+
+    fn aged(&mut self, into: &mut Vec<Token>) -> Result<(), Failure> {
+        (**self).aged(into)
+    }
+
+    fn flush(&mut self) -> Result<(), Failure> {
+        (**self).flush()
+    }
+
+    fn alive(&mut self) -> bool {
+        (**self).alive()
+    }
+}
+
 /// The class of an errno (either sign). Drivers disagree on errnos, so a class only decides when to try again, never whether the
 /// flow is safe in software: it always is.
 #[must_use]
