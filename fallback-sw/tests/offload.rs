@@ -192,6 +192,23 @@ fn a_reset_of_a_connection_in_hardware_is_believed_whatever_software_remembers()
 }
 
 #[test]
+fn resets_that_answer_data_behind_a_fin_are_believed_until_the_rules_are_gone() {
+    let mut node = Node::with(CE1, with_engine());
+    let underlay = connected(&mut node);
+    let (id, _) = node.asked_install();
+    node.in_hardware(id);
+    // The server closes; the client's data, in hardware still, acknowledges what was before the FIN, and is answered with resets.
+    let fin = segment(SERVER, CLIENT, (9, 1), FIN | ACK, (5007, 0x0800_0000), &[]);
+    only(node.receive(underlay, &out_of_tunnel_on(underlay, &fin)));
+    assert_eq!(node.asked_remove(), id);
+    let reset = segment(SERVER, CLIENT, (9, 1), RST, (5007, 0), &[]);
+    for _ in 0..3 {
+        only(node.receive(underlay, &out_of_tunnel_on(underlay, &reset)));
+    }
+    assert_eq!(node.all_drops(), []);
+}
+
+#[test]
 fn a_reset_out_of_window_is_ignored_again_when_the_flow_is_back_in_software() {
     let mut node = Node::with(CE1, with_engine());
     let underlay = connected(&mut node);
