@@ -225,3 +225,31 @@ fn a_nic_that_only_steers_carries_flows_in_part() -> Result<(), String> {
         l3vpn.assert_healthy()
     })
 }
+
+#[test]
+fn two_workers_share_one_nic() -> Result<(), String> {
+    scenario("two_workers_share_one_nic", || {
+        let mut l3vpn = L3vpn::new(&Options { workers: 2, ..on_twin(Nic::default()) })?;
+        let client = l3vpn.node(Site::Ce1)?.client();
+        let sequence = datagrams(&l3vpn, 7000)?;
+        let server = IperfServer::start(l3vpn.host(Tenant::Blue, Site::Ce2), 5201)?;
+        let running = server.spawn(l3vpn.host(Tenant::Blue, Site::Ce1), "192.168.1.100", 3, 8, false)?;
+        until("flows of both workers in hardware", LIMIT, || {
+            let flows = flows_of(client, 5201)?;
+            let of = |worker| {
+                let own = flows.iter().filter(|flow| flow.worker == worker);
+                own.filter(|flow| flow.tier() == FlowTier::Hardware && flow.hardware_packets > 0).count()
+            };
+            Ok((of(0) >= 1 && of(1) >= 1).then_some(()))
+        })?;
+        let report = IperfServer::finish(running, 3)?;
+        assert!(report.octets > 1_000_000, "{report}");
+        until_tier(client, 7000, FlowTier::Hardware)?;
+        go_on(&sequence, 100)?;
+        // Before the rules were there, and beside the bulk, packets may wait in sockets that overflow: none may overtake.
+        let report = sequence.stop()?;
+        assert_eq!((report.there.reordered, report.back.reordered, report.back.duplicated), (0, 0, 0), "{report}");
+        until_settled(client)?;
+        l3vpn.assert_healthy()
+    })
+}
