@@ -184,3 +184,35 @@ fn fault_the_controller_restarts() -> Result<(), String> {
         l3vpn.assert_healthy()
     })
 }
+
+#[test]
+fn fault_an_uplink_of_the_nic_goes_down() -> Result<(), String> {
+    scenario("fault_an_uplink_of_the_nic_goes_down", || {
+        let mut l3vpn = L3vpn::new(&on_twin(Nic::default()))?;
+        let client = l3vpn.node(Site::Ce1)?.client();
+        let sequence = datagrams(&l3vpn, 7000)?;
+        let leaves_on = |flow: &v1::Flow| match flow.ops.last().map(String::as_str) {
+            Some("output vif 4111") => Some(0),
+            Some("output vif 4109") => Some(1),
+            _ => None,
+        };
+        let uplink = |client: &NodeClient| {
+            let flows = until_tier(client, 7000, FlowTier::Hardware)?;
+            let forward = flows.iter().find(|flow| flow.label.is_some());
+            Ok::<_, LabError>(forward.and_then(leaves_on))
+        };
+        let first = uplink(client)?.ok_or_else(|| LabError::Violated("no flow into the tunnel".to_owned()))?;
+        let transit = l3vpn.transits().get(first).ok_or_else(|| LabError::Violated("no such transit".to_owned()))?;
+        // On both sides, so that the other end takes the other way as well.
+        for link in ["to-ce1", "to-ce2"] {
+            transit.ip(&format!("link set {link} down"))?;
+        }
+        until("the rule to move to the other uplink", LIMIT, || Ok(uplink(client)?.filter(|now| *now != first)))?;
+        go_on(&sequence, 100)?;
+        let report = sequence.stop()?;
+        println!("an uplink goes down: {report}");
+        assert_eq!((report.there.duplicated, report.back.duplicated), (0, 0), "{report}");
+        until_settled(client)?;
+        l3vpn.assert_healthy()
+    })
+}

@@ -166,6 +166,12 @@ fn link(twin: &Twin, data: &mut ffi::rte_eth_dev_data) {
     if unsafe { ffi::rte_eth_link_get_nowait(twin.lower.port(), &mut link) } == 0 {
         data.dev_link = link;
     }
+    if twin.lower.carrier() == Some(false) {
+        // Speed, then bits: duplex, autonegotiation, status. By place, because the structure became a union with 24.03.
+        const STATUS: usize = 4;
+        // SAFETY: the structure is eight initialised octets in all versions.
+        unsafe { *std::ptr::from_mut(&mut data.dev_link).cast::<u8>().add(STATUS) &= !0b100 };
+    }
 }
 
 unsafe extern "C" fn link_update(dev: *mut ffi::rte_eth_dev, _wait: c_int) -> c_int {

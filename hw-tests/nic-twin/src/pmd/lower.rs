@@ -21,23 +21,23 @@ static NEXT: AtomicU32 = AtomicU32::new(0);
 pub(super) struct Lower {
     port: u16,
     owner: u64,
-    /// Made for this twin, and closed with it.
-    ours: bool,
+    /// The device of the kernel that it was made for, to be closed with the twin.
+    interface: Option<String>,
 }
 
 impl Lower {
     /// Finds the port, or makes it, and takes it.
     pub(super) fn open(below: &Below, twin: &CStr) -> Result<Lower, Status> {
-        let (name, ours) = match below {
-            Below::Port(name) => (CString::new(name.as_str()).map_err(|_| -EINVAL)?, false),
-            Below::Interface(interface) => (af_packet(interface)?, true),
+        let (name, interface) = match below {
+            Below::Port(name) => (CString::new(name.as_str()).map_err(|_| -EINVAL)?, None),
+            Below::Interface(interface) => (af_packet(interface)?, Some(interface.clone())),
         };
         let mut port = 0;
         // SAFETY: a NUL-terminated name and a place for the number.
         if unsafe { ffi::rte_eth_dev_get_port_by_name(name.as_ptr(), &mut port) } != 0 {
             return Err(-ENODEV);
         }
-        let mut lower = Lower { port, owner: 0, ours };
+        let mut lower = Lower { port, owner: 0, interface };
         lower.take(twin)?;
         Ok(lower)
     }
@@ -79,6 +79,14 @@ impl Lower {
         Ok(address.addr_bytes)
     }
 
+    /// Whether the kernel's device has a carrier: `net_af_packet` only tells whether it was started. `None` for a port of DPDK.
+    pub(super) fn carrier(&self) -> Option<bool> {
+        const RUNNING: libc::c_short = libc::IFF_RUNNING as libc::c_short;
+        let answer = ask(self.interface.as_deref()?, libc::SIOCGIFFLAGS);
+        // SAFETY: the kernel filled in this member.
+        Some(answer.is_ok_and(|answer| unsafe { answer.ifr_ifru.ifru_flags } & RUNNING != 0))
+    }
+
     /// Its MTU, octets behind the Ethernet header.
     pub(super) fn mtu(&self) -> Result<u16, Status> {
         let mut mtu = 0;
@@ -94,7 +102,7 @@ impl Drop for Lower {
         unsafe {
             ffi::rte_eth_dev_stop(self.port);
             ffi::rte_eth_dev_owner_unset(self.port, self.owner);
-            if self.ours {
+            if self.interface.is_some() {
                 // Its virtual device stays until EAL ends: unplugging one inside the removal of another would take it from
                 // under EAL's walk over all of them.
                 ffi::rte_eth_dev_close(self.port);
@@ -127,8 +135,15 @@ fn ring(mtu: u32) -> (u32, u32) {
     (place, place * places)
 }
 
-/// The MTU of a network device of the kernel. Asked of the thread's own network namespace: a mounted sysfs may show another's.
+/// The MTU of a network device of the kernel.
 fn mtu_of(interface: &str) -> Result<u32, Status> {
+    let answer = ask(interface, libc::SIOCGIFMTU)?;
+    // SAFETY: the kernel filled in this member.
+    u32::try_from(unsafe { answer.ifr_ifru.ifru_mtu }).map_err(|_| -EINVAL)
+}
+
+/// Asks the kernel about a network device, in the thread's own network namespace: a mounted sysfs may show another's.
+fn ask(interface: &str, what: libc::c_ulong) -> Result<libc::ifreq, Status> {
     // SAFETY: plain data, for which zeros are a value.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
     if interface.len() >= request.ifr_name.len() {
@@ -143,14 +158,10 @@ fn mtu_of(interface: &str) -> Result<u32, Status> {
         return Err(-ENODEV);
     }
     // SAFETY: a socket of ours, and a request with a NUL-terminated name.
-    let status = unsafe { libc::ioctl(socket, libc::SIOCGIFMTU, &mut request) };
+    let status = unsafe { libc::ioctl(socket, what, &mut request) };
     // SAFETY: opened above, and used nowhere else.
     unsafe { libc::close(socket) };
-    if status != 0 {
-        return Err(-ENODEV);
-    }
-    // SAFETY: the kernel filled in this member.
-    u32::try_from(unsafe { request.ifr_ifru.ifru_mtu }).map_err(|_| -EINVAL)
+    if status == 0 { Ok(request) } else { Err(-ENODEV) }
 }
 
 /// A status of DPDK: 0 or more is fine.
