@@ -69,7 +69,8 @@ pub fn partial(direction: &Direction, mark: u32, queue: u16, profile: &NicProfil
     profile.allows(&Shape::of_partial(direction))?;
     let mut actions = Vec::with_capacity(3);
     actions.push(Action::Mark(mark));
-    if does.count.value {
+    // Not in mlx5's root group: it counts nothing. Software counts what is marked; the counter is for whoever looks at the NIC.
+    if does.count.value && !does.jump.value {
         actions.push(Action::Count);
     }
     actions.push(Action::Queue(queue));

@@ -12,6 +12,8 @@ pub(super) type Status = std::ffi::c_int;
 
 const EINVAL: Status = 22;
 const ENODEV: Status = 19;
+/// Octets of an Ethernet header and its check sequence.
+const L2: u16 = 18;
 
 /// Numbers the af_packet devices: a name is never used again, so a device that is going away is in nobody's way.
 static NEXT: AtomicU32 = AtomicU32::new(0);
@@ -21,16 +23,19 @@ static NEXT: AtomicU32 = AtomicU32::new(0);
 pub(super) struct Lower {
     port: u16,
     owner: u64,
-    /// Made for this twin, and closed with it.
-    ours: bool,
+    /// Made for this twin, and closed with it: then it has the MTU of the kernel's device. net_af_packet tells 1518 octets for any.
+    ours: Option<u16>,
 }
 
 impl Lower {
     /// Finds the port, or makes it, and takes it.
     pub(super) fn open(below: &Below, twin: &CStr) -> Result<Lower, Status> {
         let (name, ours) = match below {
-            Below::Port(name) => (CString::new(name.as_str()).map_err(|_| -EINVAL)?, false),
-            Below::Interface(interface) => (af_packet(interface)?, true),
+            Below::Port(name) => (CString::new(name.as_str()).map_err(|_| -EINVAL)?, None),
+            Below::Interface(interface) => {
+                let mtu = mtu_of(interface)?;
+                (af_packet(interface, mtu)?, Some(u16::try_from(mtu).unwrap_or(u16::MAX - L2)))
+            }
         };
         let mut port = 0;
         // SAFETY: a NUL-terminated name and a place for the number.
@@ -67,6 +72,9 @@ impl Lower {
         let mut info: ffi::rte_eth_dev_info = unsafe { std::mem::zeroed() };
         // SAFETY: a place for the answer.
         check(unsafe { ffi::rte_eth_dev_info_get(self.port, &mut info) })?;
+        if let Some(mtu) = self.ours {
+            (info.max_mtu, info.max_rx_pktlen) = (mtu, u32::from(mtu) + u32::from(L2));
+        }
         Ok(info)
     }
 
@@ -81,10 +89,22 @@ impl Lower {
 
     /// Its MTU, octets behind the Ethernet header.
     pub(super) fn mtu(&self) -> Result<u16, Status> {
+        if let Some(mtu) = self.ours {
+            return Ok(mtu);
+        }
         let mut mtu = 0;
         // SAFETY: a place for the answer.
         check(unsafe { ffi::rte_eth_dev_get_mtu(self.port, &mut mtu) })?;
         Ok(mtu)
+    }
+
+    /// Takes packets of so many octets; what the kernel's device takes already, it is not asked for.
+    pub(super) fn set_mtu(&self, mtu: u16) -> Status {
+        if self.ours.is_some_and(|most| mtu <= most) {
+            return 0;
+        }
+        // SAFETY: takes a port's number and checks it.
+        unsafe { ffi::rte_eth_dev_set_mtu(self.port, mtu) }
     }
 }
 
@@ -94,7 +114,7 @@ impl Drop for Lower {
         unsafe {
             ffi::rte_eth_dev_stop(self.port);
             ffi::rte_eth_dev_owner_unset(self.port, self.owner);
-            if self.ours {
+            if self.ours.is_some() {
                 // Its virtual device stays until EAL ends: unplugging one inside the removal of another would take it from
                 // under EAL's walk over all of them.
                 ffi::rte_eth_dev_close(self.port);
@@ -104,10 +124,9 @@ impl Drop for Lower {
 }
 
 /// Makes a `net_af_packet` for a network device of the kernel, and tells its name.
-fn af_packet(interface: &str) -> Result<CString, Status> {
+fn af_packet(interface: &str, mtu: u32) -> Result<CString, Status> {
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
     let name = CString::new(format!("net_af_packet_twin{number}")).map_err(|_| -EINVAL)?;
-    let mtu = mtu_of(interface)?;
     let (place, block) = ring(mtu);
     let arguments = format!("iface={interface},blocksz={block},framesz={place},framecnt=1024");
     let arguments = CString::new(arguments).map_err(|_| -EINVAL)?;
