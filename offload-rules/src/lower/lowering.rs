@@ -17,7 +17,9 @@ use crate::{
 pub mod priority {
     /// Steering: to the tunnel group.
     pub const TERMINATION: u32 = 0;
-    /// Steering: everything else, and marks where there are jumps.
+    /// Marks: the only one that Intel's drivers take.
+    pub const MARK: u32 = 0;
+    /// Steering: everything else.
     pub const PORT: u32 = 1;
     /// Flows.
     pub const FLOW: u32 = 2;
@@ -74,8 +76,7 @@ pub fn partial(direction: &Direction, mark: u32, queue: u16, profile: &NicProfil
         actions.push(Action::Count);
     }
     actions.push(Action::Queue(queue));
-    let priority = if does.jump.value { priority::TERMINATION } else { priority::FLOW };
-    Ok(Rule { table: Table::Flows, priority, items, actions })
+    Ok(Rule { table: Table::Flows, priority: priority::MARK, items, actions })
 }
 
 fn check_arrival(direction: &Direction) -> Result<(), Unsupported> {
