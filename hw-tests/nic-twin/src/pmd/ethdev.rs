@@ -220,8 +220,8 @@ unsafe extern "C" fn mac_addr_set(dev: *mut ffi::rte_eth_dev, address: *mut ffi:
 }
 
 unsafe extern "C" fn mtu_set(dev: *mut ffi::rte_eth_dev, mtu: u16) -> c_int {
-    // SAFETY: passed on; the lower port is ours.
-    unsafe { with(dev, |twin| or_unsupported(ffi::rte_eth_dev_set_mtu(twin.lower.port(), mtu))) }
+    // SAFETY: passed on.
+    unsafe { with(dev, |twin| or_unsupported(twin.lower.set_mtu(mtu))) }
 }
 
 unsafe extern "C" fn infos_get(dev: *mut ffi::rte_eth_dev, into: *mut ffi::rte_eth_dev_info) -> c_int {

@@ -12,6 +12,8 @@ pub(super) type Status = std::ffi::c_int;
 
 const EINVAL: Status = 22;
 const ENODEV: Status = 19;
+/// Octets of an Ethernet header and its check sequence.
+const L2: u16 = 18;
 
 /// Numbers the af_packet devices: a name is never used again, so a device that is going away is in nobody's way.
 static NEXT: AtomicU32 = AtomicU32::new(0);
@@ -21,8 +23,9 @@ static NEXT: AtomicU32 = AtomicU32::new(0);
 pub(super) struct Lower {
     port: u16,
     owner: u64,
-    /// The device of the kernel that it was made for, to be closed with the twin.
-    interface: Option<String>,
+    /// The device of the kernel that it was made for, to be closed with the twin, and the device's MTU: net_af_packet tells 1518
+    /// octets for any.
+    interface: Option<(String, u16)>,
 }
 
 impl Lower {
@@ -30,7 +33,11 @@ impl Lower {
     pub(super) fn open(below: &Below, twin: &CStr) -> Result<Lower, Status> {
         let (name, interface) = match below {
             Below::Port(name) => (CString::new(name.as_str()).map_err(|_| -EINVAL)?, None),
-            Below::Interface(interface) => (af_packet(interface)?, Some(interface.clone())),
+            Below::Interface(interface) => {
+                let mtu = mtu_of(interface)?;
+                let known = u16::try_from(mtu).unwrap_or(u16::MAX - L2);
+                (af_packet(interface, mtu)?, Some((interface.clone(), known)))
+            }
         };
         let mut port = 0;
         // SAFETY: a NUL-terminated name and a place for the number.
@@ -67,6 +74,9 @@ impl Lower {
         let mut info: ffi::rte_eth_dev_info = unsafe { std::mem::zeroed() };
         // SAFETY: a place for the answer.
         check(unsafe { ffi::rte_eth_dev_info_get(self.port, &mut info) })?;
+        if let Some(mtu) = self.ours {
+            (info.max_mtu, info.max_rx_pktlen) = (mtu, u32::from(mtu) + u32::from(L2));
+        }
         Ok(info)
     }
 
@@ -82,17 +92,30 @@ impl Lower {
     /// Whether the kernel's device has a carrier: `net_af_packet` only tells whether it was started. `None` for a port of DPDK.
     pub(super) fn carrier(&self) -> Option<bool> {
         const RUNNING: libc::c_short = libc::IFF_RUNNING as libc::c_short;
-        let answer = ask(self.interface.as_deref()?, libc::SIOCGIFFLAGS);
+        let (interface, _) = self.interface.as_ref()?;
+        let answer = ask(interface, libc::SIOCGIFFLAGS);
         // SAFETY: the kernel filled in this member.
         Some(answer.is_ok_and(|answer| unsafe { answer.ifr_ifru.ifru_flags } & RUNNING != 0))
     }
 
     /// Its MTU, octets behind the Ethernet header.
     pub(super) fn mtu(&self) -> Result<u16, Status> {
+        if let Some((_, mtu)) = &self.interface {
+            return Ok(*mtu);
+        }
         let mut mtu = 0;
         // SAFETY: a place for the answer.
         check(unsafe { ffi::rte_eth_dev_get_mtu(self.port, &mut mtu) })?;
         Ok(mtu)
+    }
+
+    /// Takes packets of so many octets; what the kernel's device takes already, it is not asked for.
+    pub(super) fn set_mtu(&self, mtu: u16) -> Status {
+        if self.ours.is_some_and(|most| mtu <= most) {
+            return 0;
+        }
+        // SAFETY: takes a port's number and checks it.
+        unsafe { ffi::rte_eth_dev_set_mtu(self.port, mtu) }
     }
 }
 
@@ -112,10 +135,9 @@ impl Drop for Lower {
 }
 
 /// Makes a `net_af_packet` for a network device of the kernel, and tells its name.
-fn af_packet(interface: &str) -> Result<CString, Status> {
+fn af_packet(interface: &str, mtu: u32) -> Result<CString, Status> {
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
     let name = CString::new(format!("net_af_packet_twin{number}")).map_err(|_| -EINVAL)?;
-    let mtu = mtu_of(interface)?;
     let (place, block) = ring(mtu);
     let arguments = format!("iface={interface},blocksz={block},framesz={place},framecnt=1024");
     let arguments = CString::new(arguments).map_err(|_| -EINVAL)?;
