@@ -272,6 +272,15 @@ impl Talk {
         talk
     }
 
+    /// Both are TCP, and have the same addresses and ports.
+    pub(crate) fn is_taken_for(&self, other: &Self) -> bool {
+        let sides = |talk: &Self| [0, 1].map(|at| (talk.ends[at].address(talk.v6), talk.ports[at]));
+        let (mut a, mut b) = (sides(self), sides(other));
+        a.sort();
+        b.sort();
+        self.proto == TCP && other.proto == TCP && a == b
+    }
+
     fn ip(&self, from: usize, payload: &[u8], flags: u8, seq: u32, ack: u32) -> Packet {
         let [src, dst] = [from, 1 - from].map(|at| self.ends[at].address(self.v6));
         let (sport, dport) = (self.ports[from], self.ports[1 - from]);
@@ -350,9 +359,14 @@ impl Talk {
                 }
                 (3, 5..8) => self.phase = 4,
                 (3, 8..10) => {
+                    // Exact, whatever got lost before: the other side has just said what it expects.
                     self.phase = 8;
-                    let packet = self.control(from, RST);
-                    return vec![self.event(world, from, &packet, "reset")];
+                    let expects = self.ordinary(1 - from, 0);
+                    let reset = self.control(from, RST);
+                    return vec![
+                        self.event(world, 1 - from, &expects, "acknowledgement"),
+                        self.event(world, from, &reset, "reset"),
+                    ];
                 }
                 (3, 10..12) => {
                     let packet = self.ip(from, &[], SYN, self.seq[from].wrapping_add(70_000), 0);
