@@ -21,7 +21,7 @@ use offload_rules::{VifId, forwarding::Snapshot, lower::NicProfile};
 
 use crate::{
     nic::{self, NicLowering, NicPorts},
-    offload::{Backend, Config, Engine},
+    offload::{Backend, Config, Engine, EngineStatus, Mismatch},
     port::{DpdkPorts, Eal, EalArgs, Memory, PortMap, Wire},
 };
 
@@ -29,7 +29,7 @@ use crate::{
 const TWIN: &str = "libnic_twin.so";
 /// Where packages put it.
 const INSTALLED: &str = "/usr/lib/sluicegate";
-/// MiB for DPDK itself, and for each port.
+/// MiB for DPDK itself, and for each port with frames of up to 2,000 octets.
 const MEMORY: (u32, u32) = (64, 32);
 /// Rounds of requests and answers after which the engine is given up on.
 const ROUNDS: u32 = 100_000;
@@ -85,6 +85,11 @@ fn driver(named: Option<PathBuf>) -> anyhow::Result<PathBuf> {
     })
 }
 
+/// The counters' refresh interval in milliseconds, where the faults name one.
+fn refresh_ms(faults: &[String]) -> Option<u64> {
+    faults.iter().rev().find_map(|fault| fault.strip_prefix("refresh=")?.parse().ok())
+}
+
 /// A device of the state on the twin.
 struct TwinPort {
     vif: VifId,
@@ -94,8 +99,11 @@ struct TwinPort {
 
 /// The twin in front of a node, with the engine that gives it rules.
 pub struct TwinFront {
-    engine: Engine<Box<dyn Backend>, NicLowering>,
+    // `None` only between two nodes: the old engine takes its rules with it.
+    engine: Option<Engine<Box<dyn Backend>, NicLowering>>,
     ports: Vec<TwinPort>,
+    nic_ports: NicPorts,
+    profile: NicProfile,
     refresh: Duration,
     adopted: u64,
     reports: Vec<Report>,
@@ -119,7 +127,8 @@ impl TwinFront {
             .filter(|vif| vif.kind.port().is_some() && !vif.kind.is_punt() && !vif.flags.raw_ip)
             .collect();
         let (base, each) = MEMORY;
-        let mib = base + each * u32::try_from(vifs.len()).unwrap_or(u32::MAX / each / 2);
+        let ports = vifs.iter().map(|vif| each * u32::from(vif.mtu).div_ceil(2000).max(1));
+        let mib = ports.fold(base, u32::saturating_add);
         let eal = EalArgs { memory: Memory::Ordinary { mib }, ..EalArgs::default() };
         let eal = Arc::new(Eal::start(&eal, &[driver.to_owned()])?);
         let mut wires = Vec::new();
@@ -146,30 +155,76 @@ impl TwinFront {
             let port = opened.ports.into_iter().next();
             ports.extend(port.map(|port| TwinPort { vif: vif.id, wire, port }));
         }
-        let backend = nic::connect(&profile, &nic_ports)?;
-        let refresh = Duration::from_millis(profile.limits.counter_refresh_ms.value.into());
-        let lowering = NicLowering::new(profile, nic_ports);
-        let engine = Engine::new(Config::default(), lowering, backend, Arc::clone(snapshot));
-        let mut front = Self { engine, ports, refresh, adopted: snapshot.version(), reports: Vec::new(), _eal: eal };
-        front.quiesce(None, 0)?;
+        let refresh = refresh_ms(faults).unwrap_or(profile.limits.counter_refresh_ms.value.into());
+        let mut front = Self {
+            engine: None,
+            ports,
+            nic_ports,
+            profile,
+            refresh: Duration::from_millis(refresh),
+            adopted: 0,
+            reports: Vec::new(),
+            _eal: eal,
+        };
+        front.renew(snapshot)?;
         Ok(front)
+    }
+
+    /// Stands in front of another node: the rules of the one before are gone. Its state's devices are those of the first one, or
+    /// fewer, by the same vif numbers.
+    ///
+    /// # Errors
+    /// Whatever the driver or the engine say.
+    pub fn renew(&mut self, snapshot: &Arc<Snapshot>) -> anyhow::Result<()> {
+        self.engine = None;
+        let backend = nic::connect(&self.profile, &self.nic_ports)?;
+        let lowering = NicLowering::new(self.profile.clone(), self.nic_ports.clone());
+        self.engine = Some(Engine::new(Config::default(), lowering, backend, Arc::clone(snapshot)));
+        self.adopted = snapshot.version();
+        self.reports.clear();
+        self.quiesce(None, 0)
+    }
+
+    /// `host-ctl offload on|off` of this NIC and its node.
+    ///
+    /// # Errors
+    /// The engine does not come to rest.
+    pub fn set_enabled(&mut self, machine: &mut Machine, enabled: bool, now: u64) -> anyhow::Result<()> {
+        if let Some(engine) = &mut self.engine {
+            engine.set_enabled(enabled, now);
+        }
+        machine.offload_enabled(enabled);
+        self.quiesce(Some(machine), now)
+    }
+
+    /// What the engine knows of itself.
+    #[must_use]
+    pub fn status(&self, now: u64) -> Option<EngineStatus> {
+        self.engine.as_ref().map(|engine| engine.status(now))
+    }
+
+    /// Where what the NIC holds is not what it should hold.
+    #[must_use]
+    pub fn diff(&mut self) -> Vec<Mismatch> {
+        self.engine.as_mut().map(Engine::diff).unwrap_or_default()
     }
 
     /// Lets engine, NIC and node talk until nobody has anything to say.
     fn quiesce(&mut self, mut machine: Option<&mut Machine>, now: u64) -> anyhow::Result<()> {
+        let Some(engine) = &mut self.engine else { anyhow::bail!("there is no offload engine") };
         for _ in 0..ROUNDS {
             if let Some(machine) = machine.as_deref_mut() {
                 let snapshot = machine.control().snapshot();
                 if snapshot.version() != self.adopted {
                     self.adopted = snapshot.version();
                     let snapshot = Arc::clone(snapshot);
-                    self.engine.adopt(&snapshot, now);
+                    engine.adopt(&snapshot, now);
                 }
                 for request in machine.take_offload_requests() {
-                    self.engine.request(request, now);
+                    engine.request(request, now);
                 }
             }
-            self.engine.poll(now, &mut self.reports);
+            engine.poll(now, &mut self.reports);
             let told = !self.reports.is_empty();
             if let Some(machine) = machine.as_deref_mut()
                 && told
@@ -177,7 +232,7 @@ impl TwinFront {
                 machine.offload_reports(&self.reports, now);
             }
             self.reports.clear();
-            if !told && self.engine.idle() {
+            if !told && engine.idle() {
                 return Ok(());
             }
         }
@@ -219,7 +274,9 @@ impl Front for TwinFront {
     fn finish(&mut self, machine: &mut Machine, now: u64) -> Result<(), String> {
         // The NIC's counters are as old as its refresh interval: the one thing here that takes real time.
         std::thread::sleep(self.refresh + self.refresh / 4);
-        self.engine.count_all(now, &mut self.reports);
+        if let Some(engine) = &mut self.engine {
+            engine.count_all(now, &mut self.reports);
+        }
         machine.offload_reports(&self.reports, now);
         self.reports.clear();
         self.settle(machine, now)

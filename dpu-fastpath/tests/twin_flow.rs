@@ -5,11 +5,10 @@
 
 #[allow(dead_code, reason = "shared with other tests")]
 mod dpdk;
+mod twin;
 
 use std::{
     ffi::{CStr, CString},
-    path::PathBuf,
-    process::Command,
     sync::{
         MutexGuard,
         atomic::{AtomicU32, Ordering},
@@ -30,24 +29,8 @@ const ROUTER: MacAddr = MacAddr([0x00, 0x00, 0x5e, 0x00, 0x01, 0x00]);
 const NEXT: MacAddr = MacAddr([2, 0, 0, 0, 0, 9]);
 const SIZES: Sizes = Sizes { queue: 16, table: 1024, counters: 1024, ages: 1024 };
 
-/// Where the driver is.
-fn library() -> PathBuf {
-    if let Some(path) = std::env::var_os("NIC_TWIN") {
-        return path.into();
-    }
-    let test = std::env::current_exe().unwrap();
-    let profile = test.parent().unwrap().parent().unwrap();
-    let mut build = Command::new(env!("CARGO"));
-    build.args(["build", "--quiet", "--package", "nic-twin", "--target-dir"]).arg(profile.parent().unwrap());
-    if !cfg!(debug_assertions) {
-        build.arg("--release");
-    }
-    assert!(build.status().unwrap().success(), "the NIC twin does not build");
-    profile.join("libnic_twin.so")
-}
-
 fn load() {
-    let path = CString::new(library().into_os_string().into_encoded_bytes()).unwrap();
+    let path = CString::new(twin::library().into_os_string().into_encoded_bytes()).unwrap();
     // SAFETY: a driver; its constructor registers it with DPDK, before EAL starts.
     let handle = unsafe { libc::dlopen(path.as_ptr(), libc::RTLD_NOW | libc::RTLD_GLOBAL) };
     if handle.is_null() {

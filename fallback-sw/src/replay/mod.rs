@@ -25,6 +25,7 @@ use proto::{json::JsonError, v1 as pb};
 pub use args::{Args, Clock as ClockArg, CommandError};
 pub use clock::ClockMode;
 pub use front::{Front, Met};
+pub use report::of as report;
 
 use crate::{
     io::{
@@ -223,7 +224,7 @@ where
         front.finish(&mut machine, clock.now()).map_err(ReplayError::Front)?;
         outputs.write(&mut machine, end)?;
     }
-    let mut report = report::of(&machine);
+    let mut report = report(&machine);
     report.outputs = outputs.finish()?;
     let file = request.out.join("report.json");
     let text = proto::json::to_string(&report, proto::json::Defaults::Written)

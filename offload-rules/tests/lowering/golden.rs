@@ -192,6 +192,7 @@ fn a_denied_flow_is_counted_and_dropped() {
     assert_eq!(rule.actions, [Action::Count, Action::Drop]);
     let expected = [
         Item::Port(vif(2)),
+        Item::Integrity { level: 0, ipv4_checksum_ok: true, l3_ok: true },
         Item::Eth { dst: Some(MacAddr(STATION)), has_vlan: true },
         Item::Vlan { tpid: 0x8100, tci: Field { spec: 300, mask: 0x0fff }, has_more: false },
         Item::Ipv4 {
@@ -200,8 +201,8 @@ fn a_denied_flow_is_counted_and_dropped() {
             proto: Some(17),
             tos: ANY,
             ttl: None,
-            no_options: false,
-            whole: false,
+            no_options: true,
+            whole: true,
             max_len: None,
         },
         Item::Udp { sport: Some(40_000), dport: Some(443), no_checksum: false },

@@ -74,7 +74,8 @@ impl Lower {
         let mut info: ffi::rte_eth_dev_info = unsafe { std::mem::zeroed() };
         // SAFETY: a place for the answer.
         check(unsafe { ffi::rte_eth_dev_info_get(self.port, &mut info) })?;
-        if let Some(mtu) = self.ours {
+        if let Some((_, mtu)) = &self.interface {
+            let mtu = *mtu;
             (info.max_mtu, info.max_rx_pktlen) = (mtu, u32::from(mtu) + u32::from(L2));
         }
         Ok(info)
@@ -111,7 +112,7 @@ impl Lower {
 
     /// Takes packets of so many octets; what the kernel's device takes already, it is not asked for.
     pub(super) fn set_mtu(&self, mtu: u16) -> Status {
-        if self.ours.is_some_and(|most| mtu <= most) {
+        if self.interface.as_ref().is_some_and(|(_, most)| mtu <= *most) {
             return 0;
         }
         // SAFETY: takes a port's number and checks it.
