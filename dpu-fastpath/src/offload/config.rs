@@ -1,5 +1,7 @@
 //! Bounds and times of the engine.
 
+use offload_rules::place::Hysteresis;
+
 /// Bounds and times. All times in milliseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Config {
@@ -21,8 +23,8 @@ pub struct Config {
     pub retry: u64,
     /// Longest wait.
     pub retry_cap: u64,
-    /// Time that a flow is left in the NIC before one that carries more may take its place.
-    pub residency: u64,
+    /// When a flow that carries more takes the place of another.
+    pub hysteresis: Hysteresis,
     /// Flows of one shape, none of them seen by the NIC, after which the shape counts as not honoured.
     pub not_honoured: u32,
 }
@@ -39,7 +41,7 @@ impl Default for Config {
             probe: 1_000,
             retry: 100,
             retry_cap: 30_000,
-            residency: 1_000,
+            hysteresis: Hysteresis::default(),
             not_honoured: 3,
         }
     }

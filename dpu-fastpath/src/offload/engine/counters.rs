@@ -101,19 +101,20 @@ impl<B: Backend, L: Lowering> Engine<B, L> {
             self.outbox.push(Report::Counted { id, direction, packets, bytes, last_hit: now });
         }
         if let Some(rate) = bytes.saturating_mul(1000).checked_div(elapsed) {
-            self.rated(id, direction, rate);
+            self.rated(id, direction, rate, now);
         }
     }
 
-    /// A fresh sample of what a direction carries: half of it and half of what was known.
-    fn rated(&mut self, id: OffloadId, direction: u8, sample: u64) {
+    /// A fresh sample of what a direction carries.
+    fn rated(&mut self, id: OffloadId, direction: u8, sample: u64, now: u64) {
+        let window = self.query_interval();
         let Some(flow) = self.flows.get_mut(&id) else { return };
         if flow.active.is_none() {
             return;
         }
         let Some(known) = flow.counted_rate.get_mut(usize::from(direction)) else { return };
-        *known = known.midpoint(sample);
-        let [out, back] = flow.counted_rate;
+        known.update(sample, now, window);
+        let [out, back] = flow.counted_rate.map(|rate| rate.value());
         let (rate, ranked) = (out.saturating_add(back), flow.rate);
         // Within an eighth the order of flows matters to nobody.
         if rate.abs_diff(ranked) > ranked / 8 {

@@ -1,7 +1,10 @@
 //! From a desired flow to rules in the NIC: lowering, room, attempts.
 
 use fallback_sw::offload::{OffloadId, Report, Tier};
-use offload_rules::lower::{Action, FailureClass, NotOffloaded, Rule, Unsupported};
+use offload_rules::{
+    lower::{Action, FailureClass, NotOffloaded, Rule, Unsupported},
+    place::Rate,
+};
 
 use super::{
     Engine, Timer,
@@ -157,7 +160,7 @@ impl<B: Backend, L: Lowering> Engine<B, L> {
         }
         if own {
             let stale = flow.active.take();
-            self.by_rate.remove(&(flow.rate, id));
+            self.placement.forget(id);
             self.retire(stale);
             return self.set_state(id, (Tier::Pending, Some(NotOffloaded::Pending)), false);
         }
@@ -194,7 +197,7 @@ impl<B: Backend, L: Lowering> Engine<B, L> {
                     flow.awaits.push(token);
                 }
             }
-            self.by_rate.remove(&(flow.rate, id));
+            self.placement.forget(id);
             self.full_until = 0;
             self.retire(Some(stale));
             self.set_state(id, (Tier::Pending, Some(NotOffloaded::Pending)), false);
@@ -203,19 +206,14 @@ impl<B: Backend, L: Lowering> Engine<B, L> {
         let rate = flow.rate;
         let mut freed = 0;
         while freed < need {
-            let Some((coldest, victim)) = self.by_rate.first().copied() else { break };
-            let settled =
-                self.flows.get(&victim).is_some_and(|victim| victim.active_since + self.config.residency <= now);
-            if !outweighs(rate, coldest) || !settled {
-                break;
-            }
+            let Some(victim) = self.placement.victim(rate, now) else { break };
             freed += self.evict(victim, id, now);
         }
         if freed > 0 {
             self.full_until = 0;
             return self.set_state(id, (Tier::Pending, Some(NotOffloaded::Pending)), false);
         }
-        if self.by_rate.is_empty() {
+        if self.placement.placed() == 0 {
             // Whatever fills it is not ours.
             return self.back_off(id, NotOffloaded::Failed(FailureClass::Capacity), now);
         }
@@ -226,7 +224,7 @@ impl<B: Backend, L: Lowering> Engine<B, L> {
         self.back_off(id, NotOffloaded::Placement, now);
         if let Some(flow) = self.flows.get_mut(&id) {
             flow.waiting = true;
-            self.waiting.insert((flow.rate, id));
+            self.placement.wait(id, flow.rate, now);
         }
     }
 
@@ -252,7 +250,7 @@ impl<B: Backend, L: Lowering> Engine<B, L> {
     /// A rule of ours has left the NIC and nobody was waiting for just that: the hottest of those who wait is next.
     pub(super) fn room(&mut self) {
         self.full_until = 0;
-        if let Some((_, id)) = self.waiting.last().copied() {
+        if let Some(id) = self.placement.next() {
             self.unwait(id);
             if let Some(flow) = self.flows.get_mut(&id) {
                 flow.retry_at = None;
@@ -289,11 +287,10 @@ impl<B: Backend, L: Lowering> Engine<B, L> {
         let set = *coming;
         flow.coming = None;
         let old = flow.active.replace(set);
-        flow.active_since = now;
         // Until the NIC has counted, what was asked for is believed.
-        flow.counted_rate = [flow.rate.div_ceil(2), flow.rate / 2];
+        flow.counted_rate = [flow.rate.div_ceil(2), flow.rate / 2].map(|rate| Rate::new(rate, now));
         (flow.wants, flow.attempts, flow.retry_at) = (false, 0, None);
-        self.by_rate.insert((flow.rate, id));
+        self.placement.place(id, flow.rate, now);
         self.totals.activated += 1;
         self.retire(old);
         self.set_state(id, (set.tier, set.why), true);
@@ -351,11 +348,6 @@ impl<B: Backend, L: Lowering> Engine<B, L> {
             self.outbox.push(Report::Gone { id });
         }
     }
-}
-
-/// Carries so much more that moving is worth it.
-pub(super) const fn outweighs(rate: u64, coldest: u64) -> bool {
-    rate > coldest.saturating_add(coldest / 4)
 }
 
 /// A refusal at the probe, as lowering would say it.

@@ -21,6 +21,7 @@ use fallback_sw::offload::{OffloadId, Report, Request, Tier};
 use offload_rules::{
     forwarding::Snapshot,
     lower::{FailureClass, NotOffloaded},
+    place::Placement,
 };
 
 use super::{
@@ -28,7 +29,6 @@ use super::{
     meter::{Latencies, Rate},
 };
 use flow::Flow;
-use install::outweighs;
 use proactive::Proactive;
 use probe::Probe;
 use rules::{Rules, ShapeIndex};
@@ -77,10 +77,8 @@ pub struct Engine<B: Backend, L: Lowering> {
     touched: VecDeque<OffloadId>,
     /// Flows to look at when nothing blocks any more.
     held: BTreeSet<OffloadId>,
-    /// Active flows, coldest first.
-    by_rate: BTreeSet<(u64, OffloadId)>,
-    /// Flows that wait for room, coldest first.
-    waiting: BTreeSet<(u64, OffloadId)>,
+    /// Active flows, and those that wait for room.
+    placement: Placement<OffloadId>,
     full_until: u64,
     timers: BTreeSet<(u64, Timer)>,
     rules: Rules,
@@ -122,8 +120,7 @@ impl<B: Backend, L: Lowering> Engine<B, L> {
             flows: BTreeMap::new(),
             touched: VecDeque::new(),
             held: BTreeSet::new(),
-            by_rate: BTreeSet::new(),
-            waiting: BTreeSet::new(),
+            placement: Placement::new(config.hysteresis),
             full_until: 0,
             timers: BTreeSet::new(),
             rules: Rules::default(),

@@ -53,8 +53,7 @@ impl<B: Backend, L: Lowering> Engine<B, L> {
             queue.clear();
         }
         self.timers.clear();
-        self.by_rate.clear();
-        self.waiting.clear();
+        self.placement.clear();
         self.full_until = 0;
         self.probe.interrupted();
         self.proactive.lost();

@@ -1,7 +1,10 @@
 //! Each fault that a NIC is known for.
 
 use fallback_sw::offload::{Report, Request, Tier};
-use offload_rules::lower::{FailureClass, NotOffloaded};
+use offload_rules::{
+    lower::{FailureClass, NotOffloaded},
+    place::Hysteresis,
+};
 
 use super::{Bed, Kind, PLAIN, Toy, id, install, install_as};
 use crate::offload::{Config, Finding};
@@ -218,7 +221,10 @@ fn a_shape_of_which_a_rule_in_flight_turns_out_to_work_is_acquitted() {
 fn in_a_full_table_the_flow_that_carries_clearly_more_takes_the_place_of_the_coldest() {
     for known in [false, true] {
         let toy = Toy { capacity: known.then_some(4), ..Toy::default() };
-        let mut bed = Bed::with(Config { residency: 0, ..Config::default() }, toy);
+        let mut bed = Bed::with(
+            Config { hysteresis: Hysteresis { residence_ms: 0, ..Hysteresis::default() }, ..Config::default() },
+            toy,
+        );
         bed.nic.lock().unwrap().capacity = Some(4);
         bed.ask(install_as(id(1), PLAIN, 1_000));
         bed.ask(install_as(id(2), PLAIN, 2_000));
