@@ -42,7 +42,7 @@ pub struct ReplayArgs {
     #[arg(long, value_name = "PROFILE")]
     pub nic: Option<String>,
     /// The twin's driver; by default libnic_twin.so beside this program, or in /usr/lib/sluicegate.
-    #[arg(long, value_name = "LIB.so", env = "SLUICEGATE_NIC_TWIN", requires = "nic")]
+    #[arg(long, value_name = "LIB.so", env = "SLUICEGATE_NIC_TWIN")]
     pub twin: Option<PathBuf>,
     /// A fault of the twin, as its device arguments name it: fail_every=2, full_at=10, dead=1. May be repeated.
     #[arg(long, value_name = "KEY=VALUE", requires = "nic")]
