@@ -152,6 +152,7 @@ pub(crate) fn testpmd(bench: &Bench, mode: &str, vdevs: &[String], run: Duration
 pub(crate) fn ovs_root() -> Result<PathBuf, String> {
     let unpacked = std::env::var_os("OVS_ROOT").map(PathBuf::from);
     let roots = unpacked.into_iter().chain([PathBuf::from("/")]);
-    let mut roots = roots.filter(|root| Path::new(&root.join("usr/lib/openvswitch-switch-dpdk/ovs-vswitchd-dpdk")).is_file());
+    let mut roots =
+        roots.filter(|root| Path::new(&root.join("usr/lib/openvswitch-switch-dpdk/ovs-vswitchd-dpdk")).is_file());
     roots.next().ok_or_else(|| "openvswitch-switch-dpdk is not there: run `make bench-peers`".to_owned())
 }

@@ -11,6 +11,7 @@ use super::{
     ports::PortMap,
     style::Style,
 };
+use crate::hash::Quick;
 use crate::offload::{Backend, Completion, Failure, Hits, Token};
 
 /// Rules by `rte_flow_create` and `rte_flow_destroy`. A call returns when the NIC has done it, so it takes as long as the NIC does, and
@@ -19,7 +20,7 @@ use crate::offload::{Backend, Completion, Failure, Hits, Token};
 pub struct Synchronous {
     nic: Nic,
     depth: usize,
-    rules: HashMap<Token, Installed>,
+    rules: HashMap<Token, Installed, Quick>,
     completed: Vec<Completion>,
     /// The rule whose query tells whether the NIC still has its rules.
     sentinel: Option<Token>,
@@ -33,7 +34,7 @@ impl Synchronous {
         Self {
             nic: Nic::new(ports, style),
             depth: depth.max(1),
-            rules: HashMap::new(),
+            rules: HashMap::default(),
             completed: Vec::new(),
             sentinel: None,
         }
