@@ -1,6 +1,7 @@
 //! The dataplane of a machine with a SmartNIC or DPU: what is not in `main`, so that tests and benches reach it.
 
 pub mod daemon;
+mod hash;
 pub mod nic;
 pub mod offload;
 pub mod port;

@@ -318,7 +318,8 @@ impl Site {
     /// The state with another label on the route to the other site: every tunnelled flow is affected.
     pub(crate) fn rerouted(&self, label: u32) -> Arc<Snapshot> {
         let pairs = (self.worker.flows().len() / 2).max(1000);
-        Arc::new(self.snapshot.with_state(state(pairs, label)).unwrap_or_else(|errors| panic!("{errors}")))
+        let state = State { generation: self.snapshot.generation() + 1, ..state(pairs, label) };
+        Arc::new(self.snapshot.with_state(state).unwrap_or_else(|errors| panic!("{errors}")))
     }
 
     /// Puts a state in force.

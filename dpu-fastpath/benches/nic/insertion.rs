@@ -206,7 +206,12 @@ pub(crate) fn rows(bench: &mut Bench, effort: &Effort) -> Rows {
     };
     let mut rows = vec![
         row("lowering", lowered, Some(1.0), "each rule once, as the engine does it"),
-        row("engine, a NIC that costs nothing", null, Some(1.0), "requests to reports, both rules of a pair, with lowering"),
+        row(
+            "engine, a NIC that costs nothing",
+            null,
+            Some(1.0),
+            "requests to reports, both rules of a pair, with lowering",
+        ),
         row("templates on the twin: create, push, pull", made, None, "the backend alone, 128 rules in a push"),
         row("templates on the twin: destroy, push, pull", gone, None, ""),
         row("engine + templates on the twin", all, Some(1.0), "request to report, enqueue to complete"),
@@ -217,7 +222,9 @@ pub(crate) fn rows(bench: &mut Bench, effort: &Effort) -> Rows {
     let mut notes = vec![format!("{} rules of {pairs} pairs: VLAN -> MPLSoUDP and back; COUNT in each", rules.len())];
     match peers::flow_perf(bench, rules.len()) {
         Ok([insert, delete]) => {
-            let by = |name: &str, rate: f64| row(name, vec![1e9 / rate], None, "wall-clock; synchronous, ETH / IPV4 -> QUEUE");
+            let by = |name: &str, rate: f64| {
+                row(name, vec![1e9 / rate], None, "wall-clock; synchronous, ETH / IPV4 -> QUEUE")
+            };
             rows.push(by("dpdk-test-flow-perf on the twin: create", insert));
             rows.push(by("dpdk-test-flow-perf on the twin: destroy", delete));
         }

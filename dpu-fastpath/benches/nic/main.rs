@@ -30,8 +30,7 @@ pub(crate) type Rows = (Vec<Row>, Vec<String>);
 /// Name of a part, and what measures it.
 type Part = (&'static str, fn(&mut Bench, &Effort) -> Rows);
 
-const PARTS: [Part; 3] =
-    [("insertion", insertion::rows), ("sweep", sweep::rows), ("slow path", slow_path::rows)];
+const PARTS: [Part; 3] = [("insertion", insertion::rows), ("sweep", sweep::rows), ("slow path", slow_path::rows)];
 
 fn main() -> ExitCode {
     let (mut quick, mut core, mut peers, mut filter) = (false, 0, true, None);
@@ -70,8 +69,12 @@ fn main() -> ExitCode {
             return ExitCode::SUCCESS;
         }
     };
-    let effort =
-        Effort { repeats: if quick { 3 } else { 7 }, run: Duration::from_millis(if quick { 200 } else { 1000 }), quick, row: None };
+    let effort = Effort {
+        repeats: if quick { 3 } else { 7 },
+        run: Duration::from_millis(if quick { 200 } else { 1000 }),
+        quick,
+        row: None,
+    };
     for (name, rows) in PARTS {
         if filter.as_ref().is_none_or(|filter| name.contains(filter.as_str())) {
             let (rows, notes) = rows(&mut bench, &effort);

@@ -53,6 +53,7 @@ pub(crate) fn flow_perf(bench: &Bench, rules: usize) -> Result<[f64; 2], String>
     let count = rules / 1000 * 1000;
     // The tool knows port 0 alone: the twin makes the port below itself, over a loopback of its own.
     let output = Command::new("unshare")
+        .env("RUNTIME_DIRECTORY", &folder.0)
         .args(["--net", "sh", "-c", "ip link set lo mtu 1500 up && exec \"$@\"", "-"])
         .arg(program)
         .arg("-d")
@@ -148,10 +149,27 @@ pub(crate) fn testpmd(bench: &Bench, mode: &str, vdevs: &[String], run: Duration
     Ok(spent.as_nanos() as f64 / packets)
 }
 
-/// Where Open vSwitch with DPDK is: unpacked by `make bench-peers`, or installed.
-pub(crate) fn ovs_root() -> Result<PathBuf, String> {
-    let unpacked = std::env::var_os("OVS_ROOT").map(PathBuf::from);
-    let roots = unpacked.into_iter().chain([PathBuf::from("/")]);
-    let mut roots = roots.filter(|root| Path::new(&root.join("usr/lib/openvswitch-switch-dpdk/ovs-vswitchd-dpdk")).is_file());
-    roots.next().ok_or_else(|| "openvswitch-switch-dpdk is not there: run `make bench-peers`".to_owned())
+/// Nanoseconds of CPU time that Open vSwitch's forwarding thread needs to route a packet of these captures.
+pub(crate) fn open_vswitch(bench: &Bench, captures: &[PathBuf], run: Duration) -> Result<f64, String> {
+    if !bench.peers {
+        return Err("not asked for".to_owned());
+    }
+    let target = bench.twin.parent().and_then(Path::parent).ok_or("no target directory")?;
+    let unpacked = [target.join("peers/ovs"), PathBuf::from("/")];
+    let program = "usr/lib/openvswitch-switch-dpdk/ovs-vswitchd-dpdk";
+    let root = unpacked.iter().find(|root| root.join(program).is_file());
+    let root = root.ok_or("openvswitch-switch-dpdk is not there: run `make bench-peers`")?;
+    let output = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../hw-tests/ovs-dpdk.sh"))
+        .arg(root)
+        .arg(bench.core.to_string())
+        .arg(format!("{:.1}", run.as_secs_f64()))
+        .args(captures)
+        .output()
+        .map_err(|error| error.to_string())?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    let mut numbers = text.split_whitespace().filter_map(|word| word.parse::<f64>().ok());
+    match (output.status.success(), numbers.next(), numbers.next()) {
+        (true, Some(packets), Some(nanoseconds)) if packets > 0.0 => Ok(nanoseconds / packets),
+        _ => Err(last_words(&String::from_utf8_lossy(&output.stderr))),
+    }
 }

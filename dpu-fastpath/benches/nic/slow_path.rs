@@ -3,7 +3,7 @@
 //! The devices are `net_pcap` that plays a capture for ever and drops what is sent. It copies each frame that it hands out; that is
 //! in every figure, and alone in that of `io`.
 
-use std::{path::Path, sync::Arc};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use dpu_fastpath::port::{DpdkPorts, PortMap};
 use fallback_sw::{
@@ -15,7 +15,7 @@ use offload_rules::VifId;
 
 use crate::{
     Rows,
-    measure::{Effort, Row, Sample, Value, cpu_time},
+    measure::{Effort, Row, Sample, Value},
     nic::{Bench, open_all},
     peers::{self, Folder},
     site::{self, Template, Transport, Way},
@@ -125,23 +125,28 @@ pub(crate) fn rows(bench: &mut Bench, effort: &Effort) -> Rows {
         assert_eq!(after.forwarded - before.forwarded, after.received - before.received, "everything is forwarded");
         ours.push(row(name, sample, against));
     }
-    let start = cpu_time();
     drop(node);
-    std::hint::black_box(start);
     let mut notes = Vec::new();
     let lines: Vec<String> = vdevs.iter().map(|(name, arguments)| format!("{name},{arguments}")).collect();
-    for (mode, against) in [("io", "nothing done: the driver's floor"), ("macswap", "two addresses exchanged")] {
-        match peers::testpmd(bench, mode, &lines, effort.run.max(std::time::Duration::from_millis(500))) {
+    let captures = ["lan", "underlay"].map(|device| folder.0.join(format!("{device}.pcap")));
+    let run = effort.run.max(Duration::from_millis(500));
+    for (peer, against, measured) in [
+        ("dpdk-testpmd io", "nothing done: the driver's floor", peers::testpmd(bench, "io", &lines, run)),
+        ("dpdk-testpmd macswap", "two addresses exchanged", peers::testpmd(bench, "macswap", &lines, run)),
+        (
+            "OVS-DPDK",
+            "a rule for a port: two addresses, TTL; no tunnel, no state",
+            peers::open_vswitch(bench, &captures, run),
+        ),
+    ] {
+        match measured {
             Ok(time) => {
-                let theirs = row(&format!("dpdk-testpmd {mode}"), Sample::of(vec![time]), against);
-                let ratios: Vec<_> = ours.iter().map(|ours| format!("{:.1}", ours / theirs)).collect();
-                notes.push(format!("dpu-fastpath : testpmd {mode} = {} times the CPU time", ratios.join(" and ")));
+                let theirs = row(peer, Sample::of(vec![time]), against);
+                let ratios: Vec<_> = ours.iter().map(|ours| format!("{:.2}", ours / theirs)).collect();
+                notes.push(format!("dpu-fastpath : {peer} = {} times the CPU time of a packet", ratios.join(" and ")));
             }
-            Err(why) => notes.push(format!("dpdk-testpmd {mode} SKIPPED: {why}")),
+            Err(why) => notes.push(format!("{peer} SKIPPED: {why}")),
         }
-    }
-    if let Err(why) = peers::ovs_root() {
-        notes.push(format!("OVS-DPDK SKIPPED: {why}"));
     }
     (rows, notes)
 }

@@ -68,7 +68,8 @@ fn once(bench: &mut Bench, flows: u32, times: &mut Times) {
             .collect();
         driven.settle(&mut reports);
         engine += cpu_time() - start;
-        replaced += reports.iter().filter(|report| matches!(report, Report::State { tier: Tier::Hardware, .. })).count();
+        replaced +=
+            reports.iter().filter(|report| matches!(report, Report::State { tier: Tier::Hardware, .. })).count();
         if replaced >= flows as usize {
             break;
         }
@@ -106,7 +107,12 @@ pub(crate) fn rows(bench: &mut Bench, effort: &Effort) -> Rows {
             None,
             "worker and engine with templates on the twin, one after the other",
         ),
-        row("of it the worker, each flow", Value::PerPacket(Sample::of(times.worker)), None, "derive again, ask, be told"),
+        row(
+            "of it the worker, each flow",
+            Value::PerPacket(Sample::of(times.worker)),
+            None,
+            "derive again, ask, be told",
+        ),
         row(
             "of it engine and twin, each rule",
             Value::Rate(Sample::of(times.engine)),

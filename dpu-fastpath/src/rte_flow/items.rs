@@ -3,7 +3,7 @@
 //! Most items of rte_flow begin with the header as it is on the wire, so they are written as octets at the offsets of the RFCs. Bits of
 //! a spec outside its mask are zero.
 
-use std::mem::offset_of;
+use std::{hash::Hasher, mem::offset_of};
 
 use dpdk_sys::{rte_flow_item, rte_flow_item_type as kind};
 use offload_rules::lower::{Field, Item};
@@ -65,13 +65,13 @@ impl Entry {
     }
 
     fn masked(&mut self, offset: usize, spec: &[u8], mask: &[u8]) {
-        let spec: Vec<u8> = spec.iter().zip(mask).map(|(spec, mask)| spec & mask).collect();
-        self.spec.put(offset, &spec);
+        self.spec.put_masked(offset, spec, mask);
         self.mask.put(offset, mask);
     }
 
     fn exact(&mut self, offset: usize, spec: &[u8]) {
-        self.masked(offset, spec, &vec![0xff; spec.len()]);
+        self.spec.put(offset, spec);
+        self.mask.fill(offset, spec.len());
     }
 
     fn exact_if(&mut self, offset: usize, spec: Option<impl AsRef<[u8]>>) {
@@ -146,6 +146,22 @@ impl Pattern {
 
     pub(super) fn shape(&self) -> PatternShape {
         PatternShape(self.entries.iter().map(|entry| (entry.kind, entry.mask, entry.last.is_some())).collect())
+    }
+
+    /// Of this shape?
+    pub(super) fn is_of(&self, PatternShape(shape): &PatternShape) -> bool {
+        self.entries.len() == shape.len()
+            && self.entries.iter().zip(shape).all(|(entry, (kind, mask, range))| {
+                (entry.kind, entry.last.is_some()) == (*kind, *range) && entry.mask == *mask
+            })
+    }
+
+    /// The same for all patterns of a shape.
+    pub(super) fn hash_shape(&self, into: &mut impl Hasher) {
+        for entry in &self.entries {
+            into.write_u32(entry.kind as u32);
+            into.write(entry.mask.octets());
+        }
     }
 
     /// Whether an item has a range.

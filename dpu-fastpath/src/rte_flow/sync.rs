@@ -15,6 +15,7 @@ use super::{
     ports::PortMap,
     style::Style,
 };
+use crate::hash::Quick;
 use crate::offload::{Backend, Completion, Failure, Hits, Token};
 
 /// What one round of the engine may take: somebody may be waiting for its answer.
@@ -28,7 +29,7 @@ pub struct Synchronous {
     depth: usize,
     /// Spent in the driver since completions were pulled.
     spent: Duration,
-    rules: HashMap<Token, Installed>,
+    rules: HashMap<Token, Installed, Quick>,
     completed: Vec<Completion>,
     /// The rule whose query tells whether the NIC still has its rules.
     sentinel: Option<Token>,
@@ -43,7 +44,7 @@ impl Synchronous {
             nic: Nic::new(ports, style),
             depth: depth.max(1),
             spent: Duration::ZERO,
-            rules: HashMap::new(),
+            rules: HashMap::default(),
             completed: Vec::new(),
             sentinel: None,
         }

@@ -1,5 +1,7 @@
 //! A whole rule, as one of rte_flow's calls takes it.
 
+use std::hash::{Hash, Hasher};
+
 use dpdk_sys::rte_flow_attr;
 use offload_rules::lower::{Action, Item, Rule};
 
@@ -9,7 +11,7 @@ use super::{
     ports::{Ethdev, PortSet},
     style::{Style, TtlStyle},
 };
-use crate::offload::Failure;
+use crate::{hash::QuickHasher, offload::Failure};
 
 /// A rule with the storage of all that its items and actions point to.
 #[derive(Debug)]
@@ -74,6 +76,20 @@ impl Translation {
             Actions::new(&rule.actions, style, port.queues, ports).map_err(|error| no_port(error.to_string()))?;
         let place = Place { group: actions::group(rule.table), priority: rule.priority, transfer };
         Ok(Self { port, place, pattern, actions })
+    }
+
+    /// Of this shape? Told without building its own.
+    pub(super) fn is_of(&self, shape: &Shape) -> bool {
+        self.place == shape.place && self.pattern.is_of(&shape.pattern) && self.actions.is_of(&shape.actions)
+    }
+
+    /// The same number for all rules of a shape; another one for others, most likely.
+    pub(super) fn shape_hash(&self) -> u64 {
+        let mut hasher = QuickHasher::default();
+        self.place.hash(&mut hasher);
+        self.pattern.hash_shape(&mut hasher);
+        self.actions.hash_shape(&mut hasher);
+        hasher.finish()
     }
 
     pub(super) fn shape(&self) -> Shape {

@@ -86,12 +86,14 @@ impl<B: Backend, L: Lowering> Engine<B, L> {
     /// Rules for all directions: in full, or else marked.
     pub(super) fn lower(&mut self, id: OffloadId, priority: u32) -> Result<Lowered, NotOffloaded> {
         let Some(flow) = self.flows.get(&id) else { return Err(NotOffloaded::Pending) };
-        let directions = flow.directions.clone();
+        let full = flow.directions.each_ref().map(|direction| {
+            direction.as_ref().map(|direction| self.lowering.full(&self.snapshot, direction, priority))
+        });
         let mut why = None;
         let mut rules = [None, None];
-        for (rule, direction) in rules.iter_mut().zip(directions.iter()) {
-            let Some(direction) = direction else { continue };
-            match self.lowering.full(&self.snapshot, direction, priority) {
+        for (rule, full) in rules.iter_mut().zip(full) {
+            let Some(full) = full else { continue };
+            match full {
                 Ok((lowered, shape)) => {
                     let shape = self.shape(&shape);
                     why = why.or(self.shapes.get(shape).and_then(|shape| shape.refused));
@@ -106,6 +108,8 @@ impl<B: Backend, L: Lowering> Engine<B, L> {
             return Err(why);
         }
         // A mark is a hint: one direction's is worth having without the other's.
+        let Some(flow) = self.flows.get(&id) else { return Err(why) };
+        let directions = flow.directions.clone();
         for (rule, direction) in rules.iter_mut().zip(directions.iter()) {
             *rule = None;
             let Some(direction) = direction else { continue };

@@ -89,8 +89,7 @@ impl<B: Backend, L: Lowering> Engine<B, L> {
     pub fn diff(&mut self) -> Vec<Mismatch> {
         let mut found = Vec::new();
         let mut expected = BTreeSet::new();
-        let ids: Vec<OffloadId> = self.flows.keys().copied().collect();
-        for id in ids {
+        for id in self.ids(|_| true) {
             self.diff_flow(id, &mut expected, &mut found);
         }
         let mut steering: Vec<_> = self.proactive.wanted.clone();

@@ -13,7 +13,7 @@ mod pump;
 mod rules;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
     sync::Arc,
 };
 
@@ -28,6 +28,7 @@ use super::{
     Backend, Completion, Config, Finding, Lowering, Token, Totals,
     meter::{Latencies, Rate},
 };
+use crate::hash::Quick;
 use flow::Flow;
 use proactive::Proactive;
 use probe::Probe;
@@ -73,7 +74,7 @@ pub struct Engine<B: Backend, L: Lowering> {
     unclean: bool,
     flush_attempts: u32,
     flush_failure: Option<FailureClass>,
-    flows: BTreeMap<OffloadId, Flow>,
+    flows: HashMap<OffloadId, Flow, Quick>,
     touched: VecDeque<OffloadId>,
     /// Flows to look at when nothing blocks any more.
     held: BTreeSet<OffloadId>,
@@ -117,7 +118,7 @@ impl<B: Backend, L: Lowering> Engine<B, L> {
             unclean: true,
             flush_attempts: 0,
             flush_failure: None,
-            flows: BTreeMap::new(),
+            flows: HashMap::default(),
             touched: VecDeque::new(),
             held: BTreeSet::new(),
             placement: Placement::new(config.hysteresis),
@@ -192,7 +193,7 @@ impl<B: Backend, L: Lowering> Engine<B, L> {
             return;
         }
         self.enabled = enabled;
-        let ids: Vec<OffloadId> = self.flows.iter().filter(|(_, flow)| !flow.removing).map(|(id, _)| *id).collect();
+        let ids = self.ids(|flow| !flow.removing);
         for id in ids {
             self.withdraw(id);
             if let Some(flow) = self.flows.get_mut(&id) {
@@ -223,6 +224,13 @@ impl<B: Backend, L: Lowering> Engine<B, L> {
             && !self.unclean
             && !self.probe.under_way()
             && !self.proactive.dirty
+    }
+
+    /// The flows that are chosen, in order.
+    fn ids(&self, chosen: impl Fn(&Flow) -> bool) -> Vec<OffloadId> {
+        let mut ids: Vec<OffloadId> = self.flows.iter().filter(|(_, flow)| chosen(flow)).map(|(id, _)| *id).collect();
+        ids.sort_unstable();
+        ids
     }
 
     /// The index of a shape, new or known.

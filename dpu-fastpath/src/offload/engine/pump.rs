@@ -8,7 +8,7 @@ use super::{
     rules::{Owner, Stage},
 };
 use crate::offload::{Backend, Completion, Failure, Lowering, Token, config::backoff};
-use fallback_sw::offload::{OffloadId, Tier};
+use fallback_sw::offload::Tier;
 use offload_rules::lower::NotOffloaded;
 
 /// Attempts to read the last counter of a rule.
@@ -58,8 +58,7 @@ impl<B: Backend, L: Lowering> Engine<B, L> {
         self.probe.interrupted();
         self.proactive.lost();
         self.block();
-        let ids: Vec<OffloadId> = self.flows.keys().copied().collect();
-        for id in ids {
+        for id in self.ids(|_| true) {
             let Some(flow) = self.flows.get_mut(&id) else { continue };
             let was_in = flow.active.is_some() || flow.coming.is_some() || flow.wants;
             let fresh = Flow::new(std::mem::replace(&mut flow.directions, Box::new([None, None])), flow.rate);
@@ -143,8 +142,7 @@ impl<B: Backend, L: Lowering> Engine<B, L> {
             let marked = flow.coming.is_some_and(|set| set.why == condemned);
             !flow.removing && (marked || flow.state.1 == condemned)
         };
-        let ids: Vec<OffloadId> = self.flows.iter().filter(|(_, flow)| turned_away(flow)).map(|(id, _)| *id).collect();
-        for id in ids {
+        for id in self.ids(turned_away) {
             if let Some(flow) = self.flows.get_mut(&id) {
                 flow.wants = true;
                 let marks = flow.coming.take_if(|set| set.why == condemned);

@@ -123,6 +123,12 @@ impl Nic {
         }
     }
 
+    /// Sets memory aside for this many more rules and their counters.
+    pub fn reserve(&mut self, rules: usize) {
+        self.rules.reserve(rules.saturating_sub(self.free_rules.len()));
+        self.counters.reserve(rules.saturating_sub(self.free_counters.len()));
+    }
+
     /// What this NIC can do.
     pub fn profile(&self) -> &Profile {
         &self.profile

@@ -26,6 +26,8 @@ const _: () = {
     assert!(size_of::<ffi::rte_flow_item_ethdev>() == ItemKind::RepresentedPort.size());
 };
 
+/// Most patterns are shorter.
+const TYPICAL: usize = 10;
 /// Longer patterns are no patterns.
 const MOST: usize = 64;
 
@@ -53,10 +55,18 @@ impl OwnedItem {
     }
 
     /// The item of a rule of a template: values of the rule, mask of the template.
-    pub(super) fn with_values_of(&self, rule: Option<&OwnedItem>) -> OwnedItem {
-        let spec = rule.filter(|rule| rule.kind == self.kind).and_then(|rule| rule.spec);
-        OwnedItem { kind: self.kind, spec, last: None, mask: spec.and(self.mask) }
+    fn become_of(&mut self, template: &OwnedItem) {
+        self.spec = self.spec.filter(|_| self.kind == template.kind);
+        (self.kind, self.last, self.mask) = (template.kind, None, self.spec.and(template.mask));
     }
+}
+
+/// Makes the items of a rule those of its template: see [`OwnedItem`].
+pub(super) fn merge(template: &[OwnedItem], rule: &mut Vec<OwnedItem>) {
+    rule.truncate(template.len());
+    let missing = template.iter().skip(rule.len());
+    rule.extend(missing.map(|item| OwnedItem { kind: item.kind, spec: None, last: None, mask: None }));
+    rule.iter_mut().zip(template).for_each(|(item, template)| item.become_of(template));
 }
 
 fn part(octets: Option<&Octets>, size: usize) -> Option<&[u8]> {
@@ -71,7 +81,7 @@ pub(super) unsafe fn read(pattern: *const ffi::rte_flow_item) -> Result<Vec<Owne
     if pattern.is_null() {
         return Err(Refusal::new(EINVAL, c"no pattern"));
     }
-    let mut items = Vec::new();
+    let mut items = Vec::with_capacity(TYPICAL);
     for index in 0..MOST {
         // SAFETY: the END has not come yet.
         let item = unsafe { &*pattern.add(index) };
