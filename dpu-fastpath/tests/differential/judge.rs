@@ -214,6 +214,9 @@ fn comparable(machine: &Machine, padded: bool) -> pb::ReplayReport {
 
 fn compare(software: &Machine, offloaded: &Machine, padded: bool) -> Result<(), String> {
     let [a, b] = [software, offloaded].map(|machine| comparable(machine, padded));
+    if a == b {
+        return Ok(());
+    }
     let mut text = String::new();
     let mut note = |name: &str, a: String, b: String| {
         if a != b {
