@@ -94,7 +94,7 @@ impl<'a> Side<'a> {
         match event {
             Event::Frame { port, frame, settle, .. } => {
                 let vif = VifId::new(*port).unwrap();
-                let mut software = match &mut self.front {
+                let mut software: Vec<Packet> = match &mut self.front {
                     None => vec![Packet::from_frame(frame)],
                     Some(front) => {
                         let met = front.meet(vif, frame, now).unwrap();
@@ -102,8 +102,10 @@ impl<'a> Side<'a> {
                         met.software
                     }
                 };
+                let walks = self.machine.account().slow_path;
                 self.machine.receive(vif, 0, &mut software, now);
-                if *settle {
+                // What begins a flow may take the place of a denial, whose rule leaves at once here, and soon elsewhere.
+                if *settle || self.machine.account().slow_path > walks {
                     self.settle(now);
                 }
             }
