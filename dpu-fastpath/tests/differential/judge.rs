@@ -197,6 +197,13 @@ fn comparable(machine: &Machine, padded: bool) -> pb::ReplayReport {
         (flow.index, flow.generation, flow.reverse_index) = (0, 0, flow.reverse_index.map(|_| 0));
         // The NIC's counters are read now and then; and which round derived a flow anew is not compared.
         (flow.last_seen_ms, flow.changed_ms) = (0, 0);
+        if flow.packets == 0 {
+            // A direction that has carried nothing is derived when its first packet comes, or when its pair is looked at for the NIC.
+            (flow.acl, flow.ace, flow.source_nexthop, flow.nexthop, flow.label) = (0, 0, 0, 0, None);
+            flow.tunnel_source_port = 0;
+            flow.ops.clear();
+            flow.ecmp_index.clear();
+        }
         flow.tier = 0;
         flow.not_offloaded_reason.clear();
         (flow.hardware_packets, flow.hardware_bytes) = (0, 0);
