@@ -6,8 +6,8 @@ CARGO ?= cargo
 
 help:
 	@echo 'make setup   install the Debian packages that are missing'
-	@echo 'make demo    two tenants between two sites over MPLS-over-UDP, with real hosts'
-	@echo 'make test    unit, property and end-to-end tests'
+	@echo 'make demo    two tenants between two sites over MPLS-over-UDP, with real hosts; then with a NIC under CE1'
+	@echo 'make test    unit, property, differential and end-to-end tests; the NIC twin under dpdk-testpmd'
 	@echo 'make lint    format, clippy, documentation, licences and advisories'
 	@echo 'make bench   memory-to-memory and kernel I/O benchmarks, with the targets beside them'
 	@echo 'make clean   remove what was built, and what interrupted labs have left'
@@ -16,7 +16,7 @@ setup:
 	@hw-tests/setup.sh
 
 demo: setup
-	@$(CARGO) build --quiet --release --workspace --bins
+	@$(CARGO) build --quiet --release --workspace --bins --lib
 	@target/release/hw-tests demo
 
 test: setup
@@ -28,7 +28,7 @@ lint:
 bench:
 	@hw-tests/setup.sh
 	@$(CARGO) bench -p fallback-sw
-	@$(CARGO) build --quiet --release --workspace --bins
+	@$(CARGO) build --quiet --release --workspace --bins --lib
 	@target/release/hw-tests bench-io
 
 clean:

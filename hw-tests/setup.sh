@@ -14,6 +14,7 @@ wanted=(
     iperf3:iperf3
     tcpdump:tcpdump         # captures
     tshark:tshark           # dissects them
+    xz-utils:xz             # opens DPDK's source archive
     make:make
     gcc:cc                  # links the Rust programs
     pkg-config:pkg-config   # finds DPDK

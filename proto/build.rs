@@ -5,11 +5,8 @@ use std::{env, error::Error, fs, path::PathBuf};
 use prost_reflect::{DescriptorPool, prost::Message};
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let files = [
-        "proto/sluicegate/v1/forwarding.proto",
-        "proto/sluicegate/v1/node.proto",
-        "proto/sluicegate/v1/offload.proto",
-    ];
+    let files =
+        ["proto/sluicegate/v1/forwarding.proto", "proto/sluicegate/v1/node.proto", "proto/sluicegate/v1/offload.proto"];
     for file in files {
         println!("cargo:rerun-if-changed={file}");
     }

@@ -12,6 +12,7 @@
 mod flow_table;
 mod forward;
 mod measure;
+mod offload;
 mod site;
 
 use std::{process::ExitCode, time::Duration};
@@ -22,11 +23,12 @@ use measure::{Effort, Machine, Row};
 type Part = (&'static str, fn(&Effort) -> Vec<Row>);
 
 /// The parts, in the order of a packet's way.
-const PARTS: [Part; 5] = [
+const PARTS: [Part; 6] = [
     ("parser", forward::parser),
     ("flow table", flow_table::rows),
     ("hit", forward::hit),
     ("miss", forward::miss),
+    ("offload", offload::rows),
     ("scaling", forward::scaling),
 ];
 

@@ -15,7 +15,7 @@ use common::{
     },
 };
 use fallback_sw::{
-    offload::{OffloadId, Request, Tier},
+    offload::{OffloadId, Report, Request, Tier},
     packet::Packet,
     worker::Traffic,
 };
@@ -171,6 +171,7 @@ fn tcp_is_asked_for_when_it_is_established_and_taken_back_with_a_fin() {
     assert_eq!(node.flow(1).packets, before + 10);
     node.gone(id);
     assert_eq!(node.runs(1), (Tier::Software, Some(NotOffloaded::NotEstablished)));
+    assert_eq!(node.status(1).hardware.packets, 10, "what the NIC has carried is told as long as the flow is there");
     only(node.receive(LAN1, &from_client(&fin.ip())));
     node.asked_nothing();
     assert_eq!(node.all_drops(), []);
@@ -188,6 +189,23 @@ fn a_reset_of_a_connection_in_hardware_is_believed_whatever_software_remembers()
     let reset = segment(SERVER, CLIENT, (9, 1), RST | ACK, (0x0700_0000, 0x0800_0000), &[]);
     only(node.receive(underlay, &out_of_tunnel_on(underlay, &reset)));
     assert_eq!(node.asked_remove(), id);
+    assert_eq!(node.all_drops(), []);
+}
+
+#[test]
+fn resets_that_answer_data_behind_a_fin_are_believed_until_the_rules_are_gone() {
+    let mut node = Node::with(CE1, with_engine());
+    let underlay = connected(&mut node);
+    let (id, _) = node.asked_install();
+    node.in_hardware(id);
+    // The server closes; the client's data, in hardware still, acknowledges what was before the FIN, and is answered with resets.
+    let fin = segment(SERVER, CLIENT, (9, 1), FIN | ACK, (5007, 0x0800_0000), &[]);
+    only(node.receive(underlay, &out_of_tunnel_on(underlay, &fin)));
+    assert_eq!(node.asked_remove(), id);
+    let reset = segment(SERVER, CLIENT, (9, 1), RST, (5007, 0), &[]);
+    for _ in 0..3 {
+        only(node.receive(underlay, &out_of_tunnel_on(underlay, &reset)));
+    }
     assert_eq!(node.all_drops(), []);
 }
 
@@ -558,6 +576,20 @@ fn a_waiting_flow_tells_when_it_carries_more() {
     assert!(rates.len() <= 5 && last > 3 * first, "{rates:?}");
     node.told(id, Tier::Software, Some(NotOffloaded::Failed(FailureClass::Busy)));
     assert_eq!(node.runs(1).1, Some(NotOffloaded::Failed(FailureClass::Busy)));
+}
+
+#[test]
+fn of_a_flow_that_a_nic_marks_in_one_direction_the_other_runs_in_software() {
+    let mut node = Node::with(CE1, with_engine());
+    connected(&mut node);
+    let (id, _) = node.asked_install();
+    let why = Some(NotOffloaded::Unsupported(Unsupported::Encap));
+    node.report(Report::Marked { id, directions: [true, false] });
+    node.told(id, Tier::Partial, why);
+    assert_eq!(node.runs(1), (Tier::Partial, why));
+    let back = node.flow(1).reverse;
+    let other = node.worker().offload_status(back).unwrap();
+    assert_eq!((other.tier, other.reason), (Tier::Software, why));
 }
 
 #[test]

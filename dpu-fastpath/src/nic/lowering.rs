@@ -61,7 +61,7 @@ impl Lowering for NicLowering {
         let own = snapshot.vifs().filter(|vif| vif.kind.port().is_some() && self.ports.has(vif.id));
         let ports: Vec<VifId> = own.map(|vif| vif.id).take(2).collect();
         let (Some(ingress), Some(egress)) = (ports.first(), ports.last()) else { return Vec::new() };
-        Shape::all()
+        Shape::representatives()
             .filter_map(|shape| Some((shape, canary(&shape, &self.profile, [*ingress, *egress]).ok()?)))
             .collect()
     }

@@ -55,6 +55,12 @@ pub trait Backend: Send {
     /// Operations that may be in flight: enqueued and not pulled. At least 1.
     fn depth(&self) -> usize;
 
+    /// Whether there is time for another operation before the next [`Backend::pull`]: a synchronous driver that takes long for each
+    /// must not keep its caller from everything else.
+    fn ready(&self) -> bool {
+        true
+    }
+
     /// Asks the driver about a rule without installing it. A pass promises nothing.
     ///
     /// # Errors
@@ -111,6 +117,10 @@ pub trait Backend: Send {
 impl<B: Backend + ?Sized> Backend for Box<B> {
     fn depth(&self) -> usize {
         (**self).depth()
+    }
+
+    fn ready(&self) -> bool {
+        (**self).ready()
     }
 
     fn validate(&mut self, rule: &Rule) -> Result<(), Failure> {

@@ -15,6 +15,8 @@ pub struct Config {
     pub timeout: u64,
     /// An operation without completion for this long never gets one: everything is flushed and installed anew.
     pub give_up: u64,
+    /// Time for the canaries at start. What has not been tried then is tried by the first flow of its shape.
+    pub probe: u64,
     /// First wait before a failed operation is tried again; doubles with each attempt.
     pub retry: u64,
     /// Longest wait.
@@ -34,6 +36,7 @@ impl Default for Config {
             query_interval: 500,
             timeout: 2_000,
             give_up: 60_000,
+            probe: 1_000,
             retry: 100,
             retry_cap: 30_000,
             residency: 1_000,

@@ -356,25 +356,28 @@ impl<B: Backend, L: Lowering, D: Deliver> Life<B, L, D> {
                 (false, true) => IDLE,
                 (false, false) => BUSY,
             };
-            let message = lock(&shared.inbox).recv_timeout(wait);
-            match message {
-                Ok(Message::Adopt) => {
-                    let snapshot = Arc::clone(&lock(&shared.snapshot));
-                    self.engine.adopt(&snapshot, self.now());
+            let mut message = lock(&shared.inbox).recv_timeout(wait);
+            // All that have come: the next round may take its time.
+            for _ in 0..BATCH {
+                match message {
+                    Ok(Message::Adopt) => {
+                        let snapshot = Arc::clone(&lock(&shared.snapshot));
+                        self.engine.adopt(&snapshot, self.now());
+                    }
+                    Ok(Message::SetEnabled) => {
+                        let enabled = shared.enabled.load(Ordering::Acquire);
+                        self.engine.set_enabled(enabled, self.now());
+                    }
+                    Ok(Message::Look(look)) => {
+                        let now = self.now();
+                        look(&mut self.engine, now);
+                    }
+                    Err(RecvTimeoutError::Timeout) => break,
+                    Ok(Message::Stop) | Err(RecvTimeoutError::Disconnected) => return self.drain(),
                 }
-                Ok(Message::SetEnabled) => {
-                    let enabled = shared.enabled.load(Ordering::Acquire);
-                    self.engine.set_enabled(enabled, self.now());
-                }
-                Ok(Message::Look(look)) => {
-                    let now = self.now();
-                    look(&mut self.engine, now);
-                }
-                Err(RecvTimeoutError::Timeout) => {}
-                Ok(Message::Stop) | Err(RecvTimeoutError::Disconnected) => break,
+                message = lock(&shared.inbox).recv_timeout(Duration::ZERO);
             }
         }
-        self.drain();
     }
 
     fn take_requests(&mut self) -> usize {
@@ -411,7 +414,7 @@ impl<B: Backend, L: Lowering, D: Deliver> Life<B, L, D> {
         }
         let mut by_worker: BTreeMap<u16, Vec<Report>> = BTreeMap::new();
         for report in reports.drain(..) {
-            let (Report::State { id, .. } | Report::Counted { id, .. } | Report::Gone { id }) = report;
+            let id = report.id();
             by_worker.entry(id.worker).or_default().push(report);
         }
         for (worker, reports) in by_worker {

@@ -30,6 +30,8 @@ use super::{
 const DESCRIPTORS: u16 = 512;
 /// Ethernet with two VLAN tags.
 const L2: u32 = 22;
+/// Octets of an Ethernet header and its check sequence.
+const ETHERNET: u32 = 18;
 /// mbufs beside those of descriptors: packets that wait in a node, and those that threads keep.
 const SPARE: u32 = 4096;
 /// mbufs for each worker: what it may keep to reuse, and bursts under way.
@@ -307,10 +309,21 @@ fn queues(info: &sys::rte_eth_dev_info, workers: usize) -> (u16, u16) {
     (workers.min(info.max_rx_queues).max(1), workers.min(info.max_tx_queues).max(1))
 }
 
+/// The largest MTU that the device can be configured with: it has a bound of its own, and one by the length of frames.
+fn most(info: &sys::rte_eth_dev_info) -> u16 {
+    let by_mtu = if info.max_mtu == 0 { u16::MAX } else { info.max_mtu };
+    // As ethdev reckons: what is in front of and behind a packet is the difference, where the driver tells both.
+    let told = by_mtu != u16::MAX && info.max_rx_pktlen > u32::from(by_mtu);
+    let around = if told { info.max_rx_pktlen - u32::from(by_mtu) } else { ETHERNET };
+    match info.max_rx_pktlen.checked_sub(around) {
+        Some(by_frame) if by_frame > 0 => by_mtu.min(u16::try_from(by_frame).unwrap_or(u16::MAX)),
+        _ => by_mtu,
+    }
+}
+
 fn configuration(info: &sys::rte_eth_dev_info, rx_queues: u16, mtu: u16) -> sys::rte_eth_conf {
     let mut config = sys::rte_eth_conf::default();
-    let most = if info.max_mtu == 0 { u16::MAX } else { info.max_mtu };
-    config.rxmode.mtu = u32::from(mtu.min(most).max(info.min_mtu));
+    config.rxmode.mtu = u32::from(mtu.min(most(info)).max(info.min_mtu));
     let spread = info.flow_type_rss_offloads & (sys::RTE_ETH_RSS_IP | sys::RTE_ETH_RSS_TCP | sys::RTE_ETH_RSS_UDP);
     // A device that cannot spread by flow gets to the right worker by the rings between them.
     if rx_queues > 1 && spread != 0 {
@@ -398,5 +411,14 @@ mod tests {
         assert_eq!(configuration(&device(1, 1), 1, 9216).rxmode.mtu, 9000);
         assert_eq!(configuration(&device(1, 1), 1, 0).rxmode.mtu, 68);
         assert_eq!(configuration(&device(1, 1), 1, 1500).rxmode.mtu, 1500);
+    }
+
+    #[test]
+    fn an_mtu_is_brought_inside_what_a_device_says_of_frames() {
+        // As net_af_packet: any MTU, and frames of 1518 octets.
+        let info = sys::rte_eth_dev_info { max_rx_pktlen: 1518, max_mtu: u16::MAX, ..device(1, 1) };
+        assert_eq!(configuration(&info, 1, 1532).rxmode.mtu, 1500);
+        let info = sys::rte_eth_dev_info { max_rx_pktlen: 9022, max_mtu: 9000, ..device(1, 1) };
+        assert_eq!(configuration(&info, 1, 9216).rxmode.mtu, 9000);
     }
 }

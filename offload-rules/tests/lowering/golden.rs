@@ -215,8 +215,10 @@ fn a_partial_rule_marks_counts_and_chooses_the_queue() {
     let direction = Flow { src: IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1)), ..Flow::plain() }.direction();
     let rule = partial(&direction, 77, 3, &NicProfile::by_name("ice").unwrap()).unwrap();
     assert_eq!(rule.actions, [Action::Mark(77), Action::Count, Action::Queue(3)]);
-    assert_eq!((rule.table, rule.priority), (Table::Flows, 2));
-    // The 82599 does not count.
-    let rule = partial(&direction, 77, 3, &NicProfile::by_name("ixgbe").unwrap()).unwrap();
-    assert_eq!(rule.actions, [Action::Mark(77), Action::Queue(3)]);
+    assert_eq!((rule.table, rule.priority), (Table::Flows, 0));
+    // The 82599 does not count, and mlx5 not in its root group.
+    for name in ["ixgbe", "mlx5-hws", "mlx5-sws"] {
+        let rule = partial(&direction, 77, 3, &NicProfile::by_name(name).unwrap()).unwrap();
+        assert_eq!(rule.actions, [Action::Mark(77), Action::Queue(3)], "{name}");
+    }
 }

@@ -267,6 +267,10 @@ impl<B: Backend, L: Lowering> Engine<B, L> {
         let Some(flow) = self.flows.get_mut(&id) else { return };
         let before = std::mem::replace(&mut flow.state, state);
         if before != state || answer {
+            if let Some(marks) = flow.active.filter(|set| set.tier == state.0 && state.0 == Tier::Partial) {
+                let directions = marks.tokens.map(|token| token.is_some());
+                self.outbox.push(Report::Marked { id, directions });
+            }
             self.outbox.push(Report::State { id, tier: state.0, reason: state.1 });
         }
         self.count_state(before, -1);

@@ -102,15 +102,19 @@ impl<B: Backend, L: Lowering> Engine<B, L> {
             // What ignores a rule may ignore a mark, too.
             return Err(why);
         }
+        // A mark is a hint: one direction's is worth having without the other's.
         for (rule, direction) in rules.iter_mut().zip(directions.iter()) {
+            *rule = None;
             let Some(direction) = direction else { continue };
             let marked = self.lowering.partial(&self.snapshot, direction, priority, id.entry, id.worker);
-            let (lowered, shape) = marked.map_err(|_| why)?;
+            let Ok((lowered, shape)) = marked else { continue };
             let shape = self.shape(&shape);
-            if self.shapes.get(shape).is_some_and(|shape| shape.refused.is_some()) {
-                return Err(why);
+            if self.shapes.get(shape).is_none_or(|shape| shape.refused.is_none()) {
+                *rule = Some((lowered, shape));
             }
-            *rule = Some((lowered, shape));
+        }
+        if rules.iter().all(Option::is_none) {
+            return Err(why);
         }
         Ok(Lowered { rules, tier: Tier::Partial, why: Some(why) })
     }

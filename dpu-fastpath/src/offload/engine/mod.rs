@@ -167,7 +167,7 @@ impl<B: Backend, L: Lowering> Engine<B, L> {
         self.check_overdue(now);
         self.fire(now);
         if !self.unclean {
-            self.go_on_probing();
+            self.go_on_probing(now);
             self.reconcile_proactive(now);
             self.unblock();
             self.settle(now);

@@ -219,7 +219,7 @@ impl<B: Backend, L: Lowering> Engine<B, L> {
     pub(super) fn issue(&mut self, now: u64) {
         let depth = self.backend.depth().max(1);
         for _ in 0..self.config.operations_per_poll {
-            if self.rules.in_flight >= depth {
+            if self.rules.in_flight >= depth || !self.backend.ready() {
                 break;
             }
             if let Some(token) = self.rules.destroys.pop_front() {

@@ -28,6 +28,9 @@ enum Operation {
 pub(super) struct World {
     pub(super) now: u64,
     pub(super) depth: usize,
+    /// Operations for which there is time between two pulls.
+    pub(super) slice: Option<usize>,
+    begun: usize,
     /// Time from enqueue to completion.
     pub(super) delay: u64,
     pub(super) capacity: Option<usize>,
@@ -151,6 +154,11 @@ impl Backend for Fake {
         self.0.lock().unwrap().depth
     }
 
+    fn ready(&self) -> bool {
+        let world = self.0.lock().unwrap();
+        world.slice.is_none_or(|most| world.begun < most)
+    }
+
     fn validate(&mut self, rule: &Rule) -> Result<(), Failure> {
         match protocol(rule).and_then(|proto| self.0.lock().unwrap().invalid.get(&proto).copied()) {
             Some(errno) => Err(Failure::from_errno(errno, "invalid")),
@@ -160,6 +168,7 @@ impl Backend for Fake {
 
     fn create(&mut self, token: Token, rule: &Rule) -> Result<(), Failure> {
         let mut world = self.0.lock().unwrap();
+        world.begun += 1;
         assert!(world.tokens.insert(token), "token {token} used twice");
         if let Some(errno) = world.refuse.pop_front() {
             return Err(Failure::from_errno(errno, "refused"));
@@ -191,6 +200,7 @@ impl Backend for Fake {
 
     fn pull(&mut self, into: &mut Vec<Completion>) -> Result<(), Failure> {
         let mut world = self.0.lock().unwrap();
+        world.begun = 0;
         while !world.mute && world.queue.front().is_some_and(|(due, _)| *due <= world.now) {
             let Some((_, operation)) = world.queue.pop_front() else { break };
             let completion = match operation {

@@ -4,7 +4,7 @@ use fallback_sw::offload::{Report, Request, Tier};
 use offload_rules::lower::{FailureClass, NotOffloaded};
 
 use super::{Bed, Kind, PLAIN, Toy, id, install, install_as};
-use crate::offload::Config;
+use crate::offload::{Config, Finding};
 
 const fn failed(class: FailureClass) -> Option<(Tier, Option<NotOffloaded>)> {
     Some((Tier::Software, Some(NotOffloaded::Failed(class))))
@@ -72,6 +72,44 @@ fn an_insert_that_is_late_by_500_ms_is_waited_for() {
     assert_eq!(bed.tier(id(1)), Some(Tier::Hardware));
     let status = bed.engine.status(bed.now);
     assert!(status.latency_p99 >= 500, "{}", status.latency_p99);
+    bed.assert_healthy();
+}
+
+#[test]
+fn flows_do_not_wait_for_canaries_longer_than_the_time_for_them() {
+    let config = Config::default();
+    let toy = Toy { canaries: (20..120).collect(), ..Toy::default() };
+    let mut bed = Bed::with(config, toy);
+    {
+        // One at a time, half a second each.
+        let mut nic = bed.nic.lock().unwrap();
+        (nic.depth, nic.delay) = (1, 500);
+    }
+    bed.ask(install(id(1)));
+    bed.run(config.probe - 100);
+    assert_eq!(bed.tier(id(1)), Some(Tier::Pending));
+    // What is under way ends, then the two rules of the flow come.
+    bed.run(2_500);
+    assert_eq!(bed.tier(id(1)), Some(Tier::Hardware));
+    let shapes = bed.engine.status(bed.now).shapes;
+    let tried = shapes.iter().filter(|shape| shape.probe == Some(Finding::Works)).count();
+    assert!((1..5).contains(&tried), "{tried}");
+    assert!(!shapes.iter().any(|shape| shape.probe == Some(Finding::Waiting) || shape.refused.is_some()));
+    bed.assert_healthy();
+}
+
+#[test]
+fn a_driver_that_takes_long_for_each_rule_leaves_the_engine_after_each() {
+    let mut bed = Bed::new();
+    bed.settle();
+    bed.nic.lock().unwrap().slice = Some(1);
+    (1..=3).for_each(|flow| bed.ask(install(id(flow))));
+    for created in 0..=6 {
+        bed.poll(0);
+        assert_eq!(bed.nic.lock().unwrap().created, created);
+    }
+    bed.settle();
+    assert!((1..=3).all(|flow| bed.tier(id(flow)) == Some(Tier::Hardware)));
     bed.assert_healthy();
 }
 

@@ -48,6 +48,22 @@ fn what_cannot_be_forwarded_is_marked_and_says_why() {
 }
 
 #[test]
+fn one_direction_is_marked_where_the_other_cannot_be() {
+    let mut bed = Bed::new();
+    let unmarkable = direction(1, true, Kind { full: false, partial: false, ..PLAIN });
+    let pair = [Some(direction(1, false, Kind { full: false, ..PLAIN })), Some(unmarkable)];
+    bed.ask(Request::Install { id: id(1), directions: Box::new(pair), rate: 1 });
+    bed.settle();
+    assert_eq!(bed.state(id(1)), Some((Tier::Partial, Some(NotOffloaded::Unsupported(Unsupported::Encap)))));
+    assert!(bed.told.contains(&Report::Marked { id: id(1), directions: [true, false] }), "{:?}", bed.told);
+    assert_eq!(bed.engine.rules_of(id(1)).len(), 1);
+    bed.assert_healthy();
+    bed.ask(Request::Remove { id: id(1) });
+    bed.settle();
+    assert_eq!((bed.gone(id(1)), bed.nic.lock().unwrap().rules.len()), (1, 0));
+}
+
+#[test]
 fn a_replacement_is_in_before_the_old_rules_go_and_counts_go_on() {
     let mut bed = Bed::new();
     bed.ask(install(id(1)));
