@@ -166,19 +166,24 @@ impl TwinFront {
             reports: Vec::new(),
             _eal: eal,
         };
-        front.renew(snapshot)?;
+        let lowering = NicLowering::new(front.profile.clone(), front.nic_ports.clone());
+        front.start(lowering, snapshot)?;
         Ok(front)
     }
 
     /// Stands in front of another node: the rules of the one before are gone. Its state's devices are those of the first one, or
-    /// fewer, by the same vif numbers.
+    /// fewer, by the same vif numbers. The NIC is not tried again.
     ///
     /// # Errors
     /// Whatever the driver or the engine say.
     pub fn renew(&mut self, snapshot: &Arc<Snapshot>) -> anyhow::Result<()> {
+        let lowering = NicLowering::new(self.profile.clone(), self.nic_ports.clone()).tried();
+        self.start(lowering, snapshot)
+    }
+
+    fn start(&mut self, lowering: NicLowering, snapshot: &Arc<Snapshot>) -> anyhow::Result<()> {
         self.engine = None;
         let backend = nic::connect(&self.profile, &self.nic_ports)?;
-        let lowering = NicLowering::new(self.profile.clone(), self.nic_ports.clone());
         self.engine = Some(Engine::new(Config::default(), lowering, backend, Arc::clone(snapshot)));
         self.adopted = snapshot.version();
         self.reports.clear();

@@ -8,6 +8,8 @@
 mod bench;
 #[path = "differential/judge.rs"]
 mod judge;
+#[path = "differential/named.rs"]
+mod named;
 #[allow(dead_code, unreachable_pub, reason = "shared with other tests")]
 #[path = "../../fallback-sw/tests/common/packets.rs"]
 mod packets;
@@ -19,11 +21,11 @@ mod twin;
 #[path = "differential/world.rs"]
 mod world;
 
-use std::process::Command;
+use std::{collections::BTreeSet, process::Command};
 
 use judge::{Case, Event, Outcome};
 use rng::Rng;
-use traffic::{Blind, Talk};
+use traffic::{Blind, End, Talk};
 use world::World;
 
 const SEED: u64 = 20_260_101;
@@ -73,7 +75,7 @@ fn generate(seed: u64, blind: Blind, healthy: bool) -> Case {
     let mut events = Vec::new();
     let (late, quiet) = (rng.chance(20), rng.chance(40));
     if !late {
-        introduce(&mut events, 0);
+        introduce(&mut events, &talks);
     }
     let count = 60 + rng.below(100);
     while events.len() < count {
@@ -86,7 +88,7 @@ fn generate(seed: u64, blind: Blind, healthy: bool) -> Case {
                 events.extend(traffic::announce(segment, host, rng.below(2) as u8));
             }
             7 if !quiet => events.push(traffic::announce_far_end(rng.below(2) as u8)),
-            8 if late => introduce(&mut events, 0),
+            8 if late => introduce(&mut events, &talks),
             _ => {
                 let at = rng.below(talks.len());
                 // Trains of one conversation, so that rules get something to do.
@@ -99,11 +101,17 @@ fn generate(seed: u64, blind: Blind, healthy: bool) -> Case {
     Case { state, events, padded, healthy }
 }
 
-fn introduce(events: &mut Vec<Event>, life: u8) {
-    for segment in 0..world::SEGMENTS.len() {
-        events.extend([10, 11].iter().flat_map(|host| traffic::announce(segment, *host, life)));
+/// Who talks makes itself known.
+fn introduce(events: &mut Vec<Event>, talks: &[Talk]) {
+    let mut known = BTreeSet::new();
+    for end in talks.iter().flat_map(|talk| &talk.ends) {
+        if let End::Local { segment, host } = end
+            && known.insert((*segment, *host))
+        {
+            events.extend(traffic::announce(*segment, *host, 0));
+        }
     }
-    events.push(traffic::announce_far_end(life));
+    events.push(traffic::announce_far_end(0));
 }
 
 /// One NIC, in a process of its own: run by the test below.

@@ -14,13 +14,20 @@ use crate::offload::Lowering;
 pub struct NicLowering {
     profile: NicProfile,
     ports: NicPorts,
+    tried: bool,
 }
 
 impl NicLowering {
     /// For this profile and these ports.
     #[must_use]
     pub const fn new(profile: NicProfile, ports: NicPorts) -> Self {
-        Self { profile, ports }
+        Self { profile, ports, tried: false }
+    }
+
+    /// The NIC has been tried in this process: no canaries. What it refuses all the same, it refuses flow by flow.
+    #[must_use]
+    pub fn tried(self) -> Self {
+        Self { tried: true, ..self }
     }
 
     fn known(&self, direction: &Direction) -> Result<(), Unsupported> {
@@ -48,6 +55,9 @@ impl Lowering for NicLowering {
     }
 
     fn canaries(&self, snapshot: &Snapshot) -> Vec<(Shape, Rule)> {
+        if self.tried {
+            return Vec::new();
+        }
         let own = snapshot.vifs().filter(|vif| vif.kind.port().is_some() && self.ports.has(vif.id));
         let ports: Vec<VifId> = own.map(|vif| vif.id).take(2).collect();
         let (Some(ingress), Some(egress)) = (ports.first(), ports.last()) else { return Vec::new() };

@@ -172,7 +172,7 @@ pub(crate) fn wrap(world: &World, from: &End, ip: &[u8], how: &Wrap) -> (u32, Ve
     (port, frame)
 }
 
-/// Every host of the segments makes itself known, by ARP and by neighbour solicitation; routers too.
+/// A host makes itself known, by ARP and by neighbour solicitation.
 pub(crate) fn announce(segment: usize, host: u8, life: u8) -> Vec<Event> {
     let at = SEGMENTS[segment];
     let mac = host_mac(segment, host, life);

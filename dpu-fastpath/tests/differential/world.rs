@@ -14,8 +14,6 @@ pub(crate) const LABELS: [u32; 2] = [279, 282];
 pub(crate) const VRFS: [u32; 2] = [18, 19];
 /// The prefixes behind the tunnels, by second octet: the first tunnel's, the second's, and that of both.
 pub(crate) const REMOTE: [u8; 3] = [9, 8, 7];
-/// Vifs of the devices: two toward tenants, two toward the underlay.
-pub(crate) const PORTS: [u32; 4] = [1, 2, 3, 4];
 
 /// A tenant's subnet on a vif.
 #[derive(Debug, Clone, Copy)]
@@ -165,6 +163,33 @@ impl World {
     /// All devices take large packets.
     pub(crate) fn widen(&mut self) {
         self.mtus.fill(9000);
+    }
+
+    /// Those of the underlay take 1,500 octets.
+    pub(crate) fn narrow_underlay(&mut self) {
+        for at in [2, 3, 8] {
+            self.mtus[at] = 1500;
+        }
+    }
+
+    /// UDP to the ports 2000 to 2099 is denied to all.
+    pub(crate) fn deny(&mut self) {
+        self.list = 1;
+        for at in [0, 1, 4, 5, 6, 7] {
+            self.acls[at] = r#", "ingressAcls": [66]"#;
+        }
+    }
+
+    /// Everything is permitted to all, by a list.
+    pub(crate) fn permit(&mut self) {
+        for at in [0, 1, 4, 5, 6, 7] {
+            self.acls[at] = r#", "ingressAcls": [65]"#;
+        }
+    }
+
+    /// Hosts are found by ARP and ND.
+    pub(crate) fn resolve(&mut self) {
+        self.fixed = false;
     }
 
     /// The largest IP packet that fits the device.

@@ -5,6 +5,7 @@ use offload_rules::lower::NotOffloaded;
 
 use super::{
     Engine,
+    flow::Set,
     rules::{Owner, Stage},
 };
 use crate::offload::{Backend, Hits, Lowering, Token};
@@ -47,6 +48,16 @@ impl<B: Backend, L: Lowering> Engine<B, L> {
             }
         }
         reports.append(&mut self.outbox);
+    }
+
+    /// Reads the counters of a set that is being replaced.
+    pub(super) fn count_set(&mut self, set: Option<Set>, now: u64) {
+        for token in set.iter().flat_map(Set::tokens) {
+            let counted = self.rules.get(token).is_some_and(|entry| entry.stage == Stage::Live && entry.counted);
+            if counted && let Ok(hits) = self.backend.query(token) {
+                self.tell_hits(token, hits, now);
+            }
+        }
     }
 
     fn read(&mut self, token: Token, now: u64) {

@@ -296,6 +296,8 @@ impl<B: Backend, L: Lowering> Engine<B, L> {
         (flow.wants, flow.attempts, flow.retry_at) = (false, 0, None);
         self.placement.place(id, flow.rate, now);
         self.totals.activated += 1;
+        // What the old rules have counted went the old way: it is told before the worker hears of the new one.
+        self.count_set(old, now);
         self.retire(old);
         self.set_state(id, (set.tier, set.why), true);
     }
