@@ -51,7 +51,7 @@ fn a_driver_that_cannot_be_loaded_is_named() {
 }
 
 #[test]
-fn a_profile_without_a_device_of_dpdk_is_refused() {
+fn a_nic_without_a_device_is_refused() {
     let text = refusal(&["--nic", "mlx5-hws"]);
     assert!(text.contains("--nic mlx5-hws: no device is driven by DPDK"), "{text}");
 }
