@@ -67,6 +67,8 @@ fn change(machine: &mut Machine, json: &str, now: u64) {
 struct Side<'a> {
     machine: Machine,
     front: Option<&'a mut TwinFront>,
+    /// Identifications of outer headers, in the order in which they were first seen.
+    ids: Vec<u16>,
 }
 
 /// Device and frame.
@@ -75,7 +77,7 @@ type Sent = Vec<(u32, Vec<u8>)>;
 impl<'a> Side<'a> {
     fn new(snapshot: &Arc<Snapshot>, front: Option<&'a mut TwinFront>) -> Self {
         let config = MachineConfig { offload: front.is_some(), ..MachineConfig::default() };
-        Self { machine: Machine::new(config, Arc::clone(snapshot)).unwrap(), front }
+        Self { machine: Machine::new(config, Arc::clone(snapshot)).unwrap(), front, ids: Vec::new() }
     }
 
     fn settle(&mut self, now: u64) {
@@ -124,8 +126,22 @@ impl<'a> Side<'a> {
             }
         }
         out.extend(self.taken());
+        out.iter_mut().for_each(|(_, frame)| self.number(frame));
         out.sort();
         out
+    }
+
+    /// Each flow draws one identification for all its outer headers when its program is made, and a flow that is looked at for
+    /// the NIC may have its program earlier. So the drawn number is not compared, but which frames have the same one.
+    fn number(&mut self, frame: &mut [u8]) {
+        let Some(at) = outer(frame).filter(|at| is_summed(&frame[*at..])) else { return };
+        let id = u16::from_be_bytes([frame[at + 4], frame[at + 5]]);
+        let place = self.ids.iter().position(|known| *known == id).unwrap_or_else(|| {
+            self.ids.push(id);
+            self.ids.len() - 1
+        });
+        frame[at + 4..at + 6].copy_from_slice(&(place as u16).to_be_bytes());
+        frame[at + 10..at + 12].fill(0);
     }
 }
 
@@ -245,13 +261,17 @@ fn compare(software: &Machine, offloaded: &Machine, padded: bool) -> Result<(), 
     }
     let keyed = |report: &pb::ReplayReport| -> BTreeMap<String, String> {
         let key = |f: &pb::Flow| {
-            format!("{} {} {} {}:{} {}:{}", f.vrf, f.vif, f.proto, f.source, f.source_port, f.destination, f.destination_port)
+            format!(
+                "{} {} {} {}:{} {}:{}",
+                f.vrf, f.vif, f.proto, f.source, f.source_port, f.destination, f.destination_port
+            )
         };
         report.flows.iter().map(|flow| (key(flow), format!("{flow:#?}"))).collect()
     };
     let (a, b) = (keyed(&a), keyed(&b));
     for key in a.keys().chain(b.keys().filter(|key| !a.contains_key(*key))) {
-        let get = |flows: &BTreeMap<String, String>| flows.get(key).cloned().unwrap_or_else(|| "no such flow".to_owned());
+        let get =
+            |flows: &BTreeMap<String, String>| flows.get(key).cloned().unwrap_or_else(|| "no such flow".to_owned());
         note(&format!("flow {key}"), get(&a), get(&b));
     }
     if text.is_empty() { Ok(()) } else { Err(text) }
@@ -289,16 +309,36 @@ fn frames(sent: &Sent) -> String {
     })
 }
 
-/// A frame without what is behind the innermost IP packet, and without the outer lengths that count it.
-fn trimmed((port, frame): &(u32, Vec<u8>)) -> (u32, Vec<u8>) {
-    let mut frame = frame.clone();
-    let word = |frame: &[u8], at: usize| frame.get(at..at + 2).map_or(0, |word| u16::from_be_bytes([word[0], word[1]]));
+fn word(frame: &[u8], at: usize) -> u16 {
+    frame.get(at..at + 2).map_or(0, |word| u16::from_be_bytes([word[0], word[1]]))
+}
+
+/// Where the IP packet begins, and whether it is MPLS over UDP.
+fn layers(frame: &[u8]) -> Option<(usize, bool)> {
     let mut at = 12;
-    while matches!(word(&frame, at), 0x8100 | 0x88a8) {
+    while matches!(word(frame, at), 0x8100 | 0x88a8) {
         at += 4;
     }
     at += 2;
-    let tunnelled = frame.get(at) == Some(&0x45) && frame.get(at + 9) == Some(&17) && matches!(word(&frame, at + 22), 6635 | 51234);
+    let tunnelled = frame.get(at) == Some(&0x45) && frame.get(at + 9) == Some(&17);
+    (frame.len() > at).then_some((at, tunnelled && matches!(word(frame, at + 22), 6635 | 51234)))
+}
+
+/// Where the header of a tunnel begins.
+fn outer(frame: &[u8]) -> Option<usize> {
+    layers(frame).filter(|(at, tunnelled)| *tunnelled && frame.len() >= at + 32).map(|(at, _)| at)
+}
+
+/// The checksum of an IPv4 header without options is right.
+fn is_summed(ip: &[u8]) -> bool {
+    let sum: u32 = (0..20).step_by(2).map(|at| u32::from(word(ip, at))).sum();
+    (sum & 0xffff) + (sum >> 16) == 0xffff
+}
+
+/// A frame without what is behind the innermost IP packet, and without the outer lengths that count it.
+fn trimmed((port, frame): &(u32, Vec<u8>)) -> (u32, Vec<u8>) {
+    let mut frame = frame.clone();
+    let Some((mut at, tunnelled)) = layers(&frame) else { return (*port, frame) };
     if tunnelled {
         for place in [at + 2, at + 3, at + 10, at + 11, at + 24, at + 25] {
             if let Some(octet) = frame.get_mut(place) {

@@ -350,6 +350,9 @@ fn what_changes_in_the_middle_changes_for_both() {
     for change in [
         r#"{"routes": [{"vrf": 18, "prefix": "10.9.0.0/16", "nexthop": 489, "label": 999}]}"#.to_owned(),
         r#"{"routes": [{"vrf": 18, "prefix": "10.9.0.0/16", "nexthop": 490, "label": 290}]}"#.to_owned(),
+        // The same bytes, by another way: what is counted follows.
+        r#"{"routes": [{"vrf": 18, "prefix": "10.9.0.0/16", "nexthop": 491, "label": 280}]}"#.to_owned(),
+        r#"{"nexthops": [{"id": 532, "vrf": 8, "composite": {"members": [{"nexthop": 86}, {"nexthop": 85}]}}]}"#.to_owned(),
         r#"{"removeRoutes": [{"vrf": 18, "prefix": "10.9.0.0/16"}]}"#.to_owned(),
         r#"{"removeLabels": [279]}"#.to_owned(),
         r#"{"labels": [{"label": 279, "nexthop": 514}]}"#.to_owned(),

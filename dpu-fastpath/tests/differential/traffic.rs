@@ -150,7 +150,8 @@ pub(crate) fn wrap(world: &World, from: &End, ip: &[u8], how: &Wrap) -> (u32, Ve
         End::Remote { tunnel, tenant, .. } => {
             let source = how.outer_source.as_deref().unwrap_or(world.far_end(*tunnel));
             let stack = [entry(how.label.unwrap_or(LABELS[*tenant]), how.tc, how.bottom, how.label_ttl)];
-            let mut outer = mpls_udp(source, OWN[*tunnel], (50_000, 6635), &stack, ip).tos(how.outer_tos).ttl(how.outer_ttl);
+            let mut outer =
+                mpls_udp(source, OWN[*tunnel], (50_000, 6635), &stack, ip).tos(how.outer_tos).ttl(how.outer_ttl);
             if how.udp_checksum > 0 {
                 let payload = [&stack.concat()[..], ip].concat();
                 outer = udp(source, OWN[*tunnel], 50_000, 6635, &payload).tos(how.outer_tos).ttl(how.outer_ttl);
@@ -187,7 +188,12 @@ pub(crate) fn announce(segment: usize, host: u8, life: u8) -> Vec<Event> {
     let solicitation = packets::icmp(&source, &target, 135, 0, [0; 4], &body).ttl(255).ip();
     let nd = frame_of(port_mac(at.port), mac, &tags, 0x86dd, &solicitation);
     [(broadcast, "ARP"), (nd, "ND")]
-        .map(|(frame, what)| Event::Frame { port: at.port, frame, settle: true, what: format!("{what} of host {host}") })
+        .map(|(frame, what)| Event::Frame {
+            port: at.port,
+            frame,
+            settle: true,
+            what: format!("{what} of host {host}"),
+        })
         .to_vec()
 }
 
@@ -195,7 +201,12 @@ pub(crate) fn announce(segment: usize, host: u8, life: u8) -> Vec<Event> {
 pub(crate) fn announce_far_end(life: u8) -> Event {
     let mac = [2, 0, 0, 0, life, 0x99];
     let arp = arp_request(mac, [172, 28, 13, 99], [172, 28, 13, 36]);
-    Event::Frame { port: 3, frame: frame_of([0xff; 6], mac, &[], 0x0806, &arp), settle: true, what: "ARP of the far end".to_owned() }
+    Event::Frame {
+        port: 3,
+        frame: frame_of([0xff; 6], mac, &[], 0x0806, &arp),
+        settle: true,
+        what: "ARP of the far end".to_owned(),
+    }
 }
 
 fn arp_request(mac: Mac, own: [u8; 4], target: [u8; 4]) -> Vec<u8> {
@@ -254,6 +265,13 @@ impl Talk {
         let proto = rng.pick(&[UDP, UDP, UDP, UDP, UDP, TCP, TCP, TCP, TCP, TCP, SCTP, 47, 50, ICMP]);
         let ports = [rng.pick(&[1024, 1025, 3000, 4000]), rng.pick(&[53, 80, 2000, 3000, 3050])];
         let mut ends = [local, other];
+        if proto == TCP
+            && let (End::Local { host, .. }, true) = (ends[0].clone(), ends[0].address(false) == ends[1].address(false))
+            && let End::Local { host: other, .. } = &mut ends[1]
+        {
+            // Nobody is connected to himself over a router.
+            *other = 21 - host;
+        }
         if rng.chance(40) {
             ends.reverse();
         }
@@ -521,7 +539,8 @@ impl Talk {
                 // About what `1 - from` has sent, from a router on the way.
                 let about = if rng.chance(50) { about } else { self.ordinary(1 - from, 40).ip() };
                 let [src, dst] = [from, 1 - from].map(|at| self.ends[at].address(self.v6));
-                let (kind, code) = if self.v6 { rng.pick(&[(1, 4), (2, 0), (3, 0)]) } else { rng.pick(&[(3, 3), (3, 4), (11, 0)]) };
+                let (kind, code) =
+                    if self.v6 { rng.pick(&[(1, 4), (2, 0), (3, 0)]) } else { rng.pick(&[(3, 3), (3, 4), (11, 0)]) };
                 packet = icmp_error(&src, &dst, kind, code, &about);
                 "ICMP error"
             }
@@ -542,7 +561,10 @@ impl Talk {
             }
             23 if self.proto == TCP => {
                 let flags = rng.next() as u8 & 0x3a;
-                packet = self.ip(from, &[], flags, self.seq[from], self.seq[1 - from]).ttl(self.ttl[from]).tos(self.tos[from]);
+                packet = self
+                    .ip(from, &[], flags, self.seq[from], self.seq[1 - from])
+                    .ttl(self.ttl[from])
+                    .tos(self.tos[from]);
                 "TCP flags"
             }
             _ => "usual",

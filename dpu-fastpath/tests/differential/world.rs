@@ -141,12 +141,26 @@ impl World {
         }
         for (at, flags) in world.flags.iter_mut().enumerate() {
             if !matches!(at, 2 | 3 | 8) {
-                *flags = rng.pick(&["", "", "", "", r#", "ttlUnmodified": true"#, r#", "noRpf": true"#, r#", "noFragment": true"#]);
+                *flags = rng.pick(&[
+                    "",
+                    "",
+                    "",
+                    "",
+                    r#", "ttlUnmodified": true"#,
+                    r#", "noRpf": true"#,
+                    r#", "noFragment": true"#,
+                ]);
             }
         }
         for (at, acls) in world.acls.iter_mut().enumerate() {
             if !matches!(at, 2 | 3 | 8) {
-                let lists = ["", "", r#", "ingressAcls": [66]"#, r#", "egressAcls": [66]"#, r#", "ingressAcls": [65], "egressAcls": [66]"#];
+                let lists = [
+                    "",
+                    "",
+                    r#", "ingressAcls": [66]"#,
+                    r#", "egressAcls": [66]"#,
+                    r#", "ingressAcls": [65], "egressAcls": [66]"#,
+                ];
                 *acls = rng.pick(&lists);
             }
         }
@@ -155,7 +169,8 @@ impl World {
         world.udp_port = [rng.pick(&[6635, 6635, 51234]), 6635];
         world.on_link = rng.chance(30);
         world.wan_tag = rng.chance(30);
-        world.direct = std::array::from_fn(|_| rng.pick(&[r#", "directNexthop": 532"#, r#", "directNexthop": 85"#, ""]));
+        world.direct =
+            std::array::from_fn(|_| rng.pick(&[r#", "directNexthop": 532"#, r#", "directNexthop": 85"#, ""]));
         world.fixed = rng.chance(50);
         world
     }
@@ -259,11 +274,8 @@ impl World {
     }
 
     fn tunnel(&self, at: usize) -> String {
-        let map = if self.dscp[at] {
-            r#", "dscpMap": [{"inner": 46, "outer": 0}, {"inner": 10, "outer": 34}]"#
-        } else {
-            ""
-        };
+        let map =
+            if self.dscp[at] { r#", "dscpMap": [{"inner": 46, "outer": 0}, {"inner": 10, "outer": 34}]"# } else { "" };
         let direct = if at == 1 && self.on_link { "" } else { self.direct[at] };
         format!(
             r#"{{"id": {}, "vrf": 8, "tunnel": {{"type": "MPLS_O_UDP", "sip": "{}", "dip": "{}", "udpPort": {}{map}{direct}}}}}"#,
@@ -287,9 +299,8 @@ impl World {
             return [String::new(), String::new()];
         }
         let label = 280 + tenant as u32 + if nexthop == 490 { 10 } else { 0 };
-        [format!("10.{prefix}.0.0/16"), format!("fd00:{prefix}::/64")].map(|prefix| {
-            format!(r#"{{"vrf": {vrf}, "prefix": "{prefix}", "nexthop": {nexthop}, "label": {label}}}"#)
-        })
+        [format!("10.{prefix}.0.0/16"), format!("fd00:{prefix}::/64")]
+            .map(|prefix| format!(r#"{{"vrf": {vrf}, "prefix": "{prefix}", "nexthop": {nexthop}, "label": {label}}}"#))
     }
 
     fn acl(&self) -> String {
@@ -309,7 +320,8 @@ impl World {
             self.underlay(),
             self.tunnel(0),
             self.tunnel(1),
-            r#"{"id": 491, "vrf": 8, "composite": {"members": [{"nexthop": 489}, {"nexthop": 490, "label": 295}]}}"#.to_owned(),
+            r#"{"id": 491, "vrf": 8, "composite": {"members": [{"nexthop": 489}, {"nexthop": 490, "label": 295}]}}"#
+                .to_owned(),
             r#"{"id": 513, "policy": true, "vrfTranslate": {"vrf": 18}}"#.to_owned(),
             r#"{"id": 514, "policy": true, "vrfTranslate": {"vrf": 19}}"#.to_owned(),
             r#"{"id": 516, "vrf": 8, "receive": {"terminateMplsOUdp": true}}"#.to_owned(),

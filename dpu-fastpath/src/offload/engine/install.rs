@@ -140,6 +140,8 @@ impl<B: Backend, L: Lowering> Engine<B, L> {
                 });
             if as_before {
                 flow.wants = false;
+                // The worker may count for another program from the answer on.
+                self.count_set(Some(active), now);
                 return self.set_state(id, (active.tier, lowered.why), true);
             }
         }
@@ -326,6 +328,11 @@ impl<B: Backend, L: Lowering> Engine<B, L> {
             }
             FailureClass::Capacity => {
                 let half = self.flows.get_mut(&id).and_then(|flow| flow.coming.take());
+                for token in half.iter().flat_map(Set::tokens) {
+                    if let Some(entry) = self.rules.get_mut(token) {
+                        entry.half = true;
+                    }
+                }
                 self.retire(half);
                 self.full_until = now + FULL;
                 if had_active {

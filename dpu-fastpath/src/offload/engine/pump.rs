@@ -203,7 +203,7 @@ impl<B: Backend, L: Lowering> Engine<B, L> {
             Owner::Canary(shape) => self.canary_ended(token, shape),
         }
         if entry.waiters.is_empty() {
-            if entry.stage == Stage::Destroying {
+            if entry.stage == Stage::Destroying && !entry.half {
                 self.room();
             }
         } else {

@@ -65,6 +65,8 @@ pub(super) struct Entry {
     pub(super) told: Hits,
     /// Attempts to destroy it, or to read its last counter, that failed.
     pub(super) refusals: u32,
+    /// The other half of its pair did not fit: where it was is no room for a pair.
+    pub(super) half: bool,
     /// Flows that wait for its end.
     pub(super) waiters: Vec<OffloadId>,
 }
@@ -116,6 +118,7 @@ impl Rules {
             late: false,
             told: Hits::default(),
             refusals: 0,
+            half: false,
             waiters: Vec::new(),
         };
         self.entries.insert(token, entry);
