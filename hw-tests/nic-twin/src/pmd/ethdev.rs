@@ -339,7 +339,11 @@ unsafe extern "C" fn tx_queue_release(dev: *mut ffi::rte_eth_dev, number: u16) {
     unsafe { release(data(dev).tx_queues, number) }
 }
 
-unsafe extern "C" fn stats_get(dev: *mut ffi::rte_eth_dev, into: *mut ffi::rte_eth_stats) -> c_int {
+unsafe extern "C" fn stats_get(
+    dev: *mut ffi::rte_eth_dev,
+    into: *mut ffi::rte_eth_stats,
+    #[cfg(queue_stats)] _queues: *mut ffi::eth_queue_stats,
+) -> c_int {
     let run = |twin: &Arc<Twin>| {
         // SAFETY: DPDK's place for the answer.
         let stats = unsafe { &mut *into };
