@@ -166,7 +166,7 @@ impl Pattern {
     /// The same for all patterns of a shape.
     pub(super) fn hash_shape(&self, into: &mut impl Hasher) {
         for entry in &self.entries {
-            into.write_u32(entry.kind as u32);
+            into.write_u32(entry.kind);
             into.write(entry.mask.octets());
         }
     }
