@@ -11,8 +11,10 @@
 
 mod flow_table;
 mod forward;
+#[allow(dead_code, reason = "shared with the benches of dpu-fastpath")]
 mod measure;
 mod offload;
+#[allow(dead_code, reason = "shared with the benches of dpu-fastpath")]
 mod site;
 
 use std::{process::ExitCode, time::Duration};

@@ -65,7 +65,7 @@ impl Bench {
                 map.push(PortMap { device: device.to_owned(), ethdev: twin.to_owned() });
             }
             let ports = NicPorts::new(true);
-            let others = Box::new(KernelPorts::default());
+            let others = Box::new(KernelPorts);
             let mut open =
                 DpdkPorts::new(Arc::clone(eal), &map, others).expect("both ports").prepared_by(Box::new(ports.clone()));
             let _open = open_all(&mut open, &crate::site::snapshot(1000));

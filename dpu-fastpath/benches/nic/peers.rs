@@ -136,9 +136,11 @@ pub(crate) fn testpmd(bench: &Bench, mode: &str, vdevs: &[String], run: Duration
     input.write_all(b"start\n").map_err(|error| error.to_string())?;
     std::thread::sleep(run);
     input.write_all(b"stop\n").map_err(|error| error.to_string())?;
-    wait("Accumulated forward statistics for all ports", Duration::from_secs(10))?;
-    wait("Done.", Duration::from_secs(10))?;
+    // Its core sleeps from here on; what it says comes when it ends.
+    std::thread::sleep(Duration::from_millis(300));
     let spent = cpu_of(process, "worker-1")?.saturating_sub(before);
+    input.write_all(b"quit\n").map_err(|error| error.to_string())?;
+    drop(wait("Bye...", Duration::from_secs(10)));
     let text = said();
     let totals = text.split("Accumulated forward statistics for all ports").nth(1).unwrap_or_default();
     let number = |name: &str| {

@@ -89,7 +89,7 @@ pub(crate) fn rows(bench: &mut Bench, effort: &Effort) -> Rows {
         bench.eal.add_vdev(name, arguments).expect("a port that plays a capture");
         map.push(PortMap { device: device.to_owned(), ethdev: name.clone() });
     }
-    let mut open = DpdkPorts::new(Arc::clone(&bench.eal), &map, Box::new(KernelPorts::default())).expect("both ports");
+    let mut open = DpdkPorts::new(Arc::clone(&bench.eal), &map, Box::new(KernelPorts)).expect("both ports");
     let snapshot = site::snapshot(FLOWS);
     let vifs: Vec<VifId> = snapshot.vifs().filter(|vif| vif.kind.port().is_some()).map(|vif| vif.id).collect();
     let opened = open_all(&mut open, &snapshot);

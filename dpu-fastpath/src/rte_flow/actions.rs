@@ -186,10 +186,10 @@ impl Actions {
     /// The same for all actions of a shape.
     pub(super) fn hash_shape(&self, into: &mut impl Hasher) {
         for entry in &self.0 {
-            into.write_u32(entry.kind as u32);
+            into.write_u32(entry.kind);
             match &entry.conf {
                 Conf::Decap(header) | Conf::Encap(header) => into.write_usize(header.len()),
-                Conf::Modify { field, .. } => into.write_u32(*field as u32),
+                Conf::Modify { field, .. } => into.write_u32(*field),
                 Conf::None | Conf::Own(_) | Conf::Common(_) | Conf::Age { .. } | Conf::Rss { .. } => {}
             }
         }

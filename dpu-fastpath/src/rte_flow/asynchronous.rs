@@ -401,7 +401,9 @@ impl Backend for Asynchronous {
             NonNull::new(flow).map(Handle).ok_or_else(|| failure(0, &error))
         })?;
         self.lane(port).tables.enter(id);
-        let rule = Installed { handle, port, counts: rule.actions.counts() };
+        let counts = rule.actions.counts();
+        self.nic.done(rule);
+        let rule = Installed { handle, port, counts };
         self.rules.insert(token, Entry { rule, table: id, stage: Stage::Creating });
         Ok(())
     }

@@ -96,7 +96,7 @@ impl Entry {
 }
 
 /// A pattern and all that it points to. Two patterns of the same shape differ in specs (and the upper ends of ranges) only.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Pattern {
     entries: Vec<Entry>,
 }
@@ -106,13 +106,20 @@ pub(super) struct Pattern {
 pub(super) struct PatternShape(Vec<(kind::Type, Blob, bool)>);
 
 impl Pattern {
-    /// Translates; with `transfer` the port is an item, without it it isn't: the rule is one of the port itself.
+    /// Translates, in the memory of a pattern that is done with; with `transfer` the port is an item, without it it isn't: the rule is one of the port itself.
     ///
     /// # Errors
     ///
     /// [`UnknownPort`] when a vif's device is no port.
-    pub(super) fn new(items: &[Item], style: Style, transfer: bool, ports: &PortSet) -> Result<Self, UnknownPort> {
-        let mut pattern = Self { entries: Vec::with_capacity(items.len()) };
+    pub(super) fn refilled(
+        mut self,
+        items: &[Item],
+        style: Style,
+        transfer: bool,
+        ports: &PortSet,
+    ) -> Result<Self, UnknownPort> {
+        self.entries.clear();
+        let mut pattern = self;
         for item in items {
             match item {
                 Item::Port(_) if !transfer => {}
@@ -159,7 +166,7 @@ impl Pattern {
     /// The same for all patterns of a shape.
     pub(super) fn hash_shape(&self, into: &mut impl Hasher) {
         for entry in &self.entries {
-            into.write_u32(entry.kind as u32);
+            into.write_u32(entry.kind);
             into.write(entry.mask.octets());
         }
     }

@@ -93,6 +93,7 @@ impl Backend for Synchronous {
         self.spent += begun.elapsed();
         let handle = Handle(NonNull::new(flow).ok_or_else(|| failure(0, &error))?);
         let counts = rule.actions.counts();
+        self.nic.done(rule);
         self.rules.insert(token, Installed { handle, port, counts });
         if counts {
             self.sentinel = Some(token);

@@ -57,7 +57,13 @@ impl Translation {
     /// # Errors
     ///
     /// ENODEV when a vif that it names is no port; ENOTSUP for a TTL that the NIC cannot write.
+    #[cfg(test)]
     pub(super) fn new(rule: &Rule, style: Style, ports: &PortSet) -> Result<Self, Failure> {
+        Self::reusing(Pattern::default(), rule, style, ports)
+    }
+
+    /// The same, in the memory of a pattern that is done with.
+    pub(super) fn reusing(spare: Pattern, rule: &Rule, style: Style, ports: &PortSet) -> Result<Self, Failure> {
         let no_port = |message: String| Failure::from_errno(libc::ENODEV, message);
         let named = rule.items.iter().find_map(|item| match item {
             Item::Port(vif) => Some(*vif),
@@ -71,7 +77,8 @@ impl Translation {
             return Err(Failure::from_errno(libc::ENOTSUP, "the NIC takes one off the TTL and writes no other"));
         }
         let transfer = style.transfer && !actions::to_host(&rule.actions);
-        let pattern = Pattern::new(&rule.items, style, transfer, ports).map_err(|error| no_port(error.to_string()))?;
+        let pattern =
+            spare.refilled(&rule.items, style, transfer, ports).map_err(|error| no_port(error.to_string()))?;
         let actions =
             Actions::new(&rule.actions, style, port.queues, ports).map_err(|error| no_port(error.to_string()))?;
         let place = Place { group: actions::group(rule.table), priority: rule.priority, transfer };

@@ -1,5 +1,7 @@
 //! Patterns: lists of `rte_flow_item`, copied so that they outlive the call.
 
+use std::cell::RefCell;
+
 use crate::{
     model::{EINVAL, Item, ItemKind, MAX_SPEC},
     pmd::ffi,
@@ -26,8 +28,6 @@ const _: () = {
     assert!(size_of::<ffi::rte_flow_item_ethdev>() == ItemKind::RepresentedPort.size());
 };
 
-/// Most patterns are shorter.
-const TYPICAL: usize = 10;
 /// Longer patterns are no patterns.
 const MOST: usize = 64;
 
@@ -73,6 +73,23 @@ fn part(octets: Option<&Octets>, size: usize) -> Option<&[u8]> {
     octets?.get(..size)
 }
 
+thread_local! {
+    /// Memory of patterns to use again: they are too large for the allocator's quick lists.
+    static SPARE: RefCell<Vec<Vec<OwnedItem>>> = const { RefCell::new(Vec::new()) };
+}
+/// Patterns whose memory is kept.
+const SPARES: usize = 1024;
+
+/// Gives the memory of a pattern back.
+pub(super) fn give_back(mut items: Vec<OwnedItem>) {
+    items.clear();
+    SPARE.with_borrow_mut(|spare| {
+        if spare.len() < SPARES {
+            spare.push(items);
+        }
+    });
+}
+
 /// Copies a pattern.
 ///
 /// # Safety
@@ -81,7 +98,7 @@ pub(super) unsafe fn read(pattern: *const ffi::rte_flow_item) -> Result<Vec<Owne
     if pattern.is_null() {
         return Err(Refusal::new(EINVAL, c"no pattern"));
     }
-    let mut items = Vec::with_capacity(TYPICAL);
+    let mut items = SPARE.with_borrow_mut(Vec::pop).unwrap_or_default();
     for index in 0..MOST {
         // SAFETY: the END has not come yet.
         let item = unsafe { &*pattern.add(index) };

@@ -9,7 +9,7 @@ use std::{collections::VecDeque, time::Duration};
 use super::{
     actions::{self, OwnedAction},
     error::Refusal,
-    items::OwnedItem,
+    items::{self, OwnedItem},
     number::ByNumber,
     state::{Handle, State, World},
 };
@@ -167,6 +167,7 @@ impl World {
             }
             Work::Create { handle, attr, pattern, actions } => {
                 let result = self.insert(port, handle, attr, &pattern, &actions);
+                items::give_back(pattern);
                 let ready = result.map_or(now, |(_, at)| at);
                 let Some(flow) = self.flows.get_mut(&handle) else { return (now, false) };
                 flow.state = result.map_or(State::Failed, |(rule, _)| State::Live(rule));
