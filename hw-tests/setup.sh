@@ -16,6 +16,7 @@ wanted=(
     tshark:tshark           # dissects them
     python3-scapy:          # another implementation of ESP
     python3-cryptography:   # scapy's ciphers
+    xz-utils:xz             # opens DPDK's source archive
     make:make
     gcc:cc                  # links the Rust programs
     pkg-config:pkg-config   # finds DPDK
@@ -65,6 +66,10 @@ apt_install() {
 
 # What a DPDK driver is written against is in DPDK's source tree, not in libdpdk-dev. The NIC twin is a driver.
 driver_headers=(ethdev_driver.h ethdev_vdev.h bus_vdev_driver.h dev_driver.h bus_driver.h)
+# Adds what libdpdk-dev has up to 25.07 and leaves out from 25.11 on.
+add_flow_header() {
+    [ -s "$(pkg-config --variable=includedir libdpdk)/rte_flow_driver.h" ] || driver_headers+=(rte_flow_driver.h)
+}
 
 # driver_headers_dir VERSION: where build.rs of hw-tests/nic-twin looks, unless DPDK_DRIVER_INCLUDE names another folder
 driver_headers_dir() {
@@ -154,6 +159,7 @@ if [ ${#missing[@]} -gt 0 ]; then
     apt_install "${missing[@]}"
 fi
 version=$(pkg-config --modversion libdpdk)
+add_flow_header
 if ! have_driver_headers "$(driver_headers_dir "$version")"; then
     install_driver_headers "$version"
 elif [ ${#missing[@]} -eq 0 ]; then

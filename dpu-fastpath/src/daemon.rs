@@ -9,7 +9,12 @@ use fallback_sw::{
     node::daemon::{self, Equipment},
 };
 
-use crate::port::{DpdkPorts, Eal, EalArgs, Memory, PortMap, eal};
+use offload_rules::forwarding::Snapshot;
+
+use crate::{
+    nic::{self, NicPorts, Offload, Start},
+    port::{DpdkPorts, Eal, EalArgs, Memory, PortMap, eal},
+};
 
 /// How the daemon runs.
 #[derive(Debug, Args)]
@@ -22,8 +27,8 @@ pub struct RunArgs {
     /// What DPDK is told.
     #[command(flatten)]
     pub dpdk: DpdkArgs,
-    /// The NIC's profile, for rules in hardware. Not implemented yet: only `none`.
-    #[arg(long, value_name = "PROFILE", default_value = "none")]
+    /// The NIC's profile, for rules in hardware: `auto` goes by the driver of the first port, `none` forwards in software.
+    #[arg(long, value_name = "PROFILE", default_value = "auto")]
     pub nic: String,
 }
 
@@ -73,24 +78,52 @@ impl DpdkArgs {
 /// # Errors
 /// As for every node, and what DPDK refuses.
 pub fn run(args: &RunArgs) -> anyhow::Result<()> {
-    if args.nic != "none" {
-        bail!("rules in hardware are not implemented yet; leave out `--nic {}` to forward in software", args.nic);
-    }
-    daemon::run(&args.node, |_workers| equip(&args.dpdk))
+    daemon::run(&args.node, |workers, snapshot| equip(args, workers, snapshot))
 }
 
-/// Starts DPDK, if something asks for it.
-fn equip(args: &DpdkArgs) -> anyhow::Result<Equipment> {
-    if args.is_empty() {
+/// Starts DPDK, if something asks for it, and the offload engine, if there is a NIC.
+fn equip(args: &RunArgs, workers: usize, snapshot: &Snapshot) -> anyhow::Result<Equipment> {
+    let dpdk = &args.dpdk;
+    let named = match args.nic.as_str() {
+        "none" | "auto" => None,
+        name => Some(nic::profile(name)?),
+    };
+    if dpdk.is_empty() {
+        if let Some(profile) = named {
+            bail!("--nic {}: no device is driven by DPDK: add --port, and --pci or --vdev", profile.name);
+        }
         tracing::info!("no device for DPDK: the kernel drives all of them");
         return Ok(Equipment::default());
     }
-    let eal = Arc::new(Eal::start(&args.eal(), &args.drivers)?);
+    let eal = Arc::new(Eal::start(&dpdk.eal(), &dpdk.drivers)?);
     tracing::info!(devices = eal.ethdevs().join(" "), "DPDK started");
-    let ports = DpdkPorts::new(Arc::clone(&eal), &args.ports, Box::new(KernelPorts))?;
-    Ok(Equipment {
-        ports: Box::new(ports),
+    let driver = dpdk.ports.first().and_then(|map| eal.driver(&map.ethdev)).unwrap_or_default();
+    let profile = if args.nic == "auto" { nic::of_driver(driver) } else { named };
+    let mut ports = DpdkPorts::new(Arc::clone(&eal), &dpdk.ports, Box::new(KernelPorts))?;
+    let mut equipment = Equipment {
         on_worker_start: Some(Arc::new(|_worker| eal::register_thread())),
         keep: Box::new(eal),
-    })
+        ..Equipment::default()
+    };
+    match profile {
+        Some(profile) => {
+            tracing::info!(profile = profile.name, driver, "rules go to the NIC");
+            let nic_ports = NicPorts::new(nic::by_templates(&profile));
+            ports = ports.prepared_by(Box::new(nic_ports.clone()));
+            let start = Start {
+                profile,
+                ports: nic_ports,
+                workers,
+                snapshot: Arc::new(snapshot.clone()),
+                epoch: equipment.epoch,
+                driver: driver.to_owned(),
+            };
+            let (offload, link) = Offload::start(start)?;
+            equipment.offload = Some(link);
+            equipment.attachment = Some(Box::new(offload));
+        }
+        None => tracing::info!(driver, "no rules for this NIC: all packets are forwarded in software"),
+    }
+    equipment.ports = Box::new(ports);
+    Ok(equipment)
 }

@@ -1,4 +1,4 @@
-//! What `dpu-fastpath` does, and what it says that it does not do.
+//! What `dpu-fastpath replay` does without a NIC, and what it says of bad input.
 #![allow(clippy::unwrap_used)]
 
 use std::{
@@ -29,13 +29,13 @@ fn a_replay_is_that_of_the_software_pipeline() {
 }
 
 #[test]
-fn a_nic_profile_is_refused_and_nothing_is_written() {
+fn an_unknown_nic_profile_is_refused_and_nothing_is_written() {
     let out = tempfile::tempdir().unwrap();
     let folder = out.path().join("out");
     let arguments = ["replay", "--nic", "mlx5", "--state", "ce1.json", "--in", "4121=tenant.pcap", "--out"];
     let output = dpu_fastpath(&[&arguments[..], &[&folder.display().to_string()]].concat());
     let text = refusal(&output);
-    assert!(text.contains("NIC profiles are not implemented yet; leave out `--nic mlx5`"), "{text}");
+    assert!(text.contains("no NIC profile 'mlx5'; there are: mlx5-hws"), "{text}");
     assert!(!folder.exists());
 }
 

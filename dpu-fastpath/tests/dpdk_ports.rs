@@ -310,7 +310,7 @@ fn the_nics_mark_comes_with_the_packet() {
         let mbuf = mbuf(b"frame");
         unsafe {
             (*mbuf).ol_flags = flags;
-            (*mbuf).__bindgen_anon_2.hash.fdir.hi = 0x00ab_cdef;
+            sys::rte_mbuf_mark_set(mbuf, 0x00ab_cdef);
         }
         put(ring, mbuf);
         let packets = alone.receive();
@@ -327,7 +327,7 @@ fn a_tag_that_the_driver_took_out_is_back_in_the_frame() {
     let mbuf = mbuf(b"destinsource\x08\x00rest");
     unsafe {
         (*mbuf).ol_flags = u64::from(sys::RTE_MBUF_F_RX_VLAN) | u64::from(sys::RTE_MBUF_F_RX_VLAN_STRIPPED);
-        (*mbuf).vlan_tci = 0x6064;
+        sys::rte_mbuf_vlan_tci_set(mbuf, 0x6064);
     }
     put(ring, mbuf);
     assert_eq!(alone.receive()[0].data(), b"destinsource\x81\x00\x60\x64\x08\x00rest");
@@ -341,9 +341,7 @@ fn a_frame_in_pieces_is_made_whole_or_counted_as_lost() {
     let chain = |first: &[u8], second: &[u8]| {
         let (one, two) = (mbuf(first), mbuf(second));
         unsafe {
-            (*one).next = two;
-            (*one).nb_segs = 2;
-            (*one).pkt_len += (*two).pkt_len;
+            assert_eq!(sys::rte_pktmbuf_chain(one, two), 0);
         }
         one
     };

@@ -51,9 +51,9 @@ fn a_driver_that_cannot_be_loaded_is_named() {
 }
 
 #[test]
-fn rules_in_hardware_are_refused() {
+fn a_nic_without_a_device_is_refused() {
     let text = refusal(&["--nic", "mlx5-hws"]);
-    assert!(text.contains("not implemented yet; leave out `--nic mlx5-hws`"), "{text}");
+    assert!(text.contains("--nic mlx5-hws: no device is driven by DPDK"), "{text}");
 }
 
 #[test]

@@ -5,11 +5,10 @@
 
 #[allow(dead_code, reason = "shared with other tests")]
 mod dpdk;
+mod twin;
 
 use std::{
     ffi::{CStr, CString},
-    path::PathBuf,
-    process::Command,
     sync::{
         MutexGuard,
         atomic::{AtomicU32, Ordering},
@@ -22,7 +21,7 @@ use dpu_fastpath::{
     rte_flow::{Asynchronous, Ethdev, FieldStyle, PortMap, Sizes, Style, Synchronous, configure},
 };
 use offload_rules::{
-    MacAddr, VifId,
+    Label, MacAddr, VifId,
     lower::{Action, FailureClass, Field, Item, Rule, Table},
 };
 
@@ -30,24 +29,8 @@ const ROUTER: MacAddr = MacAddr([0x00, 0x00, 0x5e, 0x00, 0x01, 0x00]);
 const NEXT: MacAddr = MacAddr([2, 0, 0, 0, 0, 9]);
 const SIZES: Sizes = Sizes { queue: 16, table: 1024, counters: 1024, ages: 1024 };
 
-/// Where the driver is.
-fn library() -> PathBuf {
-    if let Some(path) = std::env::var_os("NIC_TWIN") {
-        return path.into();
-    }
-    let test = std::env::current_exe().unwrap();
-    let profile = test.parent().unwrap().parent().unwrap();
-    let mut build = Command::new(env!("CARGO"));
-    build.args(["build", "--quiet", "--package", "nic-twin", "--target-dir"]).arg(profile.parent().unwrap());
-    if !cfg!(debug_assertions) {
-        build.arg("--release");
-    }
-    assert!(build.status().unwrap().success(), "the NIC twin does not build");
-    profile.join("libnic_twin.so")
-}
-
 fn load() {
-    let path = CString::new(library().into_os_string().into_encoded_bytes()).unwrap();
+    let path = CString::new(twin::library().into_os_string().into_encoded_bytes()).unwrap();
     // SAFETY: a driver; its constructor registers it with DPDK, before EAL starts.
     let handle = unsafe { libc::dlopen(path.as_ptr(), libc::RTLD_NOW | libc::RTLD_GLOBAL) };
     if handle.is_null() {
@@ -117,12 +100,17 @@ impl Nic {
 
     /// A frame arrives at the first port: where it goes.
     fn pass(&self, frame: &[u8]) -> Way {
-        self.wires[0].arrive(frame);
+        self.pass_from(0, frame)
+    }
+
+    /// A frame arrives at one port: software gets it, or it leaves on the other.
+    fn pass_from(&self, side: usize, frame: &[u8]) -> Way {
+        self.wires[side].arrive(frame);
         dpdk::wait("a frame comes out somewhere", || {
-            if let Some(frame) = dpdk::receive(self.ports[0]).pop() {
+            if let Some(frame) = dpdk::receive(self.ports[side]).pop() {
                 return Some(Way::Software(frame));
             }
-            self.wires[1].sent().map(Way::Wire)
+            self.wires[1 - side].sent().map(Way::Wire)
         })
     }
 }
@@ -261,6 +249,122 @@ fn a_flow_behind_a_jump_is_forwarded_as_mlx5_steers_in_hardware() {
     a_flow_is_forwarded(&nic, &mut *backend, Table::Tenant);
 }
 
+/// Ethernet, IPv4, UDP and a label: what a tunnel puts before a packet; lengths and checksum are the NIC's.
+fn outer() -> Vec<u8> {
+    let ip = [0x45, 0, 0, 0, 0x12, 0x34, 0x40, 0, 64, 17, 0, 0, 198, 51, 100, 1, 198, 51, 100, 2];
+    let udp = [0xc0, 0x01, 0x19, 0xeb, 0, 0, 0, 0];
+    let label = [0x00, 0x03, 0xe1, 63];
+    [&NEXT.0[..], &ROUTER.0, &[0x08, 0x00], &ip, &udp, &label].concat()
+}
+
+/// The flow of [`flow`] into the tunnel.
+fn encap() -> Rule {
+    Rule {
+        actions: vec![
+            Action::RawDecap(vec![0; 14]),
+            Action::Count,
+            Action::SetTtl { version: 4, ttl: 63 },
+            Action::RawEncap(outer()),
+            Action::Port(vif(4)),
+        ],
+        ..flow(Table::Flows, 4000)
+    }
+}
+
+/// What [`encap`] sends, out of the tunnel again.
+fn decap() -> Rule {
+    let mut inner = flow(Table::Flows, 4000).items.split_off(2);
+    if let Some(Item::Ipv4 { ttl, .. }) = inner.first_mut() {
+        *ttl = Some(63);
+    }
+    let mut items = vec![
+        Item::Port(vif(4)),
+        Item::Eth { dst: Some(NEXT), has_vlan: false },
+        Item::Ipv4 {
+            src: Some([198, 51, 100, 1].into()),
+            dst: Some([198, 51, 100, 2].into()),
+            proto: Some(17),
+            tos: Field { spec: 0, mask: 1 },
+            ttl: None,
+            no_options: true,
+            whole: true,
+            max_len: None,
+        },
+        Item::Udp { sport: None, dport: Some(6635), no_checksum: true },
+        Item::Mpls { label: Label::new(62).unwrap(), bottom: true, ttl: Some(63) },
+    ];
+    items.append(&mut inner);
+    let ethernet = [&[2, 0, 0, 0, 0, 5][..], &ROUTER.0, &[0x08, 0x00]].concat();
+    Rule {
+        table: Table::Flows,
+        priority: 2,
+        items,
+        actions: vec![
+            Action::RawDecap(outer()),
+            Action::Count,
+            Action::SetTtl { version: 4, ttl: 62 },
+            Action::RawEncap(ethernet),
+            Action::Port(vif(3)),
+        ],
+    }
+}
+
+#[test]
+fn a_packet_goes_into_a_tunnel_and_comes_out_of_it() {
+    for templates in [false, true] {
+        let nic = Nic::new("profile=twin", templates);
+        let mut backend = if templates { nic.asynchronous(Style::default()) } else { nic.synchronous() };
+        create(&mut *backend, 1, &encap());
+        create(&mut *backend, 2, &decap());
+        let Way::Wire(tunnelled) = nic.pass(&arriving(64)) else { panic!("not forwarded") };
+
+        let mut expected = outer();
+        expected[16..18].copy_from_slice(&92_u16.to_be_bytes());
+        expected[38..40].copy_from_slice(&72_u16.to_be_bytes());
+        expected.extend(&frame(NEXT, ROUTER.0, 63, 4000)[14..]);
+        let checksum = tunnelled[24..26].to_vec();
+        expected[24..26].copy_from_slice(&checksum);
+        assert_eq!(tunnelled, expected);
+        let sum: u32 = tunnelled[14..34].chunks(2).map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]]))).sum();
+        assert_eq!((sum & 0xffff) + (sum >> 16), 0xffff, "the outer header's checksum");
+
+        let plain = frame(MacAddr([2, 0, 0, 0, 0, 5]), ROUTER.0, 62, 4000);
+        assert_eq!(nic.pass_from(1, &tunnelled), Way::Wire(plain));
+        let mut other = tunnelled;
+        other[43] = 0xd1;
+        assert!(matches!(nic.pass_from(1, &other), Way::Software(_)), "another label is software's");
+    }
+}
+
+#[test]
+fn a_slow_nic_completes_late_and_a_rule_on_its_way_cannot_be_destroyed() {
+    let nic = Nic::new("profile=twin,slow=100", true);
+    let mut backend = nic.asynchronous(Style::default());
+    backend.create(1, &flow(Table::Flows, 4000)).unwrap();
+    backend.push().unwrap();
+    assert_eq!(backend.destroy(1).unwrap_err().class, FailureClass::Busy);
+    assert_eq!(settle(&mut *backend, 1), [Completion::Created(1)]);
+    assert!(matches!(nic.pass(&arriving(64)), Way::Wire(_)));
+    backend.destroy(1).unwrap();
+    assert_eq!(settle(&mut *backend, 1), [Completion::Destroyed(1)]);
+}
+
+#[test]
+fn a_rule_that_marks_gives_packets_to_software_by_a_queue() {
+    for templates in [false, true] {
+        let nic = Nic::new("profile=twin", templates);
+        let mut backend = if templates { nic.asynchronous(Style::default()) } else { nic.synchronous() };
+        for (token, fate) in [(1, Action::Queue(0)), (2, Action::Rss)] {
+            let actions = vec![Action::Mark(77), Action::Count, fate];
+            create(&mut *backend, token, &Rule { actions, ..flow(Table::Flows, 4000) });
+            assert_eq!(nic.pass(&arriving(64)), Way::Software(arriving(64)));
+            assert_eq!(backend.query(token).unwrap().packets, 1);
+            backend.destroy(token).unwrap();
+            settle(&mut *backend, 1);
+        }
+    }
+}
+
 #[test]
 fn a_range_is_matched_by_the_synchronous_api_and_refused_by_templates() {
     let nic = Nic::new("profile=twin", true);
@@ -350,6 +454,17 @@ fn a_reset_is_found_out_once_and_rules_can_be_made_again() {
         create(&mut *backend, 2, &flow(Table::Flows, 4000));
         assert!(matches!(nic.pass(&arriving(64)), Way::Wire(_)));
     }
+}
+
+#[test]
+fn a_rule_that_a_reset_took_counts_as_destroyed() {
+    let mut nic = Nic::new("profile=twin", false);
+    let mut backend = nic.synchronous();
+    create(&mut *backend, 1, &flow(Table::Flows, 4000));
+    nic.say("reset");
+    dpdk::wait("the rule is lost", || backend.query(1).is_err().then_some(()));
+    backend.destroy(1).unwrap();
+    assert_eq!(settle(&mut *backend, 1), [Completion::Destroyed(1)]);
 }
 
 #[test]

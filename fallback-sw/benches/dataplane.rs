@@ -12,7 +12,10 @@
 mod esp;
 mod flow_table;
 mod forward;
+#[allow(dead_code, reason = "shared with the benches of dpu-fastpath")]
 mod measure;
+mod offload;
+#[allow(dead_code, reason = "shared with the benches of dpu-fastpath")]
 mod site;
 
 use std::{process::ExitCode, time::Duration};
@@ -23,12 +26,13 @@ use measure::{Effort, Machine, Row};
 type Part = (&'static str, fn(&Effort) -> Vec<Row>);
 
 /// The parts, in the order of a packet's way.
-const PARTS: [Part; 6] = [
+const PARTS: [Part; 7] = [
     ("parser", forward::parser),
     ("flow table", flow_table::rows),
     ("hit", forward::hit),
     ("miss", forward::miss),
     ("esp", esp::rows),
+    ("offload", offload::rows),
     ("scaling", forward::scaling),
 ];
 

@@ -156,6 +156,8 @@ pub(crate) enum Value {
     Octets(f64),
     /// How many times as much.
     Times(Sample),
+    /// Time as a whole.
+    Whole(Sample),
 }
 
 /// What is aimed at.
@@ -165,6 +167,8 @@ pub(crate) enum Target {
     Cycles(f64),
     /// Nanoseconds per packet, at most.
     Nanoseconds(f64),
+    /// Milliseconds as a whole, at most.
+    Milliseconds(f64),
     /// Millions a second, at least.
     MillionsPerSecond(f64),
     /// At most.
@@ -204,12 +208,16 @@ impl Row {
             ),
             Value::Octets(octets) if *octets >= 1e6 => format!("{:7.1} MiB", octets / 1_048_576.0),
             Value::Octets(octets) => format!("{octets:7.1} B"),
+            Value::Whole(s) => {
+                format!("{:7.2} ms  [{:.2} .. {:.2} ms]", s.median / 1e6, s.min / 1e6, s.max / 1e6)
+            }
             Value::Times(s) => format!("{:7.2} x  [{:.2} .. {:.2}]", s.median, s.min, s.max),
         };
         // Below 1 is better than the target, whichever way round it is stated.
         let (target, ratio) = match (self.target, &self.value) {
             (Some(Target::Cycles(c)), Value::PerPacket(s)) => (format!("<= {c} cyc"), s.median * tsc_ghz / c),
             (Some(Target::Nanoseconds(ns)), Value::PerPacket(s)) => (format!("<= {ns} ns"), s.median / ns),
+            (Some(Target::Milliseconds(ms)), Value::Whole(s)) => (format!("<= {ms} ms"), s.median / 1e6 / ms),
             (Some(Target::MillionsPerSecond(m)), Value::Rate(s)) => (format!(">= {m} M/s"), m / rate(s.median)),
             (Some(Target::Octets(most)), Value::Octets(octets)) if most >= 1e6 => {
                 (format!("<= {} MiB", most / 1_048_576.0), octets / most)

@@ -25,14 +25,21 @@ const TENANT: u32 = 2;
 /// Number of the device toward the underlay.
 const UNDERLAY: u32 = 3;
 const TENANT_VRF: u32 = 2;
+/// The underlay's MTU, and the octets of IPv4, UDP and one label.
+const UNDERLAY_MTU: u16 = 9000;
+const TUNNEL_HEADER: u16 = 32;
+/// The label of the route to the other site, and the one that it has after a change.
+const LABEL: u32 = 300;
 
 /// The state: everything that a packet of a tenant meets on its way to another site and back. The LAN's router is
 /// 02:00:00:00:00:10, behind VLAN 100; the underlay's is 02:00:00:00:00:30; the other site's tunnels end at 192.0.2.2.
-fn state(pairs: u32) -> State {
+fn state(pairs: u32, tunnel_label: u32) -> State {
     let nh = |id: u32| NexthopId::new(id).expect("a valid nexthop");
     let label = |number: u32| Label::new(number).expect("a valid label");
     let mac = |last: u8| Some(MacAddr([2, 0, 0, 0, 0, last]));
     let device = |name: &str| PortConfig { device: name.to_owned(), driver: IoDriver::Auto };
+    // What fits into the tunnel: no rule of an offloaded flow has to look at lengths.
+    let mtu = |id: u32| if id == UNDERLAY { UNDERLAY_MTU } else { UNDERLAY_MTU - TUNNEL_HEADER };
     let make_vif = |id: u32, kind: VifKind, mac, vrf_id: u32, address: Option<&str>, policy: bool| Vif {
         id: vif(id),
         name: format!("vif{id}"),
@@ -40,7 +47,7 @@ fn state(pairs: u32) -> State {
         mac,
         vrf: vrf(vrf_id),
         addresses: address.map(|address| address.parse().expect("an address")).into_iter().collect(),
-        mtu: 9000,
+        mtu: mtu(id),
         enc_mss: 0,
         flags: VifFlags { policy, ..VifFlags::default() },
         nexthop: None,
@@ -102,7 +109,7 @@ fn state(pairs: u32) -> State {
             route(1, "192.0.2.1/32", 13, None),
             route(1, "192.0.2.0/24", 11, None),
             route(TENANT_VRF, "10.0.0.0/8", 10, None),
-            route(TENANT_VRF, "192.168.0.0/16", 12, Some(300)),
+            route(TENANT_VRF, "192.168.0.0/16", 12, Some(tunnel_label)),
         ],
         labels: vec![MplsLabel { label: label(200), nexthop: nh(14) }],
         ..State::default()
@@ -118,8 +125,8 @@ pub(crate) fn vif(number: u32) -> VifId {
 }
 
 /// A snapshot with room for this many pairs.
-fn snapshot(pairs: u32) -> Arc<Snapshot> {
-    Arc::new(Snapshot::empty().with_state(state(pairs)).unwrap_or_else(|errors| panic!("{errors}")))
+pub(crate) fn snapshot(pairs: u32) -> Arc<Snapshot> {
+    Arc::new(Snapshot::empty().with_state(state(pairs, LABEL)).unwrap_or_else(|errors| panic!("{errors}")))
 }
 
 /// Which way a frame goes.
@@ -276,19 +283,60 @@ const RING: usize = 512;
 /// A worker, and the buffers that frames come in.
 pub(crate) struct Site {
     pub(crate) worker: Worker,
-    out: Outbox,
+    pub(crate) out: Outbox,
+    snapshot: Arc<Snapshot>,
     bursts: Vec<Vec<Packet>>,
-    now: u64,
+    pub(crate) now: u64,
 }
 
 impl Site {
     /// With room for this many flows. `id` of `workers`.
     pub(crate) fn new(pairs: u32, id: usize, workers: usize) -> Self {
+        Self::build(pairs, id, workers, false)
+    }
+
+    /// One worker that asks an offload engine, where `offload`.
+    pub(crate) fn with_engine(pairs: u32, offload: bool) -> Self {
+        Self::build(pairs, 0, 1, offload)
+    }
+
+    fn build(pairs: u32, id: usize, workers: usize, offload: bool) -> Self {
         let pairs = pairs.saturating_mul(workers as u32);
-        let config = WorkerConfig { id, workers, ip_id: 1, entropy: None, cookie_secret: [1, 2], offload: false };
-        let worker = Worker::new(config, snapshot(pairs.max(1000))).expect("memory for the flow table");
+        let config = WorkerConfig { id, workers, ip_id: 1, entropy: None, cookie_secret: [1, 2], offload };
+        let snapshot = snapshot(pairs.max(1000));
+        let worker = Worker::new(config, Arc::clone(&snapshot)).expect("memory for the flow table");
         let burst = || (0..BURST).map(|_| Packet::with_capacity(1600)).collect();
-        Self { worker, out: Outbox::default(), bursts: (0..RING / BURST).map(|_| burst()).collect(), now: 1000 }
+        let bursts = (0..RING / BURST).map(|_| burst()).collect();
+        Self { worker, out: Outbox::default(), snapshot, bursts, now: 1000 }
+    }
+
+    /// The state in force.
+    pub(crate) fn snapshot(&self) -> &Arc<Snapshot> {
+        &self.snapshot
+    }
+
+    /// The state with another label on the route to the other site: every tunnelled flow is affected.
+    pub(crate) fn rerouted(&self, label: u32) -> Arc<Snapshot> {
+        let pairs = (self.worker.flows().len() / 2).max(1000);
+        let state = State { generation: self.snapshot.generation() + 1, ..state(pairs, label) };
+        Arc::new(self.snapshot.with_state(state).unwrap_or_else(|errors| panic!("{errors}")))
+    }
+
+    /// Puts a state in force.
+    pub(crate) fn adopt(&mut self, snapshot: &Arc<Snapshot>) {
+        self.snapshot = Arc::clone(snapshot);
+        self.worker.adopt(Arc::clone(snapshot), self.now, &mut self.out);
+    }
+
+    /// Opens UDP flows and lets each direction be seen once by its flow: rules are asked for, where there is an engine.
+    pub(crate) fn converse(&mut self, flows: &[u32]) {
+        let (out, back) = (Template::new(Way::Out, Transport::Udp, 0), Template::new(Way::In, Transport::Udp, 0));
+        let (out, back) = (out.sized(64), back.sized(64));
+        for flows in flows.chunks_exact(BURST) {
+            for frames in [&out, &out, &back] {
+                self.forward(frames, flows, 0);
+            }
+        }
     }
 
     /// Writes the frames of these flows, and does nothing with them: what a NIC does.

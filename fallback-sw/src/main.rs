@@ -28,7 +28,7 @@ enum Command {
 
 fn main() -> ExitCode {
     daemon::start(|cli: Cli| match cli.command {
-        Command::Run(args) => daemon::run(&args, |_| Ok(Equipment::default())),
+        Command::Run(args) => daemon::run(&args, |_, _| Ok(Equipment::default())),
         Command::Check(args) => daemon::check(&args),
         Command::Replay(args) => args.run().map_err(Into::into),
     })

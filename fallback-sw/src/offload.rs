@@ -84,6 +84,13 @@ pub enum Report {
         /// Why not in hardware.
         reason: Option<NotOffloaded>,
     },
+    /// Which directions the NIC marks: comes before a [`Self::State`] of [`Tier::Partial`]. Packets of the other one come as ever.
+    Marked {
+        /// The flow.
+        id: OffloadId,
+        /// The initiator's first.
+        directions: [bool; 2],
+    },
     /// Packets that the NIC has handled since the last report.
     Counted {
         /// The flow.
@@ -102,4 +109,14 @@ pub enum Report {
         /// The flow.
         id: OffloadId,
     },
+}
+
+impl Report {
+    /// The flow that it is about.
+    #[must_use]
+    pub const fn id(&self) -> OffloadId {
+        match self {
+            Self::State { id, .. } | Self::Marked { id, .. } | Self::Counted { id, .. } | Self::Gone { id } => *id,
+        }
+    }
 }

@@ -12,6 +12,9 @@ const VERSIONS: std::ops::Range<&str> = "22.11".."27";
 /// What a driver needs and the -dev package leaves out.
 const HEADERS: [&str; 5] = ["ethdev_driver.h", "ethdev_vdev.h", "bus_vdev_driver.h", "dev_driver.h", "bus_driver.h"];
 
+/// In the -dev package up to 25.07, left out from 25.11 on.
+const FLOW_HEADER: &str = "rte_flow_driver.h";
+
 /// Types that Rust has no layout for; the driver doesn't look into them.
 const OPAQUE: &str = "rte_arp_hdr|rte_arp_ipv4|rte_gtp_psc_generic_hdr|rte_l2tpv2_combined_msg_hdr|rte_ecpri.*";
 
@@ -34,14 +37,15 @@ fn fail(what: &str) -> ! {
     std::process::exit(1)
 }
 
-/// `DPDK_DRIVER_INCLUDE`, or where `make setup` puts the headers of this version.
-fn driver_headers(version: &str) -> PathBuf {
+/// `DPDK_DRIVER_INCLUDE`, or where `make setup` puts the headers of this version; `public`: where the -dev package's are.
+fn driver_headers(version: &str, public: &[PathBuf]) -> PathBuf {
     println!("cargo::rerun-if-env-changed=DPDK_DRIVER_INCLUDE");
     let folder = env::var_os("DPDK_DRIVER_INCLUDE")
         .map_or_else(|| PathBuf::from(format!("/usr/local/include/dpdk-driver-{version}")), PathBuf::from);
     // Cargo looks again once they are there.
     println!("cargo::rerun-if-changed={}", folder.display());
-    for header in HEADERS {
+    let has_flow_header = public.iter().any(|folder| folder.join(FLOW_HEADER).is_file());
+    for header in HEADERS.into_iter().chain((!has_flow_header).then_some(FLOW_HEADER)) {
         if !folder.join(header).is_file() {
             fail(&format!("{} is not there (DPDK {version})", folder.join(header).display()));
         }
@@ -79,7 +83,7 @@ fn bind(includes: &[PathBuf], flags: &[String], out: &Path) -> Result<(), String
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-changed=c");
-    println!("cargo::rustc-check-cfg=cfg(flow_fp_ops)");
+    println!("cargo::rustc-check-cfg=cfg(flow_fp_ops, queue_stats)");
     if env::var_os("CARGO_FEATURE_PMD").is_none() {
         return;
     }
@@ -97,9 +101,13 @@ fn main() {
     if version >= (24, 3) {
         println!("cargo::rustc-cfg=flow_fp_ops");
     }
+    // From 25.11 statistics of queues are not in `rte_eth_stats`, and a driver is passed a place for them.
+    if version >= (25, 11) {
+        println!("cargo::rustc-cfg=queue_stats");
+    }
 
     let mut includes = dpdk.include_paths.clone();
-    includes.push(driver_headers(&dpdk.version));
+    includes.push(driver_headers(&dpdk.version, &dpdk.include_paths));
     let mut flags: Vec<String> =
         ["-include", "rte_config.h", "-DALLOW_EXPERIMENTAL_API", "-DALLOW_INTERNAL_API"].map(str::to_owned).to_vec();
     if env::var("CARGO_CFG_TARGET_ARCH").is_ok_and(|arch| arch == "x86_64") {

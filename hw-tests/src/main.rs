@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand, ValueEnum};
 use hw_tests::{
     bench_io, demo, demo_offload,
-    lab::{INTERRUPTED_EXIT_CODE, LabError, Options, sweep},
+    lab::{INTERRUPTED_EXIT_CODE, LabError, Nic, Options, sweep},
 };
 use proto::v1::IoDriver;
 
@@ -35,6 +35,9 @@ enum Command {
         /// Only hosts, links and transit: no nodes.
         #[arg(long)]
         without_nodes: bool,
+        /// CE1 drives the twin of a NIC of this profile.
+        #[arg(long, value_name = "PROFILE", conflicts_with = "without_nodes")]
+        nic: Option<String>,
     },
     /// Remove what labs that were killed have left.
     Sweep,
@@ -86,7 +89,10 @@ fn main() -> ExitCode {
             }
             result
         }
-        Command::Lab { lab, without_nodes } => demo::hold(&lab.options(!without_nodes)),
+        Command::Lab { lab, without_nodes, nic } => {
+            let nic = nic.as_deref().map(Nic::of);
+            demo::hold(&Options { nic, ..lab.options(!without_nodes) })
+        }
         Command::Sweep => sweep().map(|removed| removed.iter().for_each(|what| println!("removed {what}"))),
         Command::BenchIo { seconds } => bench_io::run(seconds),
     };

@@ -108,14 +108,14 @@ fn main() {
     measure("ice, mark and queue", "1 us", |n| _ = black_box(partial(black_box(&flow), n, 0, &ice)));
 
     const FLOWS: u32 = 200_000;
-    let mut placement = Placement::new(100_000, Hysteresis::default());
+    let mut placement = Placement::new(Hysteresis::default());
     let rate = |n: u32| u64::from(n.wrapping_mul(2_654_435_761));
-    (0..FLOWS).for_each(|id| placement.offer(id, rate(id), 0));
-    while placement.admit(0).is_some() {}
+    (0..FLOWS / 2).for_each(|id| placement.place(id, rate(id), 0));
+    (FLOWS / 2..FLOWS).for_each(|id| placement.wait(id, rate(id), 0));
     let mut now = 0;
-    measure("placement, 200,000 flows for 100,000 places: update and admit", "-", |n| {
+    measure("placement, 200,000 flows for 100,000 places: update and ask for a victim", "-", |n| {
         now += 1;
-        placement.update(n % FLOWS, rate(n ^ now as u32), now);
-        black_box(placement.admit(now));
+        placement.update(n % FLOWS, rate(n ^ now as u32));
+        black_box(placement.victim(rate(n), now));
     });
 }

@@ -84,6 +84,12 @@ void sys_rte_mbuf_view_set(struct rte_mbuf *m, uint16_t data_off, uint16_t data_
 	m->tx_offload = 0;
 }
 
+void sys_rte_mbuf_mark_set(struct rte_mbuf *m, uint32_t mark) { m->hash.fdir.hi = mark; }
+
+void sys_rte_mbuf_vlan_tci_set(struct rte_mbuf *m, uint16_t tci) { m->vlan_tci = tci; }
+
+int sys_rte_pktmbuf_chain(struct rte_mbuf *head, struct rte_mbuf *tail) { return rte_pktmbuf_chain(head, tail); }
+
 unsigned int sys_rte_ring_enqueue_burst(struct rte_ring *r, void *const *objs, unsigned int n, unsigned int *free_space)
 {
 	return rte_ring_enqueue_burst(r, objs, n, free_space);

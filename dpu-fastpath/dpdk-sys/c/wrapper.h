@@ -69,6 +69,11 @@ void sys_rte_mbuf_view_get(const struct rte_mbuf *m, struct rte_mbuf_view *view)
 /* Makes it one segment with the frame at this place, without any flag. */
 void sys_rte_mbuf_view_set(struct rte_mbuf *m, uint16_t data_off, uint16_t data_len);
 
+/* What a driver writes when it receives; tests do too. */
+void sys_rte_mbuf_mark_set(struct rte_mbuf *m, uint32_t mark);
+void sys_rte_mbuf_vlan_tci_set(struct rte_mbuf *m, uint16_t tci);
+int sys_rte_pktmbuf_chain(struct rte_mbuf *head, struct rte_mbuf *tail);
+
 unsigned int sys_rte_ring_enqueue_burst(struct rte_ring *r, void *const *objs, unsigned int n, unsigned int *free_space);
 unsigned int sys_rte_ring_dequeue_burst(struct rte_ring *r, void **objs, unsigned int n, unsigned int *available);
 unsigned int sys_rte_ring_count(const struct rte_ring *r);

@@ -3,6 +3,9 @@
 //! They are made from its headers when this crate is built (22.11 up to, but without, 27): no header of DPDK and no binding made
 //! from one is part of the source. What the bindings hold is documented at <https://doc.dpdk.org/api/>; the names are DPDK's.
 //!
+//! Run with 22.11. With 24.11 the libraries of this crate, nic-twin and dpu-fastpath pass `cargo check`; nothing was linked or run.
+//! With 25.11 only the shims in C were compiled, without linking: bindings and Rust code were not tried.
+//!
 //! - An enumeration is a module of constants: `rte_flow_item_type::RTE_FLOW_ITEM_TYPE_ETH`, with `rte_flow_item_type::Type`.
 //! - Static inline functions (`rte_eth_rx_burst`, `rte_pktmbuf_alloc` and so on) come from a shim in C under their own names, as do
 //!   macros that bindgen cannot evaluate (`RTE_ETH_RX_OFFLOAD_*`, `RTE_MBUF_F_*`). `rte_errno` is [`rte_errno_get`], and
@@ -15,6 +18,8 @@
 //!
 //! - 23.11: the context of rte_security is `void`; [`rte_security_set_pkt_metadata`] takes `*mut c_void` in every version.
 //!   `rte_flow_async_create` and its kin call the driver by `flow_fp_ops` (24.03), same signature.
+//! - 24.07: `rte_mbuf` has further unnamed unions and structures around its fields: read and write them by the shim
+//!   ([`rte_mbuf_view_get`], [`rte_mbuf_mark_set`], [`rte_mbuf_vlan_tci_set`], [`rte_pktmbuf_chain`]).
 //! - 24.11: IPv6 addresses are `rte_ipv6_addr` instead of an array of 16 octets, of the same layout.
 //! - Fields of `rte_flow_item_vlan` beside `hdr` are deprecated: use `hdr`, or the octets at offset 0. `rte_flow_item_eth` is opaque in
 //!   every version, as bindgen lays its bit-field out wrongly: it is the header, and `has_vlan` is bit 0 of octet 14.

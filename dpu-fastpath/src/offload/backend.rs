@@ -55,6 +55,12 @@ pub trait Backend: Send {
     /// Operations that may be in flight: enqueued and not pulled. At least 1.
     fn depth(&self) -> usize;
 
+    /// Whether there is time for another operation before the next [`Backend::pull`]: a synchronous driver that takes long for each
+    /// must not keep its caller from everything else.
+    fn ready(&self) -> bool {
+        true
+    }
+
     /// Asks the driver about a rule without installing it. A pass promises nothing.
     ///
     /// # Errors
@@ -105,6 +111,53 @@ pub trait Backend: Send {
 
     /// False once after a reset of the NIC: all rules, and what was in flight, are lost; tokens are done with.
     fn alive(&mut self) -> bool;
+}
+
+/// One of several backends, chosen when the process starts.
+impl<B: Backend + ?Sized> Backend for Box<B> {
+    fn depth(&self) -> usize {
+        (**self).depth()
+    }
+
+    fn ready(&self) -> bool {
+        (**self).ready()
+    }
+
+    fn validate(&mut self, rule: &Rule) -> Result<(), Failure> {
+        (**self).validate(rule)
+    }
+
+    fn create(&mut self, token: Token, rule: &Rule) -> Result<(), Failure> {
+        (**self).create(token, rule)
+    }
+
+    fn destroy(&mut self, token: Token) -> Result<(), Failure> {
+        (**self).destroy(token)
+    }
+
+    fn push(&mut self) -> Result<(), Failure> {
+        (**self).push()
+    }
+
+    fn pull(&mut self, into: &mut Vec<Completion>) -> Result<(), Failure> {
+        (**self).pull(into)
+    }
+
+    fn query(&mut self, token: Token) -> Result<Hits, Failure> {
+        (**self).query(token)
+    }
+
+    fn aged(&mut self, into: &mut Vec<Token>) -> Result<(), Failure> {
+        (**self).aged(into)
+    }
+
+    fn flush(&mut self) -> Result<(), Failure> {
+        (**self).flush()
+    }
+
+    fn alive(&mut self) -> bool {
+        (**self).alive()
+    }
 }
 
 /// The class of an errno (either sign). Drivers disagree on errnos, so a class only decides when to try again, never whether the

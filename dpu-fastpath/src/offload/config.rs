@@ -1,5 +1,7 @@
 //! Bounds and times of the engine.
 
+use offload_rules::place::Hysteresis;
+
 /// Bounds and times. All times in milliseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Config {
@@ -15,12 +17,14 @@ pub struct Config {
     pub timeout: u64,
     /// An operation without completion for this long never gets one: everything is flushed and installed anew.
     pub give_up: u64,
+    /// Time for the canaries at start. What has not been tried then is tried by the first flow of its shape.
+    pub probe: u64,
     /// First wait before a failed operation is tried again; doubles with each attempt.
     pub retry: u64,
     /// Longest wait.
     pub retry_cap: u64,
-    /// Time that a flow is left in the NIC before one that carries more may take its place.
-    pub residency: u64,
+    /// When a flow that carries more takes the place of another.
+    pub hysteresis: Hysteresis,
     /// Flows of one shape, none of them seen by the NIC, after which the shape counts as not honoured.
     pub not_honoured: u32,
 }
@@ -34,9 +38,10 @@ impl Default for Config {
             query_interval: 500,
             timeout: 2_000,
             give_up: 60_000,
+            probe: 1_000,
             retry: 100,
             retry_cap: 30_000,
-            residency: 1_000,
+            hysteresis: Hysteresis::default(),
             not_honoured: 3,
         }
     }

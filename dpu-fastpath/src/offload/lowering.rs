@@ -22,7 +22,8 @@ pub trait Lowering: Send {
     /// Rules that the NIC holds, where that is known.
     fn capacity(&self) -> Option<usize>;
 
-    /// Rules to try at start, each with the shape that it stands for. They match no real packet. None as long as there is no port.
+    /// Rules to try at start, each with the shape that it stands for: few, since flows wait for them. They match no real packet. None
+    /// as long as there is no port.
     fn canaries(&self, snapshot: &Snapshot) -> Vec<(Self::Shape, Rule)>;
 
     /// Rules that do not belong to a flow: steering of packets to the tables of flows.
@@ -73,7 +74,9 @@ impl Lowering for NicProfile {
             snapshot.vifs().filter(|vif| vif.kind.port().is_some()).map(|vif| vif.id).take(2).collect();
         let (Some(ingress), Some(egress)) = (ports.first(), ports.last()) else { return Vec::new() };
         // What the profile refuses by itself is not asked.
-        Shape::all().filter_map(|shape| Some((shape, canary(&shape, self, [*ingress, *egress]).ok()?))).collect()
+        Shape::representatives()
+            .filter_map(|shape| Some((shape, canary(&shape, self, [*ingress, *egress]).ok()?)))
+            .collect()
     }
 
     fn proactive(&self, snapshot: &Snapshot) -> Vec<Rule> {

@@ -8,10 +8,14 @@ mod config;
 mod engine;
 mod lowering;
 mod meter;
+mod runner;
 mod status;
+#[cfg(test)]
+mod tests;
 
 pub use backend::{Backend, Completion, Failure, Hits, Token, classify};
 pub use config::Config;
 pub use engine::Engine;
 pub use lowering::Lowering;
+pub use runner::{Deliver, Ended, Handle, Observe, Runner, RunnerConfig};
 pub use status::{EngineStatus, Failures, Finding, InstalledRule, Mismatch, MismatchKind, ShapeStatus, Totals};

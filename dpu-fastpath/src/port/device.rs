@@ -22,6 +22,7 @@ use offload_rules::MacAddr;
 
 use super::{
     eal::{Eal, exclusively},
+    open::Prepare,
     pool::Pool,
 };
 
@@ -29,6 +30,8 @@ use super::{
 const DESCRIPTORS: u16 = 512;
 /// Ethernet with two VLAN tags.
 const L2: u32 = 22;
+/// Octets of an Ethernet header and its check sequence.
+const ETHERNET: u32 = 18;
 /// mbufs beside those of descriptors: packets that wait in a node, and those that threads keep.
 const SPARE: u32 = 4096;
 /// mbufs for each worker: what it may keep to reuse, and bursts under way.
@@ -63,13 +66,14 @@ impl Ethdev {
         mtu: u16,
         workers: usize,
         used: &Arc<AtomicBool>,
+        prepare: Option<&dyn Prepare>,
     ) -> Result<Self, PortError> {
         let port = eal.port_id(name).ok_or_else(|| PortError::NoDevice { device: name.to_owned() })?;
         if used.swap(true, Ordering::AcqRel) {
             let source = Error::from_raw_os_error(libc::EBUSY);
             return Err(PortError::Os { device: name.to_owned(), action: "waiting for its last user", source });
         }
-        let started = exclusively(|| Setup { name, port }.run(mtu, workers));
+        let started = exclusively(|| Setup { name, port }.run(mtu, workers, prepare));
         match started {
             Ok(up) => Ok(Self {
                 port,
@@ -194,7 +198,7 @@ impl Setup<'_> {
         Err(PortError::Os { device: self.name.to_owned(), action, source })
     }
 
-    fn run(&self, mtu: u16, workers: usize) -> Result<Up, PortError> {
+    fn run(&self, mtu: u16, workers: usize, prepare: Option<&dyn Prepare>) -> Result<Up, PortError> {
         let port = self.port;
         let mut info = sys::rte_eth_dev_info::default();
         // SAFETY: a place for the answer.
@@ -247,6 +251,13 @@ impl Setup<'_> {
             };
             self.check("setting up a transmit queue", done)?;
         }
+        if let Some(prepare) = prepare {
+            prepare.before_start(port).map_err(|why| PortError::Unsupported {
+                device: self.name.to_owned(),
+                driver,
+                why: format!("preparing it for rules: {why}"),
+            })?;
+        }
         // SAFETY: the device is configured, with all its queues.
         self.check("starting it", unsafe { sys::rte_eth_dev_start(port) })?;
         // Frames for addresses of the node's own, and for its neighbours' proxies. Devices without a filter do not know this.
@@ -298,10 +309,21 @@ fn queues(info: &sys::rte_eth_dev_info, workers: usize) -> (u16, u16) {
     (workers.min(info.max_rx_queues).max(1), workers.min(info.max_tx_queues).max(1))
 }
 
+/// The largest MTU that the device can be configured with: it has a bound of its own, and one by the length of frames.
+fn most(info: &sys::rte_eth_dev_info) -> u16 {
+    let by_mtu = if info.max_mtu == 0 { u16::MAX } else { info.max_mtu };
+    // As ethdev reckons: what is in front of and behind a packet is the difference, where the driver tells both.
+    let told = by_mtu != u16::MAX && info.max_rx_pktlen > u32::from(by_mtu);
+    let around = if told { info.max_rx_pktlen - u32::from(by_mtu) } else { ETHERNET };
+    match info.max_rx_pktlen.checked_sub(around) {
+        Some(by_frame) if by_frame > 0 => by_mtu.min(u16::try_from(by_frame).unwrap_or(u16::MAX)),
+        _ => by_mtu,
+    }
+}
+
 fn configuration(info: &sys::rte_eth_dev_info, rx_queues: u16, mtu: u16) -> sys::rte_eth_conf {
     let mut config = sys::rte_eth_conf::default();
-    let most = if info.max_mtu == 0 { u16::MAX } else { info.max_mtu };
-    config.rxmode.mtu = u32::from(mtu.min(most).max(info.min_mtu));
+    config.rxmode.mtu = u32::from(mtu.min(most(info)).max(info.min_mtu));
     let spread = info.flow_type_rss_offloads & (sys::RTE_ETH_RSS_IP | sys::RTE_ETH_RSS_TCP | sys::RTE_ETH_RSS_UDP);
     // A device that cannot spread by flow gets to the right worker by the rings between them.
     if rx_queues > 1 && spread != 0 {
@@ -331,6 +353,14 @@ fn lost(port: u16) -> u64 {
         return 0;
     }
     stats.imissed.saturating_add(stats.ierrors).saturating_add(stats.rx_nombuf)
+}
+
+/// Name of the driver of a port.
+pub(super) fn driver_of(port: u16) -> &'static str {
+    let mut info = sys::rte_eth_dev_info::default();
+    // SAFETY: a place for the answer. When there is none, it names no driver.
+    unsafe { sys::rte_eth_dev_info_get(port, &raw mut info) };
+    driver_name(&info)
 }
 
 /// The driver's name, kept for ever: there are few.
@@ -381,5 +411,14 @@ mod tests {
         assert_eq!(configuration(&device(1, 1), 1, 9216).rxmode.mtu, 9000);
         assert_eq!(configuration(&device(1, 1), 1, 0).rxmode.mtu, 68);
         assert_eq!(configuration(&device(1, 1), 1, 1500).rxmode.mtu, 1500);
+    }
+
+    #[test]
+    fn an_mtu_is_brought_inside_what_a_device_says_of_frames() {
+        // As net_af_packet: any MTU, and frames of 1518 octets.
+        let info = sys::rte_eth_dev_info { max_rx_pktlen: 1518, max_mtu: u16::MAX, ..device(1, 1) };
+        assert_eq!(configuration(&info, 1, 1532).rxmode.mtu, 1500);
+        let info = sys::rte_eth_dev_info { max_rx_pktlen: 9022, max_mtu: 9000, ..device(1, 1) };
+        assert_eq!(configuration(&info, 1, 9216).rxmode.mtu, 9000);
     }
 }

@@ -106,6 +106,29 @@ impl Eal {
         }
     }
 
+    /// Makes a virtual device: `net_twin0`, `iface=eth0,profile=ice`.
+    ///
+    /// # Errors
+    /// [`EalError::Refused`] with what its driver has logged.
+    pub fn add_vdev(&self, name: &str, arguments: &str) -> Result<(), EalError> {
+        let (device, arguments) = (CString::new(name)?, CString::new(arguments)?);
+        let _ = log::take_complaints();
+        // SAFETY: C strings, which are copied.
+        let answer =
+            exclusively(|| unsafe { sys::rte_eal_hotplug_add(c"vdev".as_ptr(), device.as_ptr(), arguments.as_ptr()) });
+        if answer == 0 {
+            return Ok(());
+        }
+        let why = format!("device {name}: {}", errno_text(answer.saturating_abs()));
+        Err(EalError::Refused { why, log: log::take_complaints() })
+    }
+
+    /// Name of the driver of an Ethernet device.
+    #[must_use]
+    pub fn driver(&self, ethdev: &str) -> Option<&'static str> {
+        port_by_name(ethdev).map(super::device::driver_of)
+    }
+
     /// The port id of an Ethernet device.
     #[must_use]
     pub fn port_id(&self, ethdev: &str) -> Option<u16> {

@@ -11,10 +11,12 @@ mod mbuf;
 mod open;
 mod pool;
 mod queue;
+mod wire;
 
 pub use args::{EalArgs, Memory};
 pub use device::Ethdev;
 pub use eal::{Eal, EalError};
-pub use open::{Directory, DpdkPorts, PortMap, UnknownEthdev};
+pub use open::{Directory, DpdkPorts, PortMap, Prepare, UnknownEthdev};
 pub use pool::Pool;
 pub use queue::DpdkPort;
+pub use wire::Wire;

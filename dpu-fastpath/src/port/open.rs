@@ -58,6 +58,18 @@ fn known(names: &[String]) -> String {
     if names.is_empty() { "none: add one by --vdev or --pci".to_owned() } else { names.join(", ") }
 }
 
+/// Has a word in the opening of a device: for whoever gives it rules.
+pub trait Prepare: Send {
+    /// The device is configured, and not started yet.
+    ///
+    /// # Errors
+    /// Why it cannot be used so, in words.
+    fn before_start(&self, port: u16) -> Result<(), String>;
+
+    /// The device of this vif has started.
+    fn started(&self, vif: VifId, port: u16, queues: u16);
+}
+
 /// Opens mapped devices with DPDK, and leaves the others to another.
 pub struct DpdkPorts {
     eal: Arc<Eal>,
@@ -65,6 +77,7 @@ pub struct DpdkPorts {
     mapped: BTreeMap<String, Mapped>,
     others: Box<dyn OpenPorts>,
     directory: Directory,
+    prepare: Option<Box<dyn Prepare>>,
 }
 
 struct Mapped {
@@ -120,7 +133,14 @@ impl DpdkPorts {
                 return Err(UnknownEthdev::Twice { name: device.clone() });
             }
         }
-        Ok(Self { eal, mapped, others, directory: Directory::default() })
+        Ok(Self { eal, mapped, others, directory: Directory::default(), prepare: None })
+    }
+
+    /// Lets this have a word in the opening of each device.
+    #[must_use]
+    pub fn prepared_by(mut self, prepare: Box<dyn Prepare>) -> Self {
+        self.prepare = Some(prepare);
+        self
     }
 
     /// Which devices are open.
@@ -143,10 +163,20 @@ impl OpenPorts for DpdkPorts {
                 why: "its frames have an Ethernet header: take raw_ip off the vif".to_owned(),
             });
         }
-        let ethdev = Arc::new(Ethdev::start(&self.eal, &mapped.ethdev, vif.mtu, workers, &mapped.used)?);
+        let ethdev = Arc::new(Ethdev::start(
+            &self.eal,
+            &mapped.ethdev,
+            vif.mtu,
+            workers,
+            &mapped.used,
+            self.prepare.as_deref(),
+        )?);
         let found = ethdev.look()?;
         mapped.open = Arc::downgrade(&ethdev);
         self.directory.enter(vif.id, &ethdev);
+        if let Some(prepare) = &self.prepare {
+            prepare.started(vif.id, ethdev.port_id(), ethdev.rx_queues());
+        }
         let reason = format!(
             "DPDK port {}, {} receive and {} transmit queues",
             ethdev.port_id(),

@@ -1,6 +1,6 @@
 //! From typed actions to rte_flow's, in the order of [`Action`]: mlx5's fixed order of hardware steering, and any other driver's.
 
-use std::mem::offset_of;
+use std::{hash::Hasher, mem::offset_of};
 
 use dpdk_sys::{rte_flow_action, rte_flow_action_type as kind, rte_flow_field_id as field};
 use offload_rules::lower::{Action, Table};
@@ -8,7 +8,7 @@ use offload_rules::lower::{Action, Table};
 use super::{
     ports::{PortSet, UnknownPort},
     storage::Blob,
-    style::{FieldStyle, PortStyle, Style},
+    style::{FieldStyle, PortStyle, Style, TtlStyle},
 };
 
 /// The priority is the upper three bits of the tag control information, the VLAN id its lower twelve (IEEE 802.1Q §9.6).
@@ -96,6 +96,10 @@ impl Actions {
                 self.write(style, kind::RTE_FLOW_ACTION_TYPE_SET_MAC_DST, field::RTE_FLOW_FIELD_MAC_DST, &dst.0);
                 self.write(style, kind::RTE_FLOW_ACTION_TYPE_SET_MAC_SRC, field::RTE_FLOW_FIELD_MAC_SRC, &src.0);
             }
+            // That it is one less than what is matched was checked: see `Translation::new`.
+            Action::SetTtl { .. } if style.ttl == TtlStyle::Decrement => {
+                self.push(kind::RTE_FLOW_ACTION_TYPE_DEC_TTL, Conf::None);
+            }
             Action::SetTtl { version, ttl } => {
                 let field =
                     if *version == 6 { field::RTE_FLOW_FIELD_IPV6_HOPLIMIT } else { field::RTE_FLOW_FIELD_IPV4_TTL };
@@ -161,6 +165,34 @@ impl Actions {
     /// Whether rules with these actions count.
     pub(super) fn counts(&self) -> bool {
         self.0.iter().any(|entry| entry.kind == kind::RTE_FLOW_ACTION_TYPE_COUNT)
+    }
+
+    /// Of this shape?
+    pub(super) fn is_of(&self, ActionsShape(shape): &ActionsShape) -> bool {
+        self.0.len() == shape.len()
+            && self.0.iter().zip(shape).all(|(entry, shape)| {
+                entry.kind == shape.kind
+                    && match (&entry.conf, &shape.conf) {
+                        (Conf::Own(_), Conf::Own(_)) | (Conf::Age { .. }, Conf::Age { .. }) => true,
+                        (Conf::Decap(a), Conf::Decap(b)) | (Conf::Encap(a), Conf::Encap(b)) => a.len() == b.len(),
+                        (Conf::Modify { field: a, value: x }, Conf::Modify { field: b, value: y }) => {
+                            a == b && x.len() == y.len()
+                        }
+                        (a, b) => a == b,
+                    }
+            })
+    }
+
+    /// The same for all actions of a shape.
+    pub(super) fn hash_shape(&self, into: &mut impl Hasher) {
+        for entry in &self.0 {
+            into.write_u32(entry.kind);
+            match &entry.conf {
+                Conf::Decap(header) | Conf::Encap(header) => into.write_usize(header.len()),
+                Conf::Modify { field, .. } => into.write_u32(*field),
+                Conf::None | Conf::Own(_) | Conf::Common(_) | Conf::Age { .. } | Conf::Rss { .. } => {}
+            }
+        }
     }
 
     pub(super) fn shape(&self) -> ActionsShape {

@@ -17,9 +17,10 @@ use super::{
     nic::{Handle, Installed, Nic, context},
     ports::PortMap,
     style::Style,
-    tables::Tables,
-    translation::{Shape, Translation},
+    tables::{TableId, Tables},
+    translation::Translation,
 };
+use crate::hash::Quick;
 use crate::offload::{Backend, Completion, Failure, Hits, Token};
 
 /// The queue of every port that this uses: one thread, one queue.
@@ -88,7 +89,7 @@ enum Stage {
 #[derive(Debug)]
 struct Entry {
     rule: Installed,
-    shape: Shape,
+    table: TableId,
     stage: Stage,
 }
 
@@ -125,6 +126,15 @@ impl Operation {
     }
 }
 
+/// A rule on its way to the driver.
+struct Placed {
+    /// The port that takes it.
+    port: u16,
+    rule: Translation,
+    id: TableId,
+    table: *mut rte_flow_template_table,
+}
+
 /// A port whose queue is used.
 #[derive(Debug)]
 struct Lane {
@@ -143,10 +153,10 @@ pub struct Asynchronous {
     nic: Nic,
     sizes: Sizes,
     lanes: BTreeMap<u16, Lane>,
-    rules: HashMap<Token, Entry>,
+    rules: HashMap<Token, Entry, Quick>,
     completed: Vec<Completion>,
     /// Handles of rules whose creation failed, to be let go of.
-    failed: VecDeque<(u16, Handle, Shape)>,
+    failed: VecDeque<(u16, Handle, TableId)>,
     /// The rule whose query tells whether the NIC still has its rules.
     sentinel: Option<Token>,
 }
@@ -159,7 +169,7 @@ impl Asynchronous {
             nic: Nic::new(ports, style),
             sizes,
             lanes: BTreeMap::new(),
-            rules: HashMap::new(),
+            rules: HashMap::default(),
             completed: Vec::new(),
             failed: VecDeque::new(),
             sentinel: None,
@@ -167,14 +177,14 @@ impl Asynchronous {
     }
 
     /// The port that takes a rule, its translation and its table.
-    fn place(&mut self, rule: &Rule) -> Result<(u16, Translation, *mut rte_flow_template_table), Failure> {
+    fn place(&mut self, rule: &Rule) -> Result<Placed, Failure> {
         let (port, rule) = self.nic.translate(rule)?;
         if rule.pattern.has_range() {
             // A template has masks only, and drivers leave out the rule's `last`: a range would match its lower end alone.
             return Err(Failure::from_errno(libc::ENOTSUP, "template tables match no ranges"));
         }
-        let table = self.lane(port).tables.table(&rule)?;
-        Ok((port, rule, table))
+        let (id, table) = self.lane(port).tables.table(&rule)?;
+        Ok(Placed { port, rule, id, table })
     }
 
     fn queue_size(&self) -> usize {
@@ -288,12 +298,12 @@ impl Asynchronous {
             }
             Some(Operation::Create(token)) => {
                 let Some(entry) = self.rules.remove(&token) else { return };
-                self.failed.push_back((port, entry.rule.handle, entry.shape));
+                self.failed.push_back((port, entry.rule.handle, entry.table));
                 self.completed.push(Completion::CreateFailed(token, no_reason()));
             }
             Some(Operation::Destroy(token)) if done => {
                 if let Some(entry) = self.rules.remove(&token) {
-                    self.lane(port).tables.leave(&entry.shape);
+                    self.lane(port).tables.leave(entry.table);
                 }
                 self.completed.push(Completion::Destroyed(token));
             }
@@ -310,13 +320,13 @@ impl Asynchronous {
     /// Lets go of handles of rules that never were, as far as the queues have room.
     fn clean_up(&mut self) {
         for _ in 0..self.failed.len() {
-            let Some((port, handle, shape)) = self.failed.pop_front() else { return };
+            let Some((port, handle, table)) = self.failed.pop_front() else { return };
             match self.enqueue_destroy(port, handle, Operation::Cleanup) {
-                Ok(()) => self.lane(port).tables.leave(&shape),
+                Ok(()) => self.lane(port).tables.leave(table),
                 // Later.
-                Err(failure) if failure.errno == libc::EAGAIN => self.failed.push_back((port, handle, shape)),
+                Err(failure) if failure.errno == libc::EAGAIN => self.failed.push_back((port, handle, table)),
                 // The driver has none: nothing to let go of.
-                Err(_) => self.lane(port).tables.leave(&shape),
+                Err(_) => self.lane(port).tables.leave(table),
             }
         }
     }
@@ -368,7 +378,7 @@ impl Backend for Asynchronous {
     }
 
     fn create(&mut self, token: Token, rule: &Rule) -> Result<(), Failure> {
-        let (port, rule, table) = self.place(rule)?;
+        let Placed { port, rule, id, table } = self.place(rule)?;
         let (items, actions) = (rule.pattern.raw(), rule.actions.raw(context(token)));
         let handle = self.enqueue(port, |attr| {
             let mut error = rte_flow_error::default();
@@ -390,10 +400,11 @@ impl Backend for Asynchronous {
             };
             NonNull::new(flow).map(Handle).ok_or_else(|| failure(0, &error))
         })?;
-        let shape = rule.shape();
-        self.lane(port).tables.enter(&shape);
-        let rule = Installed { handle, port, counts: rule.actions.counts() };
-        self.rules.insert(token, Entry { rule, shape, stage: Stage::Creating });
+        self.lane(port).tables.enter(id);
+        let counts = rule.actions.counts();
+        self.nic.done(rule);
+        let rule = Installed { handle, port, counts };
+        self.rules.insert(token, Entry { rule, table: id, stage: Stage::Creating });
         Ok(())
     }
 

@@ -3,7 +3,7 @@
 //! Most items of rte_flow begin with the header as it is on the wire, so they are written as octets at the offsets of the RFCs. Bits of
 //! a spec outside its mask are zero.
 
-use std::mem::offset_of;
+use std::{hash::Hasher, mem::offset_of};
 
 use dpdk_sys::{rte_flow_item, rte_flow_item_type as kind};
 use offload_rules::lower::{Field, Item};
@@ -65,13 +65,13 @@ impl Entry {
     }
 
     fn masked(&mut self, offset: usize, spec: &[u8], mask: &[u8]) {
-        let spec: Vec<u8> = spec.iter().zip(mask).map(|(spec, mask)| spec & mask).collect();
-        self.spec.put(offset, &spec);
+        self.spec.put_masked(offset, spec, mask);
         self.mask.put(offset, mask);
     }
 
     fn exact(&mut self, offset: usize, spec: &[u8]) {
-        self.masked(offset, spec, &vec![0xff; spec.len()]);
+        self.spec.put(offset, spec);
+        self.mask.fill(offset, spec.len());
     }
 
     fn exact_if(&mut self, offset: usize, spec: Option<impl AsRef<[u8]>>) {
@@ -96,7 +96,7 @@ impl Entry {
 }
 
 /// A pattern and all that it points to. Two patterns of the same shape differ in specs (and the upper ends of ranges) only.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Pattern {
     entries: Vec<Entry>,
 }
@@ -106,13 +106,20 @@ pub(super) struct Pattern {
 pub(super) struct PatternShape(Vec<(kind::Type, Blob, bool)>);
 
 impl Pattern {
-    /// Translates; with `transfer` the port is an item, without it it isn't: the rule is one of the port itself.
+    /// Translates, in the memory of a pattern that is done with; with `transfer` the port is an item, without it it isn't: the rule is one of the port itself.
     ///
     /// # Errors
     ///
     /// [`UnknownPort`] when a vif's device is no port.
-    pub(super) fn new(items: &[Item], style: Style, transfer: bool, ports: &PortSet) -> Result<Self, UnknownPort> {
-        let mut pattern = Self { entries: Vec::with_capacity(items.len()) };
+    pub(super) fn refilled(
+        mut self,
+        items: &[Item],
+        style: Style,
+        transfer: bool,
+        ports: &PortSet,
+    ) -> Result<Self, UnknownPort> {
+        self.entries.clear();
+        let mut pattern = self;
         for item in items {
             match item {
                 Item::Port(_) if !transfer => {}
@@ -121,7 +128,7 @@ impl Pattern {
                     pattern.announce(*tpid);
                     pattern.entries.push(vlan(*tci, *has_more));
                 }
-                other => pattern.entries.push(entry(other)),
+                other => pattern.entries.push(entry(other, style)),
             }
         }
         Ok(pattern)
@@ -146,6 +153,22 @@ impl Pattern {
 
     pub(super) fn shape(&self) -> PatternShape {
         PatternShape(self.entries.iter().map(|entry| (entry.kind, entry.mask, entry.last.is_some())).collect())
+    }
+
+    /// Of this shape?
+    pub(super) fn is_of(&self, PatternShape(shape): &PatternShape) -> bool {
+        self.entries.len() == shape.len()
+            && self.entries.iter().zip(shape).all(|(entry, (kind, mask, range))| {
+                (entry.kind, entry.last.is_some()) == (*kind, *range) && entry.mask == *mask
+            })
+    }
+
+    /// The same for all patterns of a shape.
+    pub(super) fn hash_shape(&self, into: &mut impl Hasher) {
+        for entry in &self.entries {
+            into.write_u32(entry.kind);
+            into.write(entry.mask.octets());
+        }
     }
 
     /// Whether an item has a range.
@@ -201,12 +224,14 @@ fn vlan(tci: Field<u16>, has_more: bool) -> Entry {
     entry
 }
 
-fn entry(item: &Item) -> Entry {
+fn entry(item: &Item, style: Style) -> Entry {
     match item {
         Item::Eth { dst, has_vlan } => {
             let mut entry = Entry::new(kind::RTE_FLOW_ITEM_TYPE_ETH);
             entry.exact_if(ETH_DST, dst.map(|mac| mac.0));
-            entry.masked(ETH_HAS_VLAN, &[u8::from(*has_vlan)], &[1]);
+            if style.untagged {
+                entry.masked(ETH_HAS_VLAN, &[u8::from(*has_vlan)], &[1]);
+            }
             entry
         }
         Item::Ipv4 { src, dst, proto, tos, ttl, no_options, whole, max_len } => {

@@ -28,5 +28,5 @@ mod tests;
 
 pub use asynchronous::{Asynchronous, Sizes, configure};
 pub use ports::{Ethdev, PortMap, UnknownPort};
-pub use style::{FieldStyle, PortStyle, Style};
+pub use style::{FieldStyle, PortStyle, Style, TtlStyle};
 pub use sync::Synchronous;

@@ -12,6 +12,7 @@ use offload_rules::lower::Rule;
 
 use super::{
     error::{check, failure},
+    items::Pattern,
     ports::PortMap,
     style::Style,
     translation::Translation,
@@ -49,6 +50,8 @@ pub(super) fn context(token: Token) -> usize {
 pub(super) struct Nic {
     ports: PortMap,
     style: Style,
+    /// Memory of the last pattern: too large for the allocator's quick lists.
+    spare: Pattern,
     /// The port that takes transfer rules for a port, found when first needed.
     proxies: BTreeMap<u16, u16>,
     /// Ports whose events are watched.
@@ -62,6 +65,7 @@ impl Nic {
         let mut nic = Self {
             ports,
             style,
+            spare: Pattern::default(),
             proxies: BTreeMap::new(),
             watched: BTreeSet::new(),
             lost: Box::leak(Box::new(AtomicBool::new(false))),
@@ -72,10 +76,16 @@ impl Nic {
 
     /// Translates a rule and finds the port that takes it.
     pub(super) fn translate(&mut self, rule: &Rule) -> Result<(u16, Translation), Failure> {
-        let translation = self.ports.with(|ports| Translation::new(rule, self.style, ports))?;
+        let spare = std::mem::take(&mut self.spare);
+        let translation = self.ports.with(|ports| Translation::reusing(spare, rule, self.style, ports))?;
         let own = translation.port.ethdev;
         let port = if translation.place.transfer { self.proxy(own) } else { own };
         Ok((port, translation))
+    }
+
+    /// The driver has read a rule: its memory is free for the next one.
+    pub(super) fn done(&mut self, translation: Translation) {
+        self.spare = translation.pattern;
     }
 
     /// Transfer rules go to the port that manages the switch: the port itself where the driver has no such notion.

@@ -61,6 +61,12 @@ impl PortMap {
         self.0.write().unwrap_or_else(PoisonError::into_inner).0.remove(&vif);
     }
 
+    /// Is the device of this vif a port?
+    #[must_use]
+    pub fn contains(&self, vif: VifId) -> bool {
+        self.with(|ports| ports.get(vif).is_ok())
+    }
+
     pub(super) fn with<T>(&self, read: impl FnOnce(&PortSet) -> T) -> T {
         read(&self.0.read().unwrap_or_else(PoisonError::into_inner))
     }

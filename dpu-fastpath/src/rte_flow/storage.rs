@@ -24,6 +24,17 @@ impl Blob {
         }
     }
 
+    /// Writes what the mask leaves of octets.
+    pub(super) fn put_masked(&mut self, offset: usize, octets: &[u8], mask: &[u8]) {
+        let slots = self.0.iter_mut().skip(offset);
+        slots.zip(octets.iter().zip(mask)).for_each(|(slot, (octet, mask))| *slot = octet & mask);
+    }
+
+    /// Writes ones.
+    pub(super) fn fill(&mut self, offset: usize, count: usize) {
+        self.0.iter_mut().skip(offset).take(count).for_each(|slot| *slot = 0xff);
+    }
+
     pub(super) fn octets(&self) -> &[u8] {
         &self.0
     }

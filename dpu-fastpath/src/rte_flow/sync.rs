@@ -1,6 +1,10 @@
 //! The synchronous API: every driver with rte_flow has it.
 
-use std::{collections::HashMap, ptr::NonNull};
+use std::{
+    collections::HashMap,
+    ptr::NonNull,
+    time::{Duration, Instant},
+};
 
 use dpdk_sys::rte_flow_error;
 use offload_rules::lower::Rule;
@@ -11,7 +15,11 @@ use super::{
     ports::PortMap,
     style::Style,
 };
+use crate::hash::Quick;
 use crate::offload::{Backend, Completion, Failure, Hits, Token};
+
+/// What one round of the engine may take: somebody may be waiting for its answer.
+const SLICE: Duration = Duration::from_millis(20);
 
 /// Rules by `rte_flow_create` and `rte_flow_destroy`. A call returns when the NIC has done it, so it takes as long as the NIC does, and
 /// the engine's thread is the only one that waits. Completions are told by the next `pull`.
@@ -19,7 +27,9 @@ use crate::offload::{Backend, Completion, Failure, Hits, Token};
 pub struct Synchronous {
     nic: Nic,
     depth: usize,
-    rules: HashMap<Token, Installed>,
+    /// Spent in the driver since completions were pulled.
+    spent: Duration,
+    rules: HashMap<Token, Installed, Quick>,
     completed: Vec<Completion>,
     /// The rule whose query tells whether the NIC still has its rules.
     sentinel: Option<Token>,
@@ -33,7 +43,8 @@ impl Synchronous {
         Self {
             nic: Nic::new(ports, style),
             depth: depth.max(1),
-            rules: HashMap::new(),
+            spent: Duration::ZERO,
+            rules: HashMap::default(),
             completed: Vec::new(),
             sentinel: None,
         }
@@ -55,6 +66,10 @@ impl Backend for Synchronous {
         self.depth
     }
 
+    fn ready(&self) -> bool {
+        self.spent < SLICE
+    }
+
     fn validate(&mut self, rule: &Rule) -> Result<(), Failure> {
         let (port, rule) = self.nic.translate(rule)?;
         let (attr, items, actions) = (rule.place.attr(), rule.pattern.raw(), rule.actions.raw(0));
@@ -70,12 +85,15 @@ impl Backend for Synchronous {
         let (port, rule) = self.nic.translate(rule)?;
         let (attr, items, actions) = (rule.place.attr(), rule.pattern.raw(), rule.actions.raw(context(token)));
         let mut error = rte_flow_error::default();
+        let begun = Instant::now();
         // SAFETY: both arrays end in END; they and what they point to live until after the call, and drivers copy what they keep.
         let flow = unsafe {
             dpdk_sys::rte_flow_create(port, &raw const attr, items.as_ptr(), actions.as_ptr(), &raw mut error)
         };
+        self.spent += begun.elapsed();
         let handle = Handle(NonNull::new(flow).ok_or_else(|| failure(0, &error))?);
         let counts = rule.actions.counts();
+        self.nic.done(rule);
         self.rules.insert(token, Installed { handle, port, counts });
         if counts {
             self.sentinel = Some(token);
@@ -87,9 +105,15 @@ impl Backend for Synchronous {
     fn destroy(&mut self, token: Token) -> Result<(), Failure> {
         let rule = self.rule(token)?;
         let mut error = rte_flow_error::default();
+        let begun = Instant::now();
         // SAFETY: the handle is of a rule on this port that has not been destroyed.
         let code = unsafe { dpdk_sys::rte_flow_destroy(rule.port, rule.handle.0.as_ptr(), &raw mut error) };
-        check(code, &error)?;
+        self.spent += begun.elapsed();
+        match check(code, &error) {
+            // Gone already, in a reset that has not been found out yet.
+            Err(failure) if failure.errno == libc::ENOENT => {}
+            result => result?,
+        }
         self.rules.remove(&token);
         if self.sentinel == Some(token) {
             self.sentinel = self.rules.iter().find(|(_, rule)| rule.counts).map(|(token, _)| *token);
@@ -103,6 +127,7 @@ impl Backend for Synchronous {
     }
 
     fn pull(&mut self, into: &mut Vec<Completion>) -> Result<(), Failure> {
+        self.spent = Duration::ZERO;
         into.append(&mut self.completed);
         Ok(())
     }

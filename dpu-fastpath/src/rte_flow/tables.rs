@@ -1,6 +1,6 @@
 //! Template tables of one port: one for each shape of rules, made when a rule of the shape first comes.
 
-use std::{collections::HashMap, ptr::NonNull};
+use std::ptr::NonNull;
 
 use dpdk_sys::{
     rte_flow_actions_template, rte_flow_error, rte_flow_pattern_template, rte_flow_template_table,
@@ -16,9 +16,16 @@ use crate::offload::Failure;
 /// Tables that a port has at most: shapes come from the program, not from packets, so this many is a lot.
 const TABLES: usize = 256;
 
+/// Number of a table, never used again.
+pub(super) type TableId = u64;
+
 /// A table with the only templates that it has.
 #[derive(Debug)]
 struct Table {
+    id: TableId,
+    /// See [`Translation::shape_hash`].
+    hash: u64,
+    shape: Shape,
     table: NonNull<rte_flow_template_table>,
     pattern: NonNull<rte_flow_pattern_template>,
     actions: NonNull<rte_flow_actions_template>,
@@ -31,7 +38,9 @@ struct Table {
 pub(super) struct Tables {
     port: u16,
     capacity: u32,
-    tables: HashMap<Shape, Table>,
+    /// In the order of their making: the first are used most.
+    tables: Vec<Table>,
+    made: TableId,
 }
 
 // SAFETY: the driver's tables and templates are used by the one thread that calls the backend.
@@ -40,14 +49,14 @@ unsafe impl Send for Tables {}
 impl Tables {
     /// `capacity` is the number of rules that each table holds.
     pub(super) fn new(port: u16, capacity: u32) -> Self {
-        Self { port, capacity, tables: HashMap::new() }
+        Self { port, capacity, tables: Vec::new(), made: 0 }
     }
 
     /// The table for a rule.
-    pub(super) fn table(&mut self, rule: &Translation) -> Result<*mut rte_flow_template_table, Failure> {
-        let shape = rule.shape();
-        if let Some(table) = self.tables.get(&shape) {
-            return Ok(table.table.as_ptr());
+    pub(super) fn table(&mut self, rule: &Translation) -> Result<(TableId, *mut rte_flow_template_table), Failure> {
+        let hash = rule.shape_hash();
+        if let Some(table) = self.tables.iter().find(|table| table.hash == hash && rule.is_of(&table.shape)) {
+            return Ok((table.id, table.table.as_ptr()));
         }
         if self.tables.len() >= TABLES {
             self.drop_empty();
@@ -56,28 +65,33 @@ impl Tables {
             return Err(Failure::from_errno(libc::ENOSPC, "there are too many shapes of rules for template tables"));
         }
         let table = self.make(rule)?;
-        let pointer = table.table.as_ptr();
-        self.tables.insert(shape, table);
-        Ok(pointer)
+        self.made += 1;
+        let found = (table.id, table.table.as_ptr());
+        self.tables.push(table);
+        Ok(found)
     }
 
-    /// A rule has been put into the table of this shape.
-    pub(super) fn enter(&mut self, shape: &Shape) {
-        if let Some(table) = self.tables.get_mut(shape) {
+    fn get_mut(&mut self, id: TableId) -> Option<&mut Table> {
+        self.tables.iter_mut().find(|table| table.id == id)
+    }
+
+    /// A rule has been put into this table.
+    pub(super) fn enter(&mut self, id: TableId) {
+        if let Some(table) = self.get_mut(id) {
             table.rules += 1;
         }
     }
 
-    /// A rule is no more in the table of this shape.
-    pub(super) fn leave(&mut self, shape: &Shape) {
-        if let Some(table) = self.tables.get_mut(shape) {
+    /// A rule is no more in this table.
+    pub(super) fn leave(&mut self, id: TableId) {
+        if let Some(table) = self.get_mut(id) {
             table.rules = table.rules.saturating_sub(1);
         }
     }
 
     /// After a flush no rule is in any table.
     pub(super) fn emptied(&mut self) {
-        self.tables.values_mut().for_each(|table| table.rules = 0);
+        self.tables.iter_mut().for_each(|table| table.rules = 0);
     }
 
     fn make(&self, rule: &Translation) -> Result<Table, Failure> {
@@ -104,7 +118,10 @@ impl Tables {
             )
         };
         match NonNull::new(table) {
-            Some(table) => Ok(Table { table, pattern, actions, rules: 0 }),
+            Some(table) => {
+                let (id, hash, shape) = (self.made, rule.shape_hash(), rule.shape());
+                Ok(Table { id, hash, shape, table, pattern, actions, rules: 0 })
+            }
             None => {
                 let failure = failure(0, &error);
                 self.drop_pattern(pattern);
@@ -169,7 +186,7 @@ impl Tables {
     pub(super) fn drop_empty(&mut self) {
         let port = self.port;
         let mut orphans = Vec::new();
-        self.tables.retain(|_, table| {
+        self.tables.retain(|table| {
             if table.rules > 0 {
                 return true;
             }

@@ -3,14 +3,14 @@
 use dpdk_sys::{rte_flow_action_type as act, rte_flow_field_id as field, rte_flow_item_type as kind};
 use offload_rules::{
     Label, MacAddr, VifId,
-    lower::{Action, Field, Item, Rule, Table},
+    lower::{Action, Field, Item, NicProfile, Rule, Table},
 };
 
 use super::{
     actions::{Actions, Conf},
     items::{Entry, Pattern},
     ports::{Ethdev, PortMap},
-    style::{FieldStyle, PortStyle, Style},
+    style::{FieldStyle, PortStyle, Style, TtlStyle},
     translation::Translation,
 };
 use crate::offload::Failure;
@@ -411,6 +411,33 @@ fn ports_are_named_the_old_way_where_a_driver_wants_that() {
     // SAFETY: the action is PORT_ID, and `rule` is alive.
     let conf = unsafe { &*action.conf.cast::<dpdk_sys::rte_flow_action_port_id>() };
     assert_eq!((conf.id, conf.original()), (5, 0));
+}
+
+#[test]
+fn a_ttl_is_decremented_where_a_driver_writes_no_other() {
+    let style = Style::of(&NicProfile::by_name("bnxt").unwrap());
+    assert_eq!(style.ttl, TtlStyle::Decrement);
+    let rule = translate(&to_tunnel(), style).unwrap();
+    let ttl = rule.actions.entries().iter().find(|entry| entry.kind == act::RTE_FLOW_ACTION_TYPE_DEC_TTL).unwrap();
+    assert_eq!(ttl.conf, Conf::None);
+    let mut other = to_tunnel();
+    other.actions[3] = Action::SetTtl { version: 4, ttl: 62 };
+    assert_eq!(translate(&other, style).unwrap_err().errno, libc::ENOTSUP);
+}
+
+#[test]
+fn a_profile_says_how_its_driver_wants_rules() {
+    let of = |name| Style::of(&NicProfile::by_name(name).unwrap());
+    assert_eq!(of("twin"), Style::default());
+    assert_eq!(of("mlx5-hws"), Style { field: FieldStyle::Modify, ..Style::default() });
+    assert!(!of("ixgbe").transfer);
+    for name in NicProfile::NAMES {
+        let profile = NicProfile::by_name(name).unwrap();
+        assert_eq!(Style::of(&profile).untagged, profile.matches.untagged.value, "{name}");
+    }
+    let rule = translate(&from_tunnel(), Style { untagged: false, ..Style::default() }).unwrap();
+    let eth = find(&rule.pattern, kind::RTE_FLOW_ITEM_TYPE_ETH, 0);
+    assert_matches(eth, &[(0, &ROUTER.0, &[0xff; 6])]);
 }
 
 #[test]

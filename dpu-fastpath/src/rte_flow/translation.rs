@@ -1,15 +1,17 @@
 //! A whole rule, as one of rte_flow's calls takes it.
 
+use std::hash::{Hash, Hasher};
+
 use dpdk_sys::rte_flow_attr;
-use offload_rules::lower::{Item, Rule};
+use offload_rules::lower::{Action, Item, Rule};
 
 use super::{
     actions::{self, Actions, ActionsShape},
     items::{Pattern, PatternShape},
     ports::{Ethdev, PortSet},
-    style::Style,
+    style::{Style, TtlStyle},
 };
-use crate::offload::Failure;
+use crate::{hash::QuickHasher, offload::Failure};
 
 /// A rule with the storage of all that its items and actions point to.
 #[derive(Debug)]
@@ -54,8 +56,14 @@ impl Translation {
     ///
     /// # Errors
     ///
-    /// ENODEV when a vif that it names is no port.
+    /// ENODEV when a vif that it names is no port; ENOTSUP for a TTL that the NIC cannot write.
+    #[cfg(test)]
     pub(super) fn new(rule: &Rule, style: Style, ports: &PortSet) -> Result<Self, Failure> {
+        Self::reusing(Pattern::default(), rule, style, ports)
+    }
+
+    /// The same, in the memory of a pattern that is done with.
+    pub(super) fn reusing(spare: Pattern, rule: &Rule, style: Style, ports: &PortSet) -> Result<Self, Failure> {
         let no_port = |message: String| Failure::from_errno(libc::ENODEV, message);
         let named = rule.items.iter().find_map(|item| match item {
             Item::Port(vif) => Some(*vif),
@@ -65,15 +73,46 @@ impl Translation {
             Some(vif) => ports.get(vif).map_err(|error| no_port(error.to_string()))?,
             None => ports.first().ok_or_else(|| no_port("the NIC has no ports".to_owned()))?,
         };
+        if style.ttl == TtlStyle::Decrement && !decrements(rule) {
+            return Err(Failure::from_errno(libc::ENOTSUP, "the NIC takes one off the TTL and writes no other"));
+        }
         let transfer = style.transfer && !actions::to_host(&rule.actions);
-        let pattern = Pattern::new(&rule.items, style, transfer, ports).map_err(|error| no_port(error.to_string()))?;
+        let pattern =
+            spare.refilled(&rule.items, style, transfer, ports).map_err(|error| no_port(error.to_string()))?;
         let actions =
             Actions::new(&rule.actions, style, port.queues, ports).map_err(|error| no_port(error.to_string()))?;
         let place = Place { group: actions::group(rule.table), priority: rule.priority, transfer };
         Ok(Self { port, place, pattern, actions })
     }
 
+    /// Of this shape? Told without building its own.
+    pub(super) fn is_of(&self, shape: &Shape) -> bool {
+        self.place == shape.place && self.pattern.is_of(&shape.pattern) && self.actions.is_of(&shape.actions)
+    }
+
+    /// The same number for all rules of a shape; another one for others, most likely.
+    pub(super) fn shape_hash(&self) -> u64 {
+        let mut hasher = QuickHasher::default();
+        self.place.hash(&mut hasher);
+        self.pattern.hash_shape(&mut hasher);
+        self.actions.hash_shape(&mut hasher);
+        hasher.finish()
+    }
+
     pub(super) fn shape(&self) -> Shape {
         Shape { place: self.place, pattern: self.pattern.shape(), actions: self.actions.shape() }
     }
+}
+
+/// Whether a TTL that is written, if any, is one less than the one that the last IP item matches: that of the packet that goes on.
+fn decrements(rule: &Rule) -> bool {
+    let written = rule.actions.iter().find_map(|action| match action {
+        Action::SetTtl { ttl, .. } => Some(*ttl),
+        _ => None,
+    });
+    let matched = rule.items.iter().rev().find_map(|item| match item {
+        Item::Ipv4 { ttl, .. } | Item::Ipv6 { ttl, .. } => Some(*ttl),
+        _ => None,
+    });
+    written.is_none_or(|written| matched.flatten() == written.checked_add(1))
 }

@@ -26,13 +26,17 @@ pub(crate) fn eal(before: impl FnOnce()) -> MutexGuard<'static, ()> {
     let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     POOL.get_or_init(|| {
         before();
-        let arguments =
-            ["test", "--no-huge", "-m", "128", "--no-pci", "--no-telemetry", "--no-shconf", "--lcores", "0"];
-        let strings: Vec<CString> = arguments.iter().map(|text| CString::new(*text).unwrap()).collect();
+        // With the number of this process in its name `hw-tests sweep` finds the folder when this process was killed.
+        let prefix = format!("sluicegate-{}", std::process::id());
+        let arguments = ["test", "--file-prefix", &prefix, "--no-huge", "-m", "128", "--no-pci", "--no-telemetry"];
+        let arguments = arguments.iter().chain(&["--no-shconf", "--lcores", "0"]);
+        let strings: Vec<CString> = arguments.map(|text| CString::new(*text).unwrap()).collect();
         let mut pointers: Vec<_> = strings.iter().map(|text| text.as_ptr().cast_mut()).collect();
         // SAFETY: the strings live until after the call, which is made once.
         let code = unsafe { dpdk_sys::rte_eal_init(i32::try_from(pointers.len()).unwrap(), pointers.as_mut_ptr()) };
         assert!(code >= 0, "EAL does not start: errno {}", errno());
+        // Nothing is shared: EAL has made it empty.
+        let _ = std::fs::remove_dir(format!("/run/dpdk/{prefix}"));
         // SAFETY: EAL runs.
         let pool = unsafe { dpdk_sys::rte_pktmbuf_pool_create(c"test".as_ptr(), 4095, 0, 0, 2176, 0) };
         assert!(!pool.is_null(), "no mempool: errno {}", errno());

@@ -1,6 +1,8 @@
 //! What the daemons have in common: their command line, their log, the state they begin with, and their life.
 
-use std::{any::Any, io::IsTerminal as _, path::PathBuf, process::ExitCode, thread::available_parallelism};
+use std::{
+    any::Any, io::IsTerminal as _, path::PathBuf, process::ExitCode, thread::available_parallelism, time::Instant,
+};
 
 use anyhow::Context as _;
 use clap::{Args, Parser};
@@ -12,9 +14,11 @@ use offload_rules::forwarding::Snapshot;
 use proto::v1::node_server::NodeServer;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_stream::wrappers::UnixListenerStream;
+use tonic::service::Routes;
 
 use super::{
-    runtime::{Config, OnWorkerStart, Runtime},
+    offload_link::OffloadLink,
+    runtime::{Config, Handle, OnWorkerStart, Runtime},
     service::{self, NodeService},
 };
 use crate::{
@@ -59,14 +63,36 @@ pub struct Equipment {
     pub ports: Box<dyn OpenPorts>,
     /// Called by each worker's thread as it starts.
     pub on_worker_start: Option<OnWorkerStart>,
+    /// The offload engine, if there is one.
+    pub offload: Option<OffloadLink>,
+    /// What else belongs to the node while it runs.
+    pub attachment: Option<Box<dyn Attachment>>,
+    /// Zero of the node's clock.
+    pub epoch: Instant,
     /// Dropped when all threads of the node have ended.
     pub keep: Box<dyn Any>,
+}
+
+/// Something that works beside a running node.
+pub trait Attachment {
+    /// The node runs: its handle, and the services of its API, to which others may be added.
+    fn attach(&mut self, node: &Handle, routes: Routes) -> Routes;
+
+    /// The node is about to end; its workers still forward.
+    fn detach(&mut self);
 }
 
 impl Default for Equipment {
     /// The kernel's devices.
     fn default() -> Self {
-        Self { ports: Box::new(KernelPorts), on_worker_start: None, keep: Box::new(()) }
+        Self {
+            ports: Box::new(KernelPorts),
+            on_worker_start: None,
+            offload: None,
+            attachment: None,
+            epoch: Instant::now(),
+            keep: Box::new(()),
+        }
     }
 }
 
@@ -100,12 +126,12 @@ fn told_once(error: &anyhow::Error) -> String {
     text
 }
 
-/// Runs a node until it is told to stop. `equip` is told the number of workers, after the socket is taken and before anything
+/// Runs a node until it is told to stop. `equip` is told the number of workers and the first state, after the socket is taken and before anything
 /// is touched.
 ///
 /// # Errors
 /// A state that cannot be read, a socket that is in use, no equipment, no threads.
-pub fn run(args: &RunArgs, equip: impl FnOnce(usize) -> anyhow::Result<Equipment>) -> anyhow::Result<()> {
+pub fn run(args: &RunArgs, equip: impl FnOnce(usize, &Snapshot) -> anyhow::Result<Equipment>) -> anyhow::Result<()> {
     begin_log(args.log_json);
     keep_memory_private();
     let snapshot = first_state(args)?;
@@ -116,12 +142,17 @@ pub fn run(args: &RunArgs, equip: impl FnOnce(usize) -> anyhow::Result<Equipment
         let _remove = RemoveOnDrop(args.socket.clone());
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
-        let Equipment { ports, on_worker_start, keep } = equip(workers)?;
-        let config = Config { workers, last_state: args.last_state.clone(), ports, on_worker_start, offload: None };
+        let Equipment { ports, on_worker_start, offload, mut attachment, epoch, keep } = equip(workers, &snapshot)?;
+        let config = Config { workers, last_state: args.last_state.clone(), ports, on_worker_start, offload, epoch };
         let runtime = Runtime::start(config, snapshot).context("starting the node")?;
         tracing::info!(socket = %args.socket.display(), workers, "node running");
+        let node = NodeServer::new(NodeService::new(runtime.handle())).max_decoding_message_size(MAX_MESSAGE);
+        let mut routes = Routes::new(node);
+        if let Some(attachment) = &mut attachment {
+            routes = attachment.attach(&runtime.handle(), routes);
+        }
         let serve = tonic::transport::Server::builder()
-            .add_service(NodeServer::new(NodeService::new(runtime.handle())).max_decoding_message_size(MAX_MESSAGE))
+            .add_routes(routes)
             .serve_with_incoming(UnixListenerStream::new(listener));
         let ended = tokio::select! {
             served = serve => served.context("introspection API"),
@@ -134,6 +165,9 @@ pub fn run(args: &RunArgs, equip: impl FnOnce(usize) -> anyhow::Result<Equipment
                 Ok(())
             }
         };
+        if let Some(attachment) = &mut attachment {
+            attachment.detach();
+        }
         runtime.stop();
         drop(keep);
         ended

@@ -50,12 +50,21 @@ pub struct Config {
     pub on_worker_start: Option<OnWorkerStart>,
     /// The offload engine, if there is one.
     pub offload: Option<OffloadLink>,
+    /// Zero of the node's clock.
+    pub epoch: Instant,
 }
 
 impl Default for Config {
     /// One worker, on the kernel's devices.
     fn default() -> Self {
-        Self { workers: 1, last_state: None, ports: Box::new(KernelPorts), on_worker_start: None, offload: None }
+        Self {
+            workers: 1,
+            last_state: None,
+            ports: Box::new(KernelPorts),
+            on_worker_start: None,
+            offload: None,
+            epoch: Instant::now(),
+        }
     }
 }
 
@@ -188,6 +197,11 @@ impl Handle {
         self.workers.iter().for_each(|worker| worker.tell(Command::OffloadEnabled(on)));
     }
 
+    /// The offload engine has lost its books: nothing is in hardware, and what shall be there is asked for again.
+    pub fn offload_restarted(&self) {
+        self.workers.iter().for_each(|worker| worker.tell(Command::OffloadRestarted));
+    }
+
     fn send(&self, message: Message) -> Result<(), Ended> {
         self.messages.send(message).map_err(|_| Ended)
     }
@@ -214,7 +228,7 @@ impl Runtime {
         }
         let sequences = file.as_deref().map(persist::load_sequences).transpose()?.unwrap_or_default();
         let count = config.workers.max(1);
-        let epoch = Instant::now();
+        let epoch = config.epoch;
         let (messages, inbox) = mpsc::channel();
         let wakers = (0..count).map(|_| Waker::new().map(Arc::new)).collect::<std::io::Result<Vec<_>>>()?;
         // rings[to][from]

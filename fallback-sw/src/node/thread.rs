@@ -66,6 +66,8 @@ pub enum Command {
     Offload(Vec<crate::offload::Report>),
     /// Offload is switched on or off.
     OffloadEnabled(bool),
+    /// The offload engine has lost its books.
+    OffloadRestarted,
     /// End.
     Stop,
 }
@@ -235,6 +237,7 @@ impl Thread {
             Command::Inspect(look) => look(&self.worker),
             Command::Offload(reports) => self.worker.offload_reports(&reports, now, out),
             Command::OffloadEnabled(on) => self.worker.offload_enabled(on),
+            Command::OffloadRestarted => self.worker.offload_restarted(),
             Command::Stop => return true,
         }
         false

@@ -25,6 +25,7 @@ use proto::{json::JsonError, v1 as pb};
 pub use args::{Args, Clock as ClockArg, CommandError};
 pub use clock::ClockMode;
 pub use front::{Front, Met};
+pub use report::of as report;
 
 use crate::{
     io::{
@@ -176,7 +177,8 @@ where
     fs::create_dir_all(&request.out).map_err(|source| ReplayError::File { file: request.out.clone(), source })?;
     keep_inputs(&snapshot, request)?;
     let mut front = front(&snapshot).map_err(ReplayError::Front)?;
-    let mut machine = Machine::new(request.machine, Arc::clone(&snapshot)).map_err(ReplayError::Memory)?;
+    let config = MachineConfig { offload: front.is_some(), ..request.machine };
+    let mut machine = Machine::new(config, Arc::clone(&snapshot)).map_err(ReplayError::Memory)?;
     let mut clock = Clock::new(request.clock);
     let mut outputs = Outputs { folder: &request.out, snapshot: &snapshot, writers: BTreeMap::new() };
 
@@ -222,7 +224,7 @@ where
         front.finish(&mut machine, clock.now()).map_err(ReplayError::Front)?;
         outputs.write(&mut machine, end)?;
     }
-    let mut report = report::of(&machine);
+    let mut report = report(&machine);
     report.outputs = outputs.finish()?;
     let file = request.out.join("report.json");
     let text = proto::json::to_string(&report, proto::json::Defaults::Written)

@@ -12,7 +12,8 @@ use crate::{
 };
 
 /// The report of a machine; its list of outputs is empty.
-pub(super) fn of(machine: &Machine) -> pb::ReplayReport {
+#[must_use]
+pub fn of(machine: &Machine) -> pb::ReplayReport {
     let control = machine.control();
     let snapshot = control.snapshot();
     let (total, each) = machine.counters();

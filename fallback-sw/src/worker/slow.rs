@@ -166,12 +166,12 @@ impl Worker {
         let mut this = record.tcp_direction();
         let mut other = self.flows.record(back).filter(|_| back != slot).map(|r| r.tcp_direction()).unwrap_or_default();
         let offloaded = record.flags & flag::OFFLOAD != 0;
-        if offloaded
-            && segment.flags & (tcp::flag::SYN | tcp::flag::FIN | tcp::flag::RST) != 0
-            && TcpPhase::of(this.state, other.state) == TcpPhase::Established
-            && self.is_in_hardware(record)
-        {
-            // What was learnt from the few segments that came by here may be far behind by now.
+        let established = TcpPhase::of(this.state, other.state) == TcpPhase::Established;
+        let reset = segment.flags & tcp::flag::RST != 0;
+        let begins_or_ends = segment.flags & (tcp::flag::SYN | tcp::flag::FIN) != 0;
+        if offloaded && (reset || established && begins_or_ends) && self.is_in_hardware(record) {
+            // What was learnt from the few segments that came by here may be far behind by now. A reset answers data that has
+            // passed in hardware, also after a FIN.
             this.forget_sequence();
             other.forget_sequence();
         }

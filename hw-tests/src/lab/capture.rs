@@ -181,7 +181,7 @@ mod tests {
     #[test]
     fn tshark_is_content_with_a_sound_packet_and_complains_about_broken_ones() {
         if super::super::find_in_path("tshark").is_none() {
-            eprintln!("SKIPPED: tshark is not installed: run `make setup`");
+            let _ = writeln!(std::io::stderr(), "SKIPPED: tshark is not installed: run `make setup`");
             return;
         }
         let inner_ip = 14 + 20 + 8 + 4;

@@ -6,7 +6,8 @@ use proto::v1;
 
 use super::{
     AccessSwitch, End, Host, HostConfig, Lab, LabError, Namespace, Nic, Node, NodeConfig, Ping, Site, Veth,
-    forwarding::forwarding_state, wait,
+    forwarding::{UNDERLAY_VIFS, forwarding_state},
+    wait,
 };
 
 /// The topology as text.
@@ -163,7 +164,7 @@ pub struct Options {
     pub workers: u32,
     /// How the nodes read and write their devices.
     pub driver: v1::IoDriver,
-    /// MTU of the transit links.
+    /// MTU of the transit links, and of the nodes' vifs there.
     pub underlay_mtu: u16,
     /// Start the nodes.
     pub nodes: bool,
@@ -240,7 +241,11 @@ impl L3vpn {
     #[must_use]
     pub fn config(site: Site, options: &Options) -> NodeConfig {
         let nic = options.nic.clone().filter(|_| site == Site::Ce1);
-        NodeConfig { state: forwarding_state(site, options.driver), workers: options.workers, last_state: None, nic }
+        let mut state = forwarding_state(site, options.driver);
+        for vif in state.vifs.iter_mut().filter(|vif| UNDERLAY_VIFS.contains(&vif.id)) {
+            vif.mtu = options.underlay_mtu.into();
+        }
+        NodeConfig { state, workers: options.workers, last_state: None, nic }
     }
 
     /// Its lab.

@@ -20,6 +20,8 @@ use super::{LabError, Output, Process, interrupt, process};
 /// Names of namespaces and directories start with it, then come the process id of the lab, its number, and a role.
 const PREFIX: &str = "sluicegate";
 const NETNS_DIR: &str = "/run/netns";
+/// Folders of a DPDK program's own files: where the judges of the NIC twin run, and where DPDK keeps what processes share.
+const DPDK_DIRS: [&str; 2] = ["/run", "/run/dpdk"];
 /// Time for a command that configures something.
 const CONFIGURE: Duration = Duration::from_secs(10);
 
@@ -184,26 +186,35 @@ impl Drop for Namespace {
     }
 }
 
-/// Removes namespaces, their processes, and directories of labs whose process is gone. Returns what was removed.
+/// Removes namespaces, their processes, and directories of labs and of programs on DPDK whose process is gone. Returns what was
+/// removed.
 ///
 /// # Errors
 /// [`LabError::Io`] when the directories cannot be listed.
 pub fn sweep() -> Result<Vec<String>, LabError> {
     let mut removed = Vec::new();
-    for name in orphans(Path::new(NETNS_DIR))? {
+    for name in orphans(Path::new(NETNS_DIR), owner)? {
         remove_namespace(&name);
         removed.push(format!("namespace {name}"));
     }
-    let temporary = std::env::temp_dir();
-    for name in orphans(&temporary)? {
-        let _ = fs::remove_dir_all(temporary.join(&name));
-        removed.push(format!("directory {}", temporary.join(&name).display()));
+    let mut directories = vec![(std::env::temp_dir(), owner as Owner)];
+    directories.extend(DPDK_DIRS.map(|directory| (directory.into(), user as Owner)));
+    for (parent, of) in directories {
+        for name in orphans(&parent, of)? {
+            let directory = parent.join(&name);
+            if fs::remove_dir_all(&directory).is_ok() {
+                removed.push(format!("directory {}", directory.display()));
+            }
+        }
     }
     Ok(removed)
 }
 
-/// Entries of a directory that belong to labs of processes that are gone.
-fn orphans(directory: &Path) -> Result<Vec<String>, LabError> {
+/// Says which process a name belongs to, if it is one of ours.
+type Owner = fn(&str) -> Option<u32>;
+
+/// Entries of a directory that belong to processes that are gone.
+fn orphans(directory: &Path, of: Owner) -> Result<Vec<String>, LabError> {
     let entries = match fs::read_dir(directory) {
         Ok(entries) => entries,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -212,7 +223,7 @@ fn orphans(directory: &Path) -> Result<Vec<String>, LabError> {
     Ok(entries
         .flatten()
         .filter_map(|entry| entry.file_name().into_string().ok())
-        .filter(|name| owner(name).is_some_and(|pid| !Path::new("/proc").join(pid.to_string()).exists()))
+        .filter(|name| of(name).is_some_and(|pid| !Path::new("/proc").join(pid.to_string()).exists()))
         .collect())
 }
 
@@ -225,6 +236,15 @@ fn owner(name: &str) -> Option<u32> {
     let pid = parts.next()?.parse().ok()?;
     parts.next()?.parse::<u32>().ok()?;
     Some(pid)
+}
+
+/// Process id in the name of a folder that a program on DPDK made: `sluicegate-PID`, with or without more behind it.
+fn user(name: &str) -> Option<u32> {
+    let mut parts = name.split('-');
+    if parts.next() != Some(PREFIX) {
+        return None;
+    }
+    parts.next()?.parse().ok()
 }
 
 fn remove_namespace(name: &str) {
@@ -251,5 +271,14 @@ mod tests {
         assert_eq!(owner("sluicegate-tools"), None);
         assert_eq!(owner("sluicegate-4711"), None);
         assert_eq!(owner("other-4711-0-host1"), None);
+    }
+
+    #[test]
+    fn folders_of_dpdk_belong_to_a_process_with_or_without_a_number() {
+        assert_eq!(user("sluicegate-4711"), Some(4711));
+        assert_eq!(user("sluicegate-4711-0-Xy12ab"), Some(4711));
+        assert_eq!(user("sluicegate-tools"), None);
+        assert_eq!(user("sluicegate"), None);
+        assert_eq!(user("rte"), None);
     }
 }

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use hw_tests::lab::{L3vpn, LabError, Nic, Node, Site, scenario, until};
-use proto::v1::FlowTier;
+use hw_tests::lab::{L3vpn, LabError, Nic, Node, NodeClient, Site, scenario, until};
+use proto::v1::{self, FlowTier};
 
 use crate::offload::{datagrams, flows_of, go_on, on_twin, until_settled, until_tier};
 
@@ -156,6 +156,63 @@ fn fault_a_node_is_killed_under_load_and_started_again() -> Result<(), String> {
         println!("killed with -9: {report}");
         assert_eq!((report.there.duplicated, report.back.duplicated), (0, 0), "{report}");
         until_settled(l3vpn.node(Site::Ce1)?.client())?;
+        l3vpn.assert_healthy()
+    })
+}
+
+#[test]
+fn fault_the_controller_restarts() -> Result<(), String> {
+    scenario("fault_the_controller_restarts", || {
+        let mut l3vpn = L3vpn::new(&on_twin(Nic::default()))?;
+        let node = l3vpn.node(Site::Ce1)?;
+        let sequence = datagrams(&l3vpn, 7000)?;
+        reaches(node, FlowTier::Hardware)?;
+        let installed =
+            |client: &NodeClient| Ok::<_, LabError>(client.offload_status()?.totals.unwrap_or_default().installed);
+        let before = installed(node.client())?;
+        // A controller that comes back tells the whole state again, over a connection of its own.
+        let controller = NodeClient::connect("ce1", node.socket())?;
+        for _ in 0..3 {
+            let state = controller.state()?;
+            controller.apply_state(v1::ForwardingState { generation: state.generation + 1, ..state })?;
+            go_on(&sequence, 100)?;
+        }
+        reaches(node, FlowTier::Hardware)?;
+        assert_eq!(installed(node.client())?, before, "the same state has changed rules");
+        println!("controller restarts: {}", sequence.stop()?.perfect()?);
+        until_settled(node.client())?;
+        l3vpn.assert_healthy()
+    })
+}
+
+#[test]
+fn fault_an_uplink_of_the_nic_goes_down() -> Result<(), String> {
+    scenario("fault_an_uplink_of_the_nic_goes_down", || {
+        let mut l3vpn = L3vpn::new(&on_twin(Nic::default()))?;
+        let client = l3vpn.node(Site::Ce1)?.client();
+        let sequence = datagrams(&l3vpn, 7000)?;
+        let leaves_on = |flow: &v1::Flow| match flow.ops.last().map(String::as_str) {
+            Some("output vif 4111") => Some(0),
+            Some("output vif 4109") => Some(1),
+            _ => None,
+        };
+        let uplink = |client: &NodeClient| {
+            let flows = until_tier(client, 7000, FlowTier::Hardware)?;
+            let forward = flows.iter().find(|flow| flow.label.is_some());
+            Ok::<_, LabError>(forward.and_then(leaves_on))
+        };
+        let first = uplink(client)?.ok_or_else(|| LabError::Violated("no flow into the tunnel".to_owned()))?;
+        let transit = l3vpn.transits().get(first).ok_or_else(|| LabError::Violated("no such transit".to_owned()))?;
+        // On both sides, so that the other end takes the other way as well.
+        for link in ["to-ce1", "to-ce2"] {
+            transit.ip(&format!("link set {link} down"))?;
+        }
+        until("the rule to move to the other uplink", LIMIT, || Ok(uplink(client)?.filter(|now| *now != first)))?;
+        go_on(&sequence, 100)?;
+        let report = sequence.stop()?;
+        println!("an uplink goes down: {report}");
+        assert_eq!((report.there.duplicated, report.back.duplicated), (0, 0), "{report}");
+        until_settled(client)?;
         l3vpn.assert_healthy()
     })
 }

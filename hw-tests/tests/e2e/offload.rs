@@ -199,14 +199,19 @@ fn a_policy_that_denies_a_flow_takes_it_out_of_the_nic() -> Result<(), String> {
 
 #[test]
 fn offload_on_an_mlx5_profile() -> Result<(), String> {
-    scenario("offload_on_an_mlx5_profile", || {
-        let mut l3vpn = L3vpn::new(&on_twin(Nic::of("mlx5-hws")))?;
+    // By templates, and one rule after the other.
+    ["mlx5-hws", "mlx5-sws"].into_iter().try_for_each(offload_on)
+}
+
+fn offload_on(profile: &str) -> Result<(), String> {
+    scenario(&format!("offload_on_an_mlx5_profile: {profile}"), || {
+        let mut l3vpn = L3vpn::new(&on_twin(Nic::of(profile)))?;
         let client = l3vpn.node(Site::Ce1)?.client();
-        assert_eq!(client.offload_status()?.profile, "mlx5-hws");
+        assert_eq!(client.offload_status()?.profile, profile);
         let sequence = datagrams(&l3vpn, 7000)?;
         until_tier(client, 7000, FlowTier::Hardware)?;
         go_on(&sequence, 200)?;
-        println!("mlx5-hws: {}", sequence.stop()?.perfect()?);
+        println!("{profile}: {}", sequence.stop()?.perfect()?);
         until_settled(client)?;
         l3vpn.assert_healthy()
     })
@@ -218,10 +223,54 @@ fn a_nic_that_only_steers_carries_flows_in_part() -> Result<(), String> {
         let mut l3vpn = L3vpn::new(&on_twin(Nic::of("ice")))?;
         let client = l3vpn.node(Site::Ce1)?.client();
         let sequence = datagrams(&l3vpn, 7000)?;
-        let flows = until_tier(client, 7000, FlowTier::Partial)?;
-        assert!(flows.iter().all(|flow| !flow.not_offloaded_reason.is_empty()), "{flows:#?}");
+        let mut flows = Vec::new();
+        until("the tenant's direction to be marked", LIMIT, || {
+            flows = flows_of(client, 7000)?;
+            Ok(flows.iter().any(|flow| flow.tier() == FlowTier::Partial).then_some(()))
+        })?;
+        // It does not look into tunnels: what comes out of one is software's.
+        for flow in &flows {
+            let tier = if flow.label.is_some() { FlowTier::Partial } else { FlowTier::Software };
+            assert_eq!(flow.tier(), tier, "{flow:#?}");
+            assert!(!flow.not_offloaded_reason.is_empty(), "{flow:#?}");
+        }
+        let marked = || -> Result<u64, LabError> {
+            let total = client.hit_rate()?.total.unwrap_or_default();
+            Ok(total.partial.unwrap_or_default().packets)
+        };
+        let before = marked()?;
         go_on(&sequence, 200)?;
+        assert!(marked()? >= before + 100, "packets come with marks");
         println!("ice: {}", sequence.stop()?.perfect()?);
+        until_settled(client)?;
+        l3vpn.assert_healthy()
+    })
+}
+
+#[test]
+fn two_workers_share_one_nic() -> Result<(), String> {
+    scenario("two_workers_share_one_nic", || {
+        let mut l3vpn = L3vpn::new(&Options { workers: 2, ..on_twin(Nic::default()) })?;
+        let client = l3vpn.node(Site::Ce1)?.client();
+        let sequence = datagrams(&l3vpn, 7000)?;
+        let server = IperfServer::start(l3vpn.host(Tenant::Blue, Site::Ce2), 5201)?;
+        let running = server.spawn(l3vpn.host(Tenant::Blue, Site::Ce1), "192.168.1.100", 3, 8, false)?;
+        until("flows of both workers in hardware", LIMIT, || {
+            let flows = flows_of(client, 5201)?;
+            let of = |worker| {
+                let own = flows.iter().filter(|flow| flow.worker == worker);
+                own.filter(|flow| flow.tier() == FlowTier::Hardware && flow.hardware_packets > 0).count()
+            };
+            Ok((of(0) >= 1 && of(1) >= 1).then_some(()))
+        })?;
+        let report = IperfServer::finish(running, 3)?;
+        assert!(report.octets > 1_000_000, "{report}");
+        until_tier(client, 7000, FlowTier::Hardware)?;
+        go_on(&sequence, 100)?;
+        // Before the rules were there, and beside the bulk, packets may wait in sockets that overflow: none may overtake.
+        let report = sequence.stop()?;
+        assert_eq!((report.there.reordered, report.back.reordered, report.back.duplicated), (0, 0, 0), "{report}");
+        until_settled(client)?;
         l3vpn.assert_healthy()
     })
 }

@@ -17,7 +17,9 @@ use crate::{
 pub mod priority {
     /// Steering: to the tunnel group.
     pub const TERMINATION: u32 = 0;
-    /// Steering: everything else, and marks where there are jumps.
+    /// Marks: the only one that Intel's drivers take.
+    pub const MARK: u32 = 0;
+    /// Steering: everything else.
     pub const PORT: u32 = 1;
     /// Flows.
     pub const FLOW: u32 = 2;
@@ -69,12 +71,12 @@ pub fn partial(direction: &Direction, mark: u32, queue: u16, profile: &NicProfil
     profile.allows(&Shape::of_partial(direction))?;
     let mut actions = Vec::with_capacity(3);
     actions.push(Action::Mark(mark));
-    if does.count.value {
+    // Not in mlx5's root group: it counts nothing. Software counts what is marked; the counter is for whoever looks at the NIC.
+    if does.count.value && !does.jump.value {
         actions.push(Action::Count);
     }
     actions.push(Action::Queue(queue));
-    let priority = if does.jump.value { priority::TERMINATION } else { priority::FLOW };
-    Ok(Rule { table: Table::Flows, priority, items, actions })
+    Ok(Rule { table: Table::Flows, priority: priority::MARK, items, actions })
 }
 
 fn check_arrival(direction: &Direction) -> Result<(), Unsupported> {

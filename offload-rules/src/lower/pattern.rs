@@ -74,7 +74,8 @@ pub(super) fn exact(direction: &Direction, profile: &NicProfile, needs: &Needs) 
 }
 
 /// The pattern of a rule that drops: the key and what leads to it, since whatever else they say, such packets are dropped in
-/// software, too.
+/// software, too. What software would drop for another reason, or follow on the way, is software's as far as the NIC can tell: each
+/// drop is counted under its own reason.
 pub(super) fn key_only(direction: &Direction, profile: &NicProfile) -> Result<Vec<Item>, Unsupported> {
     let can = &profile.matches;
     let tagged = direction.arrival.tags.first().is_some_and(Option::is_some);
@@ -82,7 +83,7 @@ pub(super) fn key_only(direction: &Direction, profile: &NicProfile) -> Result<Ve
         // A rule that sees through tags would drop another tenant's packets.
         return Err(Unsupported::Match);
     }
-    loose(direction, can, tagged)
+    loose(direction, can, tagged, true)
 }
 
 /// The pattern of a rule that marks: as exact as the NIC can. A mark is a hint that software checks against the packet.
@@ -92,24 +93,33 @@ pub(super) fn hint(direction: &Direction, profile: &NicProfile) -> Result<Vec<It
     if tags > usize::from(can.vlan_tags.value) && can.untagged.value {
         return Err(Unsupported::Match);
     }
-    loose(direction, can, tags <= usize::from(can.vlan_tags.value))
+    loose(direction, can, tags <= usize::from(can.vlan_tags.value), false)
 }
 
-fn loose(direction: &Direction, can: &Matches, with_tags: bool) -> Result<Vec<Item>, Unsupported> {
+/// `ordinary`: only packets without peculiarities, as far as the NIC can tell.
+fn loose(direction: &Direction, can: &Matches, with_tags: bool, ordinary: bool) -> Result<Vec<Item>, Unsupported> {
     let Direction { key, arrival, .. } = direction;
     check_family(key, can)?;
-    let mut items = Vec::with_capacity(8);
+    let mut items = Vec::with_capacity(10);
     items.push(Item::Port(arrival.port));
+    if ordinary {
+        push_integrity(&mut items, arrival, key.family() == Family::Inet, can);
+    }
     let has_vlan = with_tags && arrival.tags.first().is_some_and(Option::is_some);
     items.push(Item::Eth { dst: can.eth_dst.value.then_some(arrival.eth_dst), has_vlan });
     if has_vlan {
         push_tags(&mut items, arrival, Kept::None, can)?;
     }
     if let Some(tunnel) = &arrival.tunnel {
-        push_tunnel(&mut items, tunnel, can, false)?;
+        push_tunnel(&mut items, tunnel, can, ordinary)?;
     }
-    items.push(ip(key, ANY, None, false, None));
-    push_l4(&mut items, key, ANY);
+    let mut l3 = ip(key, ANY, None, false, None);
+    if let Item::Ipv4 { no_options, whole, .. } = &mut l3 {
+        (*no_options, *whole) = (ordinary && can.no_options.value, ordinary && can.whole.value);
+    }
+    items.push(l3);
+    let flags = ordinary && can.tcp_flags.value & TCP_ORDINARY.mask == TCP_ORDINARY.mask;
+    push_l4(&mut items, key, if flags { TCP_ORDINARY } else { ANY });
     Ok(items)
 }
 
@@ -166,10 +176,10 @@ fn push_tunnel(items: &mut Vec<Item>, tunnel: &TunnelArrival, can: &Matches, who
         src: Some(tunnel.source),
         dst: Some(tunnel.destination),
         proto: Some(UDP),
-        tos: if whole { QUIET_ECN } else { ANY },
+        tos: if whole && can.tos.value { QUIET_ECN } else { ANY },
         ttl: None,
-        no_options: whole,
-        whole,
+        no_options: whole && can.no_options.value,
+        whole: whole && can.whole.value,
         max_len: None,
     });
     items.push(Item::Udp {

@@ -113,6 +113,14 @@ impl Shape {
         }
     }
 
+    /// A shape for each origin, outcome and family: TCP without tags. What they tell of a NIC is most of what there is to know, and
+    /// a NIC that takes its time for each rule is asked in a moment.
+    pub fn representatives() -> impl Iterator<Item = Self> {
+        let is_plain =
+            |shape: &Self| shape.l4 == L4::Tcp && (shape.tags_in, shape.tags_out, shape.length) == (0, 0, false);
+        Self::all().filter(is_plain)
+    }
+
     /// All shapes.
     pub fn all() -> impl Iterator<Item = Self> {
         let ways = [Outcome::Tenant, Outcome::Tunnel].into_iter().flat_map(|to| {

@@ -2,10 +2,10 @@
 //!
 //! Generic over the id of a flow. Time is a parameter: milliseconds of the node's clock.
 
+mod diff;
 mod placement;
 mod rate;
-mod reconcile;
 
-pub use placement::{Admission, Hysteresis, Placement, Standing};
+pub use diff::{Difference, diff};
+pub use placement::{Hysteresis, Placement};
 pub use rate::Rate;
-pub use reconcile::{Difference, Step, diff, reconcile};

@@ -1,59 +1,44 @@
-//! Who gets a place: the hottest candidates, and the coldest goes when one is clearly hotter.
+//! Who has a place, who waits for one, and who has to go for whom.
 
 use std::{
     collections::{BTreeSet, HashMap},
     hash::Hash,
 };
 
-use super::Rate;
-
 /// What keeps flows from taking turns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Hysteresis {
-    /// A candidate takes a place only when it carries at least this many per cent of what its holder does.
+    /// A candidate takes a place only when it carries more than this many per cent of what its holder does.
     pub factor_percent: u32,
     /// And only when the holder has had the place for as long, in milliseconds.
     pub residence_ms: u64,
-    /// A sample of a rate that took as long counts a half, in milliseconds.
-    pub window_ms: u64,
 }
 
 impl Default for Hysteresis {
     fn default() -> Self {
-        Self { factor_percent: 150, residence_ms: 2000, window_ms: 1000 }
+        Self { factor_percent: 125, residence_ms: 1000 }
     }
 }
 
-/// What a flow has.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Standing {
-    /// Waiting for a place.
-    Waiting,
-    /// A place.
-    Placed,
-}
-
-/// A candidate that gets a place.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Admission<Id> {
-    /// Who.
-    pub admit: Id,
-    /// Whose place it is: that one waits from now on.
-    pub evict: Option<Id>,
+impl Hysteresis {
+    /// Carries so much more that moving is worth it. At equal rates, zero among them, the holder stays.
+    #[must_use]
+    pub fn outweighs(&self, candidate: u64, holder: u64) -> bool {
+        u128::from(candidate) * 100 > u128::from(holder) * u128::from(self.factor_percent.max(100))
+    }
 }
 
 #[derive(Debug, Clone, Copy)]
 struct Entry {
-    rate: Rate,
-    standing: Standing,
-    /// When it got where it is.
+    rate: u64,
+    placed: bool,
     since: u64,
 }
 
-/// Flows and the places of a finite table. Each operation takes time that grows with the logarithm of the number of flows.
+/// Flows that have a place in a finite table, and those that wait for one, by what they carry. How many places there are, the NIC
+/// tells by refusing. Each operation takes time that grows with the logarithm of the number of flows.
 #[derive(Debug, Clone)]
 pub struct Placement<Id> {
-    capacity: usize,
     hysteresis: Hysteresis,
     entries: HashMap<Id, Entry>,
     /// Coldest first.
@@ -63,101 +48,58 @@ pub struct Placement<Id> {
 }
 
 impl<Id: Copy + Eq + Hash + Ord> Placement<Id> {
-    /// A table with so many places.
+    /// Nobody is known.
     #[must_use]
-    pub fn new(capacity: usize, hysteresis: Hysteresis) -> Self {
-        Self { capacity, hysteresis, entries: HashMap::new(), placed: BTreeSet::new(), waiting: BTreeSet::new() }
+    pub fn new(hysteresis: Hysteresis) -> Self {
+        Self { hysteresis, entries: HashMap::new(), placed: BTreeSet::new(), waiting: BTreeSet::new() }
     }
 
-    /// A flow asks for a place, carrying so many octets a second. One that is known is updated.
-    pub fn offer(&mut self, id: Id, octets_per_second: u64, now_ms: u64) {
-        if self.entries.contains_key(&id) {
-            return self.update(id, octets_per_second, now_ms);
-        }
-        let entry = Entry { rate: Rate::new(octets_per_second, now_ms), standing: Standing::Waiting, since: now_ms };
-        self.entries.insert(id, entry);
-        self.waiting.insert((octets_per_second, id));
+    /// A flow that carries so many octets a second has a place from now on.
+    pub fn place(&mut self, id: Id, octets_per_second: u64, now_ms: u64) {
+        self.insert(id, Entry { rate: octets_per_second, placed: true, since: now_ms });
     }
 
-    /// A flow carries so many octets a second, measured since the last time. Nothing for one that is not known.
-    pub fn update(&mut self, id: Id, octets_per_second: u64, now_ms: u64) {
-        let Some(entry) = self.entries.get_mut(&id) else { return };
-        let old = entry.rate.value();
-        entry.rate.update(octets_per_second, now_ms, self.hysteresis.window_ms);
-        let (new, standing) = (entry.rate.value(), entry.standing);
-        if new != old {
-            let set = self.set(standing);
-            set.remove(&(old, id));
-            set.insert((new, id));
+    /// A flow that carries so many octets a second waits from now on.
+    pub fn wait(&mut self, id: Id, octets_per_second: u64, now_ms: u64) {
+        self.insert(id, Entry { rate: octets_per_second, placed: false, since: now_ms });
+    }
+
+    /// A flow carries so many octets a second now. Nothing for one that is not known.
+    pub fn update(&mut self, id: Id, octets_per_second: u64) {
+        if let Some(entry) = self.remove(id) {
+            self.insert(id, Entry { rate: octets_per_second, ..entry });
         }
     }
 
-    /// The next candidate that may have a place now, if there is one; it has it from here on. To be asked until there is none.
-    pub fn admit(&mut self, now_ms: u64) -> Option<Admission<Id>> {
-        let (hot, candidate) = *self.waiting.last()?;
-        let evict = if self.placed.len() < self.capacity {
-            None
-        } else {
-            let (cold, holder) = *self.placed.first()?;
-            let beats = u128::from(hot) * 100 >= u128::from(cold) * u128::from(self.hysteresis.factor_percent);
-            let since = self.entries.get(&holder).map_or(0, |entry| entry.since);
-            // At equal rates, zero among them, the holder stays.
-            if !beats || hot <= cold || now_ms.saturating_sub(since) < self.hysteresis.residence_ms {
-                return None;
-            }
-            Some(holder)
-        };
-        if let Some(holder) = evict {
-            self.place(holder, Standing::Waiting, now_ms);
-        }
-        self.place(candidate, Standing::Placed, now_ms);
-        Some(Admission { admit: candidate, evict })
+    /// A flow neither has a place nor waits for one.
+    pub fn forget(&mut self, id: Id) {
+        self.remove(id);
     }
 
-    /// A flow that has a place gives it back and waits: the NIC would not take it.
-    pub fn give_back(&mut self, id: Id, now_ms: u64) {
-        self.place(id, Standing::Waiting, now_ms);
+    /// Everybody is forgotten.
+    pub fn clear(&mut self) {
+        *self = Self::new(self.hysteresis);
     }
 
-    /// Forgets a flow; true when it had a place.
-    pub fn remove(&mut self, id: Id) -> bool {
-        let Some(entry) = self.entries.remove(&id) else { return false };
-        self.set(entry.standing).remove(&(entry.rate.value(), id));
-        entry.standing == Standing::Placed
-    }
-
-    /// Changes the number of places: a NIC that is full has fewer than it was thought to have. Those who have one keep it until
-    /// [`Self::surplus`] names them.
-    pub const fn set_capacity(&mut self, capacity: usize) {
-        self.capacity = capacity;
-    }
-
-    /// The coldest flow with a place, if there are more of them than places; it waits from here on.
-    pub fn surplus(&mut self, now_ms: u64) -> Option<Id> {
-        if self.placed.len() <= self.capacity {
-            return None;
-        }
-        let (_, id) = *self.placed.first()?;
-        self.place(id, Standing::Waiting, now_ms);
-        Some(id)
-    }
-
-    /// The coldest flow with a place, and octets a second.
+    /// Whose place a candidate takes: the coldest flow's, when that carries clearly less and has had the place long enough.
     #[must_use]
-    pub fn coldest(&self) -> Option<(Id, u64)> {
-        self.placed.first().map(|(rate, id)| (*id, *rate))
+    pub fn victim(&self, octets_per_second: u64, now_ms: u64) -> Option<Id> {
+        let (cold, id) = *self.placed.first()?;
+        let since = self.entries.get(&id)?.since;
+        let settled = since.saturating_add(self.hysteresis.residence_ms) <= now_ms;
+        (settled && self.hysteresis.outweighs(octets_per_second, cold)).then_some(id)
     }
 
-    /// The hottest flow without a place, and octets a second.
+    /// Does a flow that carries so much outweigh the coldest one that has a place?
     #[must_use]
-    pub fn hottest_waiting(&self) -> Option<(Id, u64)> {
-        self.waiting.last().map(|(rate, id)| (*id, *rate))
+    pub fn is_hot(&self, octets_per_second: u64) -> bool {
+        self.placed.first().is_some_and(|(cold, _)| self.hysteresis.outweighs(octets_per_second, *cold))
     }
 
-    /// What a flow has, and its octets a second; `None` for one that is not known.
+    /// The hottest flow that waits.
     #[must_use]
-    pub fn standing(&self, id: Id) -> Option<(Standing, u64)> {
-        self.entries.get(&id).map(|entry| (entry.standing, entry.rate.value()))
+    pub fn next(&self) -> Option<Id> {
+        self.waiting.last().map(|(_, id)| *id)
     }
 
     /// Number of flows with a place.
@@ -172,26 +114,20 @@ impl<Id: Copy + Eq + Hash + Ord> Placement<Id> {
         self.waiting.len()
     }
 
-    /// Number of places.
-    #[must_use]
-    pub const fn capacity(&self) -> usize {
-        self.capacity
+    fn insert(&mut self, id: Id, entry: Entry) {
+        self.remove(id);
+        self.entries.insert(id, entry);
+        self.set(entry.placed).insert((entry.rate, id));
     }
 
-    fn place(&mut self, id: Id, standing: Standing, now_ms: u64) {
-        let Some(entry) = self.entries.get_mut(&id).filter(|entry| entry.standing != standing) else { return };
-        let (old, rate) = (entry.standing, entry.rate.value());
-        entry.standing = standing;
-        entry.since = now_ms;
-        self.set(old).remove(&(rate, id));
-        self.set(standing).insert((rate, id));
+    fn remove(&mut self, id: Id) -> Option<Entry> {
+        let entry = self.entries.remove(&id)?;
+        self.set(entry.placed).remove(&(entry.rate, id));
+        Some(entry)
     }
 
-    const fn set(&mut self, standing: Standing) -> &mut BTreeSet<(u64, Id)> {
-        match standing {
-            Standing::Waiting => &mut self.waiting,
-            Standing::Placed => &mut self.placed,
-        }
+    const fn set(&mut self, placed: bool) -> &mut BTreeSet<(u64, Id)> {
+        if placed { &mut self.placed } else { &mut self.waiting }
     }
 }
 

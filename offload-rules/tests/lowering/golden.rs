@@ -192,6 +192,7 @@ fn a_denied_flow_is_counted_and_dropped() {
     assert_eq!(rule.actions, [Action::Count, Action::Drop]);
     let expected = [
         Item::Port(vif(2)),
+        Item::Integrity { level: 0, ipv4_checksum_ok: true, l3_ok: true },
         Item::Eth { dst: Some(MacAddr(STATION)), has_vlan: true },
         Item::Vlan { tpid: 0x8100, tci: Field { spec: 300, mask: 0x0fff }, has_more: false },
         Item::Ipv4 {
@@ -200,8 +201,8 @@ fn a_denied_flow_is_counted_and_dropped() {
             proto: Some(17),
             tos: ANY,
             ttl: None,
-            no_options: false,
-            whole: false,
+            no_options: true,
+            whole: true,
             max_len: None,
         },
         Item::Udp { sport: Some(40_000), dport: Some(443), no_checksum: false },
@@ -214,8 +215,10 @@ fn a_partial_rule_marks_counts_and_chooses_the_queue() {
     let direction = Flow { src: IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1)), ..Flow::plain() }.direction();
     let rule = partial(&direction, 77, 3, &NicProfile::by_name("ice").unwrap()).unwrap();
     assert_eq!(rule.actions, [Action::Mark(77), Action::Count, Action::Queue(3)]);
-    assert_eq!((rule.table, rule.priority), (Table::Flows, 2));
-    // The 82599 does not count.
-    let rule = partial(&direction, 77, 3, &NicProfile::by_name("ixgbe").unwrap()).unwrap();
-    assert_eq!(rule.actions, [Action::Mark(77), Action::Queue(3)]);
+    assert_eq!((rule.table, rule.priority), (Table::Flows, 0));
+    // The 82599 does not count, and mlx5 not in its root group.
+    for name in ["ixgbe", "mlx5-hws", "mlx5-sws"] {
+        let rule = partial(&direction, 77, 3, &NicProfile::by_name(name).unwrap()).unwrap();
+        assert_eq!(rule.actions, [Action::Mark(77), Action::Queue(3)], "{name}");
+    }
 }

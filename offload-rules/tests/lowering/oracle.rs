@@ -210,9 +210,19 @@ fn another_tunnel_source_is_not_believed() {
 }
 
 #[test]
-fn a_flow_that_is_denied_is_dropped_whatever_its_ttl_and_flags() {
+fn a_flow_that_is_denied_is_dropped_whatever_its_ttl_and_tos() {
     let denied = Flow::plain().tagged(300).tcp().to(To::Drop);
     let mut packet = denied.packet();
-    (packet.ip.ttl, packet.ip.tos, packet.l4.flags) = (1, 0xff, 0x02);
+    (packet.ip.ttl, packet.ip.tos) = (1, 0xff);
     assert!(matches(&rule(&denied), &packet));
+}
+
+#[test]
+fn a_reset_of_a_denied_flow_is_for_software_to_follow() {
+    let denied = Flow::plain().tagged(300).tcp().to(To::Drop);
+    for flags in [0x02, 0x04, 0x11, 0x14] {
+        let mut packet = denied.packet();
+        packet.l4.flags = flags;
+        assert!(!matches(&rule(&denied), &packet), "{flags:#x}");
+    }
 }

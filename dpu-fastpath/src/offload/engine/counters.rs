@@ -1,9 +1,11 @@
 //! Counters of the NIC: read in turn, told as differences, each packet once.
 
-use fallback_sw::offload::Report;
+use fallback_sw::offload::{OffloadId, Report, Tier};
+use offload_rules::lower::NotOffloaded;
 
 use super::{
     Engine,
+    flow::Set,
     rules::{Owner, Stage},
 };
 use crate::offload::{Backend, Hits, Lowering, Token};
@@ -34,6 +36,27 @@ impl<B: Backend, L: Lowering> Engine<B, L> {
         if self.aged_at <= now {
             self.aged_at = now + interval;
             self.look_at_aged(now);
+        }
+    }
+
+    /// Reads every counter now: for an account that has to be complete. The NIC must have refreshed them.
+    pub fn count_all(&mut self, now: u64, reports: &mut Vec<Report>) {
+        let live: Vec<Token> = self.sweep.iter().map(|(_, token)| *token).collect();
+        for token in live {
+            if self.rules.get(token).is_some_and(|entry| entry.stage == Stage::Live) {
+                self.read(token, now);
+            }
+        }
+        reports.append(&mut self.outbox);
+    }
+
+    /// Reads the counters of a set that is being replaced.
+    pub(super) fn count_set(&mut self, set: Option<Set>, now: u64) {
+        for token in set.iter().flat_map(Set::tokens) {
+            let counted = self.rules.get(token).is_some_and(|entry| entry.stage == Stage::Live && entry.counted);
+            if counted && let Ok(hits) = self.backend.query(token) {
+                self.tell_hits(token, hits, now);
+            }
         }
     }
 
@@ -69,6 +92,7 @@ impl<B: Backend, L: Lowering> Engine<B, L> {
             if let Some(flow) = self.flows.get_mut(&id) {
                 flow.wants = true;
             }
+            self.set_state(id, (Tier::Pending, Some(NotOffloaded::Pending)), false);
             self.touch(id);
         }
     }
@@ -88,19 +112,20 @@ impl<B: Backend, L: Lowering> Engine<B, L> {
             self.outbox.push(Report::Counted { id, direction, packets, bytes, last_hit: now });
         }
         if let Some(rate) = bytes.saturating_mul(1000).checked_div(elapsed) {
-            self.rated(id, direction, rate);
+            self.rated(id, direction, rate, now);
         }
     }
 
-    /// A fresh sample of what a direction carries: half of it and half of what was known.
-    fn rated(&mut self, id: fallback_sw::offload::OffloadId, direction: u8, sample: u64) {
+    /// A fresh sample of what a direction carries.
+    fn rated(&mut self, id: OffloadId, direction: u8, sample: u64, now: u64) {
+        let window = self.query_interval();
         let Some(flow) = self.flows.get_mut(&id) else { return };
         if flow.active.is_none() {
             return;
         }
         let Some(known) = flow.counted_rate.get_mut(usize::from(direction)) else { return };
-        *known = known.midpoint(sample);
-        let [out, back] = flow.counted_rate;
+        known.update(sample, now, window);
+        let [out, back] = flow.counted_rate.map(|rate| rate.value());
         let (rate, ranked) = (out.saturating_add(back), flow.rate);
         // Within an eighth the order of flows matters to nobody.
         if rate.abs_diff(ranked) > ranked / 8 {

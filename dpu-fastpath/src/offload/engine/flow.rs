@@ -1,7 +1,10 @@
 //! A flow as the engine sees it.
 
 use fallback_sw::offload::{OffloadId, Report, Tier};
-use offload_rules::lower::{Direction, NotOffloaded};
+use offload_rules::{
+    lower::{Direction, NotOffloaded},
+    place::Rate,
+};
 
 use super::Engine;
 use crate::offload::{Backend, Lowering, Token};
@@ -30,14 +33,13 @@ pub(super) struct Flow {
     /// Octets a second; the key in both indexes by rate.
     pub(super) rate: u64,
     /// Octets a second of each direction, as the NIC counts.
-    pub(super) counted_rate: [u64; 2],
+    pub(super) counted_rate: [Rate; 2],
     /// Being removed; its end is [`Report::Gone`].
     pub(super) removing: bool,
     /// `directions` are not what is installed, and shall be.
     pub(super) wants: bool,
     /// The set that forwards.
     pub(super) active: Option<Set>,
-    pub(super) active_since: u64,
     /// The set that is being installed.
     pub(super) coming: Option<Set>,
     /// All its tokens that have not ended: of both sets, and of those on their way out.
@@ -61,11 +63,10 @@ impl Flow {
         Self {
             directions,
             rate,
-            counted_rate: [0; 2],
+            counted_rate: [Rate::new(0, 0); 2],
             removing: false,
             wants: true,
             active: None,
-            active_since: 0,
             coming: None,
             rules: Vec::new(),
             awaits: Vec::new(),
@@ -159,19 +160,12 @@ impl<B: Backend, L: Lowering> Engine<B, L> {
 
     /// What a flow carries, as a worker or the NIC counts it.
     pub(super) fn set_rate(&mut self, id: OffloadId, rate: u64) {
-        let coldest = self.by_rate.first().map(|(rate, _)| *rate);
         let Some(flow) = self.flows.get_mut(&id) else { return };
-        let before = std::mem::replace(&mut flow.rate, rate);
-        if self.by_rate.remove(&(before, id)) {
-            self.by_rate.insert((rate, id));
-        }
-        if flow.waiting {
-            self.waiting.remove(&(before, id));
-            self.waiting.insert((rate, id));
-            if coldest.is_some_and(|coldest| super::outweighs(rate, coldest)) {
-                flow.retry_at = None;
-                self.touch(id);
-            }
+        flow.rate = rate;
+        self.placement.update(id, rate);
+        if flow.waiting && self.placement.is_hot(rate) {
+            flow.retry_at = None;
+            self.touch(id);
         }
     }
 
@@ -221,6 +215,7 @@ impl<B: Backend, L: Lowering> Engine<B, L> {
             if let Some(flow) = self.flows.get_mut(&id) {
                 flow.wants = true;
             }
+            self.set_state(id, (Tier::Pending, Some(NotOffloaded::Pending)), false);
             self.touch(id);
         }
     }
@@ -231,7 +226,7 @@ impl<B: Backend, L: Lowering> Engine<B, L> {
         let Some(flow) = self.flows.get_mut(&id) else { return };
         let sets = [flow.coming.take(), flow.active.take()];
         flow.awaits.clear();
-        self.by_rate.remove(&(flow.rate, id));
+        self.placement.forget(id);
         sets.into_iter().for_each(|set| self.retire(set));
     }
 
@@ -248,7 +243,7 @@ impl<B: Backend, L: Lowering> Engine<B, L> {
         if let Some(flow) = self.flows.get_mut(&id)
             && std::mem::take(&mut flow.waiting)
         {
-            self.waiting.remove(&(flow.rate, id));
+            self.placement.forget(id);
         }
     }
 
@@ -266,6 +261,10 @@ impl<B: Backend, L: Lowering> Engine<B, L> {
         let Some(flow) = self.flows.get_mut(&id) else { return };
         let before = std::mem::replace(&mut flow.state, state);
         if before != state || answer {
+            if let Some(marks) = flow.active.filter(|set| set.tier == state.0 && state.0 == Tier::Partial) {
+                let directions = marks.tokens.map(|token| token.is_some());
+                self.outbox.push(Report::Marked { id, directions });
+            }
             self.outbox.push(Report::State { id, tier: state.0, reason: state.1 });
         }
         self.count_state(before, -1);

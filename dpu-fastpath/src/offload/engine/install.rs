@@ -1,7 +1,10 @@
 //! From a desired flow to rules in the NIC: lowering, room, attempts.
 
 use fallback_sw::offload::{OffloadId, Report, Tier};
-use offload_rules::lower::{Action, FailureClass, NotOffloaded, Rule, Unsupported};
+use offload_rules::{
+    lower::{Action, FailureClass, NotOffloaded, Rule, Unsupported},
+    place::Rate,
+};
 
 use super::{
     Engine, Timer,
@@ -83,12 +86,14 @@ impl<B: Backend, L: Lowering> Engine<B, L> {
     /// Rules for all directions: in full, or else marked.
     pub(super) fn lower(&mut self, id: OffloadId, priority: u32) -> Result<Lowered, NotOffloaded> {
         let Some(flow) = self.flows.get(&id) else { return Err(NotOffloaded::Pending) };
-        let directions = flow.directions.clone();
+        let full = flow.directions.each_ref().map(|direction| {
+            direction.as_ref().map(|direction| self.lowering.full(&self.snapshot, direction, priority))
+        });
         let mut why = None;
         let mut rules = [None, None];
-        for (rule, direction) in rules.iter_mut().zip(directions.iter()) {
-            let Some(direction) = direction else { continue };
-            match self.lowering.full(&self.snapshot, direction, priority) {
+        for (rule, full) in rules.iter_mut().zip(full) {
+            let Some(full) = full else { continue };
+            match full {
                 Ok((lowered, shape)) => {
                     let shape = self.shape(&shape);
                     why = why.or(self.shapes.get(shape).and_then(|shape| shape.refused));
@@ -102,15 +107,21 @@ impl<B: Backend, L: Lowering> Engine<B, L> {
             // What ignores a rule may ignore a mark, too.
             return Err(why);
         }
+        // A mark is a hint: one direction's is worth having without the other's.
+        let Some(flow) = self.flows.get(&id) else { return Err(why) };
+        let directions = flow.directions.clone();
         for (rule, direction) in rules.iter_mut().zip(directions.iter()) {
+            *rule = None;
             let Some(direction) = direction else { continue };
             let marked = self.lowering.partial(&self.snapshot, direction, priority, id.entry, id.worker);
-            let (lowered, shape) = marked.map_err(|_| why)?;
+            let Ok((lowered, shape)) = marked else { continue };
             let shape = self.shape(&shape);
-            if self.shapes.get(shape).is_some_and(|shape| shape.refused.is_some()) {
-                return Err(why);
+            if self.shapes.get(shape).is_none_or(|shape| shape.refused.is_none()) {
+                *rule = Some((lowered, shape));
             }
-            *rule = Some((lowered, shape));
+        }
+        if rules.iter().all(Option::is_none) {
+            return Err(why);
         }
         Ok(Lowered { rules, tier: Tier::Partial, why: Some(why) })
     }
@@ -129,6 +140,8 @@ impl<B: Backend, L: Lowering> Engine<B, L> {
                 });
             if as_before {
                 flow.wants = false;
+                // The worker may count for another program from the answer on.
+                self.count_set(Some(active), now);
                 return self.set_state(id, (active.tier, lowered.why), true);
             }
         }
@@ -153,8 +166,9 @@ impl<B: Backend, L: Lowering> Engine<B, L> {
         }
         if own {
             let stale = flow.active.take();
-            self.by_rate.remove(&(flow.rate, id));
-            return self.retire(stale);
+            self.placement.forget(id);
+            self.retire(stale);
+            return self.set_state(id, (Tier::Pending, Some(NotOffloaded::Pending)), false);
         }
         if !flow.awaits.is_empty() {
             return;
@@ -189,7 +203,7 @@ impl<B: Backend, L: Lowering> Engine<B, L> {
                     flow.awaits.push(token);
                 }
             }
-            self.by_rate.remove(&(flow.rate, id));
+            self.placement.forget(id);
             self.full_until = 0;
             self.retire(Some(stale));
             self.set_state(id, (Tier::Pending, Some(NotOffloaded::Pending)), false);
@@ -198,19 +212,14 @@ impl<B: Backend, L: Lowering> Engine<B, L> {
         let rate = flow.rate;
         let mut freed = 0;
         while freed < need {
-            let Some((coldest, victim)) = self.by_rate.first().copied() else { break };
-            let settled =
-                self.flows.get(&victim).is_some_and(|victim| victim.active_since + self.config.residency <= now);
-            if !outweighs(rate, coldest) || !settled {
-                break;
-            }
+            let Some(victim) = self.placement.victim(rate, now) else { break };
             freed += self.evict(victim, id, now);
         }
         if freed > 0 {
             self.full_until = 0;
             return self.set_state(id, (Tier::Pending, Some(NotOffloaded::Pending)), false);
         }
-        if self.by_rate.is_empty() {
+        if self.placement.placed() == 0 {
             // Whatever fills it is not ours.
             return self.back_off(id, NotOffloaded::Failed(FailureClass::Capacity), now);
         }
@@ -221,7 +230,7 @@ impl<B: Backend, L: Lowering> Engine<B, L> {
         self.back_off(id, NotOffloaded::Placement, now);
         if let Some(flow) = self.flows.get_mut(&id) {
             flow.waiting = true;
-            self.waiting.insert((flow.rate, id));
+            self.placement.wait(id, flow.rate, now);
         }
     }
 
@@ -247,7 +256,7 @@ impl<B: Backend, L: Lowering> Engine<B, L> {
     /// A rule of ours has left the NIC and nobody was waiting for just that: the hottest of those who wait is next.
     pub(super) fn room(&mut self) {
         self.full_until = 0;
-        if let Some((_, id)) = self.waiting.last().copied() {
+        if let Some(id) = self.placement.next() {
             self.unwait(id);
             if let Some(flow) = self.flows.get_mut(&id) {
                 flow.retry_at = None;
@@ -284,10 +293,13 @@ impl<B: Backend, L: Lowering> Engine<B, L> {
         let set = *coming;
         flow.coming = None;
         let old = flow.active.replace(set);
-        flow.active_since = now;
+        // Until the NIC has counted, what was asked for is believed.
+        flow.counted_rate = [flow.rate.div_ceil(2), flow.rate / 2].map(|rate| Rate::new(rate, now));
         (flow.wants, flow.attempts, flow.retry_at) = (false, 0, None);
-        self.by_rate.insert((flow.rate, id));
+        self.placement.place(id, flow.rate, now);
         self.totals.activated += 1;
+        // What the old rules have counted went the old way: it is told before the worker hears of the new one.
+        self.count_set(old, now);
         self.retire(old);
         self.set_state(id, (set.tier, set.why), true);
     }
@@ -308,6 +320,7 @@ impl<B: Backend, L: Lowering> Engine<B, L> {
                         if let Some(flow) = self.flows.get_mut(&id) {
                             flow.wants = true;
                         }
+                        self.set_state(id, (Tier::Pending, Some(NotOffloaded::Pending)), false);
                         self.touch(id);
                     }
                     None => self.back_off(id, NotOffloaded::Failed(FailureClass::Shape), now),
@@ -315,6 +328,11 @@ impl<B: Backend, L: Lowering> Engine<B, L> {
             }
             FailureClass::Capacity => {
                 let half = self.flows.get_mut(&id).and_then(|flow| flow.coming.take());
+                for token in half.iter().flat_map(Set::tokens) {
+                    if let Some(entry) = self.rules.get_mut(token) {
+                        entry.half = true;
+                    }
+                }
                 self.retire(half);
                 self.full_until = now + FULL;
                 if had_active {
@@ -343,11 +361,6 @@ impl<B: Backend, L: Lowering> Engine<B, L> {
             self.outbox.push(Report::Gone { id });
         }
     }
-}
-
-/// Carries so much more that moving is worth it.
-pub(super) const fn outweighs(rate: u64, coldest: u64) -> bool {
-    rate > coldest.saturating_add(coldest / 4)
 }
 
 /// A refusal at the probe, as lowering would say it.

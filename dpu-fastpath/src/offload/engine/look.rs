@@ -3,7 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use fallback_sw::offload::{OffloadId, Tier};
-use offload_rules::lower::NotOffloaded;
+use offload_rules::{
+    lower::NotOffloaded,
+    place::{self, Difference},
+};
 
 use super::{
     Engine,
@@ -44,7 +47,7 @@ impl<B: Backend, L: Lowering> Engine<B, L> {
                 .collect(),
             rules: self.rules.len(),
             capacity: self.lowering.capacity(),
-            full: self.full_until > now || !self.waiting.is_empty(),
+            full: self.full_until > now || self.placement.waiting() > 0,
             flows: self.flows.len(),
             hardware: tier(Tier::Hardware),
             partial: tier(Tier::Partial),
@@ -86,8 +89,7 @@ impl<B: Backend, L: Lowering> Engine<B, L> {
     pub fn diff(&mut self) -> Vec<Mismatch> {
         let mut found = Vec::new();
         let mut expected = BTreeSet::new();
-        let ids: Vec<OffloadId> = self.flows.keys().copied().collect();
-        for id in ids {
+        for id in self.ids(|_| true) {
             self.diff_flow(id, &mut expected, &mut found);
         }
         let mut steering: Vec<_> = self.proactive.wanted.clone();
@@ -123,24 +125,22 @@ impl<B: Backend, L: Lowering> Engine<B, L> {
             return;
         }
         let Ok(lowered) = self.lower(id, active.map_or(2, |set| set.priority)) else { return };
-        for ((direction, rule), token) in
-            (0..).zip(lowered.rules).zip(active.map_or([None, None], |active| active.tokens))
-        {
-            let entry = token.and_then(|token| self.rules.get(token)).filter(|entry| entry.stage == Stage::Live);
-            if entry.is_some() {
-                expected.extend(token);
-            }
-            let flow = Some((id, direction));
-            match (rule, entry) {
-                (Some((rule, _)), Some(entry)) if entry.rule != rule => {
-                    found.push(Mismatch { kind: MismatchKind::Different, flow, rule });
-                }
-                (Some((rule, _)), None) => found.push(Mismatch { kind: MismatchKind::Missing, flow, rule }),
-                (None, Some(entry)) => {
-                    found.push(Mismatch { kind: MismatchKind::Extra, flow, rule: entry.rule.clone() })
-                }
-                _ => {}
+        let desired = (0..).zip(lowered.rules).filter_map(|(at, rule): (u8, _)| Some((at, rule?.0))).collect();
+        let mut installed = BTreeMap::new();
+        for (at, token) in (0..).zip(active.map_or([None, None], |active| active.tokens)) {
+            let live = |token| self.rules.get(token).filter(|entry| entry.stage == Stage::Live);
+            if let Some((token, entry)) = token.and_then(|token| Some((token, live(token)?))) {
+                expected.insert(token);
+                installed.insert(at, entry.rule.clone());
             }
         }
+        found.extend(place::diff(&desired, &installed).into_iter().map(|(at, difference)| {
+            let (kind, rule) = match difference {
+                Difference::Missing(rule) => (MismatchKind::Missing, rule),
+                Difference::Surplus(rule) => (MismatchKind::Extra, rule),
+                Difference::Differs { desired, .. } => (MismatchKind::Different, desired),
+            };
+            Mismatch { kind, flow: Some((id, at)), rule: rule.clone() }
+        }));
     }
 }

@@ -13,7 +13,7 @@ mod pump;
 mod rules;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
     sync::Arc,
 };
 
@@ -21,14 +21,15 @@ use fallback_sw::offload::{OffloadId, Report, Request, Tier};
 use offload_rules::{
     forwarding::Snapshot,
     lower::{FailureClass, NotOffloaded},
+    place::Placement,
 };
 
 use super::{
     Backend, Completion, Config, Finding, Lowering, Token, Totals,
     meter::{Latencies, Rate},
 };
+use crate::hash::Quick;
 use flow::Flow;
-use install::outweighs;
 use proactive::Proactive;
 use probe::Probe;
 use rules::{Rules, ShapeIndex};
@@ -73,14 +74,12 @@ pub struct Engine<B: Backend, L: Lowering> {
     unclean: bool,
     flush_attempts: u32,
     flush_failure: Option<FailureClass>,
-    flows: BTreeMap<OffloadId, Flow>,
+    flows: HashMap<OffloadId, Flow, Quick>,
     touched: VecDeque<OffloadId>,
     /// Flows to look at when nothing blocks any more.
     held: BTreeSet<OffloadId>,
-    /// Active flows, coldest first.
-    by_rate: BTreeSet<(u64, OffloadId)>,
-    /// Flows that wait for room, coldest first.
-    waiting: BTreeSet<(u64, OffloadId)>,
+    /// Active flows, and those that wait for room.
+    placement: Placement<OffloadId>,
     full_until: u64,
     timers: BTreeSet<(u64, Timer)>,
     rules: Rules,
@@ -119,11 +118,10 @@ impl<B: Backend, L: Lowering> Engine<B, L> {
             unclean: true,
             flush_attempts: 0,
             flush_failure: None,
-            flows: BTreeMap::new(),
+            flows: HashMap::default(),
             touched: VecDeque::new(),
             held: BTreeSet::new(),
-            by_rate: BTreeSet::new(),
-            waiting: BTreeSet::new(),
+            placement: Placement::new(config.hysteresis),
             full_until: 0,
             timers: BTreeSet::new(),
             rules: Rules::default(),
@@ -167,7 +165,7 @@ impl<B: Backend, L: Lowering> Engine<B, L> {
         self.check_overdue(now);
         self.fire(now);
         if !self.unclean {
-            self.go_on_probing();
+            self.go_on_probing(now);
             self.reconcile_proactive(now);
             self.unblock();
             self.settle(now);
@@ -195,7 +193,7 @@ impl<B: Backend, L: Lowering> Engine<B, L> {
             return;
         }
         self.enabled = enabled;
-        let ids: Vec<OffloadId> = self.flows.iter().filter(|(_, flow)| !flow.removing).map(|(id, _)| *id).collect();
+        let ids = self.ids(|flow| !flow.removing);
         for id in ids {
             self.withdraw(id);
             if let Some(flow) = self.flows.get_mut(&id) {
@@ -226,6 +224,13 @@ impl<B: Backend, L: Lowering> Engine<B, L> {
             && !self.unclean
             && !self.probe.under_way()
             && !self.proactive.dirty
+    }
+
+    /// The flows that are chosen, in order.
+    fn ids(&self, chosen: impl Fn(&Flow) -> bool) -> Vec<OffloadId> {
+        let mut ids: Vec<OffloadId> = self.flows.iter().filter(|(_, flow)| chosen(flow)).map(|(id, _)| *id).collect();
+        ids.sort_unstable();
+        ids
     }
 
     /// The index of a shape, new or known.

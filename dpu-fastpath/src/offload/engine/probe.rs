@@ -1,4 +1,5 @@
-//! The probe: a passing `validate` promises nothing, so each shape is validated, created and destroyed once before flows use it.
+//! The probe: a passing `validate` promises nothing, so typical shapes are validated, created and destroyed once before flows use
+//! them. A slow NIC is not asked for long: any other shape is tried by the first flow that has it.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -18,6 +19,8 @@ pub(super) struct Probe {
     current: BTreeMap<Token, (ShapeIndex, Rule)>,
     /// There was something to probe.
     pub(super) planned: bool,
+    /// When what is left is given up; not before it has begun.
+    until: Option<u64>,
 }
 
 impl Probe {
@@ -49,7 +52,11 @@ impl<B: Backend, L: Lowering> Engine<B, L> {
     }
 
     pub(super) fn abandon_probe(&mut self) {
+        self.probe.until = None;
         self.probe.queue.clear();
+        for shape in &mut self.shapes {
+            shape.probe.take_if(|finding| *finding == Finding::Waiting);
+        }
         for token in std::mem::take(&mut self.probe.current).into_keys() {
             if self.rules.unwant(token) {
                 self.ended(token);
@@ -57,8 +64,17 @@ impl<B: Backend, L: Lowering> Engine<B, L> {
         }
     }
 
-    /// Starts the canaries whose match is free.
-    pub(super) fn go_on_probing(&mut self) {
+    /// Starts the canaries whose match is free, while there is time.
+    pub(super) fn go_on_probing(&mut self, now: u64) {
+        if !self.probe.under_way() {
+            return;
+        }
+        if *self.probe.until.get_or_insert(now + self.config.probe) <= now {
+            tracing::warn!(
+                "the NIC is slow: shapes of rules that have not been tried are left to the flows that have them"
+            );
+            return self.abandon_probe();
+        }
         for (shape, rule) in std::mem::take(&mut self.probe.queue) {
             if self.rules.holder(&rule).is_some() {
                 self.probe.queue.push_back((shape, rule));

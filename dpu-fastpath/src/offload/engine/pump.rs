@@ -8,7 +8,7 @@ use super::{
     rules::{Owner, Stage},
 };
 use crate::offload::{Backend, Completion, Failure, Lowering, Token, config::backoff};
-use fallback_sw::offload::{OffloadId, Tier};
+use fallback_sw::offload::Tier;
 use offload_rules::lower::NotOffloaded;
 
 /// Attempts to read the last counter of a rule.
@@ -53,14 +53,12 @@ impl<B: Backend, L: Lowering> Engine<B, L> {
             queue.clear();
         }
         self.timers.clear();
-        self.by_rate.clear();
-        self.waiting.clear();
+        self.placement.clear();
         self.full_until = 0;
         self.probe.interrupted();
         self.proactive.lost();
         self.block();
-        let ids: Vec<OffloadId> = self.flows.keys().copied().collect();
-        for id in ids {
+        for id in self.ids(|_| true) {
             let Some(flow) = self.flows.get_mut(&id) else { continue };
             let was_in = flow.active.is_some() || flow.coming.is_some() || flow.wants;
             let fresh = Flow::new(std::mem::replace(&mut flow.directions, Box::new([None, None])), flow.rate);
@@ -109,22 +107,48 @@ impl<B: Backend, L: Lowering> Engine<B, L> {
         self.totals.created += 1;
         self.latencies.record(now.saturating_sub(entry.since));
         self.inserts.record(now);
+        let mut acquitted = false;
         if let Some(shape) = entry.shape.and_then(|shape| self.shapes.get_mut(shape)) {
             shape.created += 1;
+            let condemned = Some(NotOffloaded::Failed(FailureClass::Shape));
+            acquitted = shape.refused == condemned;
+            if acquitted {
+                shape.refused = None;
+            }
         }
-        if !entry.wanted {
-            self.rules.unwant(token);
-            return;
-        }
-        if entry.counted {
+        let (owner, wanted) = (entry.owner, entry.wanted);
+        if wanted && entry.counted {
             self.sweep.push_back((now + interval, token));
         }
-        match entry.owner {
+        if acquitted {
+            self.acquit();
+        }
+        match owner {
+            _ if !wanted => {
+                self.rules.unwant(token);
+            }
             Owner::Flow(id, _) => self.flow_created(id, now),
             Owner::Proactive => self.proactive.dirty = true,
             Owner::Canary(_) => {
                 self.rules.unwant(token);
             }
+        }
+    }
+
+    /// A rule that was in flight shows that its shape was condemned wrongly: flows that were turned away for that are tried again.
+    fn acquit(&mut self) {
+        let condemned = Some(NotOffloaded::Failed(FailureClass::Shape));
+        let turned_away = |flow: &Flow| {
+            let marked = flow.coming.is_some_and(|set| set.why == condemned);
+            !flow.removing && (marked || flow.state.1 == condemned)
+        };
+        for id in self.ids(turned_away) {
+            if let Some(flow) = self.flows.get_mut(&id) {
+                flow.wants = true;
+                let marks = flow.coming.take_if(|set| set.why == condemned);
+                self.retire(marks);
+            }
+            self.touch(id);
         }
     }
 
@@ -179,7 +203,7 @@ impl<B: Backend, L: Lowering> Engine<B, L> {
             Owner::Canary(shape) => self.canary_ended(token, shape),
         }
         if entry.waiters.is_empty() {
-            if entry.stage == Stage::Destroying {
+            if entry.stage == Stage::Destroying && !entry.half {
                 self.room();
             }
         } else {
@@ -192,7 +216,7 @@ impl<B: Backend, L: Lowering> Engine<B, L> {
     pub(super) fn issue(&mut self, now: u64) {
         let depth = self.backend.depth().max(1);
         for _ in 0..self.config.operations_per_poll {
-            if self.rules.in_flight >= depth {
+            if self.rules.in_flight >= depth || !self.backend.ready() {
                 break;
             }
             if let Some(token) = self.rules.destroys.pop_front() {
@@ -307,6 +331,9 @@ impl<B: Backend, L: Lowering> Engine<B, L> {
             match timer {
                 Timer::Flow(id) => {
                     self.unwait(id);
+                    if let Some(flow) = self.flows.get_mut(&id) {
+                        flow.retry_at = flow.retry_at.filter(|at| *at > now);
+                    }
                     self.touch(id);
                 }
                 Timer::Destroy(token) => self.rules.destroys.push_back(token),

@@ -1,14 +1,17 @@
 //! The books on rules: every token from its queueing to its end. Each is in exactly one stage.
 
 use std::{
-    collections::{BTreeMap, HashMap, VecDeque},
-    hash::{DefaultHasher, Hash, Hasher},
+    collections::{HashMap, VecDeque},
+    hash::{Hash, Hasher},
 };
 
 use fallback_sw::offload::OffloadId;
 use offload_rules::lower::Rule;
 
-use crate::offload::{Hits, Token};
+use crate::{
+    hash::{Quick, QuickHasher},
+    offload::{Hits, Token},
+};
 
 /// Index of a shape in the engine's list.
 pub(super) type ShapeIndex = usize;
@@ -62,6 +65,8 @@ pub(super) struct Entry {
     pub(super) told: Hits,
     /// Attempts to destroy it, or to read its last counter, that failed.
     pub(super) refusals: u32,
+    /// The other half of its pair did not fit: where it was is no room for a pair.
+    pub(super) half: bool,
     /// Flows that wait for its end.
     pub(super) waiters: Vec<OffloadId>,
 }
@@ -78,9 +83,9 @@ impl Entry {
 
 #[derive(Debug, Default)]
 pub(super) struct Rules {
-    entries: BTreeMap<Token, Entry>,
+    entries: HashMap<Token, Entry, Quick>,
     /// Hash of table, priority and items. A hint: looked up, never iterated, and compared in full.
-    by_match: HashMap<u64, Token>,
+    by_match: HashMap<u64, Token, Quick>,
     pub(super) creates: VecDeque<Token>,
     pub(super) destroys: VecDeque<Token>,
     pub(super) in_flight: usize,
@@ -90,7 +95,7 @@ pub(super) struct Rules {
 }
 
 fn match_hash(rule: &Rule) -> u64 {
-    let mut hasher = DefaultHasher::new();
+    let mut hasher = QuickHasher::default();
     (rule.table, rule.priority, &rule.items).hash(&mut hasher);
     hasher.finish()
 }
@@ -113,6 +118,7 @@ impl Rules {
             late: false,
             told: Hits::default(),
             refusals: 0,
+            half: false,
             waiters: Vec::new(),
         };
         self.entries.insert(token, entry);
@@ -128,8 +134,11 @@ impl Rules {
         self.entries.get_mut(&token)
     }
 
+    /// In order of tokens.
     pub(super) fn iter(&self) -> impl Iterator<Item = (Token, &Entry)> {
-        self.entries.iter().map(|(token, entry)| (*token, entry))
+        let mut entries: Vec<_> = self.entries.iter().map(|(token, entry)| (*token, entry)).collect();
+        entries.sort_unstable_by_key(|(token, _)| *token);
+        entries.into_iter()
     }
 
     pub(super) fn len(&self) -> usize {

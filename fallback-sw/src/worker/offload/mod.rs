@@ -57,6 +57,8 @@ impl Worker {
             }
             Tier::Hardware => OffloadStatus { tier: Tier::Hardware, reason: None, hardware },
             tier => {
+                let unmarked = tier == Tier::Partial && entry.marked.get(direction) == Some(&false);
+                let tier = if unmarked { Tier::Software } else { tier };
                 let reason = entry.reason.unwrap_or_else(|| self.reason(slot, record));
                 OffloadStatus { tier, reason: Some(reason), hardware }
             }

@@ -26,6 +26,11 @@ impl Worker {
                         self.runs_in(index, tier, reason, now);
                     }
                 }
+                Report::Marked { id, directions } => {
+                    if let Some(entry) = self.offloads.find(id).and_then(|index| self.offloads.get_mut(index)) {
+                        entry.marked = directions;
+                    }
+                }
                 Report::Counted { id, direction, packets, bytes, last_hit } => {
                     if let Some(index) = self.offloads.find(id) {
                         self.counted(index, direction.into(), Traffic { packets, bytes }, last_hit);
@@ -39,6 +44,15 @@ impl Worker {
             }
         }
         self.settle_offload(now, out);
+    }
+
+    /// The engine has lost its books, and nothing is in hardware: what shall be there is asked for again, under new ids.
+    pub fn offload_restarted(&mut self) {
+        for index in 0..self.offloads.len() {
+            if self.offloads.get(index).is_some_and(|entry| entry.installs > 0 || entry.closing) {
+                self.gone(index);
+            }
+        }
     }
 
     fn runs_in(&mut self, index: u32, tier: Tier, reason: Option<NotOffloaded>, now: u64) {
@@ -82,14 +96,18 @@ impl Worker {
             self.offloads.renew(index);
             return self.offloads.call(index);
         }
+        // A TCP connection that closes: what the NIC has carried of it is told as long as the flow is there.
         let back = record.reverse;
         for slot in [slot, back] {
             if let Some(record) = self.flows.record_mut(slot) {
-                record.flags &= !(flag::OFFLOAD | flag::SAMPLE);
-                record.mark = 0;
+                record.flags &= !flag::SAMPLE;
             }
         }
-        self.offloads.remove(index);
+        self.offloads.renew(index);
+        if let Some(entry) = self.offloads.get_mut(index) {
+            entry.arrivals = [None; 2];
+            entry.reason = Some(NotOffloaded::NotEstablished);
+        }
     }
 
     fn counted(&mut self, index: u32, at: usize, count: Traffic, last_hit: u64) {

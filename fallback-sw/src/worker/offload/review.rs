@@ -267,6 +267,8 @@ fn same(asked: &Pair<Option<Direction>>, wanted: &Pair<Option<Direction>>) -> bo
             asked.key == wanted.key
                 && asked.arrival == wanted.arrival
                 && asked.program.ops == wanted.program.ops
+                // The rule would be the same, but what it counts belongs elsewhere from now on.
+                && asked.program.passes == wanted.program.passes
                 && asked.egress_port == wanted.egress_port
                 && asked.ingress_mtu == wanted.ingress_mtu
                 && (asked.tunnel_sport, asked.ip_id) == (wanted.tunnel_sport, wanted.ip_id)

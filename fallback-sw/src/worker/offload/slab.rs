@@ -31,6 +31,8 @@ pub(super) struct Entry {
     pub(super) tier: Tier,
     /// Why not in hardware.
     pub(super) reason: Option<NotOffloaded>,
+    /// The directions that a NIC marks, when it only marks.
+    pub(super) marked: Pair<bool>,
     /// What was asked for last.
     pub(super) asked: Option<Box<Pair<Option<Direction>>>>,
     /// What the NIC's counts are about.
@@ -169,6 +171,7 @@ impl Offloads {
             arrivals: [None; 2],
             tier: Tier::Software,
             reason: None,
+            marked: [true; 2],
             asked: None,
             active: None,
             installs: 0,
@@ -191,7 +194,7 @@ impl Offloads {
         if let Some(entry) = &mut place.entry {
             (entry.asked, entry.active) = (None, None);
             (entry.installs, entry.again, entry.closing) = (0, false, false);
-            entry.tier = Tier::Software;
+            (entry.tier, entry.marked) = (Tier::Software, [true; 2]);
             entry.watch = Watch::default();
         }
     }

@@ -73,6 +73,13 @@ fn place(field: FieldId, level: u32, layers: &Layers) -> Option<Place> {
 }
 
 fn write_bits(octets: &mut [u8], at: usize, width: usize, value: u128) {
+    if at.is_multiple_of(8) && width.is_multiple_of(8) {
+        let value = value.to_be_bytes();
+        if let (Some(to), Some(from)) = (octets.get_mut(at / 8..(at + width) / 8), value.get(16 - width / 8..)) {
+            to.copy_from_slice(from);
+        }
+        return;
+    }
     for index in 0..width {
         let bit = at + index;
         let Some(octet) = octets.get_mut(bit / 8) else { return };

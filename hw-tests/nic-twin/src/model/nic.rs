@@ -83,6 +83,7 @@ pub struct Nic {
     /// Rules whose pattern needs the payload read.
     pub(crate) deep_rules: u64,
     scratch: Option<Box<Compiled>>,
+    op_buffer: Vec<Op>,
     next_age: u64,
     /// Inserts since a failure was last set.
     inserts: u64,
@@ -113,12 +114,19 @@ impl Nic {
             stats: Stats::default(),
             deep_rules: 0,
             scratch: None,
+            op_buffer: Vec::new(),
             next_age: 0,
             inserts: 0,
             packets: 0,
             idle_at: Duration::ZERO,
             resets: 0,
         }
+    }
+
+    /// Sets memory aside for this many more rules and their counters.
+    pub fn reserve(&mut self, rules: usize) {
+        self.rules.reserve(rules.saturating_sub(self.free_rules.len()));
+        self.counters.reserve(rules.saturating_sub(self.free_counters.len()));
     }
 
     /// What this NIC can do.
@@ -319,7 +327,11 @@ impl Nic {
         let index = self.free_rules.pop().unwrap_or(self.rules.len() as u32);
         let generation = self.rules.get(index as usize).map_or(1, |rule| rule.generation);
         let id = RuleId(u64::from(generation) << 32 | u64::from(index));
-        let ops: Box<[Op]> = actions.iter().filter_map(|action| self.op(action, port, id, at)).collect();
+        // By way of a buffer that is used again: one allocation of the right size.
+        let mut buffer = std::mem::take(&mut self.op_buffer);
+        buffer.extend(actions.iter().filter_map(|action| self.op(action, port, id, at)));
+        let ops: Box<[Op]> = buffer.drain(..).collect();
+        self.op_buffer = buffer;
         let edits = ops.iter().any(Op::edits);
         let location = self.tables.insert(domain, attr.group, attr.priority, compiled, index);
         self.next_age += 1;

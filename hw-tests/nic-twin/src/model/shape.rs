@@ -159,8 +159,9 @@ struct Full {
 fn whole(octets: Option<&[u8]>, size: usize) -> [u8; MAX_SPEC] {
     let mut out = [0; MAX_SPEC];
     if let Some(octets) = octets {
-        for (to, from) in out.iter_mut().zip(octets).take(size) {
-            *to = *from;
+        let len = octets.len().min(size);
+        if let (Some(to), Some(from)) = (out.get_mut(..len), octets.get(..len)) {
+            to.copy_from_slice(from);
         }
     }
     out

@@ -7,8 +7,8 @@ use super::layers::{MPLS_PORTS, be16, is_tag};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Template {
     /// Version and place of the IP header.
-    pub(crate) ip: Option<(u8, usize)>,
-    pub(crate) udp: Option<usize>,
+    pub(crate) ip: Option<(u8, u16)>,
+    pub(crate) udp: Option<u16>,
 }
 
 impl Template {
@@ -31,7 +31,7 @@ impl Template {
             (0x86dd, 6) => (40, octets.get(at + 6)?),
             _ => return None,
         };
-        template.ip = Some((first, at));
+        template.ip = Some((first, u16::try_from(at).ok()?));
         at += size;
         if at == octets.len() {
             return Some(template);
@@ -39,7 +39,7 @@ impl Template {
         if *protocol != 17 {
             return None;
         }
-        template.udp = Some(at);
+        template.udp = Some(u16::try_from(at).ok()?);
         let port = be16(octets, at + 2)?;
         at += 8;
         if at == octets.len() {
@@ -67,10 +67,10 @@ impl Template {
                 field.copy_from_slice(&u16::try_from(value).unwrap_or(u16::MAX).to_be_bytes());
             }
         };
-        if let Some(udp) = self.udp {
+        if let Some(udp) = self.udp.map(usize::from) {
             put(udp + 4, len.saturating_sub(udp));
         }
-        match self.ip {
+        match self.ip.map(|(version, at)| (version, usize::from(at))) {
             Some((4, at)) => {
                 put(at + 2, len.saturating_sub(at));
                 put(at + 10, 0);

@@ -19,7 +19,7 @@ pub(super) unsafe extern "C" fn receive(queue: *mut c_void, into: *mut *mut ffi:
     queue.twin.take(queue.number, &mut ready, room);
     if ready.len() < room {
         let mut arrived = Vec::new();
-        queue.twin.poll(queue.number, &mut arrived, room - ready.len());
+        let _turn = queue.twin.poll(queue.number, &mut arrived, room - ready.len());
         if !arrived.is_empty() {
             work(queue, arrived, &mut ready);
         }

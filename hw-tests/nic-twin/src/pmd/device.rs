@@ -66,9 +66,11 @@ unsafe extern "C" fn probe(vdev: *mut ffi::rte_vdev_device) -> c_int {
         log(Level::Error, &format!("{shown}: a secondary process cannot share the rule tables"));
         return -ENOTSUP;
     }
-    let args = match arguments.to_str().map_err(|error| error.to_string()).and_then(|arguments| {
-        args::parse(arguments).map_err(|error| error.to_string())
-    }) {
+    let args = match arguments
+        .to_str()
+        .map_err(|error| error.to_string())
+        .and_then(|arguments| args::parse(arguments).map_err(|error| error.to_string()))
+    {
         Ok(args) => args,
         Err(error) => {
             log(Level::Error, &format!("{shown}: {error}"));
@@ -82,36 +84,47 @@ unsafe extern "C" fn probe(vdev: *mut ffi::rte_vdev_device) -> c_int {
     }
 }
 
-/// Makes the port.
-///
-/// # Safety
-/// `vdev` is a device that the bus is probing.
-unsafe fn create(vdev: *mut ffi::rte_vdev_device, name: &CStr, args: &Args) -> Result<(), Status> {
+/// The lower port with its MAC address and MTU, and a place in the NIC.
+fn open(port: u16, name: &CStr, args: &Args) -> Result<(Lower, [u8; 6], u16), Status> {
     let shown = name.to_string_lossy();
     let lower = Lower::open(&args.below, name).inspect_err(|status| {
         let hint = "it has to exist, come before the twin, and be nobody else's";
         log(Level::Error, &format!("{shown}: {:?}: error {}: {hint}", args.below, -status));
     })?;
-    let mac = lower.mac()?;
-    let mtu = lower.mtu()?;
+    let (mac, mtu) = (lower.mac()?, lower.mtu()?);
+    flow::port_opened(port, args).map_err(|error| {
+        log(Level::Error, &format!("{shown}: {error}"));
+        -EINVAL
+    })?;
+    Ok((lower, mac, mtu))
+}
+
+/// Makes the port.
+///
+/// # Safety
+/// `vdev` is a device that the bus is probing.
+unsafe fn create(vdev: *mut ffi::rte_vdev_device, name: &CStr, args: &Args) -> Result<(), Status> {
+    // The twin's number comes before that of a lower port that it makes: programs that know port 0 alone find the twin.
     // SAFETY: a device of the bus's.
     let Some(dev) = (unsafe { ffi::twin_ethdev_allocate(vdev).as_mut() }) else { return Err(-ENOMEM) };
     // SAFETY: DPDK gave the port its data.
     let data = unsafe { &mut *dev.data };
-    let port = data.port_id;
     // SAFETY: DPDK's allocator; DPDK frees it with the port.
-    let address = unsafe { ffi::rte_zmalloc(name.as_ptr(), size_of::<ffi::rte_ether_addr>(), 0) }
-        .cast::<ffi::rte_ether_addr>();
-    let entered = if address.is_null() { Err("no memory".to_owned()) } else { flow::port_opened(port, args) };
-    if let Err(error) = entered {
-        log(Level::Error, &format!("{shown}: {error}"));
-        // SAFETY: the port was made above, and nobody knows it yet.
-        unsafe {
-            ffi::rte_free(address.cast());
-            ffi::rte_eth_dev_release_port(dev);
+    let address =
+        unsafe { ffi::rte_zmalloc(name.as_ptr(), size_of::<ffi::rte_ether_addr>(), 0) }.cast::<ffi::rte_ether_addr>();
+    let opened = if address.is_null() { Err(-ENOMEM) } else { open(data.port_id, name, args) };
+    let (lower, mac, mtu) = match opened {
+        Ok(opened) => opened,
+        Err(status) => {
+            // SAFETY: the port was made above, and nobody knows it yet.
+            unsafe {
+                ffi::rte_free(address.cast());
+                ffi::rte_eth_dev_release_port(dev);
+            }
+            return Err(status);
         }
-        return Err(-EINVAL);
-    }
+    };
+    let port = data.port_id;
     // SAFETY: room for one address.
     unsafe { *address = ffi::rte_ether_addr { addr_bytes: mac } };
     data.mac_addrs = address;
@@ -122,6 +135,7 @@ unsafe fn create(vdev: *mut ffi::rte_vdev_device, name: &CStr, args: &Args) -> R
     data.set_promiscuous(0);
     let twin = Arc::new(Twin::new(port, lower));
     twin::enter(&twin);
+    let shown = name.to_string_lossy();
     log(Level::Info, &format!("{shown}: port {port} over port {}", twin.lower.port()));
     data.dev_private = Box::into_raw(Box::new(twin)).cast();
     dev.dev_ops = &raw const ethdev::OPERATIONS;

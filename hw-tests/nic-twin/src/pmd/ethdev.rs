@@ -166,6 +166,12 @@ fn link(twin: &Twin, data: &mut ffi::rte_eth_dev_data) {
     if unsafe { ffi::rte_eth_link_get_nowait(twin.lower.port(), &mut link) } == 0 {
         data.dev_link = link;
     }
+    if twin.lower.carrier() == Some(false) {
+        // Speed, then bits: duplex, autonegotiation, status. By place, because the structure became a union with 24.03.
+        const STATUS: usize = 4;
+        // SAFETY: the structure is eight initialised octets in all versions.
+        unsafe { *std::ptr::from_mut(&mut data.dev_link).cast::<u8>().add(STATUS) &= !0b100 };
+    }
 }
 
 unsafe extern "C" fn link_update(dev: *mut ffi::rte_eth_dev, _wait: c_int) -> c_int {
@@ -214,8 +220,8 @@ unsafe extern "C" fn mac_addr_set(dev: *mut ffi::rte_eth_dev, address: *mut ffi:
 }
 
 unsafe extern "C" fn mtu_set(dev: *mut ffi::rte_eth_dev, mtu: u16) -> c_int {
-    // SAFETY: passed on; the lower port is ours.
-    unsafe { with(dev, |twin| or_unsupported(ffi::rte_eth_dev_set_mtu(twin.lower.port(), mtu))) }
+    // SAFETY: passed on.
+    unsafe { with(dev, |twin| or_unsupported(twin.lower.set_mtu(mtu))) }
 }
 
 unsafe extern "C" fn infos_get(dev: *mut ffi::rte_eth_dev, into: *mut ffi::rte_eth_dev_info) -> c_int {
@@ -333,7 +339,11 @@ unsafe extern "C" fn tx_queue_release(dev: *mut ffi::rte_eth_dev, number: u16) {
     unsafe { release(data(dev).tx_queues, number) }
 }
 
-unsafe extern "C" fn stats_get(dev: *mut ffi::rte_eth_dev, into: *mut ffi::rte_eth_stats) -> c_int {
+unsafe extern "C" fn stats_get(
+    dev: *mut ffi::rte_eth_dev,
+    into: *mut ffi::rte_eth_stats,
+    #[cfg(queue_stats)] _queues: *mut ffi::eth_queue_stats,
+) -> c_int {
     let run = |twin: &Arc<Twin>| {
         // SAFETY: DPDK's place for the answer.
         let stats = unsafe { &mut *into };

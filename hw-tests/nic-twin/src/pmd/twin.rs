@@ -121,15 +121,15 @@ impl Twin {
     }
 
     /// Polls the lower port on behalf of a queue of the host. Empty too while another queue polls the same queue of the
-    /// lower port: its packets come by the inbox.
-    pub(super) fn poll(&self, queue: u16, into: &mut Vec<Packet>, room: usize) {
+    /// lower port: its packets come by the inbox. As long as the turn is held nobody else polls: what arrived is to be on its way
+    /// before, or later packets would overtake it.
+    pub(super) fn poll(&self, queue: u16, into: &mut Vec<Packet>, room: usize) -> Option<MutexGuard<'_, ()>> {
         let below = self.lower_receive();
         if below == 0 {
-            return;
+            return None;
         }
         let queue = queue % below;
-        let Some(lock) = self.receiving.get(usize::from(queue)) else { return };
-        let Ok(_one_at_a_time) = lock.try_lock() else { return };
+        let turn = self.receiving.get(usize::from(queue))?.try_lock().ok()?;
         let mut raw = [std::ptr::null_mut(); 64];
         let count = u16::try_from(room.min(raw.len())).unwrap_or(0);
         // SAFETY: the lower port has this queue, one thread polls it, and there is room for `count` pointers.
@@ -138,6 +138,7 @@ impl Twin {
             // SAFETY: the lower port gives its packets away.
             into.extend(unsafe { Packet::from_raw(raw) });
         }
+        Some(turn)
     }
 
     /// Sends to the wire, and counts what the lower port doesn't take.

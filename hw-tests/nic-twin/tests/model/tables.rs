@@ -198,14 +198,23 @@ fn a_flush_takes_the_rules_of_one_port_only() {
 #[test]
 fn many_rules_of_one_key_that_differ_in_ranges_stay_apart() {
     let mut nic = nic();
+    let mut ids = Vec::new();
     for band in 0..10u16 {
         let (from, to) = ((band * 100).to_be_bytes(), (band * 100 + 99).to_be_bytes());
         let (spec, last) = ([0, 0, from[0], from[1]], [0, 0, to[0], to[1]]);
         let ports = Item { kind: K::Udp, spec: Some(&spec), last: Some(&last), mask: Some(&[0, 0, 0xff, 0xff]) };
-        insert(&mut nic, INGRESS, &[plain(K::Eth), plain(K::Ipv4), ports], &mark(band.into())).unwrap();
+        let items = [plain(K::Eth), plain(K::Ipv4), ports];
+        ids.push(insert(&mut nic, INGRESS, &items, &mark(band.into())).unwrap().id);
     }
     for port in [0, 99, 100, 555, 999] {
         assert_eq!(mark_of(&mut nic, &udp4(A, B, [1, port])), Some(u32::from(port / 100)));
     }
     assert_eq!(mark_of(&mut nic, &udp4(A, B, [1, 1000])), None);
+    for gone in [5, 9, 0] {
+        nic.destroy(ids[gone]).unwrap();
+    }
+    for band in 0..10u16 {
+        let left = ![5, 9, 0].contains(&band);
+        assert_eq!(mark_of(&mut nic, &udp4(A, B, [1, band * 100])), left.then_some(band.into()), "band {band}");
+    }
 }

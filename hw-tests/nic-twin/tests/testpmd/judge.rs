@@ -4,7 +4,10 @@ use std::{
     io::{BufRead, BufReader, Write},
     path::{Path, PathBuf},
     process::{Child, ChildStdin, Command, Stdio},
-    sync::mpsc::{Receiver, RecvTimeoutError, channel},
+    sync::{
+        atomic::{AtomicU32, Ordering},
+        mpsc::{Receiver, RecvTimeoutError, channel},
+    },
     time::{Duration, Instant},
 };
 
@@ -65,7 +68,10 @@ impl Judge {
     /// Starts testpmd; `arguments` are more of the first twin's, `arriving` what its wire brings once forwarding starts.
     pub(crate) fn start(arguments: &str, arriving: &[Vec<u8>]) -> Judge {
         // EAL takes no driver from below a folder that everybody may write to.
-        let folder = tempfile::Builder::new().prefix("sluicegate-").tempdir_in("/run").expect("these tests need root");
+        // With the number of this process in its name `hw-tests sweep` finds it when this process was killed.
+        static JUDGES: AtomicU32 = AtomicU32::new(0);
+        let name = format!("sluicegate-{}-{}-", std::process::id(), JUDGES.fetch_add(1, Ordering::Relaxed));
+        let folder = tempfile::Builder::new().prefix(&name).tempdir_in("/run").expect("these tests need root");
         let at = |name: &str| folder.path().join(name);
         std::fs::copy(library(), at("libnic_twin.so")).unwrap();
         write_capture(&at("in0.pcap"), arriving);
@@ -74,11 +80,12 @@ impl Judge {
             let [from, to] = ["in", "out"].map(|way| at(&format!("{way}{n}.pcap")));
             format!("--vdev=net_pcap{n},rx_pcap={},tx_pcap={}", from.display(), to.display())
         };
-        let name = folder.path().file_name().unwrap().to_string_lossy().into_owned();
         let mut child = Command::new("stdbuf")
             .args(["-oL", "dpdk-testpmd", "-d"])
             .arg(at("libnic_twin.so"))
-            .args(["--no-huge", "-m", "128", "--no-pci", "--no-telemetry", "-l", "0-1", "--file-prefix", &name])
+            .args(["--no-huge", "-m", "128", "--no-pci", "--no-telemetry", "--no-shconf", "-l", "0-1"])
+            // What files it makes all the same go with the folder.
+            .env("RUNTIME_DIRECTORY", folder.path())
             .args([capture(0), capture(1)])
             .arg(format!("--vdev=net_twin0,port=net_pcap0{arguments}"))
             .arg("--vdev=net_twin1,port=net_pcap1")

@@ -187,6 +187,17 @@ fn a_connection_found_in_the_middle_counts_as_established() {
 }
 
 #[test]
+fn a_reset_of_forgotten_numbers_is_for_the_receiver_to_judge() {
+    for from in [0, 1] {
+        let mut pair = Pair::established();
+        pair.0[0].forget_sequence();
+        pair.0[1].forget_sequence();
+        assert_eq!(pair.feed(from, RST, 0x9000_0000, 0, 0), TcpVerdict::Accept);
+        assert_eq!(pair.phase(), TcpPhase::Dead);
+    }
+}
+
+#[test]
 fn forgotten_numbers_are_learnt_again() {
     let mut pair = Pair::established();
     pair.0[0].forget_sequence();

@@ -99,7 +99,7 @@ const TWIN: Profile = Profile {
     pop_needs_item: true,
 };
 
-/// Order of mlx5 hardware steering (mlx5 guide, "HW steering: the order of actions"): MARK; DECAP; POP_VLAN; COUNT and AGE; METER and
+/// Order of mlx5 hardware steering (guide of the mlx5 driver in releases after 22.11): MARK; DECAP; POP_VLAN; COUNT and AGE; METER and
 /// CT; PUSH_VLAN; MODIFY_FIELD; ENCAP; the fate. SET_META and SET_TAG are header modifications there.
 fn mlx5_stage(kind: A) -> Option<u8> {
     Some(match kind {
@@ -161,7 +161,7 @@ const MLX5_SWS: Profile = Profile {
     name: "mlx5-sws",
     templates: false,
     max_group: 0xffff,
-    // MLX5_FLOW_PRIO: the guide says that groups above 0 take 21843 levels.
+    // MLX5_NON_ROOT_FLOW_MAX_PRIO (mlx5_flow.h): 0 to 21843 outside group 0.
     max_priority: 21843,
     // Published: about 4 M live rules on ConnectX-6.
     max_rules: 4 << 20,
@@ -255,6 +255,7 @@ const BNXT: Profile = Profile {
     // No figure published.
     max_rules: 32768,
     max_counters: 8192,
+    // ULP_FC_TIMER (tf_ulp/ulp_fc_mgr.h).
     refresh: Duration::from_secs(1),
     ranges: false,
     refuses_duplicates: true,
@@ -310,6 +311,7 @@ const SFC: Profile = Profile {
     // No figure published.
     max_rules: 16384,
     max_counters: 8192,
+    // Assumed.
     refresh: Duration::from_secs(1),
     ranges: false,
     refuses_duplicates: true,
@@ -361,6 +363,7 @@ const NFP: Profile = Profile {
     // No figure published.
     max_rules: 65536,
     max_counters: 65536,
+    // Assumed.
     refresh: Duration::from_secs(1),
     ranges: false,
     refuses_duplicates: true,
@@ -407,7 +410,7 @@ const CNXK: Profile = Profile {
     max_group: 0,
     max_priority: 7,
     transfer: false,
-    // An MCAM of 4096 entries (octeontx2 and cnxk guides).
+    // The MCAM's size is the chip's: no figure published.
     max_rules: 4096,
     max_counters: 4096,
     ranges: false,
@@ -482,7 +485,7 @@ const IXGBE: Profile = Profile {
     max_priority: 0,
     transfer: false,
     egress: true,
-    // Perfect match filters of the flow director (82599 datasheet §7.1.2.7): up to 8 K less two for the buckets.
+    // Flow director, perfect match: up to 8 K less two; what the port is set to may be less.
     max_rules: 8190,
     max_counters: 0,
     ranges: false,

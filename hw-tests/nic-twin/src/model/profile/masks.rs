@@ -1,5 +1,7 @@
 //! Masks of the fields that families of NICs match.
 
+use super::super::item::MAX_SPEC;
+
 /// Octets of an IPv4 item: version, IHL, TOS, total length, id, fragment, TTL, protocol, checksum, addresses.
 const fn ipv4(first: u8, tos: u8, fragment: [u8; 2], ttl: u8) -> [u8; 20] {
     let [high, low] = fragment;
@@ -58,5 +60,5 @@ pub(super) const ICMP: &[u8] = &[0xff; 2];
 pub(super) const ICMP_ECHO: &[u8] = &[0xff, 0xff, 0, 0, 0xff, 0xff, 0xff, 0xff];
 /// l3_ok, l4_ok, ipv4_csum_ok, l4_csum_ok, at any level.
 pub(super) const INTEGRITY_MLX5: &[u8] = &[0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0, 0x6c];
-/// All bits.
-pub(super) const ALL: &[u8] = &[0xff; 44];
+/// All bits of any item: longer than the longest, so that it is known by its length.
+pub(super) const ALL: &[u8] = &[0xff; MAX_SPEC + 1];

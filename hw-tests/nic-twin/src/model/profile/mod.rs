@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::action::{Action, ActionKind, Attr, Modify, ModifyOp};
 use super::error::{EINVAL, ENOTSUP, Errno, ErrorKind, FlowError};
-use super::item::{Item, ItemKind};
+use super::item::{Item, ItemKind, MAX_SPEC};
 use super::shape::effective_mask;
 
 /// Stages through which actions go in a fixed order.
@@ -117,9 +117,11 @@ impl Profile {
         let Some((_, allowed)) = self.items.iter().find(|known| known.0 == item.kind) else {
             return Err(FlowError::item(ENOTSUP, ErrorKind::Item, index, c"this NIC does not match this item"));
         };
-        let mask = effective_mask(item);
-        let allowed = allowed.iter().copied().chain(std::iter::repeat(0));
-        if mask.iter().zip(allowed).any(|(&mask, allowed)| mask & !allowed != 0) {
+        let is_covered = || {
+            let allowed = allowed.iter().copied().chain(std::iter::repeat(0));
+            effective_mask(item).iter().zip(allowed).all(|(&mask, allowed)| mask & !allowed == 0)
+        };
+        if allowed.len() <= MAX_SPEC && !is_covered() {
             let message = c"this NIC does not match this field";
             return Err(FlowError::item(ENOTSUP, ErrorKind::ItemMask, index, message));
         }

@@ -9,6 +9,8 @@ use crate::{
 
 use super::error::Refusal;
 
+/// Most lists are shorter.
+const TYPICAL: usize = 8;
 /// Longer lists are no lists.
 const MOST: usize = 64;
 
@@ -56,12 +58,8 @@ impl OwnedAction {
     /// A complete action: its structure has the size of its type, and, with `follow`, points to what it says.
     unsafe fn read(action: &ffi::rte_flow_action, follow: bool) -> OwnedAction {
         let size = size(action.type_);
-        let mut owned = OwnedAction {
-            number: action.type_,
-            conf: None,
-            headers: Box::default(),
-            queues: Box::default(),
-        };
+        let mut owned =
+            OwnedAction { number: action.type_, conf: None, headers: Box::default(), queues: Box::default() };
         if action.type_ == ffi::RTE_FLOW_ACTION_TYPE_INDIRECT {
             // The configuration is the handle itself.
             owned.conf = Some(Box::new([action.conf.addr() as u64]));
@@ -119,15 +117,15 @@ impl OwnedAction {
 
     /// The action of a rule of a template: where the template's mask has a bit its value holds for all rules, elsewhere the
     /// rule's. What pointers lead to is the template's as a whole or the rule's as a whole.
-    fn with_values_of(&self, mask: Option<&OwnedAction>, rule: Option<&OwnedAction>) -> OwnedAction {
+    fn with_values_of(&self, mask: Option<&OwnedAction>, rule: Option<OwnedAction>) -> OwnedAction {
         let mask = mask.map(OwnedAction::octets).unwrap_or_default();
         let rule = rule.filter(|rule| rule.number == self.number);
         let constant = mask.iter().any(|octet| *octet != 0);
         let Some(rule) = rule else { return self.clone() };
         if self.points() {
-            return if constant { self.clone() } else { rule.clone() };
+            return if constant { self.clone() } else { rule };
         }
-        let mut merged = rule.clone();
+        let mut merged = rule;
         if merged.conf.is_none() {
             merged.conf.clone_from(&self.conf);
         }
@@ -283,7 +281,7 @@ unsafe fn read_list(actions: *const ffi::rte_flow_action, follow: bool) -> Resul
     if actions.is_null() {
         return Err(Refusal::new(EINVAL, c"no actions"));
     }
-    let mut list = Vec::new();
+    let mut list = Vec::with_capacity(TYPICAL);
     for index in 0..MOST {
         // SAFETY: the END has not come yet.
         let action = unsafe { &*actions.add(index) };
@@ -333,9 +331,10 @@ pub(super) fn list<'a>(
 }
 
 /// The actions of a rule of a template.
-pub(super) fn merge(template: &[OwnedAction], masks: &[OwnedAction], rule: &[OwnedAction]) -> Vec<OwnedAction> {
+pub(super) fn merge(template: &[OwnedAction], masks: &[OwnedAction], rule: Vec<OwnedAction>) -> Vec<OwnedAction> {
+    let mut rule = rule.into_iter();
     let each = template.iter().enumerate();
-    each.map(|(index, action)| action.with_values_of(masks.get(index), rule.get(index))).collect()
+    each.map(|(index, action)| action.with_values_of(masks.get(index), rule.next())).collect()
 }
 
 /// Octets of the structure of a type; 0 for types without one, and for those that the twin doesn't know.

@@ -1,5 +1,7 @@
 //! Patterns: lists of `rte_flow_item`, copied so that they outlive the call.
 
+use std::cell::RefCell;
+
 use crate::{
     model::{EINVAL, Item, ItemKind, MAX_SPEC},
     pmd::ffi,
@@ -53,14 +55,39 @@ impl OwnedItem {
     }
 
     /// The item of a rule of a template: values of the rule, mask of the template.
-    pub(super) fn with_values_of(&self, rule: Option<&OwnedItem>) -> OwnedItem {
-        let spec = rule.filter(|rule| rule.kind == self.kind).and_then(|rule| rule.spec);
-        OwnedItem { kind: self.kind, spec, last: None, mask: spec.and(self.mask) }
+    fn become_of(&mut self, template: &OwnedItem) {
+        self.spec = self.spec.filter(|_| self.kind == template.kind);
+        (self.kind, self.last, self.mask) = (template.kind, None, self.spec.and(template.mask));
     }
+}
+
+/// Makes the items of a rule those of its template: see [`OwnedItem`].
+pub(super) fn merge(template: &[OwnedItem], rule: &mut Vec<OwnedItem>) {
+    rule.truncate(template.len());
+    let missing = template.iter().skip(rule.len());
+    rule.extend(missing.map(|item| OwnedItem { kind: item.kind, spec: None, last: None, mask: None }));
+    rule.iter_mut().zip(template).for_each(|(item, template)| item.become_of(template));
 }
 
 fn part(octets: Option<&Octets>, size: usize) -> Option<&[u8]> {
     octets?.get(..size)
+}
+
+thread_local! {
+    /// Memory of patterns to use again: they are too large for the allocator's quick lists.
+    static SPARE: RefCell<Vec<Vec<OwnedItem>>> = const { RefCell::new(Vec::new()) };
+}
+/// Patterns whose memory is kept.
+const SPARES: usize = 1024;
+
+/// Gives the memory of a pattern back.
+pub(super) fn give_back(mut items: Vec<OwnedItem>) {
+    items.clear();
+    SPARE.with_borrow_mut(|spare| {
+        if spare.len() < SPARES {
+            spare.push(items);
+        }
+    });
 }
 
 /// Copies a pattern.
@@ -71,7 +98,7 @@ pub(super) unsafe fn read(pattern: *const ffi::rte_flow_item) -> Result<Vec<Owne
     if pattern.is_null() {
         return Err(Refusal::new(EINVAL, c"no pattern"));
     }
-    let mut items = Vec::new();
+    let mut items = SPARE.with_borrow_mut(Vec::pop).unwrap_or_default();
     for index in 0..MOST {
         // SAFETY: the END has not come yet.
         let item = unsafe { &*pattern.add(index) };

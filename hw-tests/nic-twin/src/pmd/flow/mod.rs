@@ -7,6 +7,7 @@ mod actions;
 mod control;
 mod error;
 mod items;
+mod number;
 mod queue;
 mod shared;
 mod state;

@@ -4,15 +4,13 @@
 //! operation has one result, in the order in which the NIC finishes. A queue holds so many operations as it was configured for,
 //! from the enqueue until the result is pulled; more are refused with EAGAIN.
 
-use std::{
-    collections::{HashMap, VecDeque},
-    time::Duration,
-};
+use std::{collections::VecDeque, time::Duration};
 
 use super::{
     actions::{self, OwnedAction},
     error::Refusal,
-    items::OwnedItem,
+    items::{self, OwnedItem},
+    number::ByNumber,
     state::{Handle, State, World},
 };
 use crate::model::{Attr, EAGAIN, EINVAL, Item, RuleId};
@@ -80,9 +78,9 @@ pub(super) struct Queue {
 #[derive(Debug, Default)]
 pub(super) struct Engine {
     pub(super) queues: Vec<Queue>,
-    pub(super) patterns: HashMap<Handle, Vec<OwnedItem>>,
-    pub(super) actions: HashMap<Handle, ActionsTemplate>,
-    pub(super) tables: HashMap<Handle, Table>,
+    pub(super) patterns: ByNumber<Handle, Vec<OwnedItem>>,
+    pub(super) actions: ByNumber<Handle, ActionsTemplate>,
+    pub(super) tables: ByNumber<Handle, Table>,
 }
 
 impl Engine {
@@ -137,7 +135,7 @@ impl World {
 
     /// Gives everything postponed to the NIC.
     pub(super) fn push(&mut self, port: u16, queue: u32) -> Result<(), Refusal> {
-        for operation in std::mem::take(&mut self.queue(port, queue)?.postponed) {
+        while let Some(operation) = self.queue(port, queue)?.postponed.pop_front() {
             let (ready, success) = self.execute(port, operation.work);
             self.queue(port, queue)?.outcomes.push_back(Outcome { ready, success, user: operation.user });
         }
@@ -169,6 +167,7 @@ impl World {
             }
             Work::Create { handle, attr, pattern, actions } => {
                 let result = self.insert(port, handle, attr, &pattern, &actions);
+                items::give_back(pattern);
                 let ready = result.map_or(now, |(_, at)| at);
                 let Some(flow) = self.flows.get_mut(&handle) else { return (now, false) };
                 flow.state = result.map_or(State::Failed, |(rule, _)| State::Live(rule));

@@ -1,12 +1,11 @@
 //! What the rte_flow operations of all ports share: the NIC, and the handles that applications hold.
 
 use std::{
-    collections::HashMap,
     sync::{Mutex, MutexGuard},
     time::{Duration, Instant},
 };
 
-use super::{control::Control, error::Refusal, queue::Engine};
+use super::{control::Control, error::Refusal, number::ByNumber, queue::Engine};
 use crate::{
     model::{ENOENT, IndirectId, Nic, RuleId},
     pmd::twin::locked,
@@ -60,9 +59,9 @@ pub(super) struct World {
     began: Instant,
     next: Handle,
     pub(super) profile: String,
-    pub(super) flows: HashMap<Handle, Flow>,
-    pub(super) shared: HashMap<Handle, Shared>,
-    pub(super) ports: HashMap<u16, Port>,
+    pub(super) flows: ByNumber<Handle, Flow>,
+    pub(super) shared: ByNumber<Handle, Shared>,
+    pub(super) ports: ByNumber<u16, Port>,
     pub(super) controls: Vec<Control>,
 }
 
@@ -82,9 +81,9 @@ impl World {
             // A multiple of 16, as addresses are.
             next: 0x1000,
             profile,
-            flows: HashMap::new(),
-            shared: HashMap::new(),
-            ports: HashMap::new(),
+            flows: ByNumber::default(),
+            shared: ByNumber::default(),
+            ports: ByNumber::default(),
             controls: Vec::new(),
         }
     }

@@ -15,6 +15,9 @@ use crate::{
     pmd::ffi,
 };
 
+/// Rules of one table for which memory is set aside at most.
+const MOST_RESERVED: u32 = 1 << 17;
+
 fn offered(world: &World) -> Result<(), Refusal> {
     if world.nic.profile().templates {
         return Ok(());
@@ -203,7 +206,12 @@ pub(super) unsafe extern "C" fn table_create(
                 if actions.is_empty() || !actions.iter().all(|template| engine.actions.contains_key(template)) {
                     return Err(Refusal::new(EINVAL, c"no such actions template"));
                 }
-                engine.tables.insert(handle, Table { attr, room: (*table).nb_flows, rules: 0, patterns, actions });
+                let room = (*table).nb_flows;
+                engine.tables.insert(handle, Table { attr, room, rules: 0, patterns, actions });
+                // What a NIC sets aside for a table; a table may promise more rules than ever come.
+                let room = room.min(MOST_RESERVED) as usize;
+                world.flows.reserve(room);
+                world.nic.reserve(room);
                 Ok(handle)
             })
         });
@@ -257,13 +265,12 @@ pub(super) unsafe extern "C" fn async_create(
     unsafe {
         let (port, number) = (port_of(dev), table.addr() as Handle);
         let lists = items::read(pattern).and_then(|items| Ok((items, actions::read(list)?)));
-        let result = lists.and_then(|(values, list)| {
+        let result = lists.and_then(|(mut values, list)| {
             with(|world| {
                 world.room(port, queue)?;
                 let handle = world.handle();
                 let engine = world.engine(port)?;
-                let table =
-                    engine.tables.get_mut(&number).ok_or(Refusal::new(ENOENT, c"no such template table"))?;
+                let table = engine.tables.get_mut(&number).ok_or(Refusal::new(ENOENT, c"no such template table"))?;
                 let template = |of: &[Handle], index: u8| of.get(usize::from(index)).copied();
                 let pattern = template(&table.patterns, pattern_index).and_then(|of| engine.patterns.get(&of));
                 let pattern = pattern.ok_or(Refusal::new(EINVAL, c"the table has no such pattern template"))?;
@@ -272,14 +279,13 @@ pub(super) unsafe extern "C" fn async_create(
                 if table.rules >= table.room {
                     return Err(Refusal::new(ENOSPC, c"the template table is full"));
                 }
-                let items = pattern.iter().enumerate();
-                let pattern = items.map(|(index, item)| item.with_values_of(values.get(index))).collect();
-                let actions = actions::merge(&chosen.actions, &chosen.masks, &list);
+                items::merge(pattern, &mut values);
+                let actions = actions::merge(&chosen.actions, &chosen.masks, list);
                 let attr = table.attr;
                 table.rules += 1;
                 let flow = Flow { port, state: State::Waiting, queued: true, table: Some(number) };
                 world.flows.insert(handle, flow);
-                let work = Work::Create { handle, attr, pattern, actions };
+                let work = Work::Create { handle, attr, pattern: values, actions };
                 let operation = Operation { work, user: user.expose_provenance() };
                 world.enqueue(port, queue, operation, postponed(attributes))?;
                 Ok(handle)
@@ -319,11 +325,7 @@ pub(super) unsafe extern "C" fn async_destroy(
     }
 }
 
-pub(super) unsafe extern "C" fn push(
-    dev: *mut ffi::rte_eth_dev,
-    queue: u32,
-    error: *mut ffi::rte_flow_error,
-) -> c_int {
+pub(super) unsafe extern "C" fn push(dev: *mut ffi::rte_eth_dev, queue: u32, error: *mut ffi::rte_flow_error) -> c_int {
     // SAFETY: DPDK passes a port of this driver.
     unsafe {
         let port = port_of(dev);

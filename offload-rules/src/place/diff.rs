@@ -4,17 +4,6 @@ use std::collections::BTreeMap;
 
 use crate::lower::Rule;
 
-/// One thing to do, in the order of ids.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Step<'a, Id> {
-    /// Create this rule.
-    Install(Id, &'a Rule),
-    /// Create this rule beside the one that is there, then destroy that one.
-    Replace(Id, &'a Rule),
-    /// Destroy what is there.
-    Remove(Id),
-}
-
 /// A difference, for operators.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Difference<'a> {
@@ -55,24 +44,6 @@ pub fn diff<'a, Id: Copy + Ord>(
     differences.into_iter().collect()
 }
 
-/// What makes the installed rules the desired ones: removals first, so that a full table has room.
-#[must_use]
-pub fn reconcile<'a, Id: Copy + Ord>(
-    desired: &'a BTreeMap<Id, Rule>,
-    installed: &'a BTreeMap<Id, Rule>,
-) -> Vec<Step<'a, Id>> {
-    let (mut steps, mut creations) = (Vec::new(), Vec::new());
-    for (id, difference) in diff(desired, installed) {
-        match difference {
-            Difference::Surplus(_) => steps.push(Step::Remove(id)),
-            Difference::Missing(rule) => creations.push(Step::Install(id, rule)),
-            Difference::Differs { desired, .. } => creations.push(Step::Replace(id, desired)),
-        }
-    }
-    steps.append(&mut creations);
-    steps
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -83,19 +54,11 @@ mod tests {
     }
 
     #[test]
-    fn what_is_missing_comes_what_is_too_many_goes_what_differs_is_replaced() {
+    fn what_is_missing_what_differs_and_what_is_too_many_is_told_and_a_priority_is_no_difference() {
         let desired = BTreeMap::from([(1, rule(2, 1)), (2, rule(2, 2)), (3, rule(2, 3)), (5, rule(2, 5))]);
         let installed = BTreeMap::from([(2, rule(3, 2)), (3, rule(2, 9)), (4, rule(2, 4)), (5, rule(2, 5))]);
-        let expected = [Step::Remove(4), Step::Install(1, &desired[&1]), Step::Replace(3, &desired[&3])];
-        assert_eq!(reconcile(&desired, &installed), expected);
-        let ids: Vec<_> = diff(&desired, &installed).into_iter().map(|(id, _)| id).collect();
-        assert_eq!(ids, [1, 3, 4]);
-    }
-
-    #[test]
-    fn nothing_is_done_when_only_the_priority_differs() {
-        let desired = BTreeMap::from([(1, rule(2, 1))]);
-        let installed = BTreeMap::from([(1, rule(3, 1))]);
-        assert!(reconcile(&desired, &installed).is_empty());
+        let differs = Difference::Differs { desired: &desired[&3], installed: &installed[&3] };
+        let expected = [(1, Difference::Missing(&desired[&1])), (3, differs), (4, Difference::Surplus(&installed[&4]))];
+        assert_eq!(diff(&desired, &installed), expected);
     }
 }

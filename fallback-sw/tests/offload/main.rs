@@ -1,6 +1,8 @@
 //! Offload, the worker's side: what is asked of an engine and when, and what its answers do.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+mod change;
+#[path = "../common/mod.rs"]
 mod common;
 
 use common::{
@@ -15,7 +17,7 @@ use common::{
     },
 };
 use fallback_sw::{
-    offload::{OffloadId, Request, Tier},
+    offload::{OffloadId, Report, Request, Tier},
     packet::Packet,
     worker::Traffic,
 };
@@ -171,6 +173,7 @@ fn tcp_is_asked_for_when_it_is_established_and_taken_back_with_a_fin() {
     assert_eq!(node.flow(1).packets, before + 10);
     node.gone(id);
     assert_eq!(node.runs(1), (Tier::Software, Some(NotOffloaded::NotEstablished)));
+    assert_eq!(node.status(1).hardware.packets, 10, "what the NIC has carried is told as long as the flow is there");
     only(node.receive(LAN1, &from_client(&fin.ip())));
     node.asked_nothing();
     assert_eq!(node.all_drops(), []);
@@ -188,6 +191,23 @@ fn a_reset_of_a_connection_in_hardware_is_believed_whatever_software_remembers()
     let reset = segment(SERVER, CLIENT, (9, 1), RST | ACK, (0x0700_0000, 0x0800_0000), &[]);
     only(node.receive(underlay, &out_of_tunnel_on(underlay, &reset)));
     assert_eq!(node.asked_remove(), id);
+    assert_eq!(node.all_drops(), []);
+}
+
+#[test]
+fn resets_that_answer_data_behind_a_fin_are_believed_until_the_rules_are_gone() {
+    let mut node = Node::with(CE1, with_engine());
+    let underlay = connected(&mut node);
+    let (id, _) = node.asked_install();
+    node.in_hardware(id);
+    // The server closes; the client's data, in hardware still, acknowledges what was before the FIN, and is answered with resets.
+    let fin = segment(SERVER, CLIENT, (9, 1), FIN | ACK, (5007, 0x0800_0000), &[]);
+    only(node.receive(underlay, &out_of_tunnel_on(underlay, &fin)));
+    assert_eq!(node.asked_remove(), id);
+    let reset = segment(SERVER, CLIENT, (9, 1), RST, (5007, 0), &[]);
+    for _ in 0..3 {
+        only(node.receive(underlay, &out_of_tunnel_on(underlay, &reset)));
+    }
     assert_eq!(node.all_drops(), []);
 }
 
@@ -267,140 +287,6 @@ fn counters_are_those_of_a_run_in_software_alone() {
     }
     let hardware = node.status(1).hardware;
     assert_eq!(hardware, Traffic { packets: 10, bytes: 10 * len(&up_frame(1)) });
-}
-
-#[test]
-fn a_changed_route_replaces_the_rules_and_an_unrelated_change_does_nothing() {
-    let (mut node, id, _) = offloaded(1);
-    node.change(r#"{"routes": [{"vrf": 18, "prefix": "10.1.0.0/16", "nexthop": 489, "label": 999}]}"#);
-    node.change(r#"{"vrfs": [{"id": 77}], "labels": [{"label": 777, "nexthop": 513}]}"#);
-    node.wait(200);
-    node.asked_nothing();
-    node.change(r#"{"routes": [{"vrf": 18, "prefix": "192.168.1.0/24", "nexthop": 489, "label": 555}]}"#);
-    let (again, directions) = node.asked_install();
-    assert_eq!(again, id);
-    let (first, _) = both(directions);
-    assert_eq!(first.program.label.map(|label| label.get()), Some(555));
-    assert_eq!(node.status(1).tier, Tier::Hardware, "the old rules go on until the new ones are there");
-}
-
-fn lan(more: &str) -> String {
-    format!(
-        r#"{{"id": 100, "name": "lan", "type": "VIRTUAL", "vrf": 18, "flags": {{"policy": true}},
-          "addresses": ["192.168.100.1/24", "2001:db8:100::1/64"]{more}}}"#
-    )
-}
-
-#[test]
-fn a_larger_mtu_on_the_way_in_replaces_the_rules() {
-    let (mut node, id, _) = offloaded(1);
-    node.change(&format!(r#"{{"vifs": [{}]}}"#, lan(r#", "mtu": 9000"#)));
-    let (again, directions) = node.asked_install();
-    assert_eq!((again, both(directions).0.ingress_mtu), (id, 9000));
-}
-
-#[test]
-fn what_a_list_denies_now_is_taken_back_and_then_dropped_by_rule() {
-    let (mut node, id, underlay) = offloaded(1);
-    let deny = r#"{"id": 5, "entries": [{"id": 1, "action": "DENY", "proto": 17}]}"#;
-    node.change(&format!(r#"{{"acls": [{deny}], "vifs": [{}]}}"#, lan(r#", "ingressAcls": [5]"#)));
-    assert_eq!(node.asked_remove(), id);
-    node.gone(id);
-    node.wait(2000);
-    for _ in 0..3 {
-        assert_eq!(node.receive(LAN1, &up_frame(1)).len(), 0);
-        let answer = udp(SERVER, CLIENT, 9, 1, b"answer");
-        assert_eq!(node.receive(underlay, &out_of_tunnel_on(underlay, &answer)).len(), 0);
-    }
-    node.wait(2000);
-    let (id, directions) = node.asked_install();
-    let first = directions[0].clone().unwrap();
-    assert_eq!((first.program.drops().is_some(), first.egress_port), (true, None));
-    let before = node.all_drops()[0].1;
-    node.in_hardware(id);
-    node.nic_counts(id, 0, 5, 500);
-    assert_eq!(node.all_drops()[0], ("Flow Action Drop", before + 5));
-}
-
-#[test]
-fn a_denied_flow_is_asked_for_with_its_one_direction() {
-    let deny = r#""acls": [{"id": 5, "entries": [{"id": 1, "action": "DENY", "proto": 17}]}], "labels""#;
-    let listed = r#""flags": {"policy": true}, "ingressAcls": [5],"#;
-    let state = altered(CE1, &[(r#""labels""#, deny), (r#""flags": {"policy": true},"#, listed)]);
-    let mut node = Node::with(&state, with_engine());
-    for _ in 0..2 {
-        assert_eq!(node.receive(LAN1, &up_frame(1)).len(), 0);
-    }
-    let (id, directions) = node.asked_install();
-    let [Some(first), None] = directions else { panic!("{directions:?}") };
-    assert!(first.program.drops().is_some());
-    node.in_hardware(id);
-    node.nic_counts(id, 0, 7, 700);
-    assert_eq!(node.vif_packets(LAN1), (9, 0, 9));
-}
-
-#[test]
-fn a_label_that_leads_elsewhere_takes_the_rules_back() {
-    let (mut node, id, underlay) = offloaded(1);
-    node.change(
-        r#"{"vrfs": [{"id": 19}], "nexthops": [{"id": 600, "policy": true, "vrfTranslate": {"vrf": 19}}],
-        "labels": [{"label": 279, "nexthop": 600}, {"label": 281, "nexthop": 513}]}"#,
-    );
-    assert_eq!(node.asked_remove(), id);
-    node.gone(id);
-    // By the new label the flow is seen again, and asked for anew.
-    let answer = udp(SERVER, CLIENT, 9, 1, b"answer").ip();
-    let stack = [common::packets::entry(281, 0, true, 63)];
-    let frame = common::packets::mpls_udp(TUNNEL2, TUNNEL1, (50_000, 6635), &stack, &answer);
-    for _ in 0..2 {
-        only(node.receive(underlay, &from_underlay(underlay, &frame.ip())));
-    }
-    node.wait(1500);
-    let (other, directions) = node.asked_install();
-    assert_eq!(both(directions).1.arrival.tunnel.unwrap().label.get(), 281);
-    assert_ne!(other, id);
-}
-
-#[test]
-fn rules_that_lead_to_a_neighbour_not_known_any_more_are_taken_back() {
-    let (mut node, id, underlay) = offloaded(1);
-    node.change(r#"{"removeRoutes": [{"vrf": 18, "prefix": "192.168.100.100/32"}]}"#);
-    assert_eq!(node.asked_remove(), id);
-    node.gone(id);
-    node.wait(500);
-    node.asked_nothing();
-    let answer = udp(SERVER, CLIENT, 9, 1, b"answer");
-    let sent = node.receive(underlay, &out_of_tunnel_on(underlay, &answer));
-    assert_eq!(Frame::read(sent[0].packet.data()).ethertype, 0x0806, "asked for");
-}
-
-#[test]
-fn changes_in_quick_succession_keep_no_flow_waiting() {
-    let mut node = Node::with(CE1, with_engine());
-    for sport in 1..4000 {
-        converse(&mut node, sport);
-    }
-    assert_eq!(node.asked().len(), 3999);
-    node.change(r#"{"routes": [{"vrf": 18, "prefix": "192.168.1.0/24", "nexthop": 489, "label": 555}]}"#);
-    node.change(r#"{"vrfs": [{"id": 77}]}"#);
-    let mut again: Vec<OffloadId> = node.asked().iter().map(Request::id).collect();
-    again.sort_unstable();
-    again.dedup();
-    assert_eq!(again.len(), 3999);
-}
-
-#[test]
-fn a_vif_that_goes_takes_its_flows_and_their_rules() {
-    let (mut node, id, _) = offloaded(1);
-    node.change(
-        r#"{"removeRoutes": [{"vrf": 18, "prefix": "192.168.100.100/32"}, {"vrf": 18, "prefix": "192.168.100.0/24"},
-        {"vrf": 18, "prefix": "2001:db8:100::100/128"}, {"vrf": 18, "prefix": "2001:db8:100::/64"}],
-        "removeNexthops": [514, 515], "removeVifs": [100]}"#,
-    );
-    assert_eq!(node.asked_remove(), id);
-    assert!(!node.has_flow(1));
-    node.nic_counts(id, 0, 2, 200);
-    node.gone(id);
 }
 
 #[test]
@@ -558,6 +444,20 @@ fn a_waiting_flow_tells_when_it_carries_more() {
     assert!(rates.len() <= 5 && last > 3 * first, "{rates:?}");
     node.told(id, Tier::Software, Some(NotOffloaded::Failed(FailureClass::Busy)));
     assert_eq!(node.runs(1).1, Some(NotOffloaded::Failed(FailureClass::Busy)));
+}
+
+#[test]
+fn of_a_flow_that_a_nic_marks_in_one_direction_the_other_runs_in_software() {
+    let mut node = Node::with(CE1, with_engine());
+    connected(&mut node);
+    let (id, _) = node.asked_install();
+    let why = Some(NotOffloaded::Unsupported(Unsupported::Encap));
+    node.report(Report::Marked { id, directions: [true, false] });
+    node.told(id, Tier::Partial, why);
+    assert_eq!(node.runs(1), (Tier::Partial, why));
+    let back = node.flow(1).reverse;
+    let other = node.worker().offload_status(back).unwrap();
+    assert_eq!((other.tier, other.reason), (Tier::Software, why));
 }
 
 #[test]

@@ -1,0 +1,98 @@
+//! Lowering for the ports that a NIC has.
+
+use offload_rules::{
+    VifId,
+    forwarding::Snapshot,
+    lower::{Direction, Item, NicProfile, Rule, Shape, Unsupported, canary},
+};
+
+use super::NicPorts;
+use crate::offload::Lowering;
+
+/// Lowering for a profile: rules that need a device which is no port of the NIC are refused.
+#[derive(Debug, Clone)]
+pub struct NicLowering {
+    profile: NicProfile,
+    ports: NicPorts,
+    tried: bool,
+}
+
+impl NicLowering {
+    /// For this profile and these ports.
+    #[must_use]
+    pub const fn new(profile: NicProfile, ports: NicPorts) -> Self {
+        Self { profile, ports, tried: false }
+    }
+
+    /// The NIC has been tried in this process: no canaries. What it refuses all the same, it refuses flow by flow.
+    #[must_use]
+    pub fn tried(self) -> Self {
+        Self { tried: true, ..self }
+    }
+
+    fn known(&self, direction: &Direction) -> Result<(), Unsupported> {
+        let leaves_elsewhere = direction.egress_port.is_some_and(|port| !self.ports.has(port));
+        if !self.ports.has(direction.arrival.port) || leaves_elsewhere {
+            return Err(Unsupported::ForeignPort);
+        }
+        Ok(())
+    }
+}
+
+impl Lowering for NicLowering {
+    type Shape = Shape;
+
+    fn name(&self) -> &str {
+        Lowering::name(&self.profile)
+    }
+
+    fn refresh_ms(&self) -> u64 {
+        self.profile.refresh_ms()
+    }
+
+    fn capacity(&self) -> Option<usize> {
+        self.profile.capacity()
+    }
+
+    fn canaries(&self, snapshot: &Snapshot) -> Vec<(Shape, Rule)> {
+        if self.tried {
+            return Vec::new();
+        }
+        let own = snapshot.vifs().filter(|vif| vif.kind.port().is_some() && self.ports.has(vif.id));
+        let ports: Vec<VifId> = own.map(|vif| vif.id).take(2).collect();
+        let (Some(ingress), Some(egress)) = (ports.first(), ports.last()) else { return Vec::new() };
+        Shape::representatives()
+            .filter_map(|shape| Some((shape, canary(&shape, &self.profile, [*ingress, *egress]).ok()?)))
+            .collect()
+    }
+
+    fn proactive(&self, snapshot: &Snapshot) -> Vec<Rule> {
+        let mut rules = self.profile.proactive(snapshot);
+        rules.retain(|rule| {
+            rule.items.iter().all(|item| match item {
+                Item::Port(vif) => self.ports.has(*vif),
+                _ => true,
+            })
+        });
+        rules
+    }
+
+    fn full(&self, snapshot: &Snapshot, direction: &Direction, priority: u32) -> Result<(Rule, Shape), Unsupported> {
+        self.known(direction)?;
+        self.profile.full(snapshot, direction, priority)
+    }
+
+    fn partial(
+        &self,
+        snapshot: &Snapshot,
+        direction: &Direction,
+        priority: u32,
+        mark: u32,
+        queue: u16,
+    ) -> Result<(Rule, Shape), Unsupported> {
+        if !self.ports.has(direction.arrival.port) {
+            return Err(Unsupported::ForeignPort);
+        }
+        self.profile.partial(snapshot, direction, priority, mark, queue)
+    }
+}

@@ -1,0 +1,275 @@
+//! The engine against a NIC that does what a script says, and panics where the engine breaks the rules of the trait.
+
+mod bench;
+mod fake;
+mod faults;
+mod moves;
+mod property;
+mod runner;
+
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    sync::{Arc, Mutex},
+};
+
+use fallback_sw::offload::{OffloadId, Report, Request, Tier};
+use offload_rules::{
+    MacAddr, NexthopId, VifId, VrfId,
+    flow::{FlowKey, Program},
+    forwarding::Snapshot,
+    lower::{Action, Arrival, Direction, Item, NotOffloaded, Rule, Table, Unsupported},
+};
+
+use super::{Config, Engine, Lowering};
+use fake::{Fake, Nic};
+
+/// What [`Toy`] reads out of a direction, so that tests need no forwarding state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Kind {
+    shape: u8,
+    full: bool,
+    partial: bool,
+    /// Differs where the rule's actions shall differ.
+    version: u8,
+}
+
+const PLAIN: Kind = Kind { shape: 17, full: true, partial: true, version: 1 };
+
+fn id(entry: u32) -> OffloadId {
+    OffloadId { worker: 0, entry, generation: 1 }
+}
+
+fn vif(number: u32) -> VifId {
+    VifId::new(number).unwrap()
+}
+
+fn direction(flow: u32, reverse: bool, kind: Kind) -> Direction {
+    let near = IpAddr::V4(Ipv4Addr::from(0x0a00_0000 + flow));
+    let far = IpAddr::V4(Ipv4Addr::new(198, 51, 100, 1));
+    let (src, dst, at) = if reverse { (far, near, 2) } else { (near, far, 1) };
+    let vrf = VrfId::new(1).unwrap();
+    Direction {
+        key: FlowKey::new(vrf, vif(at), src, dst, kind.shape, 1000, 2000),
+        arrival: Arrival {
+            port: vif(at),
+            vif: vif(at),
+            eth_dst: MacAddr::VIRTUAL,
+            tags: [None, None],
+            pcp_dei: 0,
+            tunnel: None,
+            tos: 0,
+            ttl: kind.version,
+        },
+        program: Arc::new(Program {
+            ops: Vec::new(),
+            dependencies: Vec::new(),
+            nexthop: NexthopId::NONE,
+            label: None,
+            vrf,
+            passes: Vec::new(),
+        }),
+        egress_port: Some(vif(3 - at)),
+        ingress_mtu: 1500,
+        tunnel_sport: u16::from(kind.full),
+        ip_id: u16::from(kind.partial),
+    }
+}
+
+fn install_as(id: OffloadId, kind: Kind, rate: u64) -> Request {
+    let pair = [false, true].map(|reverse| Some(direction(id.entry, reverse, kind)));
+    Request::Install { id, directions: Box::new(pair), rate }
+}
+
+fn install(id: OffloadId) -> Request {
+    install_as(id, PLAIN, 1000)
+}
+
+fn rule_of(direction: &Direction, table: Table, priority: u32, actions: Vec<Action>) -> Rule {
+    let (IpAddr::V4(src), IpAddr::V4(dst)) = (direction.key.source(), direction.key.destination()) else {
+        panic!("tests use IPv4")
+    };
+    let items = vec![
+        Item::Port(direction.arrival.port),
+        Item::Ipv4 {
+            src: Some(src),
+            dst: Some(dst),
+            proto: Some(direction.key.proto),
+            tos: offload_rules::lower::Field { spec: 0, mask: 0 },
+            ttl: None,
+            no_options: true,
+            whole: true,
+            max_len: None,
+        },
+    ];
+    Rule { table, priority, items, actions }
+}
+
+fn steering(number: u32) -> Rule {
+    let items = vec![Item::Port(vif(number))];
+    Rule { table: Table::Steering, priority: 1, items, actions: vec![Action::Jump(Table::Tenant)] }
+}
+
+/// Lowering without forwarding state.
+#[derive(Debug, Clone, Default)]
+struct Toy {
+    steering: Arc<Mutex<Vec<Rule>>>,
+    canaries: Vec<u8>,
+    capacity: Option<usize>,
+}
+
+impl Lowering for Toy {
+    type Shape = u8;
+
+    fn name(&self) -> &str {
+        "toy"
+    }
+
+    fn refresh_ms(&self) -> u64 {
+        0
+    }
+
+    fn capacity(&self) -> Option<usize> {
+        self.capacity
+    }
+
+    fn canaries(&self, _: &Snapshot) -> Vec<(u8, Rule)> {
+        let canary = |shape: &u8| {
+            let direction = direction(0x00ff_ffff, false, Kind { shape: *shape, ..PLAIN });
+            (*shape, rule_of(&direction, Table::Tenant, 2, vec![Action::Drop]))
+        };
+        self.canaries.iter().map(canary).collect()
+    }
+
+    fn proactive(&self, _: &Snapshot) -> Vec<Rule> {
+        self.steering.lock().unwrap().clone()
+    }
+
+    fn full(&self, _: &Snapshot, direction: &Direction, priority: u32) -> Result<(Rule, u8), Unsupported> {
+        if direction.tunnel_sport == 0 {
+            return Err(Unsupported::Encap);
+        }
+        let actions = vec![
+            Action::Count,
+            Action::SetTtl { version: 4, ttl: direction.arrival.ttl },
+            Action::Port(direction.egress_port.unwrap()),
+        ];
+        Ok((rule_of(direction, Table::Tenant, priority, actions), direction.key.proto))
+    }
+
+    fn partial(
+        &self,
+        _: &Snapshot,
+        direction: &Direction,
+        _: u32,
+        mark: u32,
+        queue: u16,
+    ) -> Result<(Rule, u8), Unsupported> {
+        if direction.ip_id == 0 {
+            return Err(Unsupported::Mark);
+        }
+        let actions = vec![Action::Mark(mark), Action::Queue(queue)];
+        Ok((rule_of(direction, Table::Flows, 0, actions), 200))
+    }
+}
+
+/// An engine, its NIC, and all that it has told.
+struct Bed {
+    engine: Engine<Fake, Toy>,
+    nic: Nic,
+    toy: Toy,
+    now: u64,
+    told: Vec<Report>,
+}
+
+impl Bed {
+    fn new() -> Self {
+        Self::with(Config::default(), Toy::default())
+    }
+
+    fn with(config: Config, toy: Toy) -> Self {
+        let (fake, nic) = Fake::new();
+        let engine = Engine::new(config, toy.clone(), fake, Arc::new(Snapshot::empty()));
+        Self { engine, nic, toy, now: 1_000, told: Vec::new() }
+    }
+
+    fn ask(&mut self, request: Request) {
+        self.engine.request(request, self.now);
+    }
+
+    /// One poll, so many milliseconds later.
+    fn poll(&mut self, later: u64) {
+        self.now += later;
+        self.nic.lock().unwrap().now = self.now;
+        self.engine.poll(self.now, &mut self.told);
+    }
+
+    /// Until nothing moves at this moment.
+    fn settle(&mut self) {
+        for _ in 0..1000 {
+            self.poll(0);
+            if self.engine.idle() {
+                return;
+            }
+        }
+        panic!("never idle: {:?}", self.engine.status(self.now));
+    }
+
+    /// This long, in steps of 100 ms.
+    fn run(&mut self, milliseconds: u64) {
+        for _ in 0..milliseconds.div_ceil(100) {
+            self.poll(100);
+            self.poll(0);
+        }
+    }
+
+    fn state(&self, id: OffloadId) -> Option<(Tier, Option<NotOffloaded>)> {
+        self.told.iter().rev().find_map(|report| match report {
+            Report::State { id: other, tier, reason } if *other == id => Some((*tier, *reason)),
+            _ => None,
+        })
+    }
+
+    fn tier(&self, id: OffloadId) -> Option<Tier> {
+        self.state(id).map(|(tier, _)| tier)
+    }
+
+    fn gone(&self, id: OffloadId) -> usize {
+        self.told.iter().filter(|report| **report == Report::Gone { id }).count()
+    }
+
+    /// Packets told, of both directions.
+    fn counted(&self, wanted: OffloadId) -> [u64; 2] {
+        let mut sum = [0; 2];
+        for report in &self.told {
+            if let Report::Counted { id, direction, packets, .. } = report
+                && *id == wanted
+            {
+                sum[usize::from(*direction)] += packets;
+            }
+        }
+        sum
+    }
+
+    /// Packets of a direction, as many as the NIC's rule takes.
+    fn hit(&mut self, flow: u32, reverse: bool, packets: u64) {
+        let wanted = rule_of(&direction(flow, reverse, PLAIN), Table::Tenant, 0, Vec::new()).items;
+        let same = |items: &[Item]| match (items, &wanted[..]) {
+            // Whatever the protocol is.
+            (
+                [Item::Port(port), Item::Ipv4 { src, dst, .. }],
+                [Item::Port(wanted), Item::Ipv4 { src: from, dst: to, .. }],
+            ) => port == wanted && src == from && dst == to,
+            _ => false,
+        };
+        self.nic.lock().unwrap().hit(same, packets);
+    }
+
+    /// Nothing leaked, nothing differs.
+    fn assert_healthy(&mut self) {
+        let diff = self.engine.diff();
+        assert!(diff.is_empty(), "{diff:?}\n{:?}", self.engine.status(self.now));
+        let installed = self.nic.lock().unwrap().rules.len();
+        let known = self.engine.rules().filter(|rule| rule.live).count();
+        assert_eq!(installed, known, "rules in the NIC and in the books");
+    }
+}

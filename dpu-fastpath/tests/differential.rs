@@ -1,0 +1,198 @@
+//! Software alone and software behind a NIC do the same: thousands of generated states and traffic, once each way.
+//!
+//! `SEED=… CASES=… cargo test -p dpu-fastpath --test differential` repeats or widens; `NIC=` names one profile. What fails is cut
+//! down to what it fails by, unless `WHOLE=1`.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
+
+#[path = "differential/bench.rs"]
+mod bench;
+#[path = "differential/judge.rs"]
+mod judge;
+#[path = "differential/named.rs"]
+mod named;
+#[allow(dead_code, unreachable_pub, reason = "shared with other tests")]
+#[path = "../../fallback-sw/tests/common/packets.rs"]
+mod packets;
+#[path = "differential/rng.rs"]
+mod rng;
+#[path = "differential/traffic.rs"]
+mod traffic;
+mod twin;
+#[path = "differential/world.rs"]
+mod world;
+
+use std::{collections::BTreeSet, path::Path, process::Command, sync::Mutex};
+
+use judge::{Case, Event, Outcome};
+use rng::Rng;
+use traffic::{Blind, End, Talk};
+use world::World;
+
+const SEED: u64 = 20_260_101;
+
+/// A NIC to compare with, how many cases it gets, and the part of all frames in percent that it handles at least.
+struct Nic {
+    profile: &'static str,
+    faults: &'static [&'static str],
+    cases: u64,
+    hardware: f64,
+}
+
+const NICS: [Nic; 9] = [
+    Nic { profile: "twin", faults: &[], cases: 1200, hardware: 15.0 },
+    Nic { profile: "mlx5-sws", faults: &[], cases: 300, hardware: 2.0 },
+    Nic { profile: "mlx5-hws", faults: &[], cases: 150, hardware: 1.5 },
+    Nic { profile: "bnxt", faults: &[], cases: 100, hardware: 0.0 },
+    Nic { profile: "cnxk", faults: &[], cases: 100, hardware: 0.0 },
+    Nic { profile: "ice", faults: &[], cases: 100, hardware: 0.0 },
+    Nic { profile: "twin", faults: &["fail_every=3"], cases: 120, hardware: 1.0 },
+    Nic { profile: "twin", faults: &["full_at=40"], cases: 120, hardware: 1.0 },
+    Nic { profile: "twin", faults: &["counters=8"], cases: 120, hardware: 0.5 },
+];
+
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok().map(|value| value.parse().unwrap_or_else(|_| panic!("{name}={value} is no number")))
+}
+
+fn generate(seed: u64, blind: Blind, healthy: bool) -> Case {
+    let mut rng = Rng::new(seed);
+    let mut world = World::random(&mut rng);
+    let state = world.state();
+    let mut talks: Vec<Talk> = (0..2 + rng.below(5)).map(|_| Talk::random(&mut rng)).collect();
+    // Some say the same as others, elsewhere.
+    if rng.chance(30) {
+        let twin = talks[0].clone();
+        let other = &mut talks[1];
+        (other.proto, other.ports, other.v6) = (twin.proto, twin.ports, twin.v6);
+    }
+    // What software knows of TCP's numbers is not compared: two who take each other's connection for theirs would show it.
+    for at in 1..talks.len() {
+        while talks[..at].iter().any(|other| talks[at].is_taken_for(other)) {
+            talks[at].ports[0] += 100;
+        }
+    }
+    let padded = rng.chance(8);
+    let mut events = Vec::new();
+    let (late, quiet) = (rng.chance(20), rng.chance(40));
+    if !late {
+        introduce(&mut events, &talks);
+    }
+    let count = 60 + rng.below(100);
+    while events.len() < count {
+        match rng.below(200) {
+            0..=3 => events.push(Event::Wait(rng.pick(&[100, 500, 1200, 2500]))),
+            4 if !quiet => events.push(Event::Change(world.change(&mut rng))),
+            5 if !quiet => events.push(Event::Offload(rng.chance(60))),
+            6 if !quiet => {
+                let (segment, host) = (rng.below(world::SEGMENTS.len()), rng.pick(&[10, 11]));
+                events.extend(traffic::announce(segment, host, rng.below(2) as u8));
+            }
+            7 if !quiet => events.push(traffic::announce_far_end(rng.below(2) as u8)),
+            8 if late => introduce(&mut events, &talks),
+            _ => {
+                let at = rng.below(talks.len());
+                // Trains of one conversation, so that rules get something to do.
+                for _ in 0..1 + rng.below(4) {
+                    events.extend(talks[at].next(&world, &mut rng, blind, padded));
+                }
+            }
+        }
+    }
+    Case { state, events, padded, healthy }
+}
+
+/// Who talks makes itself known.
+fn introduce(events: &mut Vec<Event>, talks: &[Talk]) {
+    let mut known = BTreeSet::new();
+    for end in talks.iter().flat_map(|talk| &talk.ends) {
+        if let End::Local { segment, host } = end
+            && known.insert((*segment, *host))
+        {
+            events.extend(traffic::announce(*segment, *host, 0));
+        }
+    }
+    events.push(traffic::announce_far_end(0));
+}
+
+/// One NIC, in a process of its own: run by the test below.
+#[test]
+#[ignore = "one NIC, named by NIC_NUMBER: run by every_nic_does_what_software_does"]
+fn one_nic() {
+    let nic = &NICS[usize::try_from(number("NIC_NUMBER").unwrap()).unwrap()];
+    let Nic { profile, faults, .. } = nic;
+    let name = [&[*profile], *faults].concat().join(" ");
+    let blind = match *profile {
+        "twin" => Blind { tunnel: false, outer_checksum: false },
+        _ => Blind { tunnel: true, outer_checksum: true },
+    };
+    let seed = number("SEED").unwrap_or(SEED);
+    let cases = number("CASES").unwrap_or(nic.cases);
+    let mut front = bench::open(profile, faults);
+    let mut total = Outcome::default();
+    for at in 0..cases {
+        let case = generate(seed.wrapping_add(at), blind, faults.is_empty() && *profile != "cnxk");
+        match judge::judge(&mut front, &case) {
+            Ok(outcome) => {
+                total.frames += outcome.frames;
+                total.hardware += outcome.hardware;
+                total.partial += outcome.partial;
+            }
+            Err(_) => fail(&mut front, &case, &name, seed.wrapping_add(at)),
+        }
+    }
+    let percent = |part: u64| part as f64 * 100.0 / total.frames.max(1) as f64;
+    let (hardware, partial) = (percent(total.hardware), percent(total.partial));
+    println!(
+        "differential: {name} {cases} cases, {} frames, {hardware:.1} % in hardware, {partial:.1} % partial ... ok",
+        total.frames
+    );
+    assert!(cases < 50 || hardware >= nic.hardware, "{name}: only {hardware:.1} % of the frames were in hardware");
+}
+
+fn fail(front: &mut dpu_fastpath::replay::TwinFront, case: &Case, name: &str, seed: u64) -> ! {
+    let whole = std::env::var_os("WHOLE").is_some();
+    let small = if whole { case.clone() } else { judge::cut_down(front, case) };
+    let why = judge::judge(front, &small).map_or_else(|why| why, |_| "it does not happen again".to_owned());
+    let events: Vec<String> = small.events.iter().map(judge::told).collect();
+    panic!("{name}: SEED={seed} CASES=1:\n{}\n{}\n{why}", small.state, events.join("\n"))
+}
+
+#[test]
+fn every_nic_does_what_software_does() {
+    let only = std::env::var("NIC").ok();
+    // Built once, not by each of them.
+    let library = twin::library();
+    let wanted = |nic: &Nic| only.as_ref().is_none_or(|only| only == nic.profile);
+    let todo = Mutex::new((0..NICS.len()).filter(|at| wanted(&NICS[*at])));
+    let failed = Mutex::new(Vec::new());
+    // Two at a time.
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                loop {
+                    let Some(at) = todo.lock().unwrap().next() else { return };
+                    if !compare_with(at, &library) {
+                        failed.lock().unwrap().push(NICS[at].profile);
+                    }
+                }
+            });
+        }
+    });
+    let failed = failed.into_inner().unwrap();
+    assert!(failed.is_empty(), "not like software: {failed:?}");
+}
+
+fn compare_with(nic: usize, library: &Path) -> bool {
+    let output = Command::new(std::env::current_exe().unwrap())
+        .args(["one_nic", "--exact", "--ignored", "--nocapture"])
+        .env("NIC_NUMBER", nic.to_string())
+        .env("NIC_TWIN", library)
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    text.lines().filter(|line| line.starts_with("differential: ")).for_each(|line| println!("{line}"));
+    if !output.status.success() {
+        println!("{text}\n{}", String::from_utf8_lossy(&output.stderr));
+    }
+    output.status.success()
+}
