@@ -21,7 +21,7 @@ mod twin;
 #[path = "differential/world.rs"]
 mod world;
 
-use std::{collections::BTreeSet, path::Path, process::Command, sync::Mutex};
+use std::{collections::BTreeSet, io::Write as _, path::Path, process::Command, sync::Mutex};
 
 use judge::{Case, Event, Outcome};
 use rng::Rng;
@@ -190,7 +190,10 @@ fn compare_with(nic: usize, library: &Path) -> bool {
         .output()
         .unwrap();
     let text = String::from_utf8_lossy(&output.stdout);
-    text.lines().filter(|line| line.starts_with("differential: ")).for_each(|line| println!("{line}"));
+    // Past the harness's capture, for the summary of all tests.
+    for line in text.lines().filter(|line| line.starts_with("differential: ")) {
+        let _ = writeln!(std::io::stderr(), "{line}");
+    }
     if !output.status.success() {
         println!("{text}\n{}", String::from_utf8_lossy(&output.stderr));
     }
