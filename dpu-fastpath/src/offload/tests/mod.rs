@@ -1,6 +1,5 @@
 //! The engine against a NIC that does what a script says, and panics where the engine breaks the rules of the trait.
 
-mod bench;
 mod fake;
 mod faults;
 mod moves;
