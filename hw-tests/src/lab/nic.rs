@@ -4,9 +4,10 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::Command,
+    time::Duration,
 };
 
-use super::{LabError, Programs};
+use super::{LabError, Programs, wait};
 
 /// Memory of a node's DPDK in MiB: without huge pages, so that a lab needs none.
 const MEMORY_MIB: u32 = 256;
@@ -75,16 +76,22 @@ impl TwinControl {
         Self { file }
     }
 
-    /// Tells the twin a fault: one of its control lines (`full_at=100`, `reset`, `clear`).
+    /// Tells the twin a fault: one of its control lines (`full_at=100`, `reset`, `clear`). It is in force when this returns.
     ///
     /// # Errors
-    /// The file cannot be written.
+    /// The file cannot be written; [`LabError::Timeout`] when the twin does not follow it.
     pub fn tell(&self, line: &str) -> Result<(), LabError> {
         let written = || -> std::io::Result<()> {
             use std::io::Write as _;
             let mut file = fs::OpenOptions::new().append(true).open(&self.file)?;
             writeln!(file, "{line}")
         };
-        written().map_err(LabError::io(format!("write {}", self.file.display())))
+        written().map_err(LabError::io(format!("write {}", self.file.display())))?;
+        let wanted = fs::metadata(&self.file).map_or(0, |file| file.len());
+        let seen = self.file.with_extension("twin.seen");
+        wait::until("the twin to follow its control file", Duration::from_secs(5), || {
+            let told = fs::read_to_string(&seen).unwrap_or_default();
+            Ok(told.parse().is_ok_and(|told: u64| told >= wanted).then_some(()))
+        })
     }
 }

@@ -78,9 +78,10 @@ fn fault_the_table_is_full() -> Result<(), String> {
         Nic::default(),
         |node| {
             reaches(node, FlowTier::Hardware)?;
+            // In force before the rules go: they are not to come back.
+            node.twin()?.tell("full_at=1")?;
             node.client().set_offload(false)?;
             reaches(node, FlowTier::Software)?;
-            node.twin()?.tell("full_at=1")?;
             node.client().set_offload(true)?;
             stays_in_software(node)
         },
@@ -95,9 +96,10 @@ fn fault_no_counters_are_left() -> Result<(), String> {
         Nic::default(),
         |node| {
             reaches(node, FlowTier::Hardware)?;
+            // In force before the rules go: they are not to come back.
+            node.twin()?.tell("counters=0")?;
             node.client().set_offload(false)?;
             reaches(node, FlowTier::Software)?;
-            node.twin()?.tell("counters=0")?;
             node.client().set_offload(true)?;
             stays_in_software(node)
         },

@@ -347,6 +347,7 @@ impl World {
             for command in control.commands() {
                 self.nic.control(command);
             }
+            control.carried_out();
         }
     }
 
