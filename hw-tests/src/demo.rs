@@ -29,7 +29,7 @@ pub fn run(options: &Options) -> Result<(), LabError> {
 
     let servers = Servers::start(&l3vpn)?;
     let captures = l3vpn
-        .transits()
+        .transits()?
         .iter()
         .map(|transit| Capture::start(l3vpn.lab(), transit, "to-ce1", CAPTURE_FRAMES))
         .collect::<Result<Vec<_>, _>>()?;
