@@ -44,7 +44,11 @@ impl Capture {
         let count = limit.to_string();
         let mut arguments =
             vec!["-Z", "root", "-n", "-U", "-s", "0", "-B", "16384", "-i", device, "-c", &count, "-w", &path];
-        arguments.extend(filter.split_whitespace());
+        if !filter.is_empty() {
+            // Few frames, of which the last one counts as well: no waiting until a buffer is full.
+            arguments.push("--immediate-mode");
+            arguments.extend(filter.split_whitespace());
+        }
         let mut process = namespace.spawn("tcpdump", &arguments)?;
         wait::until("tcpdump to listen", Duration::from_secs(10), || {
             if let Some(status) = process.ended()? {

@@ -15,7 +15,7 @@ use super::{
 const WAN_VRF: u32 = 2;
 /// The device toward them; the regional edge has two.
 const WAN_VIFS: [u32; 2] = [1, 2];
-const WAN_RECEIVE: u32 = 11;
+const WAN_RECEIVE: u32 = 17;
 const WAN_GATEWAYS: [u32; 2] = [15, 16];
 const WAN_RESOLVE: [u32; 2] = [13, 14];
 /// MTU of a tunnel, as in the dump.

@@ -1,6 +1,6 @@
 //! Walk A through a regional edge: two tunnels from each site, ESP on every link that nobody trusts.
 
-use std::{fs, path::Path, time::Duration};
+use std::{fs, path::Path};
 
 use hw_tests::lab::{
     Capture, IperfServer, L3vpn, LabError, LeakWatch, Options, Ping, Site, Tenant, Tunnel, TunnelEnd, WebServer,
@@ -148,6 +148,3 @@ fn the_watch_sees_a_leak(l3vpn: &L3vpn) -> Result<(), LabError> {
         other => Err(LabError::Violated(format!("a ping in the clear was not seen: {other:?}"))),
     }
 }
-
-#[allow(dead_code)]
-const QUIET: Duration = Duration::from_secs(5);
