@@ -13,7 +13,7 @@ mod status;
 #[cfg(test)]
 mod tests;
 
-pub use backend::{Backend, Completion, Failure, Hits, Token, classify};
+pub use backend::{Backend, Completion, Failure, Hits, SessionCounts, SessionKind, SessionSpec, Token, classify};
 pub use config::Config;
 pub use engine::Engine;
 pub use lowering::Lowering;

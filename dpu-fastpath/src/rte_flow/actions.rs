@@ -57,6 +57,8 @@ pub(super) fn group(table: Table) -> u32 {
         Table::Steering | Table::Flows => 0,
         Table::Tenant => 1,
         Table::Tunnel => 2,
+        Table::Opened => 3,
+        Table::Seal => 4,
     }
 }
 

@@ -52,6 +52,7 @@ mod display;
 mod headers;
 mod leads;
 mod lowering;
+mod meta;
 mod pattern;
 mod proactive;
 mod profile;
@@ -66,12 +67,13 @@ mod tests;
 pub use canary::canary;
 pub use direction::{Arrival, Direction, TunnelArrival};
 pub use leads::{ingress_mtu, still_leads};
+pub use meta::Meta;
 pub use lowering::{lower, partial, priority};
 pub use proactive::proactive;
 pub use profile::{
     Api, Does, Fact, FieldRewrite, HeaderCheck, Ipsec, Ipv6Match, Limits, Matches, NicProfile, TtlRewrite,
 };
 pub use reason::{FailureClass, NotOffloaded, Unsupported};
-pub use rule::{Action, Field, Item, Rule, Table};
+pub use rule::{Action, Field, Item, Rule, Session, Table};
 pub use shape::{L4, Origin, Outcome, Shape};
 pub use template::Template;
