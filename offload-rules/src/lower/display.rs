@@ -198,7 +198,13 @@ impl Display for Shape {
         };
         let tags = if self.tags_in == 1 { "tag" } else { "tags" };
         write!(f, "{from} to {to}: {family} {l4}, {} {tags} in, {} out", self.tags_in, self.tags_out)?;
-        if self.length { f.write_str(", length matched") } else { Ok(()) }
+        if self.length {
+            f.write_str(", length matched")?;
+        }
+        if self.opened {
+            f.write_str(", opened")?;
+        }
+        if self.sealed { f.write_str(", sealed") } else { Ok(()) }
     }
 }
 

@@ -50,6 +50,7 @@ mod canary;
 mod direction;
 mod display;
 mod headers;
+mod ipsec;
 mod leads;
 mod lowering;
 mod meta;
@@ -66,6 +67,7 @@ mod tests;
 
 pub use canary::canary;
 pub use direction::{Arrival, Direction, TunnelArrival};
+pub use ipsec::{open_rule, seal_rule, underlay};
 pub use leads::{ingress_mtu, still_leads};
 pub use meta::Meta;
 pub use lowering::{lower, partial, priority};

@@ -183,14 +183,14 @@ pub enum Action {
         /// The value.
         ttl: u8,
     },
+    /// Write the metadata that the next tables, or software, see.
+    SetMeta(Meta),
     /// Put on headers (RAW_ENCAP), the Ethernet header and its tags first. The NIC fills outer IPv4 total length and header
     /// checksum, and UDP length: zero here.
     RawEncap(Vec<u8>),
     /// Apply a session of IPsec: one for receiving takes ESP and what is before it off, behind the Ethernet header; one for sending
     /// puts them on. With inline crypto the text alone is enciphered or deciphered.
     Security(Session),
-    /// Write the metadata that the next tables, or software, see.
-    SetMeta(Meta),
     /// Go on in another table.
     Jump(Table),
     /// Drop.

@@ -52,6 +52,7 @@ fn direction(flow: u32, reverse: bool, kind: Kind) -> Direction {
         arrival: Arrival {
             port: vif(at),
             vif: vif(at),
+            sealed_on: None,
             eth_dst: MacAddr::VIRTUAL,
             tags: [None, None],
             pcp_dei: 0,

@@ -132,6 +132,7 @@ fn arrival(frame: &[u8], context: &Context) -> Option<Arrival> {
     Some(Arrival {
         port: context.port,
         vif: context.vif,
+        sealed_on: None,
         eth_dst: ethernet.dst,
         tags: [tag(0), tag(1)],
         pcp_dei: (ethernet.tci[0] >> 12) as u8,
