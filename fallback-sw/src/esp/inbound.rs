@@ -111,6 +111,13 @@ impl InboundSa {
         self.window.as_ref()
     }
 
+    /// Numbers up to this one are not received any more: somebody else may have received them.
+    pub fn refuse_through(&mut self, number: u64) {
+        if let Some(window) = &mut self.window {
+            window.refuse_through(number);
+        }
+    }
+
     /// Opens in place what begins with an ESP header of this SA's index and ends with the check value.
     ///
     /// # Errors

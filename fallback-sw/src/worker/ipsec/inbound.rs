@@ -7,6 +7,7 @@ use offload_rules::{DropReason, VrfId};
 use super::{
     super::{Delivery, Origin, Outbox, Worker, ingress::Context},
     Refused, SaId, SaNews, SaStatus, Usage, VifId, df_and_tos,
+    nic::Hold,
 };
 use crate::{
     esp::{InboundSa, OpenError, Opened, ReplayError},
@@ -25,6 +26,7 @@ pub(super) struct Inbound {
     /// Where its packets come to: the tunnel's source, in the VRF of its outer packets.
     pub(super) end: (VrfId, Ipv4Addr),
     pub(super) refused: Refused,
+    pub(super) hold: Hold,
 }
 
 impl Inbound {
@@ -59,6 +61,7 @@ impl Inbound {
             expiring: *expiring,
             ended: *ended,
             active: ended.is_none(),
+            nic: self.hold.shown(),
         }
     }
 }
@@ -124,6 +127,9 @@ impl Worker {
             .ok_or(DropReason::EspUnknownSpi)?;
         if let Some(reason) = sa.usage.ended {
             return Err(reason);
+        }
+        if sa.hold.keeps_window(now) {
+            return Err(DropReason::EspBesideNic);
         }
         let opened = sa.sa.open(esp).map_err(|error| sa.refuse(error))?;
         let Opened::Packet { at: inside, len } = opened else {
