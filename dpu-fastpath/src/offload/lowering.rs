@@ -64,7 +64,7 @@ pub trait Lowering: Send {
     fn open_rule(
         &self,
         snapshot: &Snapshot,
-        (vif, place): (VifId, SessionPlace),
+        place: (VifId, SessionPlace),
         sa: &Sa,
         session: Session,
     ) -> Result<Rule, Unsupported>;
