@@ -9,7 +9,7 @@ use fallback_sw::{
     packet::{NicNote, Packet},
     worker::SaStatus,
 };
-use offload_rules::{VifId, forwarding::SaDirection};
+use offload_rules::VifId;
 
 use crate::{
     common::{
@@ -19,8 +19,8 @@ use crate::{
         vif,
     },
     net::{
-        CE1_DOWN, CE1_MAC, CE1_UP, CE1_WAN, CLIENT, NAT_T, Net, Pair, RE_MAC, RE_WAN, SERVER, TUNNELS, WAN, ce1, ce2, re,
-        to, tunnel,
+        CE1_DOWN, CE1_MAC, CE1_UP, CE1_WAN, CLIENT, NAT_T, Net, Pair, RE_MAC, RE_WAN, SERVER, TUNNELS, WAN, ce1, ce2,
+        re, to, tunnel,
     },
 };
 
@@ -39,7 +39,6 @@ fn with_nic() -> (Net, Vec<Offer>) {
 struct Offer {
     id: OfferId,
     sa: u32,
-    outbound: bool,
     numbers: Range<u64>,
 }
 
@@ -51,9 +50,7 @@ fn asked(net: &mut Net) -> Vec<Request> {
 
 fn offers(net: &mut Net) -> Vec<Offer> {
     let offer = |request: Request| match request {
-        Request::Offer { offer, sa, numbers, .. } => {
-            Some(Offer { id: offer, sa: sa.id.get(), outbound: sa.direction == SaDirection::Outbound, numbers })
-        }
+        Request::Offer { offer, sa, numbers, .. } => Some(Offer { id: offer, sa: sa.id.get(), numbers }),
         _ => None,
     };
     asked(net).into_iter().filter_map(offer).collect()
@@ -69,6 +66,40 @@ fn held(net: &mut Net, offer: &Offer, session: u32) {
 
 fn status(net: &Net, pair: Pair) -> SaStatus {
     net.ce1.machine.workers()[0].sas().into_iter().find(|sa| sa.id.get() == pair.0).unwrap()
+}
+
+/// A packet of the walk, with a NIC that only ciphers.
+#[test]
+fn with_inline_crypto_software_builds_esp_and_the_nic_is_told_what_to_encipher() {
+    let (mut net, offers) = with_nic();
+    let (outbound, inbound) = (of(&offers, CE1_UP[0]), of(&offers, CE1_DOWN[0]));
+    net.to_server(&ping(5000));
+    for (offer, session) in [(&outbound, 4), (&inbound, 5)] {
+        net.ce1.report(Report::SaHeld { offer: offer.id, mode: SaMode::Crypto, session, port: vif(WAN) });
+    }
+    let sent = net.from_client(&ping(5000));
+    assert_eq!(sent[0].packet.note(), NicNote::Session(4));
+    let ip = Frame::read(sent[0].packet.data()).ip();
+    assert_eq!((ip.ports(), number(&sent)), ((4500, 4500), 2));
+    let clear = ip.body.windows(6).any(|octets| octets == b"inside");
+    assert!(clear, "the NIC enciphers it");
+    assert_eq!(status(&net, CE1_UP[0]).packets, 2, "software counts");
+    // What comes deciphered is not deciphered once more; what comes sealed is.
+    let (sealed, inside) = answer(&mut net, 5000);
+    let mut deciphered = sealed.clone();
+    let text = 14 + 20 + 8 + 16;
+    deciphered[text..text + inside.len()].copy_from_slice(&inside);
+    let end = text + inside.len();
+    let padding = (inside.len() + 2).wrapping_neg() % 4;
+    for at in 0..padding {
+        deciphered[end + at] = at as u8 + 1;
+    }
+    deciphered[end + padding..end + padding + 2].copy_from_slice(&[padding as u8, 4]);
+    assert_eq!(receive_noted(&mut net, &deciphered, NicNote::Deciphered).len(), 1);
+    assert!(receive_noted(&mut net, &deciphered, NicNote::Deciphered).is_empty());
+    let (sealed, _) = answer(&mut net, 5000);
+    assert_eq!(net.ce1.receive(WAN, &sealed).len(), 1);
+    assert_eq!(net.ce1.all_drops(), [("ESP Replay Duplicate", 1)]);
 }
 
 fn ping(port: u16) -> Vec<u8> {
@@ -94,8 +125,10 @@ fn receive_noted(net: &mut Net, frame: &[u8], note: NicNote) -> Vec<Sent> {
 
 /// What the server's answer is when it comes to CE1, sealed, and what was in it.
 fn answer(net: &mut Net, port: u16) -> (Vec<u8>, Vec<u8>) {
-    let sent = net.ce2.receive(crate::net::LAN, &eth(crate::common::packets::VRRP, [0, 0x0c, 0x29, 0, 1, 0x64], &udp(SERVER, CLIENT, 53, port, b"back").ip()));
-    let Frame { .. } = Frame::read(sent[0].packet.data());
+    let sent = net.ce2.receive(
+        crate::net::LAN,
+        &eth(crate::common::packets::VRRP, [0, 0x0c, 0x29, 0, 1, 0x64], &udp(SERVER, CLIENT, 53, port, b"back").ip()),
+    );
     let sealed = net.re.receive(WAN, sent[0].packet.data());
     let sealed = sealed[0].packet.data().to_vec();
     let mut esp = Frame::read(&sealed).ip().body[8..].to_vec();

@@ -24,7 +24,18 @@ pub fn render(response: &ListSasResponse, whole: bool, out: &mut impl fmt::Write
     row(
         out,
         &WIDTHS,
-        &[&"SAId", &"SPI", &"Direction", &"Vif", &"State", &"ESP in", &"Packets", &"Bytes", &"Replay drops", &"Auth failures"],
+        &[
+            &"SAId",
+            &"SPI",
+            &"Direction",
+            &"Vif",
+            &"State",
+            &"ESP in",
+            &"Packets",
+            &"Bytes",
+            &"Replay drops",
+            &"Auth failures",
+        ],
     )?;
     for info in &response.sas {
         let (sa, replayed) = (of(info), info.replay_old + info.replay_duplicate);

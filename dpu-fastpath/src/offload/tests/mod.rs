@@ -18,9 +18,7 @@ use offload_rules::{
     MacAddr, NexthopId, VifId, VrfId,
     flow::{FlowKey, Program},
     forwarding::{Sa, Snapshot},
-    lower::{
-        Action, Arrival, Direction, Item, Meta, NotOffloaded, Rule, Session, Table, Unsupported, priority,
-    },
+    lower::{Action, Arrival, Direction, Item, Meta, NotOffloaded, Rule, Session, Table, Unsupported, priority},
 };
 
 use super::{Config, Engine, Lowering, SessionKind, SessionPlace};
@@ -169,8 +167,7 @@ impl Lowering for Toy {
         session: Session,
     ) -> Result<Rule, Unsupported> {
         let items = vec![Item::Port(place.port), Item::Esp { spi: sa.spi }];
-        let actions =
-            vec![Action::SetMeta(Meta::Opened(vif)), Action::Security(session), Action::Jump(Table::Opened)];
+        let actions = vec![Action::SetMeta(Meta::Opened(vif)), Action::Security(session), Action::Jump(Table::Opened)];
         Ok(Rule { table: Table::Steering, priority: 0, items, actions })
     }
 

@@ -47,7 +47,13 @@ fn offer(serial: u32) -> OfferId {
 }
 
 fn ask(serial: u32, direction: SaDirection, numbers: Range<u64>) -> Request {
-    Request::Offer { offer: offer(serial), sa: sa(serial, direction), vif: vif(TUNNEL), numbers, left: Lifetime::default() }
+    Request::Offer {
+        offer: offer(serial),
+        sa: sa(serial, direction),
+        vif: vif(TUNNEL),
+        numbers,
+        left: Lifetime::default(),
+    }
 }
 
 fn outbound(serial: u32) -> Request {
@@ -235,7 +241,13 @@ fn what_the_nic_cannot_or_does_not_take_is_said_with_its_reason() {
 fn with_inline_crypto_the_worker_goes_on_building_esp_and_no_rule_seals() {
     let mut bed = bed(&[SessionKind::InlineCrypto]);
     bed.ask(outbound(1));
-    bed.ask(inbound(2));
+    bed.settle();
+    assert_eq!(told(&mut bed), [Report::SaGone { offer: offer(1), reason: NotHeld::Unsupported }], "with ESN");
+    for (serial, direction) in [(1, SaDirection::Outbound), (2, SaDirection::Inbound)] {
+        let Request::Offer { offer, sa, vif, numbers, left } = ask(serial, direction, 1..1000) else { panic!() };
+        let sa = Arc::new(Sa { esn: false, ..(*sa).clone() });
+        bed.ask(Request::Offer { offer, sa, vif, numbers, left });
+    }
     bed.settle();
     let modes: Vec<_> = told(&mut bed)
         .into_iter()
