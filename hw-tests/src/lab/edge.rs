@@ -1,6 +1,10 @@
 //! The network between two customer edges and their regional edge: a NAT in front of CE1, a router in front of CE2.
 
-use std::{fs, sync::{Mutex, MutexGuard}, time::Duration};
+use std::{
+    fs,
+    sync::{Mutex, MutexGuard},
+    time::Duration,
+};
 
 use super::{
     End, Lab, LabError, Namespace, Nic, Node, NodeConfig, Options, Veth,
@@ -11,6 +15,23 @@ use super::{
     forwarding::Uplink,
     sa::Associations,
 };
+
+/// The topology as text.
+pub const EDGE_ART: &str = r"
+   site 1                                                                                          site 2
+ host1  VRF 18 'blue'                                                                   VRF 18 'blue'  host2
+ 192.168.100.100 -ens224-+                                                         +--- VLAN 300 --- 192.168.1.100
+ fd00:100::100           |                  103.135.56.40                          |                 fd00:1::100
+                    +----+----+   +-----+   +-----------+   +--------+        +----+----+
+                    |   CE1   |---| NAT |---|    RE     |---| router |--------|   CE2   |  ens224 = trunk to a switch
+                    +----+----+   +-----+   +-----------+   +--------+        +----+----+
+ host3  VRF 28 'green'   |  172.28.13.36    103.135.56.41      198.51.100.7        |    VRF 28 'green'  host4
+ 192.168.100.100 -ens225-+                                                         +--- VLAN 302 --- 192.168.1.100
+ fd00:100::100                                                                                       fd00:1::100
+           vifs 4111 and 4109 to .40 and .41              vifs 4111 and 4109 to .40 and .41
+                     <== ESP in UDP 4500 ==>     <========== ESP ==========>
+   10.101.10.39  ===== MPLS over UDP, labels 280 and 282 -->  <-- 279 and 281 =====  10.101.9.245
+";
 
 /// What may differ from one regional edge to the next.
 #[derive(Debug, Clone, Default)]

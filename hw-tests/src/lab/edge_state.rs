@@ -5,8 +5,8 @@ use proto::v1::{self, nexthop::Kind};
 use super::{
     Site,
     forwarding::{
-        COMPOSITE, UNDERLAY_MEMBERS, UNDERLAY_VIFS, UNDERLAY_VRF, Uplink, end_to_end, nexthop, overlays,
-        permit_all, route, vif,
+        COMPOSITE, UNDERLAY_MEMBERS, UNDERLAY_VIFS, UNDERLAY_VRF, Uplink, end_to_end, nexthop, overlays, permit_all,
+        route, vif,
     },
     sa::{Associations, Sa, Tunnel, TunnelEnd, ids},
 };
@@ -211,11 +211,7 @@ fn wan(state: &mut v1::ForwardingState, index: usize, uplink: Uplink, more: &[&s
     let length = uplink.subnet.split('/').nth(1).unwrap_or_default();
     let own = std::iter::once(uplink.address.split('/').next().unwrap_or_default()).chain(more.iter().copied());
     let addresses = own.clone().map(|address| format!("{address}/{length}")).collect();
-    state.vifs.push(v1::Vif {
-        vrf: WAN_VRF,
-        addresses,
-        ..vif(oif, uplink.device, v1::VifType::Physical, driver)
-    });
+    state.vifs.push(v1::Vif { vrf: WAN_VRF, addresses, ..vif(oif, uplink.device, v1::VifType::Physical, driver) });
     let encap_data = format!("{} {} 0800", uplink.transit_mac, uplink.mac);
     state.nexthops.extend([
         nexthop(gateway, WAN_VRF, Kind::Encap(v1::EncapNexthop { oif, encap_data })),

@@ -5,8 +5,8 @@ use std::time::Duration;
 use proto::v1;
 
 use super::{
-    AccessSwitch, Edge, EdgeOptions, End, Host, HostConfig, Lab, LabError, Namespace, Nic, Node, NodeConfig, Ping, Site,
-    Veth,
+    AccessSwitch, Edge, EdgeOptions, End, Host, HostConfig, Lab, LabError, Namespace, Nic, Node, NodeConfig, Ping,
+    Site, Veth,
     edge_state::{customer_state, set_wan_mtu},
     forwarding::{UNDERLAY_VIFS, forwarding_state},
     wait,
@@ -374,8 +374,7 @@ impl L3vpn {
     pub fn restart_after_kill(&mut self, site: Site) -> Result<(), LabError> {
         let nodes = self.nodes.as_mut().ok_or_else(|| LabError::Violated("there are no nodes".to_owned()))?;
         let ([ce1, ce2], [config1, config2], [node1, node2]) = (&self.ces, &self.configs, nodes);
-        let (node, namespace, config) =
-            if site == Site::Ce1 { (node1, ce1, config1) } else { (node2, ce2, config2) };
+        let (node, namespace, config) = if site == Site::Ce1 { (node1, ce1, config1) } else { (node2, ce2, config2) };
         node.kill()?;
         *node = Node::start(&self.lab, namespace, config)?;
         Ok(())

@@ -35,14 +35,14 @@ mod web;
 
 pub use account::{assert_conserved, lost_in_rings};
 pub use capture::{Capture, CaptureVerdict, check_capture};
-pub use edge::{Edge, EdgeOptions};
+pub use edge::{EDGE_ART, Edge, EdgeOptions};
 pub use edge_state::{EDGE_ADDRESSES, NAT_ADDRESS, NAT_PORTS, customer_state, edge_state};
 pub use error::LabError;
 pub use forwarding::{Site, forwarding_state, state_json};
 pub use garbage::{Garbage, GarbageReport};
 pub use host::{Host, HostConfig};
 pub use interrupt::{INTERRUPTED_EXIT_CODE, interrupted};
-pub use iperf::{IperfReport, IperfServer};
+pub use iperf::{IperfDatagrams, IperfReport, IperfServer};
 pub use l3vpn::{L3vpn, Options, TOPOLOGY_ART, Tenant};
 pub use leak::LeakWatch;
 pub use namespace::{Lab, Namespace, sweep};

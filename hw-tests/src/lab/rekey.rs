@@ -105,7 +105,11 @@ impl L3vpn {
         changes: &[Change<'_>],
         add: impl Fn(&Change<'_>, TunnelEnd, &mut v1::ForwardingDelta),
     ) -> Result<(), LabError> {
-        for (end, site) in [(TunnelEnd::Regional, None), (TunnelEnd::Customer, Some(Site::Ce1)), (TunnelEnd::Customer, Some(Site::Ce2))] {
+        for (end, site) in [
+            (TunnelEnd::Regional, None),
+            (TunnelEnd::Customer, Some(Site::Ce1)),
+            (TunnelEnd::Customer, Some(Site::Ce2)),
+        ] {
             let mut delta = v1::ForwardingDelta::default();
             let here = changes.iter().filter(|change| site.is_none_or(|site| change.tunnel.site == site));
             here.for_each(|change| add(change, end, &mut delta));
