@@ -207,10 +207,11 @@ fn rekey(l3vpn: &L3vpn, servers: &Servers) -> Result<(), LabError> {
         })?;
         let rekeyed = l3vpn.rekey(&Tunnel::ALL)?;
         println!(
-            "rekey {round}: {} tunnels in {} ms; {} packets had gone with the old SAs, all had arrived when these went",
+            "rekey {round}: {} tunnels in {} ms; {} packets went with the old SAs in their life, {} of them were lost",
             rekeyed.tunnels,
             rekeyed.took.as_millis(),
-            rekeyed.packets
+            rekeyed.packets,
+            rekeyed.missing
         );
     }
     let datagrams = sequence.stop()?;

@@ -155,10 +155,12 @@ fn translate(lab: &Lab, nat: &Namespace) -> Result<(), LabError> {
         format!("    ip saddr {CE1_ADDRESS} ip daddr {edge} udp sport 4500 snat to {NAT_ADDRESS}:{port}\n")
     });
     let ports: String = ports.collect();
+    // What comes from outside unasked must leave no trace: a connection of the NAT itself would take the port that CE1's needs.
+    let asked = "policy drop;\n    ct state established,related accept\n    iifname \"lan\" accept";
     let rules = format!(
         "table ip nat {{\n  chain post {{\n    type nat hook postrouting priority srcnat; policy accept;\n{ports}    \
          oifname \"wan\" masquerade\n  }}\n}}\ntable ip filter {{\n  chain forward {{\n    type filter hook forward priority \
-         filter; policy drop;\n    ct state established,related accept\n    iifname \"lan\" accept\n  }}\n}}\n"
+         filter; {asked}\n  }}\n  chain input {{\n    type filter hook input priority filter; {asked}\n  }}\n}}\n"
     );
     let file = lab.directory().join("nat.nft");
     fs::write(&file, rules).map_err(LabError::io(format!("write {}", file.display())))?;

@@ -14,8 +14,10 @@ use super::{
     wait,
 };
 
-/// How long old SAs stay at most when packets of theirs do not arrive.
-const DELAY: Duration = Duration::from_secs(2);
+/// How long it may take until nothing goes with the old SAs any more.
+const DELAY: Duration = Duration::from_secs(5);
+/// What does not arrive in this time was lost before.
+const STILL: Duration = Duration::from_millis(200);
 
 /// What a rekey of some tunnels was like.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,8 +26,10 @@ pub struct Rekeyed {
     pub tunnels: usize,
     /// From the first delta to the last.
     pub took: Duration,
-    /// Packets that went with the old SAs, all of which arrived.
+    /// Packets that went with the old SAs in their whole life.
     pub packets: u64,
+    /// How many of these did not arrive: lost on the way, the peer was not there.
+    pub missing: u64,
 }
 
 /// A change of one tunnel at one end.
@@ -60,7 +64,7 @@ impl L3vpn {
             delta.sas.extend(new_out.iter().map(Sa::outbound));
             delta.vifs.push(change.tunnel.vif_with(end, both(new_out, old_out), both(new_in, old_in)));
         })?;
-        let packets = self.arrived(&changes)?;
+        let (packets, missing) = self.arrived(&changes)?;
         self.everywhere(&changes, |change, end, delta| {
             let (new_out, new_in) = change.new.at(end);
             delta.remove_sas.extend(change.old.all().map(|sa| sa.id));
@@ -69,7 +73,7 @@ impl L3vpn {
         for (tunnel, _, new) in made.iter().cloned() {
             associations.replace(tunnel, new);
         }
-        Ok(Rekeyed { tunnels: tunnels.len(), took: begun.elapsed(), packets })
+        Ok(Rekeyed { tunnels: tunnels.len(), took: begun.elapsed(), packets, missing })
     }
 
     /// Gives a tunnel these SAs at one end, among those that the node has.
@@ -120,28 +124,29 @@ impl L3vpn {
         Ok(())
     }
 
-    /// Waits until as many packets were opened with each old SA as were sealed with it, at most for a while; how many those were.
-    fn arrived(&self, changes: &[Change<'_>]) -> Result<u64, LabError> {
-        let mut sealed_in_all = 0;
-        let all = wait::until("what was sealed with old SAs to arrive", DELAY, || {
+    /// Waits until as many packets were opened with each old SA as were sealed with it, or nothing of theirs arrives any more; how many
+    /// were sealed, and how many of them were never opened.
+    fn arrived(&self, changes: &[Change<'_>]) -> Result<(u64, u64), LabError> {
+        let (mut last, mut since) = ((0, 0), Instant::now());
+        wait::until("what was sealed with old SAs to arrive", DELAY, || {
             let (mut sealed, mut opened) = (BTreeMap::new(), BTreeMap::new());
-            for node in self.nodes()?.iter().chain([self.edge()?.node()?]) {
+            for node in self.all_nodes()? {
                 for info in node.client().sas()? {
                     let Some(sa) = info.sa else { continue };
                     let counts = if sa.direction() == v1::SaDirection::Outbound { &mut sealed } else { &mut opened };
                     counts.insert(sa.id, info.packets);
                 }
             }
-            let of = |counts: &BTreeMap<u32, u64>, id| counts.get(&id).copied().unwrap_or_default();
             let old = || changes.iter().flat_map(|change| change.old.all()).map(|sa| sa.id);
-            sealed_in_all = old().map(|id| of(&sealed, id)).sum();
-            Ok(old().all(|id| of(&sealed, id) <= of(&opened, id)).then_some(()))
-        });
-        match all {
-            // Lost on the wire: the others have arrived by now.
-            Ok(()) | Err(LabError::Timeout { .. }) => Ok(sealed_in_all),
-            Err(error) => Err(error),
-        }
+            let sum = |counts: &BTreeMap<u32, u64>| old().filter_map(|id| counts.get(&id)).sum::<u64>();
+            let now = (sum(&sealed), sum(&opened));
+            if now != last {
+                (last, since) = (now, Instant::now());
+            }
+            let (sealed, opened) = now;
+            let missing = sealed.saturating_sub(opened);
+            Ok((missing == 0 || since.elapsed() >= STILL).then_some((sealed, missing)))
+        })
     }
 }
 
