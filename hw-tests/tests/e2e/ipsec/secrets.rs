@@ -13,7 +13,8 @@ fn keys_are_in_no_log_no_answer_and_no_core_file() -> Result<(), String> {
         let options = Options { nic: Some(Nic::default()), ..Options::through_edge() };
         let mut l3vpn = L3vpn::new(&options)?;
         l3vpn.rekey(&Tunnel::ALL)?;
-        l3vpn.host(Tenant::Blue, Site::Ce1).ping(&Ping::to("192.168.1.100"))?.all_answered()?;
+        let answered = l3vpn.host(Tenant::Blue, Site::Ce1).ping(&Ping::to("192.168.1.100"))?.all_answered();
+        answered.map_err(|error| LabError::Violated(format!("{error}{}", l3vpn.diagnosis())))?;
         let keys: Vec<String> =
             l3vpn.edge()?.associations()?.keys().iter().map(|key| key.digits().to_owned()).collect();
         let mut looked_at = 0;
@@ -64,7 +65,7 @@ fn no_core(pid: u32) -> Result<(), LabError> {
 
 /// A signal that dumps core does not.
 fn a_crash_leaves_no_core() -> Result<(), LabError> {
-    let l3vpn = L3vpn::new(&Options { nodes: false, ..Options::through_edge() })?;
+    let l3vpn = L3vpn::new(&Options { nodes: false, ..Options::default() })?;
     for nic in [None, Some(Nic::default())] {
         let config = L3vpn::config(Site::Ce1, &Options { nic, ..Options::default() });
         let node = hw_tests::lab::Node::start(l3vpn.lab(), l3vpn.ce_namespace(Site::Ce1), &config)?;

@@ -76,7 +76,8 @@ fn a_router_or_nat_that_takes_no_larger_esp_lowers_the_mtu_of_that_tunnel() -> R
             let (namespace, device) = if site == Site::Ce2 { (edge.internet(), "to-re") } else { (edge.nat(), "wan") };
             let host = l3vpn.host(Tenant::Blue, site);
             let large = Ping::to(far).size(u16::try_from(PATH_MTU - 28).unwrap_or_default()).do_not_fragment().count(1);
-            host.ping(&large)?.all_answered()?;
+            let answered = host.ping(&large)?.all_answered();
+            answered.map_err(|error| LabError::Violated(format!("{error}{}", l3vpn.diagnosis())))?;
             namespace.ip(&format!("link set {device} mtu {NARROW}"))?;
             // The first is too large for the router, which says so to the node; the next one is too large for the node, which says
             // so to the host.
