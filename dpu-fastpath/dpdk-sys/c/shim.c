@@ -101,8 +101,6 @@ void sys_rte_mbuf_mark_set(struct rte_mbuf *m, uint32_t mark) { m->hash.fdir.hi 
 
 void sys_rte_mbuf_vlan_tci_set(struct rte_mbuf *m, uint16_t tci) { m->vlan_tci = tci; }
 
-void sys_rte_mbuf_ol_flags_set(struct rte_mbuf *m, uint64_t flags) { m->ol_flags = flags; }
-
 int sys_rte_pktmbuf_chain(struct rte_mbuf *head, struct rte_mbuf *tail) { return rte_pktmbuf_chain(head, tail); }
 
 unsigned int sys_rte_ring_enqueue_burst(struct rte_ring *r, void *const *objs, unsigned int n, unsigned int *free_space)
@@ -122,8 +120,6 @@ uint32_t sys_rte_flow_dynf_metadata_get(struct rte_mbuf *m) { return rte_flow_dy
 void sys_rte_flow_dynf_metadata_set(struct rte_mbuf *m, uint32_t value) { rte_flow_dynf_metadata_set(m, value); }
 
 int sys_rte_flow_dynf_metadata_avail(void) { return rte_flow_dynf_metadata_avail(); }
-
-uint64_t sys_rte_flow_dynf_metadata_flag(void) { return rte_flow_dynf_metadata_mask; }
 
 int sys_rte_flow_item_eth_has_vlan(const struct rte_flow_item_eth *item) { return item->has_vlan; }
 
@@ -145,5 +141,3 @@ int sys_rte_mbuf_tx_security(struct rte_mbuf *m, void *ctx, void *session, uint1
 int sys_rte_security_dynfield_is_registered(void) { return rte_security_dynfield_is_registered(); }
 
 uint64_t sys_rte_security_dynfield_get(struct rte_mbuf *m) { return *rte_security_dynfield(m); }
-
-void sys_rte_security_dynfield_set(struct rte_mbuf *m, uint64_t value) { *rte_security_dynfield(m) = value; }

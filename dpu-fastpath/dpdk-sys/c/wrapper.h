@@ -78,9 +78,6 @@ void sys_rte_mbuf_view_set(struct rte_mbuf *m, uint16_t data_off, uint16_t data_
 /* What a driver writes when it receives; tests do too. */
 void sys_rte_mbuf_mark_set(struct rte_mbuf *m, uint32_t mark);
 void sys_rte_mbuf_vlan_tci_set(struct rte_mbuf *m, uint16_t tci);
-void sys_rte_mbuf_ol_flags_set(struct rte_mbuf *m, uint64_t flags);
-/* The flag of metadata on receipt; 0 while the field is not registered. */
-uint64_t sys_rte_flow_dynf_metadata_flag(void);
 int sys_rte_pktmbuf_chain(struct rte_mbuf *head, struct rte_mbuf *tail);
 
 unsigned int sys_rte_ring_enqueue_burst(struct rte_ring *r, void *const *objs, unsigned int n, unsigned int *free_space);
@@ -102,7 +99,6 @@ int sys_rte_security_set_pkt_metadata(void *ctx, void *session, struct rte_mbuf 
 int sys_rte_mbuf_tx_security(struct rte_mbuf *m, void *ctx, void *session, uint16_t l2_len, uint16_t l3_len, uint64_t ip);
 int sys_rte_security_dynfield_is_registered(void);
 uint64_t sys_rte_security_dynfield_get(struct rte_mbuf *m);
-void sys_rte_security_dynfield_set(struct rte_mbuf *m, uint64_t value);
 
 /* Macros that bindgen cannot evaluate, because they call other macros. */
 #define SYS_CONST(name) static const uint64_t sys_##name = name
