@@ -64,7 +64,7 @@ pub trait Lowering: Send {
     fn open_rule(
         &self,
         snapshot: &Snapshot,
-        (vif, place): (VifId, SessionPlace),
+        place: (VifId, SessionPlace),
         sa: &Sa,
         session: Session,
     ) -> Result<Rule, Unsupported>;
@@ -108,8 +108,10 @@ pub trait Lowering: Send {
 
 /// The kind of session to ask for: the one in which the NIC does most.
 fn kind(profile: &NicProfile, offered: &[SessionKind]) -> Option<SessionKind> {
-    let known = [(Ipsec::InlineProtocol, SessionKind::InlineProtocol), (Ipsec::InlineCrypto, SessionKind::InlineCrypto)];
-    let usable = known.into_iter().filter(|(ipsec, kind)| profile.ipsec.value.contains(ipsec) && offered.contains(kind));
+    let known =
+        [(Ipsec::InlineProtocol, SessionKind::InlineProtocol), (Ipsec::InlineCrypto, SessionKind::InlineCrypto)];
+    let usable =
+        known.into_iter().filter(|(ipsec, kind)| profile.ipsec.value.contains(ipsec) && offered.contains(kind));
     usable.map(|(_, kind)| kind).next()
 }
 

@@ -6,6 +6,8 @@
 
 mod cipher;
 mod inbound;
+#[cfg(test)]
+mod inline_tests;
 mod outbound;
 mod replay;
 #[cfg(test)]

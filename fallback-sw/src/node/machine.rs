@@ -84,7 +84,7 @@ impl Machine {
         });
         let mut machine = Self {
             workers: workers.collect::<io::Result<_>>()?,
-            control: Control::with_sequences(snapshot, sequences),
+            control: Control::with_sequences(snapshot, sequences, config.offload),
             out: Outbox::default(),
             sent: Vec::new(),
         };

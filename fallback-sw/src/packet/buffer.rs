@@ -86,7 +86,15 @@ impl Packet {
         let memory = Box::into_raw(vec![0_u8; size as usize].into_boxed_slice());
         // SAFETY: a box is never null. Its slice has `size` octets, which is at least HEADROOM.
         let memory = unsafe { NonNull::new_unchecked(memory.cast::<u8>()) };
-        Self { memory, foreign: None, capacity: size, head: HEADROOM as u32, len: 0, mark: NO_MARK, note: NicNote::None }
+        Self {
+            memory,
+            foreign: None,
+            capacity: size,
+            head: HEADROOM as u32,
+            len: 0,
+            mark: NO_MARK,
+            note: NicNote::None,
+        }
     }
 
     /// A copy of a frame.

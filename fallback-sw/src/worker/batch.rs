@@ -12,11 +12,7 @@ use super::{
 use crate::{
     exec::{self, Target, Varying},
     flow_table,
-    packet::{
-        NicNote, Packet,
-        parse::{FragmentInfo, Ip},
-        tcp::Number,
-    },
+    packet::{NicNote, Packet, parse::FragmentInfo, tcp::Number},
 };
 use offload_rules::{DropReason, VifId, flow::tcp::Segment};
 
@@ -143,7 +139,7 @@ impl Worker {
                 }
                 match context.sealed_on {
                     None => self.count_in(context.vif, packet.len(), counted),
-                    Some(link) => self.count_opened(link, context.vif, &context.ip, (packet.len(), counted)),
+                    Some(link) => self.count_opened(link, context.vif, packet.data(), counted),
                 }
                 *slot = flow_table::NONE;
                 if let Some(known) = packet.mark().and_then(|mark| self.marked(mark, &context.key)) {
@@ -243,10 +239,11 @@ impl Worker {
         }
     }
 
-    /// Counts a packet that the NIC has opened: on the tunnel, and on the vif that it came in on, larger by what sealed it.
-    fn count_opened(&mut self, link: VifId, tunnel: VifId, ip: &Ip, (octets, counted): (usize, bool)) {
-        self.count_in(link, octets, counted);
-        self.count_in(tunnel, usize::from(ip.total_len), counted);
+    /// Counts a packet that the NIC has opened: on the tunnel, and on the vif that it came in on, as small as it is now.
+    fn count_opened(&mut self, link: VifId, tunnel: VifId, frame: &[u8], counted: bool) {
+        let ethernet = crate::packet::parse::ethernet(frame).map_or(0, |ethernet| ethernet.len);
+        self.count_in(link, frame.len(), counted);
+        self.count_in(tunnel, frame.len() - ethernet.min(frame.len()), counted);
     }
 
     /// Second and third stage.

@@ -19,8 +19,7 @@ const UDP: u8 = 17;
 /// `None`: there are several, or none.
 #[must_use]
 pub fn underlay(snapshot: &Snapshot, tunnel: &IpsecTunnel) -> Option<VifId> {
-    let mut links =
-        snapshot.vifs().filter(|vif| vif.vrf == tunnel.vrf && vif.has_ethernet() && !vif.kind.is_punt());
+    let mut links = snapshot.vifs().filter(|vif| vif.vrf == tunnel.vrf && vif.has_ethernet() && !vif.kind.is_punt());
     let link = links.next()?.id;
     links.next().is_none().then_some(link)
 }

@@ -69,8 +69,8 @@ pub use canary::canary;
 pub use direction::{Arrival, Direction, TunnelArrival};
 pub use ipsec::{open_rule, seal_rule, underlay};
 pub use leads::{ingress_mtu, still_leads};
-pub use meta::Meta;
 pub use lowering::{lower, partial, priority};
+pub use meta::Meta;
 pub use proactive::proactive;
 pub use profile::{
     Api, Does, Fact, FieldRewrite, HeaderCheck, Ipsec, Ipv6Match, Limits, Matches, NicProfile, TtlRewrite,

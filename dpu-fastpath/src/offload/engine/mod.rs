@@ -158,7 +158,9 @@ impl<B: Backend, L: Lowering> Engine<B, L> {
             Request::Rate { id, rate } => self.set_rate(id, rate),
             Request::NotHonoured { id } => self.not_honoured(id, now),
             Request::Remove { id } => self.remove(id),
-            Request::Offer { offer, sa, vif, numbers, left } => self.offered(offer, sessions::Offered { sa, vif, numbers, left }),
+            Request::Offer { offer, sa, vif, numbers, left } => {
+                self.offered(offer, sessions::Offered { sa, vif, numbers, left })
+            }
             Request::Confirm { offer } => self.confirmed(offer),
             Request::Return { offer, at_once } => self.returned(offer, at_once, now),
         }

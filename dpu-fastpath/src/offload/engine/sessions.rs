@@ -111,6 +111,14 @@ const fn mode(kind: SessionKind) -> SaMode {
     }
 }
 
+/// What a port offers for an SA. With inline crypto the half of an extended number that is not sent would have to go with each packet,
+/// which no two drivers take the same way.
+fn kinds(backend: &mut impl Backend, port: VifId, sa: &Sa) -> Vec<SessionKind> {
+    let mut kinds = backend.session_kinds(port, sa);
+    kinds.retain(|kind| *kind == SessionKind::InlineProtocol || !sa.esn);
+    kinds
+}
+
 /// Never more packets than there are numbers.
 fn most(offered: &Offered) -> Lifetime {
     let Offered { sa, numbers, left, .. } = offered;
@@ -182,7 +190,7 @@ impl<B: Backend, L: Lowering> Engine<B, L> {
         let offered = held.offered.clone();
         let Offered { sa, vif, numbers, .. } = &offered;
         let backend = &mut self.backend;
-        let place = self.lowering.session(&self.snapshot, *vif, &mut |port| backend.session_kinds(port, sa));
+        let place = self.lowering.session(&self.snapshot, *vif, &mut |port| kinds(backend, port, sa));
         let place = match place {
             Ok(place) => place,
             Err(reason) => return self.gone(offer, reason),

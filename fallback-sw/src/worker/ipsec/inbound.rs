@@ -12,7 +12,7 @@ use super::{
 use crate::{
     esp::{InboundSa, OpenError, Opened, ReplayError},
     packet::{
-        Packet,
+        NicNote, Packet,
         ecn::{self, Ecn},
         rewrite,
     },
@@ -117,6 +117,8 @@ impl Worker {
         let now = self.clock;
         let outer = &context.ip;
         let end = usize::from(context.l3) + usize::from(outer.total_len);
+        let deciphered = packet.note() == NicNote::Deciphered;
+        packet.set_note(NicNote::None);
         let esp = packet.data_mut().get_mut(at..end).ok_or(DropReason::EspTruncated)?;
         let spi = spi(esp).ok_or(DropReason::EspTruncated)?;
         let ([a, b, c, d, ..], vrf) = (outer.dst, context.key.vrf);
@@ -131,7 +133,8 @@ impl Worker {
         if sa.hold.keeps_window(now) {
             return Err(DropReason::EspBesideNic);
         }
-        let opened = sa.sa.open(esp).map_err(|error| sa.refuse(error))?;
+        let opened = if deciphered { sa.sa.open_deciphered(esp) } else { sa.sa.open(esp) };
+        let opened = opened.map_err(|error| sa.refuse(error))?;
         let Opened::Packet { at: inside, len } = opened else {
             sa.usage.count(0);
             let news = sa.usage.look(now).map(|news| (sa.usage.sa.id, news));

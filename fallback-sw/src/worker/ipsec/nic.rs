@@ -124,7 +124,9 @@ impl Hold {
     /// The range of numbers that only the NIC may use.
     const fn numbers(&self) -> Option<&Range<u64>> {
         match self {
-            Self::Offered { numbers, .. } | Self::Protocol { numbers, .. } | Self::Leaving { numbers, .. } => Some(numbers),
+            Self::Offered { numbers, .. } | Self::Protocol { numbers, .. } | Self::Leaving { numbers, .. } => {
+                Some(numbers)
+            }
             Self::Software { .. } | Self::Crypto { .. } => None,
         }
     }
@@ -292,7 +294,9 @@ impl Ipsec {
                     _ => 0,
                 };
                 match (side, hold.numbers()) {
-                    (Side::Outbound(sa), Some(numbers)) if matches!(hold, Hold::Protocol { .. }) => sa.skip_to(numbers.end),
+                    (Side::Outbound(sa), Some(numbers)) if matches!(hold, Hold::Protocol { .. }) => {
+                        sa.skip_to(numbers.end)
+                    }
                     // The NIC has taken as many, so its window had come as far at least.
                     (Side::Inbound(sa), Some(numbers)) if packets > 0 => {
                         sa.refuse_through(numbers.start.saturating_add(packets) - 1);

@@ -50,15 +50,26 @@ impl Outbound {
         self.asked = false;
     }
 
-    /// Seals a packet. News: a limit that it reached.
+    /// Seals a packet; `by_nic`: all but the cipher, which the NIC does. News: a limit that it reached.
     #[inline]
-    fn seal(&mut self, packet: &mut Packet, (tos, df): (u8, bool), now: u64) -> Result<Option<SaNews>, DropReason> {
+    fn seal(
+        &mut self,
+        packet: &mut Packet,
+        (tos, df): (u8, bool),
+        by_nic: bool,
+        now: u64,
+    ) -> Result<Option<SaNews>, DropReason> {
         let next = self.sa.next_sequence();
         if next >= self.granted {
             return Err(if self.sa.is_exhausted() { DropReason::SaExhausted } else { DropReason::SaPending });
         }
         let octets = packet.len();
-        self.sa.seal(packet, tos, next as u16, df).map_err(|error| match error {
+        let sealed = if by_nic {
+            self.sa.frame(packet, tos, next as u16, df)
+        } else {
+            self.sa.seal(packet, tos, next as u16, df)
+        };
+        sealed.map_err(|error| match error {
             esp::SealError::Exhausted => DropReason::SaExhausted,
             esp::SealError::NotIp => DropReason::InvalidProtocol,
             esp::SealError::NoRoom => DropReason::NoHeadroom,
@@ -145,7 +156,9 @@ impl Worker {
         }
         let sealed = self.ipsec.outbound_mut(sa).map_or(Err(DropReason::NoSa), |sa| {
             make_room(&mut packet);
-            sa.seal(&mut packet, (tos, df), now).map(|news| (sa.usage.sa.id, news))
+            let cipher = sa.hold.cipher_on(leg.port);
+            packet.set_note(cipher.map_or(NicNote::None, NicNote::Session));
+            sa.seal(&mut packet, (tos, df), cipher.is_some(), now).map(|news| (sa.usage.sa.id, news))
         });
         let (id, news) = match sealed {
             Ok(done) => done,

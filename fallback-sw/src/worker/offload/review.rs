@@ -109,7 +109,8 @@ impl Worker {
                     let program = self.programs.get(record.program);
                     record.key == asked.key
                         && (record.tunnel_sport, record.ip_id) == (asked.tunnel_sport, asked.ip_id)
-                        && program.is_some_and(|entry| Arc::ptr_eq(&entry.program, &asked.program) && still_sealed(entry))
+                        && program
+                            .is_some_and(|entry| Arc::ptr_eq(&entry.program, &asked.program) && still_sealed(entry))
                 };
                 arrival.is_some_and(|arrival| arrival == asked.arrival)
                     && self.flows.record(slot).is_some_and(same)
