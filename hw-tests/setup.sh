@@ -26,6 +26,8 @@ wanted=(
     dpdk:dpdk-devbind.py    # binds NICs
     dpdk-dev:dpdk-testpmd   # the judges of the NIC twin, and the neighbour of `make bench`
 )
+# AES-GCM of `--aead ipsec-mb`
+[ "$(uname -m)" != x86_64 ] || wanted+=(libipsec-mb-dev:)
 
 installed() {
     dpkg-query -W -f '${Status}\n' "$1" 2>/dev/null | grep -q ' installed$'

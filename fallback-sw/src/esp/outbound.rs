@@ -2,7 +2,9 @@
 
 use std::net::Ipv4Addr;
 
-use super::{Cipher, HEADER_LEN, ICV_LEN, IV_LEN, Key, NAT_T_PORT, NEXT_IPV4, NEXT_IPV6, PROTOCOL, cipher::aad};
+use super::{
+    Cipher, HEADER_LEN, ICV_LEN, IV_LEN, Key, NAT_T_PORT, NEXT_IPV4, NEXT_IPV6, PROTOCOL, Provider, cipher::aad,
+};
 use crate::packet::{Packet, checksum};
 
 /// Outer headers of a tunnel.
@@ -79,8 +81,14 @@ impl OutboundSa {
     /// Ready to send.
     #[must_use]
     pub fn new(config: &OutboundConfig) -> Self {
+        Self::by(Provider::of_the_process(), config)
+    }
+
+    /// Ready to send, with AES-GCM by this provider.
+    #[must_use]
+    pub fn by(provider: Provider, config: &OutboundConfig) -> Self {
         let OutboundConfig { spi, key, esn, first, tunnel } = config;
-        Self { spi: *spi, esn: *esn, next: (*first).max(1), cipher: Cipher::new(key), tunnel: *tunnel }
+        Self { spi: *spi, esn: *esn, next: (*first).max(1), cipher: Cipher::by(provider, key), tunnel: *tunnel }
     }
 
     /// Its index.
