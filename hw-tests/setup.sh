@@ -12,6 +12,7 @@ wanted=(
     curl:curl
     nginx-light:nginx
     iperf3:iperf3
+    nftables:nft            # the NAT in front of a customer edge
     tcpdump:tcpdump         # captures
     tshark:tshark           # dissects them
     python3-scapy:          # another implementation of ESP
