@@ -275,12 +275,12 @@ fn overlay(state: &mut v1::ForwardingState, site: Site, tenant: Tenant, driver: 
     }
 }
 
-fn permit_all() -> v1::Acl {
+pub(crate) fn permit_all() -> v1::Acl {
     let entry = v1::Ace { id: 1, action: v1::AclAction::Permit.into(), ..Default::default() };
     v1::Acl { id: PERMIT_ALL, name: "permit-all".to_owned(), entries: vec![entry], default_action: 0 }
 }
 
-fn vif(id: u32, device: &str, kind: v1::VifType, driver: v1::IoDriver) -> v1::Vif {
+pub(crate) fn vif(id: u32, device: &str, kind: v1::VifType, driver: v1::IoDriver) -> v1::Vif {
     v1::Vif {
         id,
         name: device.to_owned(),
@@ -291,11 +291,11 @@ fn vif(id: u32, device: &str, kind: v1::VifType, driver: v1::IoDriver) -> v1::Vi
     }
 }
 
-fn nexthop(id: u32, vrf: u32, kind: Kind) -> v1::Nexthop {
+pub(crate) fn nexthop(id: u32, vrf: u32, kind: Kind) -> v1::Nexthop {
     v1::Nexthop { id, vrf, kind: Some(kind), ..Default::default() }
 }
 
-fn route(vrf: u32, prefix: &str, nexthop: u32) -> v1::Route {
+pub(crate) fn route(vrf: u32, prefix: &str, nexthop: u32) -> v1::Route {
     v1::Route { vrf, prefix: prefix.to_owned(), nexthop, ..Default::default() }
 }
 

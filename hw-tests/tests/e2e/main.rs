@@ -5,6 +5,7 @@ mod churn;
 mod faults;
 mod garbage;
 mod isolation;
+mod kernel_peer;
 mod l3vpn;
 mod lab;
 mod lifecycle;
