@@ -12,6 +12,7 @@ wanted=(
     curl:curl
     nginx-light:nginx
     iperf3:iperf3
+    nftables:nft            # the NAT in front of a customer edge
     tcpdump:tcpdump         # captures
     tshark:tshark           # dissects them
     python3-scapy:          # another implementation of ESP
@@ -26,6 +27,8 @@ wanted=(
     dpdk:dpdk-devbind.py    # binds NICs
     dpdk-dev:dpdk-testpmd   # the judges of the NIC twin, and the neighbour of `make bench`
 )
+# AES-GCM of `--aead ipsec-mb`
+[ "$(uname -m)" != x86_64 ] || wanted+=(libipsec-mb-dev:)
 
 installed() {
     dpkg-query -W -f '${Status}\n' "$1" 2>/dev/null | grep -q ' installed$'

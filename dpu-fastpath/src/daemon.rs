@@ -6,7 +6,7 @@ use anyhow::bail;
 use clap::Args;
 use fallback_sw::{
     io::KernelPorts,
-    node::daemon::{self, Equipment},
+    node::daemon::{self, AeadChoice, Equipment},
 };
 
 use offload_rules::forwarding::Snapshot;
@@ -78,7 +78,10 @@ impl DpdkArgs {
 /// # Errors
 /// As for every node, and what DPDK refuses.
 pub fn run(args: &RunArgs) -> anyhow::Result<()> {
-    daemon::run(&args.node, |workers, snapshot| equip(args, workers, snapshot))
+    daemon::run(&args.node, |workers, snapshot| {
+        let equipment = equip(args, workers, snapshot)?;
+        Ok(Equipment { aead: AeadChoice::Auto, ..equipment })
+    })
 }
 
 /// Starts DPDK, if something asks for it, and the offload engine, if there is a NIC.

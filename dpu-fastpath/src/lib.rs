@@ -7,4 +7,5 @@ pub mod offload;
 pub mod port;
 pub mod replay;
 pub mod rte_flow;
+pub mod security;
 pub mod service;

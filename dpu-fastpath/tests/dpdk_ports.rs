@@ -15,11 +15,12 @@ use fallback_sw::{
         decode,
         runtime::{Config, Runtime},
     },
-    packet::Packet,
+    packet::{NicNote, Packet},
 };
 use offload_rules::{
     VifId,
     forwarding::{Snapshot, Vif},
+    lower::Meta,
 };
 
 const STATE: &str = r#"{
@@ -317,6 +318,51 @@ fn the_nics_mark_comes_with_the_packet() {
         assert_eq!(packets[0].mark(), expected);
         assert_eq!(packets[0].data(), b"frame");
     }
+}
+
+#[test]
+fn what_the_nic_has_done_about_ipsec_comes_with_the_packet() {
+    let (_turn, eal) = eal();
+    let (name, ring) = echo("note");
+    let mut alone = open(&eal, &name);
+    let tunnel = VifId::new(4111).unwrap();
+    let metadata = unsafe { sys::rte_flow_dynf_metadata_mask };
+    assert_ne!(metadata, 0, "EAL has made room for it");
+    let (opened, failed) =
+        (u64::from(sys::RTE_MBUF_F_RX_SEC_OFFLOAD), u64::from(sys::RTE_MBUF_F_RX_SEC_OFFLOAD_FAILED));
+    for (flags, meta, expected) in [
+        (0, Meta::Opened(tunnel).bits(), NicNote::None),
+        (metadata, Meta::ToSeal(tunnel).bits(), NicNote::ToSeal(tunnel)),
+        (metadata | opened, Meta::Opened(tunnel).bits(), NicNote::Opened(tunnel)),
+        (metadata, 4111, NicNote::None),
+        (opened, Meta::Opened(tunnel).bits(), NicNote::Deciphered),
+        (opened | failed | metadata, Meta::Opened(tunnel).bits(), NicNote::Refused),
+    ] {
+        let mbuf = mbuf(b"frame");
+        unsafe {
+            (*mbuf).ol_flags = flags;
+            sys::rte_flow_dynf_metadata_set(mbuf, meta);
+        }
+        put(ring, mbuf);
+        assert_eq!(alone.receive()[0].note(), expected, "{flags:#x} {meta:#x}");
+    }
+}
+
+#[test]
+fn a_frame_that_the_device_cannot_seal_is_never_sent_in_clear() {
+    let (_turn, eal) = eal();
+    let mut alone = open(&eal, &echo("clear").0);
+    let all = alone.available();
+    alone.send(b"from the device");
+    let (mut own, mut mbuf) = (Packet::from_frame(&frame(1, 1)), alone.receive().remove(0));
+    own.set_note(NicNote::Session(0));
+    mbuf.set_note(NicNote::Session(77));
+    let mut frames = vec![own, mbuf, Packet::from_frame(b"plain")];
+    assert_eq!(alone.port.transmit(&mut frames, &mut Vec::new()).unwrap(), 1);
+    let packets = alone.receive();
+    assert_eq!(packets.iter().map(Packet::data).collect::<Vec<_>>(), [b"plain"]);
+    drop(packets);
+    assert_eq!(alone.available(), all);
 }
 
 #[test]

@@ -64,6 +64,25 @@ fn a_mapping_without_two_names_is_wrong_usage() {
     assert!(String::from_utf8_lossy(&output.stderr).contains("eth0=net_af_packet0"));
 }
 
+/// The dynamic linker finds first what the test gives it.
+#[test]
+fn an_aead_library_of_no_use_is_refused_by_name_and_passed_over_by_auto() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("libIPSec_MB.so.1"), "no library at all").unwrap();
+    let mut command = daemon(folder.path(), &["--aead", "ipsec-mb"]);
+    let Output { status, stderr, .. } = command.env("LD_LIBRARY_PATH", folder.path()).output().unwrap();
+    let text = String::from_utf8(stderr).unwrap();
+    assert_eq!(status.code(), Some(1), "{text}");
+    let told = text.lines().last().unwrap();
+    assert!(told.starts_with("dpu-fastpath: --aead ipsec-mb: ") && told.contains("libIPSec_MB.so.1"), "{told}");
+    assert!(told.ends_with("install the Debian package libipsec-mb1 (1.3 or newer)"), "{told}");
+    // With auto it goes on, to what is wrong next.
+    let mut command = daemon(folder.path(), &["--aead", "auto", "--state", "/no/such/state.json"]);
+    let Output { stderr, .. } = command.env("LD_LIBRARY_PATH", folder.path()).output().unwrap();
+    let text = String::from_utf8(stderr).unwrap();
+    assert!(text.contains("provider=\"graviola\"") && text.contains("/no/such/state.json"), "{text}");
+}
+
 fn wait(mut child: Child, deadline: Instant) -> ExitStatus {
     loop {
         if let Some(status) = child.try_wait().unwrap() {
@@ -94,6 +113,11 @@ fn it_opens_its_port_and_ends_when_it_is_told_to() {
         if log.iter().any(|line| line.contains("port open")) {
             break;
         }
+    }
+    if cfg!(target_arch = "x86_64") {
+        // `make setup` installs the library, and the daemon takes it without being told.
+        let aead = log.iter().find(|line| line.contains("AES-GCM of ESP"));
+        assert!(aead.is_some_and(|line| line.contains("provider=\"ipsec-mb\"")), "{log:#?}");
     }
     let opened = log.last().unwrap();
     assert!(opened.contains("net_ring: DPDK port 0, 1 receive and 1 transmit queues"), "{log:#?}");

@@ -26,12 +26,13 @@ use measure::{Effort, Machine, Row};
 type Part = (&'static str, fn(&Effort) -> Vec<Row>);
 
 /// The parts, in the order of a packet's way.
-const PARTS: [Part; 7] = [
+const PARTS: [Part; 8] = [
     ("parser", forward::parser),
     ("flow table", flow_table::rows),
     ("hit", forward::hit),
     ("miss", forward::miss),
     ("esp", esp::rows),
+    ("esp path", esp::path),
     ("offload", offload::rows),
     ("scaling", forward::scaling),
 ];

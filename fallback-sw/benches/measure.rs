@@ -175,6 +175,13 @@ pub(crate) enum Target {
     Octets(f64),
     /// At least.
     Times(f64),
+    /// No target: what another one needs in the same run, nanoseconds per packet.
+    Beside {
+        /// Whose it is.
+        name: &'static str,
+        /// Nanoseconds.
+        nanoseconds: f64,
+    },
 }
 
 /// One row of the table.
@@ -223,18 +230,21 @@ impl Row {
                 (format!("<= {} MiB", most / 1_048_576.0), octets / most)
             }
             (Some(Target::Octets(most)), Value::Octets(octets)) => (format!("<= {most} B"), octets / most),
+            (Some(Target::Beside { name, nanoseconds }), Value::PerPacket(s)) => {
+                (format!("x {name}"), s.median / nanoseconds)
+            }
             (Some(Target::Times(least)), Value::Times(s)) => (format!(">= {least} x"), least / s.median),
             _ => (String::new(), f64::NAN),
         };
         let ratio = if ratio.is_nan() { String::new() } else { format!("{ratio:.2}") };
-        format!("{:<46} {measured:<54} {target:<12} {ratio:>5}  {}", self.name, self.against)
+        format!("{:<52} {measured:<54} {target:<12} {ratio:>5}  {}", self.name, self.against)
     }
 }
 
 /// The table.
 pub(crate) fn table(rows: &[Row], machine: &Machine) -> String {
     let mut text = format!(
-        "{:<46} {:<54} {:<12} {:>5}  against\n",
+        "{:<52} {:<54} {:<12} {:>5}  against\n",
         "what", "CPU time, median [least .. most ns]", "target", "ratio"
     );
     for row in rows {

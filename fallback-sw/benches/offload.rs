@@ -23,7 +23,7 @@ fn answer(requests: &mut Vec<Request>, reports: &mut Vec<Report>, ids: &mut Vec<
                 reports.push(Report::State { id, tier: Tier::Hardware, reason: None });
             }
             Request::Remove { id } => reports.push(Report::Gone { id }),
-            Request::Rate { .. } | Request::NotHonoured { .. } => {}
+            _ => {}
         }
     }
 }

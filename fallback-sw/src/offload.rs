@@ -3,7 +3,13 @@
 //! A worker asks when both directions of a flow have been seen; the engine answers. The worker owns every decision on a flow, the
 //! engine owns rules. All messages name a flow by [`OffloadId`], which is never used twice.
 
-use offload_rules::lower::{Direction, NotOffloaded};
+use std::{ops::Range, sync::Arc};
+
+use offload_rules::{
+    VifId,
+    forwarding::{Lifetime, Sa},
+    lower::{Direction, FailureClass, NotOffloaded},
+};
 
 /// One flow pair at the engine. Never used twice in the life of a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -30,9 +36,78 @@ pub enum Tier {
     Hardware,
 }
 
+/// An SA as it was offered to the engine. Never used twice in the life of a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct OfferId {
+    /// The worker that owns the SA.
+    pub worker: u16,
+    /// Grows with each offer of that worker.
+    pub serial: u32,
+}
+
+/// How a NIC holds an SA.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SaMode {
+    /// It enciphers and deciphers; the worker builds and reads ESP, and keeps numbers and window.
+    Crypto,
+    /// It does all of ESP, with numbers and window of its own.
+    Protocol,
+}
+
+/// Why a NIC does not hold an SA.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum NotHeld {
+    /// Nothing was asked for.
+    #[error("no hardware: this node seals and opens in software")]
+    NoHardware,
+    /// `host-ctl offload off`.
+    #[error("offload is switched off")]
+    Off,
+    /// Asked for, not answered yet.
+    #[error("waiting for the NIC")]
+    Pending,
+    /// The NIC has no IPsec of its own, or not for such an SA.
+    #[error("the NIC has no session for such an SA")]
+    Unsupported,
+    /// The outer packets' VRF has no vif, or several, or one that is no port of the NIC.
+    #[error("the tunnel's packets do not come and go by one port of the NIC")]
+    Underlay,
+    /// The NIC said no.
+    #[error(transparent)]
+    Failed(#[from] FailureClass),
+    /// The NIC was reset, or its engine died.
+    #[error("the NIC has lost its sessions")]
+    Lost,
+}
+
 /// What a worker asks of the engine.
 #[derive(Debug, Clone)]
 pub enum Request {
+    /// The NIC may have this SA of the worker's.
+    Offer {
+        /// The offer.
+        offer: OfferId,
+        /// The SA.
+        sa: Arc<Sa>,
+        /// Its tunnel.
+        vif: VifId,
+        /// Outbound: the sequence numbers that the NIC may use, and nobody else. Inbound: from the lowest one that it may take.
+        numbers: Range<u64>,
+        /// What is left of the hard lifetime; 0: not limited.
+        left: Lifetime,
+    },
+    /// After [`Report::SaHeld`] of an outbound SA: from now on the worker sends with the session, too, and with no lower number.
+    Confirm {
+        /// The offer.
+        offer: OfferId,
+    },
+    /// The worker has let go of the session: it neither sends with it, nor counts on it. Answered by [`Report::SaGone`].
+    Return {
+        /// The offer.
+        offer: OfferId,
+        /// It must not be used any more; else it may be, until the tunnel's next one is in the NIC.
+        at_once: bool,
+    },
     /// Install rules for a pair (or for the one direction of a flow that is denied), or replace those that it has: packets are
     /// forwarded by the old rules or in software until the new ones are there, never by neither.
     Install {
@@ -63,11 +138,25 @@ pub enum Request {
 }
 
 impl Request {
-    /// The flow that it is about.
+    /// The flow that it is about, if it is about one.
     #[must_use]
-    pub const fn id(&self) -> OffloadId {
+    pub const fn id(&self) -> Option<OffloadId> {
         match self {
-            Self::Install { id, .. } | Self::Rate { id, .. } | Self::NotHonoured { id } | Self::Remove { id } => *id,
+            Self::Install { id, .. } | Self::Rate { id, .. } | Self::NotHonoured { id } | Self::Remove { id } => {
+                Some(*id)
+            }
+            Self::Offer { .. } | Self::Confirm { .. } | Self::Return { .. } => None,
+        }
+    }
+
+    /// The worker that asks.
+    #[must_use]
+    pub const fn worker(&self) -> u16 {
+        match self {
+            Self::Install { id, .. } | Self::Rate { id, .. } | Self::NotHonoured { id } | Self::Remove { id } => {
+                id.worker
+            }
+            Self::Offer { offer, .. } | Self::Confirm { offer } | Self::Return { offer, .. } => offer.worker,
         }
     }
 }
@@ -109,14 +198,64 @@ pub enum Report {
         /// The flow.
         id: OffloadId,
     },
+    /// The NIC holds an SA from now on.
+    SaHeld {
+        /// The offer.
+        offer: OfferId,
+        /// How.
+        mode: SaMode,
+        /// The session, as packets that are sent name it.
+        session: u32,
+        /// The vif of the device that the session belongs to.
+        port: VifId,
+    },
+    /// What a session of [`SaMode::Protocol`] has done since the last report.
+    SaCounted {
+        /// The offer.
+        offer: OfferId,
+        /// Packets sealed, or opened and authentic.
+        packets: u64,
+        /// Octets of the packets inside.
+        bytes: u64,
+        /// Packets refused.
+        refused: u64,
+    },
+    /// The worker is to let go of the session: it asks to have it returned.
+    SaLeave {
+        /// The offer.
+        offer: OfferId,
+    },
+    /// The NIC does not hold an SA (any more), and its last counts are told.
+    SaGone {
+        /// The offer.
+        offer: OfferId,
+        /// Why.
+        reason: NotHeld,
+    },
+    /// Told to every worker: whether what rules forward into a tunnel is sealed by the NIC.
+    Tunnel {
+        /// The worker that is told.
+        worker: u16,
+        /// The tunnel.
+        vif: VifId,
+        /// Does the NIC seal?
+        sealed: bool,
+    },
 }
 
 impl Report {
-    /// The flow that it is about.
+    /// The worker that is told.
     #[must_use]
-    pub const fn id(&self) -> OffloadId {
+    pub const fn worker(&self) -> u16 {
         match self {
-            Self::State { id, .. } | Self::Marked { id, .. } | Self::Counted { id, .. } | Self::Gone { id } => *id,
+            Self::State { id, .. } | Self::Marked { id, .. } | Self::Counted { id, .. } | Self::Gone { id } => {
+                id.worker
+            }
+            Self::SaHeld { offer, .. }
+            | Self::SaCounted { offer, .. }
+            | Self::SaLeave { offer }
+            | Self::SaGone { offer, .. } => offer.worker,
+            Self::Tunnel { worker, .. } => *worker,
         }
     }
 }

@@ -53,6 +53,7 @@ fn direction(tunnel_in: bool, tunnel_out: bool) -> Direction {
         arrival: Arrival {
             port: vif(2),
             vif: vif(3),
+            sealed_on: None,
             eth_dst: MacAddr::VIRTUAL,
             tags: [(!tunnel_in).then_some(VlanTag { tpid: 0x8100, vid: 300 }), None],
             pcp_dei: 0,

@@ -115,11 +115,15 @@ pub enum DropReason {
     SaPending,
     /// The tunnel has no outbound SA that is of use.
     NoSa,
+    /// The NIC has refused an ESP packet: check value, replay or padding; it does not say which.
+    EspRefusedByNic,
+    /// ESP for an SA whose replay window the NIC keeps, in a form that the NIC does not take: fragmented, with IP options.
+    EspBesideNic,
 }
 
 impl DropReason {
     /// How many there are, with the unused 0.
-    pub const COUNT: usize = Self::NoSa as usize + 1;
+    pub const COUNT: usize = Self::EspBesideNic as usize + 1;
 
     /// All reasons in the order that the command line prints.
     #[must_use]
@@ -198,6 +202,8 @@ impl DropReason {
             Self::SaExhausted => "SA Sequence Exhausted",
             Self::SaPending => "SA Sequence Pending",
             Self::NoSa => "No SA",
+            Self::EspRefusedByNic => "ESP Refused by NIC",
+            Self::EspBesideNic => "ESP Beside NIC",
         }
     }
 }
@@ -258,6 +264,8 @@ static ALL: &[DropReason] = &[
     DropReason::SaExhausted,
     DropReason::SaPending,
     DropReason::NoSa,
+    DropReason::EspRefusedByNic,
+    DropReason::EspBesideNic,
 ];
 
 #[cfg(test)]

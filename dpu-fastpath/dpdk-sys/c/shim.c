@@ -6,6 +6,8 @@
 
 int sys_rte_errno_get(void) { return rte_errno; }
 
+void sys_rte_errno_set(int value) { rte_errno = value; }
+
 uint16_t sys_rte_eth_rx_burst(uint16_t port_id, uint16_t queue_id, struct rte_mbuf **rx_pkts, uint16_t nb_pkts)
 {
 	return rte_eth_rx_burst(port_id, queue_id, rx_pkts, nb_pkts);
@@ -70,6 +72,17 @@ void sys_rte_mbuf_view_get(const struct rte_mbuf *m, struct rte_mbuf_view *view)
 	view->nb_segs = m->nb_segs;
 	view->vlan_tci = m->vlan_tci;
 	view->shared = rte_mbuf_refcnt_read(m) > 1 || RTE_MBUF_CLONED(m);
+	view->meta = 0;
+	view->told = 0;
+	if (m->ol_flags & (rte_flow_dynf_metadata_mask | RTE_MBUF_F_RX_SEC_OFFLOAD)) {
+		/* The functions that read these fields take no const, and change nothing. */
+		struct rte_mbuf *noted = (struct rte_mbuf *)(uintptr_t)m;
+
+		if (m->ol_flags & rte_flow_dynf_metadata_mask)
+			view->meta = rte_flow_dynf_metadata_get(noted);
+		if ((m->ol_flags & RTE_MBUF_F_RX_SEC_OFFLOAD) && rte_security_dynfield_is_registered())
+			view->told = (uint32_t)*rte_security_dynfield(noted);
+	}
 }
 
 void sys_rte_mbuf_view_set(struct rte_mbuf *m, uint16_t data_off, uint16_t data_len)
@@ -115,6 +128,14 @@ int sys_rte_flow_item_vlan_has_more(const struct rte_flow_item_vlan *item) { ret
 int sys_rte_security_set_pkt_metadata(void *ctx, void *session, struct rte_mbuf *m, void *params)
 {
 	return rte_security_set_pkt_metadata(ctx, session, m, params);
+}
+
+int sys_rte_mbuf_tx_security(struct rte_mbuf *m, void *ctx, void *session, uint16_t l2_len, uint16_t l3_len, uint64_t ip)
+{
+	m->l2_len = l2_len;
+	m->l3_len = l3_len;
+	m->ol_flags |= RTE_MBUF_F_TX_SEC_OFFLOAD | ip;
+	return rte_security_set_pkt_metadata(ctx, session, m, NULL);
 }
 
 int sys_rte_security_dynfield_is_registered(void) { return rte_security_dynfield_is_registered(); }

@@ -8,6 +8,7 @@
 #include <rte_version.h>
 
 #include <rte_bus_vdev.h>
+#include <rte_cryptodev.h>
 #include <rte_dev.h>
 #include <rte_eal.h>
 #include <rte_errno.h>
@@ -27,6 +28,7 @@
  * bindings drop the prefix. */
 
 int sys_rte_errno_get(void);
+void sys_rte_errno_set(int value);
 
 uint16_t sys_rte_eth_rx_burst(uint16_t port_id, uint16_t queue_id, struct rte_mbuf **rx_pkts, uint16_t nb_pkts);
 uint16_t sys_rte_eth_tx_burst(uint16_t port_id, uint16_t queue_id, struct rte_mbuf **tx_pkts, uint16_t nb_pkts);
@@ -64,6 +66,10 @@ struct rte_mbuf_view {
 	uint16_t vlan_tci;
 	/* Somebody else holds the mbuf or its memory as well. */
 	uint16_t shared;
+	/* Metadata that a flow rule has written; 0: none has. */
+	uint32_t meta;
+	/* Lower half of the user data of the session that has opened or deciphered it; 0: none has, or the driver doesn't tell. */
+	uint32_t told;
 };
 void sys_rte_mbuf_view_get(const struct rte_mbuf *m, struct rte_mbuf_view *view);
 /* Makes it one segment with the frame at this place, without any flag. */
@@ -88,6 +94,9 @@ int sys_rte_flow_item_vlan_has_more(const struct rte_flow_item_vlan *item);
 
 /* The context is opaque: its type went from struct rte_security_ctx to void with 23.11. */
 int sys_rte_security_set_pkt_metadata(void *ctx, void *session, struct rte_mbuf *m, void *params);
+/* Asks for the session to be applied to a frame on its way out, whose Ethernet header and tags have l2_len octets and whose IP
+ * header has l3_len; ip is RTE_MBUF_F_TX_IPV4 or RTE_MBUF_F_TX_IPV6. Returns what rte_security_set_pkt_metadata does. */
+int sys_rte_mbuf_tx_security(struct rte_mbuf *m, void *ctx, void *session, uint16_t l2_len, uint16_t l3_len, uint64_t ip);
 int sys_rte_security_dynfield_is_registered(void);
 uint64_t sys_rte_security_dynfield_get(struct rte_mbuf *m);
 

@@ -1,13 +1,14 @@
 //! Lowering for the ports that a NIC has.
 
+use fallback_sw::offload::NotHeld;
 use offload_rules::{
     VifId,
-    forwarding::Snapshot,
-    lower::{Direction, Item, NicProfile, Rule, Shape, Unsupported, canary},
+    forwarding::{Sa, Snapshot},
+    lower::{Direction, Item, NicProfile, Rule, Session, Shape, Unsupported, canary},
 };
 
 use super::NicPorts;
-use crate::offload::Lowering;
+use crate::offload::{Lowering, SessionKind, SessionPlace};
 
 /// Lowering for a profile: rules that need a device which is no port of the NIC are refused.
 #[derive(Debug, Clone)]
@@ -75,6 +76,36 @@ impl Lowering for NicLowering {
             })
         });
         rules
+    }
+
+    fn session(
+        &self,
+        snapshot: &Snapshot,
+        vif: VifId,
+        offered: &mut dyn FnMut(VifId) -> Vec<SessionKind>,
+    ) -> Result<SessionPlace, NotHeld> {
+        let place = self.profile.session(snapshot, vif, offered)?;
+        if self.ports.has(place.port) { Ok(place) } else { Err(NotHeld::Underlay) }
+    }
+
+    fn open_rule(
+        &self,
+        snapshot: &Snapshot,
+        place: (VifId, SessionPlace),
+        sa: &Sa,
+        session: Session,
+    ) -> Result<Rule, Unsupported> {
+        self.profile.open_rule(snapshot, place, sa, session)
+    }
+
+    fn seal_rule(
+        &self,
+        vif: VifId,
+        place: SessionPlace,
+        session: Session,
+        alternate: bool,
+    ) -> Result<Rule, Unsupported> {
+        self.profile.seal_rule(vif, place, session, alternate)
     }
 
     fn full(&self, snapshot: &Snapshot, direction: &Direction, priority: u32) -> Result<(Rule, Shape), Unsupported> {

@@ -64,10 +64,10 @@ pub fn by_templates(profile: &NicProfile) -> bool {
 /// No port of the NIC is open.
 pub fn connect(profile: &NicProfile, ports: &NicPorts) -> Result<Box<dyn Backend>, Failure> {
     let style = Style::of(profile);
-    let map = ports.map();
+    let (map, sessions) = (ports.map(), ports.sessions());
     match ports.opened() {
         None => Err(Failure::from_errno(libc::EAGAIN, "no port of the NIC is open yet")),
-        Some(Some(sizes)) => Ok(Box::new(Asynchronous::new(map, style, sizes))),
-        Some(None) => Ok(Box::new(Synchronous::new(map, style, SYNCHRONOUS_DEPTH))),
+        Some(Some(sizes)) => Ok(Box::new(Asynchronous::new(map, style, sizes).with_sessions(sessions))),
+        Some(None) => Ok(Box::new(Synchronous::new(map, style, SYNCHRONOUS_DEPTH).with_sessions(sessions))),
     }
 }

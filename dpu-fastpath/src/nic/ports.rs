@@ -10,6 +10,7 @@ use offload_rules::VifId;
 use crate::{
     port::Prepare,
     rte_flow::{self, Ethdev, PortMap, Sizes},
+    security::Sessions,
 };
 
 /// What the template API is asked to set aside on each port; the driver may have less.
@@ -20,6 +21,7 @@ const SIZES: Sizes = Sizes { queue: 1024, table: 1 << 17, counters: 1 << 18, age
 pub struct NicPorts {
     templates: bool,
     map: PortMap,
+    sessions: Sessions,
     state: Arc<(Mutex<State>, Condvar)>,
 }
 
@@ -34,13 +36,19 @@ impl NicPorts {
     /// None is open yet. `templates`: resources for the template API are set aside on each.
     #[must_use]
     pub fn new(templates: bool) -> Self {
-        Self { templates, map: PortMap::default(), state: Arc::default() }
+        Self { templates, map: PortMap::default(), sessions: Sessions::default(), state: Arc::default() }
     }
 
     /// Which port each vif's device is.
     #[must_use]
     pub fn map(&self) -> PortMap {
         self.map.clone()
+    }
+
+    /// The NIC's sessions of IPsec.
+    #[must_use]
+    pub fn sessions(&self) -> Sessions {
+        self.sessions.clone()
     }
 
     /// Is the device of this vif a port of the NIC?
@@ -80,6 +88,10 @@ impl Prepare for NicPorts {
         };
         state.sizes = Some(state.sizes.map_or(sizes, |known| least(known, sizes)));
         Ok(())
+    }
+
+    fn sessions(&self) -> Option<Sessions> {
+        Some(self.sessions.clone())
     }
 
     fn started(&self, vif: VifId, port: u16, queues: u16) {

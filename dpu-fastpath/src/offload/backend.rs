@@ -1,6 +1,12 @@
 //! What the engine asks of a NIC, whichever API drives it.
 
-use offload_rules::lower::{FailureClass, Rule};
+use std::sync::Arc;
+
+use offload_rules::{
+    VifId,
+    forwarding::{IpsecTunnel, Lifetime, Sa},
+    lower::{FailureClass, Rule, Session},
+};
 
 /// The engine's number of a rule: never reused while the backend lives.
 pub type Token = u64;
@@ -45,6 +51,47 @@ pub struct Hits {
     pub packets: u64,
     /// Octets of frames as received, since the rule was created.
     pub bytes: u64,
+}
+
+/// How much of ESP a session does in the NIC (rte_security guide).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum SessionKind {
+    /// The NIC ciphers; software builds ESP, keeps the sequence and the replay window.
+    InlineCrypto,
+    /// The NIC does all of it.
+    InlineProtocol,
+}
+
+/// A session of IPsec as it is asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SessionSpec {
+    /// The vif of the device that ESP leaves or comes in on: a session belongs to a port.
+    pub port: VifId,
+    /// How much the NIC does.
+    pub kind: SessionKind,
+    /// Key, index, window.
+    pub sa: Arc<Sa>,
+    /// Outer headers.
+    pub tunnel: IpsecTunnel,
+    /// Inline protocol. Outbound: the first sequence number. Inbound: the lowest one that the window takes.
+    pub first: u64,
+    /// Inline protocol, what the NIC may do before it stops: of an outbound SA never more packets than numbers are reserved.
+    pub most: Lifetime,
+    /// What comes back with each packet that the session has opened (rte_security's user data): [`Meta::Opened`] of the tunnel.
+    ///
+    /// [`Meta::Opened`]: offload_rules::lower::Meta::Opened
+    pub told: u32,
+}
+
+/// What a session has done since it was created.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct SessionCounts {
+    /// Packets sealed, or opened and authentic.
+    pub packets: u64,
+    /// Octets of the packets inside.
+    pub bytes: u64,
+    /// Packets refused: check value, replay, padding, or the end of what it may do.
+    pub refused: u64,
 }
 
 /// One NIC: all ports of one switch domain. Rules name ports by the vif of their device.
@@ -103,13 +150,46 @@ pub trait Backend: Send {
     /// The driver cannot tell now.
     fn aged(&mut self, into: &mut Vec<Token>) -> Result<(), Failure>;
 
-    /// Removes every rule of every port, also those of an earlier life of this process. Completions of what was in flight never come.
+    /// Kinds of sessions that the port of this vif's device offers: AES-GCM of this key length in bits, with ESN or not.
+    fn session_kinds(&mut self, _port: VifId, _sa: &Sa) -> Vec<SessionKind> {
+        Vec::new()
+    }
+
+    /// Creates a session, at once. Rules name it by its number from then on.
+    ///
+    /// # Errors
+    /// The driver refuses it.
+    fn open_session(&mut self, _session: Session, _spec: &SessionSpec) -> Result<(), Failure> {
+        Err(Failure::from_errno(libc::ENOTSUP, "this NIC has no IPsec of its own"))
+    }
+
+    /// Destroys a session. No rule names it any more, and nobody sends with it.
+    ///
+    /// # Errors
+    /// It is still there; EBUSY while rules use it.
+    fn close_session(&mut self, session: Session) -> Result<(), Failure> {
+        let _ = session;
+        Err(Failure::from_errno(libc::ENOENT, "there is no such session"))
+    }
+
+    /// What a session of inline protocol has done.
+    ///
+    /// # Errors
+    /// The driver cannot tell.
+    fn session_counts(&mut self, session: Session) -> Result<SessionCounts, Failure> {
+        let _ = session;
+        Err(Failure::from_errno(libc::ENOENT, "there is no such session"))
+    }
+
+    /// Removes every rule and every session of every port, also rules of an earlier life of this process. Completions of what was in
+    /// flight never come.
     ///
     /// # Errors
     /// Rules may be left.
     fn flush(&mut self) -> Result<(), Failure>;
 
-    /// False once after a reset of the NIC: all rules, and what was in flight, are lost; tokens are done with.
+    /// False once after a reset of the NIC: all rules and sessions, and what was in flight, are lost; tokens and sessions are done
+    /// with.
     fn alive(&mut self) -> bool;
 }
 
@@ -149,6 +229,22 @@ impl<B: Backend + ?Sized> Backend for Box<B> {
 
     fn aged(&mut self, into: &mut Vec<Token>) -> Result<(), Failure> {
         (**self).aged(into)
+    }
+
+    fn session_kinds(&mut self, port: VifId, sa: &Sa) -> Vec<SessionKind> {
+        (**self).session_kinds(port, sa)
+    }
+
+    fn open_session(&mut self, session: Session, spec: &SessionSpec) -> Result<(), Failure> {
+        (**self).open_session(session, spec)
+    }
+
+    fn close_session(&mut self, session: Session) -> Result<(), Failure> {
+        (**self).close_session(session)
+    }
+
+    fn session_counts(&mut self, session: Session) -> Result<SessionCounts, Failure> {
+        (**self).session_counts(session)
     }
 
     fn flush(&mut self) -> Result<(), Failure> {

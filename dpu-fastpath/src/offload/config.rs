@@ -5,6 +5,8 @@ use offload_rules::place::Hysteresis;
 /// Bounds and times. All times in milliseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Config {
+    /// Workers of the node.
+    pub workers: u16,
     /// Flow pairs that the engine keeps in mind, in the NIC or not.
     pub max_flows: usize,
     /// Operations begun in one poll: a synchronous driver takes its time for each.
@@ -13,6 +15,10 @@ pub struct Config {
     pub queries_per_poll: usize,
     /// Time between two readings of a counter, unless the NIC refreshes less often.
     pub query_interval: u64,
+    /// Time between two readings of what sessions have done.
+    pub session_interval: u64,
+    /// Sessions have numbers above this one: others than those of an earlier engine, which workers may not have let go of yet.
+    pub sessions_above: u32,
     /// An operation without completion for this long has timed out.
     pub timeout: u64,
     /// An operation without completion for this long never gets one: everything is flushed and installed anew.
@@ -32,10 +38,13 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         Self {
+            workers: 1,
             max_flows: 1 << 20,
             operations_per_poll: 1024,
             queries_per_poll: 512,
             query_interval: 500,
+            session_interval: 200,
+            sessions_above: 0,
             timeout: 2_000,
             give_up: 60_000,
             probe: 1_000,

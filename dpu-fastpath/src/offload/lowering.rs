@@ -2,11 +2,28 @@
 
 use std::fmt::{Debug, Display};
 
+use fallback_sw::offload::NotHeld;
 use offload_rules::{
     VifId,
-    forwarding::Snapshot,
-    lower::{Direction, NicProfile, Rule, Shape, Unsupported, canary, lower, partial, priority, proactive},
+    forwarding::{Sa, Snapshot},
+    lower::{
+        Direction, Ipsec, NicProfile, Rule, Session, Shape, Unsupported, canary, lower, open_rule, partial, priority,
+        proactive, seal_rule, underlay,
+    },
 };
+
+use super::SessionKind;
+
+/// Where a session is, and what it does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SessionPlace {
+    /// How much of ESP it does.
+    pub kind: SessionKind,
+    /// The vif that brings and takes the tunnel's packets.
+    pub link: VifId,
+    /// The vif of its device.
+    pub port: VifId,
+}
 
 /// Turns directions into rules. The engine learns which shapes a NIC refuses; it never looks into a rule.
 pub trait Lowering: Send {
@@ -28,6 +45,41 @@ pub trait Lowering: Send {
 
     /// Rules that do not belong to a flow: steering of packets to the tables of flows.
     fn proactive(&self, snapshot: &Snapshot) -> Vec<Rule>;
+
+    /// How the NIC would hold an SA of the tunnel `vif`, if its driver offers these kinds of sessions for it.
+    ///
+    /// # Errors
+    /// It would not, and why.
+    fn session(
+        &self,
+        snapshot: &Snapshot,
+        vif: VifId,
+        offered: &mut dyn FnMut(VifId) -> Vec<SessionKind>,
+    ) -> Result<SessionPlace, NotHeld>;
+
+    /// The rule that opens the packets of an inbound SA by a session.
+    ///
+    /// # Errors
+    /// The NIC does not allow it.
+    fn open_rule(
+        &self,
+        snapshot: &Snapshot,
+        place: (VifId, SessionPlace),
+        sa: &Sa,
+        session: Session,
+    ) -> Result<Rule, Unsupported>;
+
+    /// The rule that seals what rules forward into the tunnel `vif`, by a session, at one of two priorities.
+    ///
+    /// # Errors
+    /// The NIC does not allow it.
+    fn seal_rule(
+        &self,
+        vif: VifId,
+        place: SessionPlace,
+        session: Session,
+        alternate: bool,
+    ) -> Result<Rule, Unsupported>;
 
     /// The rule that forwards or drops a direction in the NIC.
     ///
@@ -52,6 +104,15 @@ pub trait Lowering: Send {
         mark: u32,
         queue: u16,
     ) -> Result<(Rule, Self::Shape), Unsupported>;
+}
+
+/// The kind of session to ask for: the one in which the NIC does most.
+fn kind(profile: &NicProfile, offered: &[SessionKind]) -> Option<SessionKind> {
+    let known =
+        [(Ipsec::InlineProtocol, SessionKind::InlineProtocol), (Ipsec::InlineCrypto, SessionKind::InlineCrypto)];
+    let usable =
+        known.into_iter().filter(|(ipsec, kind)| profile.ipsec.value.contains(ipsec) && offered.contains(kind));
+    usable.map(|(_, kind)| kind).next()
 }
 
 impl Lowering for NicProfile {
@@ -81,6 +142,40 @@ impl Lowering for NicProfile {
 
     fn proactive(&self, snapshot: &Snapshot) -> Vec<Rule> {
         proactive(snapshot, self)
+    }
+
+    fn session(
+        &self,
+        snapshot: &Snapshot,
+        vif: VifId,
+        offered: &mut dyn FnMut(VifId) -> Vec<SessionKind>,
+    ) -> Result<SessionPlace, NotHeld> {
+        let tunnel = snapshot.vif(vif).and_then(|vif| vif.kind.tunnel()).ok_or(NotHeld::Underlay)?;
+        let link = underlay(snapshot, tunnel).ok_or(NotHeld::Underlay)?;
+        let port = snapshot.port_of(link);
+        let kind = kind(self, &offered(port)).ok_or(NotHeld::Unsupported)?;
+        Ok(SessionPlace { kind, link, port })
+    }
+
+    fn open_rule(
+        &self,
+        snapshot: &Snapshot,
+        (vif, place): (VifId, SessionPlace),
+        sa: &Sa,
+        session: Session,
+    ) -> Result<Rule, Unsupported> {
+        let tunnel = snapshot.vif(vif).and_then(|vif| vif.kind.tunnel()).ok_or(Unsupported::Ipsec)?;
+        open_rule(snapshot, self, (vif, tunnel, place.link), (sa, session))
+    }
+
+    fn seal_rule(
+        &self,
+        vif: VifId,
+        place: SessionPlace,
+        session: Session,
+        alternate: bool,
+    ) -> Result<Rule, Unsupported> {
+        seal_rule(self, (vif, place.port), session, alternate)
     }
 
     fn full(&self, _: &Snapshot, direction: &Direction, priority: u32) -> Result<(Rule, Shape), Unsupported> {

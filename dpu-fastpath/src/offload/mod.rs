@@ -13,9 +13,9 @@ mod status;
 #[cfg(test)]
 mod tests;
 
-pub use backend::{Backend, Completion, Failure, Hits, Token, classify};
+pub use backend::{Backend, Completion, Failure, Hits, SessionCounts, SessionKind, SessionSpec, Token, classify};
 pub use config::Config;
 pub use engine::Engine;
-pub use lowering::Lowering;
+pub use lowering::{Lowering, SessionPlace};
 pub use runner::{Deliver, Ended, Handle, Observe, Runner, RunnerConfig};
 pub use status::{EngineStatus, Failures, Finding, InstalledRule, Mismatch, MismatchKind, ShapeStatus, Totals};

@@ -16,7 +16,7 @@ use std::{
 };
 
 use crossbeam_queue::ArrayQueue;
-use fallback_sw::offload::{OffloadId, Report, Request, Tier};
+use fallback_sw::offload::{NotHeld, OffloadId, Report, Request, Tier};
 use offload_rules::{
     forwarding::Snapshot,
     lower::{FailureClass, NotOffloaded},
@@ -280,7 +280,13 @@ impl<L: Lowering + Clone + 'static, D: Deliver> Supervisor<L, D> {
     /// One life of an engine. True: it has ended because it should.
     fn live<B: Backend + 'static>(&self, backend: B) -> bool {
         let snapshot = Arc::clone(&lock(&self.shared.snapshot));
-        let engine = Engine::new(self.config.engine, self.lowering.clone(), backend, snapshot);
+        let config = Config {
+            workers: u16::try_from(self.config.workers).unwrap_or(u16::MAX),
+            // Each life has its own: 16 bits of numbers, as many as there are sessions.
+            sessions_above: (self.shared.generation.load(Ordering::Acquire) as u32) << 16,
+            ..self.config.engine
+        };
+        let engine = Engine::new(config, self.lowering.clone(), backend, snapshot);
         let life = Life {
             engine,
             shared: Arc::clone(&self.shared),
@@ -326,7 +332,10 @@ fn without_engine(request: Request) -> Option<Report> {
             Some(Report::State { id, tier: Tier::Software, reason })
         }
         Request::Remove { id } => Some(Report::Gone { id }),
-        Request::Rate { .. } | Request::NotHonoured { .. } => None,
+        Request::Offer { offer, .. } | Request::Return { offer, .. } => {
+            Some(Report::SaGone { offer, reason: NotHeld::Failed(FailureClass::Device) })
+        }
+        Request::Rate { .. } | Request::NotHonoured { .. } | Request::Confirm { .. } => None,
     }
 }
 
@@ -414,8 +423,7 @@ impl<B: Backend, L: Lowering, D: Deliver> Life<B, L, D> {
         }
         let mut by_worker: BTreeMap<u16, Vec<Report>> = BTreeMap::new();
         for report in reports.drain(..) {
-            let id = report.id();
-            by_worker.entry(id.worker).or_default().push(report);
+            by_worker.entry(report.worker()).or_default().push(report);
         }
         for (worker, reports) in by_worker {
             self.deliver.reports(worker, reports);

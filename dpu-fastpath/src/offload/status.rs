@@ -113,6 +113,8 @@ pub struct EngineStatus {
     pub blocked: Option<NotOffloaded>,
     /// Shapes, in the order of their type.
     pub shapes: Vec<ShapeStatus>,
+    /// SAs that the NIC holds.
+    pub sessions: usize,
     /// Rules in the NIC, those of no flow included.
     pub rules: usize,
     /// Rules that it holds, where that is known.

@@ -205,7 +205,10 @@ impl Setup<'_> {
         self.check("asking what it can do", unsafe { sys::rte_eth_dev_info_get(port, &raw mut info) })?;
         let driver = driver_name(&info);
         let (rx_queues, tx_queues) = queues(&info, workers);
-        let config = configuration(&info, rx_queues, mtu);
+        let mut config = configuration(&info, rx_queues, mtu);
+        if prepare.is_some() {
+            offer_security(&info, &mut config);
+        }
         // SAFETY: a complete configuration, which DPDK copies.
         let configured = unsafe { sys::rte_eth_dev_configure(port, rx_queues, tx_queues, &raw const config) };
         self.check("configuring it", configured)?;
@@ -333,6 +336,12 @@ fn configuration(info: &sys::rte_eth_dev_info, rx_queues: u16, mtu: u16) -> sys:
     config
 }
 
+/// Lets whoever gives the device rules have IPsec on it, as far as it has any.
+fn offer_security(info: &sys::rte_eth_dev_info, config: &mut sys::rte_eth_conf) {
+    config.rxmode.offloads |= info.rx_offload_capa & sys::RTE_ETH_RX_OFFLOAD_SECURITY;
+    config.txmode.offloads |= info.tx_offload_capa & sys::RTE_ETH_TX_OFFLOAD_SECURITY;
+}
+
 fn link_is_up(port: u16) -> bool {
     let mut link = sys::rte_eth_link::default();
     // SAFETY: a place for the answer.
@@ -420,5 +429,18 @@ mod tests {
         assert_eq!(configuration(&info, 1, 1532).rxmode.mtu, 1500);
         let info = sys::rte_eth_dev_info { max_rx_pktlen: 9022, max_mtu: 9000, ..device(1, 1) };
         assert_eq!(configuration(&info, 1, 9216).rxmode.mtu, 9000);
+    }
+    #[test]
+    fn ipsec_is_asked_for_where_the_device_has_it() {
+        let mut info = device(1, 1);
+        let mut config = configuration(&info, 1, 1500);
+        offer_security(&info, &mut config);
+        assert_eq!((config.rxmode.offloads, config.txmode.offloads), (0, 0));
+        info.rx_offload_capa = sys::RTE_ETH_RX_OFFLOAD_SECURITY | sys::RTE_ETH_RX_OFFLOAD_VLAN_STRIP;
+        offer_security(&info, &mut config);
+        assert_eq!((config.rxmode.offloads, config.txmode.offloads), (sys::RTE_ETH_RX_OFFLOAD_SECURITY, 0));
+        info.tx_offload_capa = sys::RTE_ETH_TX_OFFLOAD_SECURITY;
+        offer_security(&info, &mut config);
+        assert_eq!(config.txmode.offloads, sys::RTE_ETH_TX_OFFLOAD_SECURITY);
     }
 }

@@ -217,6 +217,11 @@ fn init(line: Vec<CString>) -> Result<(), EalError> {
     let errno = errno();
     remove_empty_folder();
     if answer >= 0 {
+        // Before any device is configured: rules may write metadata. Without room for it in mbufs it does not come to software.
+        // SAFETY: EAL runs.
+        if unsafe { sys::rte_flow_dynf_metadata_register() } != 0 {
+            tracing::warn!("mbufs have no room for the metadata of rules");
+        }
         return Ok(());
     }
     Err(EalError::Refused { why: errno_text(errno), log: log::take_complaints() })

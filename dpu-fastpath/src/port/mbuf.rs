@@ -1,9 +1,10 @@
 //! An mbuf as a packet, and back.
 
-use std::ptr::NonNull;
+use std::{ffi::c_void, ptr::NonNull};
 
 use dpdk_sys as sys;
-use fallback_sw::packet::{Foreign, Owner, Packet};
+use fallback_sw::packet::{Foreign, NicNote, Owner, Packet};
+use offload_rules::lower::Meta;
 
 use super::pool::Pool;
 
@@ -22,6 +23,66 @@ unsafe fn release(handle: NonNull<()>) {
 /// An mbuf that nobody else has; freed when it is dropped.
 #[derive(Debug)]
 pub(super) struct Mbuf(NonNull<sys::rte_mbuf>);
+
+/// A session of IPsec that the NIC applies to a frame.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Seal {
+    /// rte_security's, of the port.
+    pub(super) context: NonNull<c_void>,
+    pub(super) session: NonNull<c_void>,
+    pub(super) headers: Headers,
+}
+
+/// Where headers are, as drivers want to know it of what they seal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Headers {
+    /// Octets of Ethernet and its tags.
+    l2: u16,
+    /// Octets of IP.
+    l3: u16,
+    /// The flag of the IP version.
+    ip: u64,
+}
+
+impl Headers {
+    /// Of a frame; `None`: it holds no IP packet.
+    pub(super) fn of(frame: &[u8]) -> Option<Self> {
+        let mut l2 = ADDRESSES as u16;
+        let mut rest = frame.get(ADDRESSES..)?;
+        loop {
+            let (ethertype, behind) = rest.split_first_chunk::<2>()?;
+            l2 += 2;
+            match u16::from_be_bytes(*ethertype) {
+                0x8100 | 0x88a8 => {
+                    rest = behind.get(2..)?;
+                    l2 = l2.checked_add(2)?;
+                }
+                0x0800 => {
+                    let words = behind.first().filter(|octet| *octet >> 4 == 4)? & 0x0f;
+                    return Some(Self { l2, l3: u16::from(words) * 4, ip: sys::RTE_MBUF_F_TX_IPV4 });
+                }
+                0x86dd => return Some(Self { l2, l3: 40, ip: sys::RTE_MBUF_F_TX_IPV6 }),
+                _ => return None,
+            }
+        }
+    }
+}
+
+/// What the NIC has done about IPsec.
+#[inline]
+fn note(view: &sys::rte_mbuf_view) -> NicNote {
+    let has = |flag: u64| view.ol_flags & flag != 0;
+    if has(u64::from(sys::RTE_MBUF_F_RX_SEC_OFFLOAD_FAILED)) {
+        return NicNote::Refused;
+    }
+    // A rule's word goes before the session's: it knows how far the packet came.
+    match Meta::of(view.meta).or_else(|| Meta::of(view.told)) {
+        Some(Meta::Opened(vif)) => NicNote::Opened(vif),
+        Some(Meta::ToSeal(vif)) => NicNote::ToSeal(vif),
+        None if has(u64::from(sys::RTE_MBUF_F_RX_SEC_OFFLOAD)) => NicNote::Deciphered,
+        None => NicNote::None,
+    }
+}
 
 /// Octets of the MAC addresses, behind which a VLAN tag goes.
 const ADDRESSES: usize = 12;
@@ -53,7 +114,7 @@ impl Mbuf {
         view
     }
 
-    /// The frame as it was on the wire, with the mark of the NIC; without a copy unless somebody shares the memory. `None`: it
+    /// The frame as the NIC has left it, with the NIC's mark and note; without a copy unless somebody shares the memory. `None`: it
     /// cannot be made one piece.
     pub(super) fn into_packet(self, copy: bool) -> Option<Packet> {
         let mut view = self.view();
@@ -90,6 +151,7 @@ impl Mbuf {
             put_tag_back(&mut packet, tci)?;
         }
         packet.set_mark(mark);
+        packet.set_note(note(&view));
         Some(packet)
     }
 
@@ -117,6 +179,24 @@ impl Mbuf {
         // SAFETY: `append` has checked that there are as many octets behind `room`; they are not the frame's.
         unsafe { std::ptr::copy_nonoverlapping(frame.as_ptr(), room.as_ptr(), frame.len()) };
         Some(mbuf)
+    }
+
+    /// Has the NIC apply a session when the frame is sent. False: it does not, and the frame must not be sent.
+    #[must_use]
+    pub(super) fn seal(&mut self, seal: &Seal) -> bool {
+        let Seal { context, session, headers } = seal;
+        // SAFETY: a live mbuf that nobody else has; the context is of the port that it is sent on, and the session is open.
+        let code = unsafe {
+            sys::rte_mbuf_tx_security(
+                self.0.as_ptr(),
+                context.as_ptr(),
+                session.as_ptr(),
+                headers.l2,
+                headers.l3,
+                headers.ip,
+            )
+        };
+        code == 0
     }
 }
 
@@ -150,5 +230,44 @@ mod tests {
         put_tag_back(&mut packet, 0x6064).unwrap();
         assert_eq!(packet.data(), b"destinsource\x81\x00\x60\x64\x08\x00rest");
         assert!(put_tag_back(&mut Packet::from_frame(b"short"), 1).is_none());
+    }
+    #[test]
+    fn headers_are_found_behind_tags_and_only_ip_has_any() {
+        let addresses = [2_u8; ADDRESSES];
+        let frame = |rest: &[u8]| [&addresses[..], rest].concat();
+        let v4 = |l2, l3| Some(Headers { l2, l3, ip: sys::RTE_MBUF_F_TX_IPV4 });
+        assert_eq!(Headers::of(&frame(&[0x08, 0, 0x45])), v4(14, 20));
+        assert_eq!(Headers::of(&frame(&[0x81, 0, 0, 7, 0x08, 0, 0x46])), v4(18, 24));
+        assert_eq!(Headers::of(&frame(&[0x88, 0xa8, 0, 7, 0x81, 0, 0, 8, 0x08, 0, 0x45])), v4(22, 20));
+        let v6 = Some(Headers { l2: 14, l3: 40, ip: sys::RTE_MBUF_F_TX_IPV6 });
+        assert_eq!(Headers::of(&frame(&[0x86, 0xdd])), v6);
+        for rest in [&[0x08, 0x06][..], &[0x08, 0], &[0x08, 0, 0x65], &[0x81, 0, 0], &[8], &[]] {
+            assert_eq!(Headers::of(&frame(rest)), None, "{rest:x?}");
+        }
+        assert_eq!(Headers::of(&[]), None);
+    }
+
+    #[test]
+    fn a_note_says_what_the_rule_or_the_session_says_and_a_refusal_goes_before_both() {
+        let vif = |number| offload_rules::VifId::new(number).unwrap();
+        let opened = Meta::Opened(vif(4111)).bits();
+        let to_seal = Meta::ToSeal(vif(7)).bits();
+        let security = u64::from(sys::RTE_MBUF_F_RX_SEC_OFFLOAD);
+        let failed = u64::from(sys::RTE_MBUF_F_RX_SEC_OFFLOAD_FAILED);
+        for (ol_flags, meta, told, expected) in [
+            (0, 0, 0, NicNote::None),
+            (0, 77, 0, NicNote::None),
+            (0, to_seal, 0, NicNote::ToSeal(vif(7))),
+            (security, opened, 0, NicNote::Opened(vif(4111))),
+            (security, 0, opened, NicNote::Opened(vif(4111))),
+            (security, to_seal, opened, NicNote::ToSeal(vif(7))),
+            (security, 0, 0, NicNote::Deciphered),
+            (security, 77, 78, NicNote::Deciphered),
+            (security | failed, 0, opened, NicNote::Refused),
+            (failed, opened, 0, NicNote::Refused),
+        ] {
+            let view = sys::rte_mbuf_view { ol_flags, meta, told, ..Default::default() };
+            assert_eq!(note(&view), expected, "{ol_flags:#x} {meta:#x} {told:#x}");
+        }
     }
 }

@@ -10,6 +10,7 @@ use fallback_sw::io::{Chosen, OpenPorts, Opened, PortError, device::Device};
 use offload_rules::{VifId, forwarding::Vif};
 
 use super::{device::Ethdev, eal::Eal, queue};
+use crate::security::Sessions;
 
 /// A vif's device, and the device of DPDK that serves it: `eth0=net_af_packet0`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,6 +66,11 @@ pub trait Prepare: Send {
     /// # Errors
     /// Why it cannot be used so, in words.
     fn before_start(&self, port: u16) -> Result<(), String>;
+
+    /// The sessions that packets may be sent with; `None`: nobody opens any.
+    fn sessions(&self) -> Option<Sessions> {
+        None
+    }
 
     /// The device of this vif has started.
     fn started(&self, vif: VifId, port: u16, queues: u16);
@@ -184,7 +190,8 @@ impl OpenPorts for DpdkPorts {
             ethdev.tx_queues()
         );
         let chosen = Chosen { driver: ethdev.driver(), reason };
-        Ok(Opened { ports: queue::ports(&ethdev, workers), chosen, device: found })
+        let sessions = self.prepare.as_ref().and_then(|prepare| prepare.sessions());
+        Ok(Opened { ports: queue::ports(&ethdev, workers, sessions.as_ref()), chosen, device: found })
     }
 
     fn look(&mut self, device: &str) -> Result<Device, PortError> {

@@ -1,6 +1,7 @@
 //! A worker's queues of a device.
 
 use std::{
+    ffi::c_void,
     os::fd::BorrowedFd,
     ptr::NonNull,
     sync::{Arc, Mutex, PoisonError},
@@ -9,13 +10,14 @@ use std::{
 use dpdk_sys as sys;
 use fallback_sw::{
     io::{Port, PortError},
-    packet::Packet,
+    packet::{NicNote, Packet},
 };
 
 use super::{
     device::Ethdev,
-    mbuf::{DPDK, Mbuf},
+    mbuf::{DPDK, Headers, Mbuf, Seal},
 };
+use crate::security::Sessions;
 
 /// mbufs that go to or come from the driver at once.
 const BURST: usize = 64;
@@ -37,16 +39,20 @@ pub struct DpdkPort {
     /// Frames that could not be made whole.
     lost: u64,
     outgoing: Vec<NonNull<sys::rte_mbuf>>,
+    /// The sessions that packets are sent with, and the device's context for them; `None`: it has no IPsec, or nobody opens any.
+    sealing: Option<(Sessions, NonNull<c_void>)>,
     looked: u32,
     scarce: bool,
     litter: usize,
 }
 
-// SAFETY: the mbufs in `outgoing` are nobody else's, and DPDK frees and sends them from any thread.
+// SAFETY: the mbufs in `outgoing` are nobody else's, and DPDK frees and sends them from any thread. The context of `sealing` is the
+// device's, for all its queues, and lives as long as it.
 unsafe impl Send for DpdkPort {}
 
 /// A port for each worker.
-pub(super) fn ports(device: &Arc<Ethdev>, workers: usize) -> Vec<Box<dyn Port>> {
+pub(super) fn ports(device: &Arc<Ethdev>, workers: usize, sessions: Option<&Sessions>) -> Vec<Box<dyn Port>> {
+    let context = Sessions::context(device.port_id());
     let turns: Vec<_> = (0..device.tx_queues()).map(|_| Arc::new(Mutex::new(()))).collect();
     let shared = workers > turns.len();
     (0..workers)
@@ -62,6 +68,7 @@ pub(super) fn ports(device: &Arc<Ethdev>, workers: usize) -> Vec<Box<dyn Port>> 
                 counts: worker == 0,
                 lost: 0,
                 outgoing: Vec::with_capacity(BURST),
+                sealing: sessions.cloned().zip(context),
                 looked: 0,
                 scarce: false,
                 litter: LITTER,
@@ -91,6 +98,14 @@ impl DpdkPort {
         }
         self.looked -= 1;
         self.scarce
+    }
+
+    /// The session that a packet is to be sent with. `None`: there is none of this device, or nothing to seal; the packet must not be
+    /// sent, because it would go in clear.
+    fn seal(&self, number: u32, frame: &[u8]) -> Option<Seal> {
+        let (sessions, context) = self.sealing.as_ref()?;
+        let session = sessions.of_port(number, self.device.port_id())?;
+        Some(Seal { context: *context, session, headers: Headers::of(frame)? })
     }
 
     /// Hands what is in `outgoing` to the driver; returns how many it took, and frees the rest.
@@ -137,6 +152,16 @@ impl Port for DpdkPort {
     fn transmit(&mut self, frames: &mut Vec<Packet>, spare: &mut Vec<Packet>) -> Result<usize, PortError> {
         let mut sent = 0;
         for packet in frames.drain(..) {
+            let seal = match packet.note() {
+                NicNote::Session(number) => match self.seal(number, packet.data()) {
+                    None => {
+                        spare.push(packet);
+                        continue;
+                    }
+                    seal => seal,
+                },
+                _ => None,
+            };
             let mbuf = match Mbuf::from_packet(packet) {
                 Ok(mbuf) => Some(mbuf),
                 Err(packet) => {
@@ -145,6 +170,8 @@ impl Port for DpdkPort {
                     copy
                 }
             };
+            // A frame that the driver cannot seal is dropped here.
+            let mbuf = mbuf.and_then(|mut mbuf| seal.is_none_or(|seal| mbuf.seal(&seal)).then_some(mbuf));
             self.outgoing.extend(mbuf.and_then(|mbuf| NonNull::new(mbuf.into_raw())));
             if self.outgoing.len() == BURST {
                 sent += self.send();

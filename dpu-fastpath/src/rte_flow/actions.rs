@@ -3,13 +3,14 @@
 use std::{hash::Hasher, mem::offset_of};
 
 use dpdk_sys::{rte_flow_action, rte_flow_action_type as kind, rte_flow_field_id as field};
-use offload_rules::lower::{Action, Table};
+use offload_rules::lower::{Action, Session, Table};
 
 use super::{
     ports::{PortSet, UnknownPort},
     storage::Blob,
     style::{FieldStyle, PortStyle, Style, TtlStyle},
 };
+use crate::security::Sessions;
 
 /// The priority is the upper three bits of the tag control information, the VLAN id its lower twelve (IEEE 802.1Q §9.6).
 const PCP_SHIFT: u32 = 13;
@@ -51,12 +52,40 @@ pub(super) struct Actions(Vec<Entry>);
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct ActionsShape(Vec<Entry>);
 
+/// What an action names is not there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Missing {
+    /// A port.
+    #[error(transparent)]
+    Port(#[from] UnknownPort),
+    /// A session of IPsec.
+    #[error("there is no session {}", .0.0)]
+    Session(Session),
+}
+
+/// What actions name.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Named<'a> {
+    pub(super) ports: &'a PortSet,
+    pub(super) sessions: &'a Sessions,
+}
+
+/// The session that a rule with these actions names.
+pub(super) fn session(actions: &[Action]) -> Option<Session> {
+    actions.iter().find_map(|action| match action {
+        Action::Security(session) => Some(*session),
+        _ => None,
+    })
+}
+
 /// The number of the group that is this table.
 pub(super) fn group(table: Table) -> u32 {
     match table {
         Table::Steering | Table::Flows => 0,
         Table::Tenant => 1,
         Table::Tunnel => 2,
+        Table::Opened => 3,
+        Table::Seal => 4,
     }
 }
 
@@ -70,16 +99,16 @@ impl Actions {
     ///
     /// # Errors
     ///
-    /// [`UnknownPort`] when a vif's device is no port.
-    pub(super) fn new(actions: &[Action], style: Style, queues: u16, ports: &PortSet) -> Result<Self, UnknownPort> {
+    /// [`Missing`] when a vif's device is no port, or a session is not open.
+    pub(super) fn new(actions: &[Action], style: Style, queues: u16, named: Named<'_>) -> Result<Self, Missing> {
         let mut list = Self(Vec::with_capacity(actions.len() + 2));
         for action in actions {
-            list.translate(action, style, queues, ports)?;
+            list.translate(action, style, queues, named)?;
         }
         Ok(list)
     }
 
-    fn translate(&mut self, action: &Action, style: Style, queues: u16, ports: &PortSet) -> Result<(), UnknownPort> {
+    fn translate(&mut self, action: &Action, style: Style, queues: u16, named: Named<'_>) -> Result<(), Missing> {
         match action {
             Action::Mark(id) => self.own(kind::RTE_FLOW_ACTION_TYPE_MARK, &id.to_ne_bytes()),
             Action::RawDecap(header) => self.push(kind::RTE_FLOW_ACTION_TYPE_RAW_DECAP, Conf::Decap(header.clone())),
@@ -106,6 +135,15 @@ impl Actions {
                 self.write(style, kind::RTE_FLOW_ACTION_TYPE_SET_TTL, field, &[*ttl]);
             }
             Action::RawEncap(header) => self.push(kind::RTE_FLOW_ACTION_TYPE_RAW_ENCAP, Conf::Encap(header.clone())),
+            Action::Security(number) => {
+                let session = named.sessions.pointer(*number).ok_or(Missing::Session(*number))?;
+                let offset = offset_of!(dpdk_sys::rte_flow_action_security, security_session);
+                // The driver follows the pointer while it makes the rule, and a session that a rule names is not closed.
+                let address = session.as_ptr().expose_provenance();
+                let conf = Conf::Own(Blob::with(offset, &address.to_ne_bytes()));
+                self.push(kind::RTE_FLOW_ACTION_TYPE_SECURITY, conf);
+            }
+            Action::SetMeta(meta) => self.set_meta(style, meta.bits()),
             Action::Jump(table) => {
                 let conf = Conf::Common(Blob::with(0, &group(*table).to_ne_bytes()));
                 self.push(kind::RTE_FLOW_ACTION_TYPE_JUMP, conf);
@@ -117,7 +155,7 @@ impl Actions {
                 self.push(kind::RTE_FLOW_ACTION_TYPE_RSS, Conf::Rss { queues });
             }
             Action::Port(vif) => {
-                let port = ports.get(*vif)?.ethdev;
+                let port = named.ports.get(*vif)?.ethdev;
                 match style.port {
                     PortStyle::Represented => {
                         self.own(kind::RTE_FLOW_ACTION_TYPE_REPRESENTED_PORT, &port.to_ne_bytes());
@@ -146,6 +184,21 @@ impl Actions {
         self.own(kind::RTE_FLOW_ACTION_TYPE_OF_SET_VLAN_VID, &(tci & VID_BITS).to_be_bytes());
         let [_, pcp] = (tci >> PCP_SHIFT).to_be_bytes();
         self.own(kind::RTE_FLOW_ACTION_TYPE_OF_SET_VLAN_PCP, &[pcp]);
+    }
+
+    /// Metadata is in the byte order of the machine.
+    fn set_meta(&mut self, style: Style, bits: u32) {
+        match style.field {
+            FieldStyle::Set => {
+                let mut conf = Blob::with(offset_of!(dpdk_sys::rte_flow_action_set_meta, data), &bits.to_ne_bytes());
+                conf.fill(offset_of!(dpdk_sys::rte_flow_action_set_meta, mask), size_of::<u32>());
+                self.push(kind::RTE_FLOW_ACTION_TYPE_SET_META, Conf::Own(conf));
+            }
+            FieldStyle::Modify => {
+                let (field, value) = (field::RTE_FLOW_FIELD_META, bits.to_ne_bytes().to_vec());
+                self.push(kind::RTE_FLOW_ACTION_TYPE_MODIFY_FIELD, Conf::Modify { field, value });
+            }
+        }
     }
 
     fn write(&mut self, style: Style, set: kind::Type, field: field::Type, value: &[u8]) {

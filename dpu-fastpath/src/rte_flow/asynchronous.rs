@@ -10,7 +10,11 @@ use dpdk_sys::{
     rte_flow_error, rte_flow_op_attr, rte_flow_op_result, rte_flow_op_status, rte_flow_queue_attr,
     rte_flow_template_table,
 };
-use offload_rules::lower::Rule;
+use offload_rules::{
+    VifId,
+    forwarding::Sa,
+    lower::{Rule, Session},
+};
 
 use super::{
     error::{check, failure},
@@ -20,8 +24,11 @@ use super::{
     tables::{TableId, Tables},
     translation::Translation,
 };
-use crate::hash::Quick;
-use crate::offload::{Backend, Completion, Failure, Hits, Token};
+use crate::{
+    hash::Quick,
+    offload::{Backend, Completion, Failure, Hits, SessionCounts, SessionKind, SessionSpec, Token},
+    security::Sessions,
+};
 
 /// The queue of every port that this uses: one thread, one queue.
 const QUEUE: u32 = 0;
@@ -187,6 +194,13 @@ impl Asynchronous {
         Ok(Placed { port, rule, id, table })
     }
 
+    /// With sessions where others find them: those who send with them.
+    #[must_use]
+    pub fn with_sessions(mut self, sessions: Sessions) -> Self {
+        self.nic.sessions = sessions;
+        self
+    }
+
     fn queue_size(&self) -> usize {
         usize::try_from(self.sizes.queue).unwrap_or(usize::MAX)
     }
@@ -298,11 +312,13 @@ impl Asynchronous {
             }
             Some(Operation::Create(token)) => {
                 let Some(entry) = self.rules.remove(&token) else { return };
+                self.nic.gone(entry.rule);
                 self.failed.push_back((port, entry.rule.handle, entry.table));
                 self.completed.push(Completion::CreateFailed(token, no_reason()));
             }
             Some(Operation::Destroy(token)) if done => {
                 if let Some(entry) = self.rules.remove(&token) {
+                    self.nic.gone(entry.rule);
                     self.lane(port).tables.leave(entry.table);
                 }
                 self.completed.push(Completion::Destroyed(token));
@@ -401,9 +417,7 @@ impl Backend for Asynchronous {
             NonNull::new(flow).map(Handle).ok_or_else(|| failure(0, &error))
         })?;
         self.lane(port).tables.enter(id);
-        let counts = rule.actions.counts();
-        self.nic.done(rule);
-        let rule = Installed { handle, port, counts };
+        let rule = self.nic.done(port, handle, rule);
         self.rules.insert(token, Entry { rule, table: id, stage: Stage::Creating });
         Ok(())
     }
@@ -454,6 +468,22 @@ impl Backend for Asynchronous {
         Ok(())
     }
 
+    fn session_kinds(&mut self, port: VifId, sa: &Sa) -> Vec<SessionKind> {
+        self.nic.port(port).map(|port| Sessions::kinds(port, sa)).unwrap_or_default()
+    }
+
+    fn open_session(&mut self, session: Session, spec: &SessionSpec) -> Result<(), Failure> {
+        self.nic.open_session(session, spec)
+    }
+
+    fn close_session(&mut self, session: Session) -> Result<(), Failure> {
+        self.nic.sessions.close(session)
+    }
+
+    fn session_counts(&mut self, session: Session) -> Result<SessionCounts, Failure> {
+        self.nic.sessions.counts(session)
+    }
+
     fn flush(&mut self) -> Result<(), Failure> {
         // What is in flight ends first: a flush in between would take rules from under their operations.
         let mut idle = 0;
@@ -478,6 +508,7 @@ impl Backend for Asynchronous {
         }
         // The driver's handles of rules that are no more; what it says about them does not matter.
         let _ = self.flush();
+        self.nic.lose_sessions();
         false
     }
 }

@@ -46,6 +46,8 @@ const TCP_FLAGS: usize = 13;
 /// RFC 3032 §2.1: label, traffic class and bottom of stack, then TTL.
 const MPLS_LABEL: usize = 0;
 const MPLS_TTL: usize = 3;
+/// RFC 4303 §2.
+const ESP_SPI: usize = 0;
 
 /// The more-fragments bit and the offset.
 const FRAGMENT_BITS: u16 = 0x3fff;
@@ -280,6 +282,17 @@ fn entry(item: &Item, style: Style) -> Entry {
             let bottom = u8::from(*bottom);
             entry.masked(MPLS_LABEL, &[high, middle, low | bottom], &[0xff, 0xff, 0xf0 | bottom]);
             entry.exact_if(MPLS_TTL, ttl.map(|ttl| [ttl]));
+            entry
+        }
+        Item::Esp { spi } => {
+            let mut entry = Entry::new(kind::RTE_FLOW_ITEM_TYPE_ESP);
+            entry.exact(ESP_SPI, &spi.to_be_bytes());
+            entry
+        }
+        Item::Meta(meta) => {
+            let mut entry = Entry::new(kind::RTE_FLOW_ITEM_TYPE_META);
+            // No header: in the byte order of the machine.
+            entry.exact(offset_of!(dpdk_sys::rte_flow_item_meta, data), &meta.bits().to_ne_bytes());
             entry
         }
         Item::Integrity { level, ipv4_checksum_ok, l3_ok } => integrity(*level, *ipv4_checksum_ok, *l3_ok),

@@ -5,9 +5,12 @@
 //!
 //! - **Where a rule is.** On the port that its pattern names. With [`Style::transfer`] a rule that leaves the packets to the NIC is
 //!   given to that port's transfer proxy, and the port is an item; a rule that gives packets to a queue is the port's own.
-//! - **Groups.** Steering and flows: 0, tenants: 1, tunnels: 2. The priority is the rule's.
+//! - **Groups.** Steering and flows: 0, tenants: 1, tunnels: 2, out of IPsec: 3, into IPsec: 4. The priority is the rule's.
+//! - **Sessions.** A rule names a session of IPsec by its number ([`Sessions`](crate::security::Sessions)); one that is not open is
+//!   refused, and one that rules name is not closed.
 //! - **Resets.** A port that is reset or removed tells by an event. A driver that doesn't is found out by its rules: when the query
-//!   of a rule that counts (the last created) says ENOENT, all are taken for lost, and what the driver still keeps of them is flushed.
+//!   of a rule that counts (the last created) says ENOENT, all are taken for lost, and what the driver still keeps of them is flushed,
+//!   sessions as well.
 //!
 //! EAL is running and the ports are started before a backend is made; [`configure`] comes before the start. rte_flow is called by nobody else on these ports.
 

@@ -8,16 +8,23 @@ use std::{
 };
 
 use dpdk_sys::{rte_eth_event_type as event, rte_flow, rte_flow_action, rte_flow_error};
-use offload_rules::lower::Rule;
+use offload_rules::{
+    VifId,
+    lower::{Rule, Session},
+};
 
 use super::{
+    actions::Named,
     error::{check, failure},
     items::Pattern,
     ports::PortMap,
     style::Style,
     translation::Translation,
 };
-use crate::offload::{Failure, Hits, Token};
+use crate::{
+    offload::{Failure, Hits, SessionSpec, Token},
+    security::Sessions,
+};
 
 /// Idle rules asked for in one call.
 const AGED_BATCH: usize = 128;
@@ -38,6 +45,7 @@ pub(super) struct Installed {
     pub(super) handle: Handle,
     pub(super) port: u16,
     pub(super) counts: bool,
+    pub(super) session: Option<Session>,
 }
 
 /// What an AGE action gives back for this rule: not zero, which would make the driver give back its handle.
@@ -50,6 +58,7 @@ pub(super) fn context(token: Token) -> usize {
 pub(super) struct Nic {
     ports: PortMap,
     style: Style,
+    pub(super) sessions: Sessions,
     /// Memory of the last pattern: too large for the allocator's quick lists.
     spare: Pattern,
     /// The port that takes transfer rules for a port, found when first needed.
@@ -65,6 +74,7 @@ impl Nic {
         let mut nic = Self {
             ports,
             style,
+            sessions: Sessions::default(),
             spare: Pattern::default(),
             proxies: BTreeMap::new(),
             watched: BTreeSet::new(),
@@ -77,15 +87,39 @@ impl Nic {
     /// Translates a rule and finds the port that takes it.
     pub(super) fn translate(&mut self, rule: &Rule) -> Result<(u16, Translation), Failure> {
         let spare = std::mem::take(&mut self.spare);
-        let translation = self.ports.with(|ports| Translation::reusing(spare, rule, self.style, ports))?;
+        let sessions = &self.sessions;
+        let translation =
+            self.ports.with(|ports| Translation::reusing(spare, rule, self.style, Named { ports, sessions }))?;
         let own = translation.port.ethdev;
         let port = if translation.place.transfer { self.proxy(own) } else { own };
         Ok((port, translation))
     }
 
-    /// The driver has read a rule: its memory is free for the next one.
-    pub(super) fn done(&mut self, translation: Translation) {
+    /// The driver has taken a rule: its memory is free for the next one.
+    pub(super) fn done(&mut self, port: u16, handle: Handle, translation: Translation) -> Installed {
+        let (counts, session) = (translation.actions.counts(), translation.session);
+        if let Some(session) = session {
+            self.sessions.hold(session);
+        }
         self.spare = translation.pattern;
+        Installed { handle, port, counts, session }
+    }
+
+    /// A rule is gone.
+    pub(super) fn gone(&self, rule: Installed) {
+        if let Some(session) = rule.session {
+            self.sessions.release(session);
+        }
+    }
+
+    /// The port of a vif's device.
+    pub(super) fn port(&self, vif: VifId) -> Result<u16, Failure> {
+        let port = self.ports.with(|ports| ports.get(vif));
+        port.map(|port| port.ethdev).map_err(|error| Failure::from_errno(libc::ENODEV, error.to_string()))
+    }
+
+    pub(super) fn open_session(&self, session: Session, spec: &SessionSpec) -> Result<(), Failure> {
+        self.sessions.open(session, self.port(spec.port)?, spec)
     }
 
     /// Transfer rules go to the port that manages the switch: the port itself where the driver has no such notion.
@@ -163,7 +197,8 @@ impl Nic {
         Ok(())
     }
 
-    /// Removes every rule of every port. The first failure is told after all ports were tried.
+    /// Removes every rule of every port, and then every session. The first failure is told after all ports were tried; while a rule
+    /// may be left, no session is destroyed, but nobody sends with one any more.
     pub(super) fn flush(&mut self) -> Result<(), Failure> {
         let mut result = Ok(());
         for port in self.all() {
@@ -174,7 +209,18 @@ impl Nic {
                 result = result.and(Err(failure(code, &error)));
             }
         }
-        result
+        match result {
+            Ok(()) => self.sessions.close_all(),
+            Err(_) => {
+                self.sessions.hide_all();
+                result
+            }
+        }
+    }
+
+    /// After a reset, behind [`Nic::flush`]: the driver's sessions are no more, so what it says about them does not matter.
+    pub(super) fn lose_sessions(&self) {
+        let _ = self.sessions.close_all();
     }
 
     /// Whether the NIC has lost its rules since the last call. A driver says so by an event; one that doesn't is found out by

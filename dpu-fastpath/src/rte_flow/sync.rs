@@ -7,7 +7,11 @@ use std::{
 };
 
 use dpdk_sys::rte_flow_error;
-use offload_rules::lower::Rule;
+use offload_rules::{
+    VifId,
+    forwarding::Sa,
+    lower::{Rule, Session},
+};
 
 use super::{
     error::{check, failure},
@@ -15,8 +19,11 @@ use super::{
     ports::PortMap,
     style::Style,
 };
-use crate::hash::Quick;
-use crate::offload::{Backend, Completion, Failure, Hits, Token};
+use crate::{
+    hash::Quick,
+    offload::{Backend, Completion, Failure, Hits, SessionCounts, SessionKind, SessionSpec, Token},
+    security::Sessions,
+};
 
 /// What one round of the engine may take: somebody may be waiting for its answer.
 const SLICE: Duration = Duration::from_millis(20);
@@ -48,6 +55,13 @@ impl Synchronous {
             completed: Vec::new(),
             sentinel: None,
         }
+    }
+
+    /// With sessions where others find them: those who send with them.
+    #[must_use]
+    pub fn with_sessions(mut self, sessions: Sessions) -> Self {
+        self.nic.sessions = sessions;
+        self
     }
 
     fn forget(&mut self) {
@@ -92,10 +106,9 @@ impl Backend for Synchronous {
         };
         self.spent += begun.elapsed();
         let handle = Handle(NonNull::new(flow).ok_or_else(|| failure(0, &error))?);
-        let counts = rule.actions.counts();
-        self.nic.done(rule);
-        self.rules.insert(token, Installed { handle, port, counts });
-        if counts {
+        let rule = self.nic.done(port, handle, rule);
+        self.rules.insert(token, rule);
+        if rule.counts {
             self.sentinel = Some(token);
         }
         self.completed.push(Completion::Created(token));
@@ -115,6 +128,7 @@ impl Backend for Synchronous {
             result => result?,
         }
         self.rules.remove(&token);
+        self.nic.gone(rule);
         if self.sentinel == Some(token) {
             self.sentinel = self.rules.iter().find(|(_, rule)| rule.counts).map(|(token, _)| *token);
         }
@@ -144,6 +158,22 @@ impl Backend for Synchronous {
         Ok(())
     }
 
+    fn session_kinds(&mut self, port: VifId, sa: &Sa) -> Vec<SessionKind> {
+        self.nic.port(port).map(|port| Sessions::kinds(port, sa)).unwrap_or_default()
+    }
+
+    fn open_session(&mut self, session: Session, spec: &SessionSpec) -> Result<(), Failure> {
+        self.nic.open_session(session, spec)
+    }
+
+    fn close_session(&mut self, session: Session) -> Result<(), Failure> {
+        self.nic.sessions.close(session)
+    }
+
+    fn session_counts(&mut self, session: Session) -> Result<SessionCounts, Failure> {
+        self.nic.sessions.counts(session)
+    }
+
     fn flush(&mut self) -> Result<(), Failure> {
         self.forget();
         self.nic.flush()
@@ -157,6 +187,7 @@ impl Backend for Synchronous {
         self.forget();
         // The driver's handles of rules that are no more; what it says about them does not matter.
         let _ = self.nic.flush();
+        self.nic.lose_sessions();
         false
     }
 }

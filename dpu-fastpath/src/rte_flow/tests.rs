@@ -7,13 +7,15 @@ use offload_rules::{
 };
 
 use super::{
-    actions::{Actions, Conf},
+    actions::{Actions, Conf, Named},
     items::{Entry, Pattern},
     ports::{Ethdev, PortMap},
     style::{FieldStyle, PortStyle, Style, TtlStyle},
     translation::Translation,
 };
-use crate::offload::Failure;
+use crate::{offload::Failure, security::Sessions};
+
+mod ipsec;
 
 const ROUTER: MacAddr = MacAddr([0x00, 0x00, 0x5e, 0x00, 0x01, 0x00]);
 const HOST: MacAddr = MacAddr([2, 0, 0, 0, 0, 7]);
@@ -28,7 +30,11 @@ fn ports() -> PortMap {
 }
 
 fn translate(rule: &Rule, style: Style) -> Result<Translation, Failure> {
-    ports().with(|ports| Translation::new(rule, style, ports))
+    translate_with(rule, style, &Sessions::default())
+}
+
+fn translate_with(rule: &Rule, style: Style, sessions: &Sessions) -> Result<Translation, Failure> {
+    ports().with(|ports| Translation::new(rule, style, Named { ports, sessions }))
 }
 
 /// An established TCP connection of a tenant, to a tunnel.
@@ -474,9 +480,12 @@ fn flags_of_tags_are_where_c_has_them() {
 fn a_rule_of_a_device_that_is_no_port_is_refused() {
     let map = ports();
     map.remove(vif(4));
-    let failure = map.with(|ports| Translation::new(&to_tunnel(), Style::default(), ports)).unwrap_err();
+    let sessions = Sessions::default();
+    let translate =
+        || map.with(|ports| Translation::new(&to_tunnel(), Style::default(), Named { ports, sessions: &sessions }));
+    let failure = translate().unwrap_err();
     assert_eq!(failure.errno, libc::ENODEV);
     assert!(failure.message.contains("vif 4"), "{failure}");
     map.insert(vif(4), Ethdev { ethdev: 9, queues: 1 });
-    assert!(map.with(|ports| Translation::new(&to_tunnel(), Style::default(), ports)).is_ok());
+    assert!(translate().is_ok());
 }

@@ -3,12 +3,12 @@
 use std::hash::{Hash, Hasher};
 
 use dpdk_sys::rte_flow_attr;
-use offload_rules::lower::{Action, Item, Rule};
+use offload_rules::lower::{Action, Item, Rule, Session};
 
 use super::{
-    actions::{self, Actions, ActionsShape},
+    actions::{self, Actions, ActionsShape, Missing, Named},
     items::{Pattern, PatternShape},
-    ports::{Ethdev, PortSet},
+    ports::Ethdev,
     style::{Style, TtlStyle},
 };
 use crate::{hash::QuickHasher, offload::Failure};
@@ -21,6 +21,8 @@ pub(super) struct Translation {
     pub(super) place: Place,
     pub(super) pattern: Pattern,
     pub(super) actions: Actions,
+    /// The session that it names.
+    pub(super) session: Option<Session>,
 }
 
 /// Attributes of a rule.
@@ -56,20 +58,21 @@ impl Translation {
     ///
     /// # Errors
     ///
-    /// ENODEV when a vif that it names is no port; ENOTSUP for a TTL that the NIC cannot write.
+    /// ENODEV when a vif that it names is no port; ENOENT when a session is not open; ENOTSUP for a TTL that the NIC cannot write.
     #[cfg(test)]
-    pub(super) fn new(rule: &Rule, style: Style, ports: &PortSet) -> Result<Self, Failure> {
-        Self::reusing(Pattern::default(), rule, style, ports)
+    pub(super) fn new(rule: &Rule, style: Style, named: Named<'_>) -> Result<Self, Failure> {
+        Self::reusing(Pattern::default(), rule, style, named)
     }
 
     /// The same, in the memory of a pattern that is done with.
-    pub(super) fn reusing(spare: Pattern, rule: &Rule, style: Style, ports: &PortSet) -> Result<Self, Failure> {
+    pub(super) fn reusing(spare: Pattern, rule: &Rule, style: Style, named: Named<'_>) -> Result<Self, Failure> {
+        let ports = named.ports;
         let no_port = |message: String| Failure::from_errno(libc::ENODEV, message);
-        let named = rule.items.iter().find_map(|item| match item {
+        let own = rule.items.iter().find_map(|item| match item {
             Item::Port(vif) => Some(*vif),
             _ => None,
         });
-        let port = match named {
+        let port = match own {
             Some(vif) => ports.get(vif).map_err(|error| no_port(error.to_string()))?,
             None => ports.first().ok_or_else(|| no_port("the NIC has no ports".to_owned()))?,
         };
@@ -79,10 +82,13 @@ impl Translation {
         let transfer = style.transfer && !actions::to_host(&rule.actions);
         let pattern =
             spare.refilled(&rule.items, style, transfer, ports).map_err(|error| no_port(error.to_string()))?;
-        let actions =
-            Actions::new(&rule.actions, style, port.queues, ports).map_err(|error| no_port(error.to_string()))?;
+        let actions = Actions::new(&rule.actions, style, port.queues, named).map_err(|missing| match missing {
+            Missing::Port(_) => no_port(missing.to_string()),
+            Missing::Session(_) => Failure::from_errno(libc::ENOENT, missing.to_string()),
+        })?;
         let place = Place { group: actions::group(rule.table), priority: rule.priority, transfer };
-        Ok(Self { port, place, pattern, actions })
+        let session = actions::session(&rule.actions);
+        Ok(Self { port, place, pattern, actions, session })
     }
 
     /// Of this shape? Told without building its own.

@@ -37,6 +37,8 @@ pub(super) const fn table(table: Table) -> &'static str {
         Table::Tenant => "tenant",
         Table::Tunnel => "tunnel",
         Table::Flows => "flows",
+        Table::Opened => "opened",
+        Table::Seal => "seal",
     }
 }
 
@@ -73,6 +75,8 @@ pub fn item(item: &Item) -> String {
             let text = Text::new("mpls").is("label", &Some(label));
             if *bottom { text.is("s", &Some(1)) } else { text }.is("ttl", ttl).0
         }
+        Item::Esp { spi } => Text::new("esp").is("spi", &Some(format!("{spi:#x}"))).0,
+        Item::Meta(meta) => Text::new("meta").is("data", &Some(meta)).0,
         Item::Integrity { level, ipv4_checksum_ok, l3_ok } => {
             let text = Text::new("integrity").is("level", &Some(level));
             text.flag("ipv4_csum_ok", *ipv4_checksum_ok).flag("l3_ok", *l3_ok).0
@@ -95,6 +99,8 @@ pub fn action(action: &Action) -> String {
         Action::SetTtl { version: 6, ttl } => format!("set_hop {ttl}"),
         Action::SetTtl { ttl, .. } => format!("set_ttl {ttl}"),
         Action::RawEncap(headers) => format!("raw_encap {}", hex(headers)),
+        Action::Security(session) => format!("security session {}", session.0),
+        Action::SetMeta(meta) => format!("set_meta data {meta}"),
         Action::Jump(to) => format!("jump table {}", table(*to)),
         Action::Drop => "drop".to_owned(),
         Action::Queue(queue) => format!("queue index {queue}"),

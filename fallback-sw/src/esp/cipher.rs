@@ -1,8 +1,9 @@
 //! AES-GCM as ESP uses it, and the keys that nobody gets to see.
 
-use graviola::aead::AesGcm;
-
-use super::{ICV_LEN, IV_LEN};
+use super::{
+    ICV_LEN, IV_LEN,
+    aead::{Aead as _, AesGcm, AesKey, NONCE_LEN, Provider},
+};
 
 /// Octets of key and salt: AES-128 and AES-256, each with the four octets of RFC 4106 §8.1.
 pub const KEY_MATERIAL: [usize; 2] = [20, 36];
@@ -45,6 +46,17 @@ impl Key {
     pub const fn bits(&self) -> u16 {
         if self.len == KEY_MATERIAL[0] { 128 } else { 256 }
     }
+
+    /// The AES key and the salt.
+    pub(super) fn parts(&self) -> (AesKey<'_>, [u8; 4]) {
+        if self.len == KEY_MATERIAL[0] {
+            let (key, rest) = self.octets.split_first_chunk().unwrap_or((&[0; 16], &[]));
+            (AesKey::Of128(key), rest.first_chunk().copied().unwrap_or_default())
+        } else {
+            let (key, rest) = self.octets.split_first_chunk().unwrap_or((&[0; 32], &[]));
+            (AesKey::Of256(key), rest.first_chunk().copied().unwrap_or_default())
+        }
+    }
 }
 
 impl Drop for Key {
@@ -57,34 +69,39 @@ impl Drop for Key {
 
 /// AES-GCM with the salt of one SA. The expanded key is overwritten when dropped.
 pub struct Cipher {
-    aes: Box<AesGcm>,
+    aes: AesGcm,
     salt: [u8; 4],
 }
 
 impl Cipher {
-    /// With this key.
+    /// With this key, by whom this process uses.
     #[must_use]
     pub fn new(key: &Key) -> Self {
-        let (aes, salt) = key.octets.split_at(key.len - 4);
-        let salt = salt.first_chunk().copied().unwrap_or_default();
-        Self { aes: Box::new(AesGcm::new(aes)), salt }
+        Self::by(Provider::of_the_process(), key)
+    }
+
+    /// With this key, by this provider.
+    #[must_use]
+    pub fn by(provider: Provider, key: &Key) -> Self {
+        let (key, salt) = key.parts();
+        Self { aes: provider.expand(&key), salt }
     }
 
     /// Enciphers in place. `iv` must be unique under this key.
     #[inline]
     pub(super) fn seal(&self, iv: [u8; IV_LEN], aad: &[u8], text: &mut [u8], icv: &mut [u8; ICV_LEN]) {
-        self.aes.encrypt(&self.nonce(iv), aad, text, icv);
+        self.aes.seal(&self.nonce(iv), aad, text, icv);
     }
 
     /// Deciphers in place; false: the packet is not what was sealed, and its text is wiped.
     #[inline]
-    pub(super) fn open(&self, iv: [u8; IV_LEN], aad: &[u8], text: &mut [u8], icv: &[u8]) -> bool {
-        self.aes.decrypt(&self.nonce(iv), aad, text, icv).is_ok()
+    pub(super) fn open(&self, iv: [u8; IV_LEN], aad: &[u8], text: &mut [u8], icv: &[u8; ICV_LEN]) -> bool {
+        self.aes.open(&self.nonce(iv), aad, text, icv)
     }
 
     /// RFC 4106 §4: salt and initialisation vector.
     #[inline]
-    fn nonce(&self, iv: [u8; IV_LEN]) -> [u8; 12] {
+    fn nonce(&self, iv: [u8; IV_LEN]) -> [u8; NONCE_LEN] {
         let ([a, b, c, d], [e, f, g, h, i, j, k, l]) = (self.salt, iv);
         [a, b, c, d, e, f, g, h, i, j, k, l]
     }

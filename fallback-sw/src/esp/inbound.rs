@@ -1,7 +1,7 @@
 //! Opening: ESP becomes an IP packet again.
 
 use super::{
-    Cipher, HEADER_LEN, ICV_LEN, IV_LEN, Key, NEXT_IPV4, NEXT_IPV6, NEXT_NONE,
+    Cipher, HEADER_LEN, ICV_LEN, IV_LEN, Key, NEXT_IPV4, NEXT_IPV6, NEXT_NONE, Provider,
     cipher::aad,
     replay::{ReplayError, Window, WindowError},
 };
@@ -93,10 +93,18 @@ impl InboundSa {
     /// # Errors
     /// [`WindowError`].
     pub fn new(config: &InboundConfig) -> Result<Self, WindowError> {
+        Self::by(Provider::of_the_process(), config)
+    }
+
+    /// Ready to receive, with AES-GCM by this provider.
+    ///
+    /// # Errors
+    /// [`WindowError`].
+    pub fn by(provider: Provider, config: &InboundConfig) -> Result<Self, WindowError> {
         let InboundConfig { spi, key, esn, window } = config;
         // With extended numbers the window tells the half that is not sent.
         let window = if *window == 0 && !esn { None } else { Some(Window::new(*window, *esn)?) };
-        Ok(Self { spi: *spi, esn: *esn, cipher: Cipher::new(key), window })
+        Ok(Self { spi: *spi, esn: *esn, cipher: Cipher::by(provider, key), window })
     }
 
     /// Its index.
@@ -111,12 +119,44 @@ impl InboundSa {
         self.window.as_ref()
     }
 
+    #[cfg(test)]
+    pub(super) fn received_up_to(&mut self, number: u64) {
+        if let Some(window) = self.window.as_mut().filter(|window| number > window.top()) {
+            window.update(number);
+        }
+    }
+
+    /// Numbers up to this one are not received any more: somebody else may have received them.
+    pub fn refuse_through(&mut self, number: u64) {
+        if let Some(window) = &mut self.window {
+            window.refuse_through(number);
+        }
+    }
+
     /// Opens in place what begins with an ESP header of this SA's index and ends with the check value.
     ///
     /// # Errors
     /// [`OpenError`]; the window moves only for what is authentic.
     #[inline]
     pub fn open(&mut self, esp: &mut [u8]) -> Result<Opened, OpenError> {
+        self.take(esp, Cipher::open)
+    }
+
+    /// The same for a packet whose text a NIC has deciphered in place, and whose check value it has found right.
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    #[inline]
+    pub fn open_deciphered(&mut self, esp: &mut [u8]) -> Result<Opened, OpenError> {
+        self.take(esp, |_, _, _, _, _| true)
+    }
+
+    #[inline]
+    fn take(
+        &mut self,
+        esp: &mut [u8],
+        decipher: impl FnOnce(&Cipher, [u8; IV_LEN], &[u8], &mut [u8], &[u8; ICV_LEN]) -> bool,
+    ) -> Result<Opened, OpenError> {
         const BEFORE: usize = HEADER_LEN + IV_LEN;
         let Some((head, body)) = esp.split_first_chunk_mut::<BEFORE>() else { return Err(OpenError::Truncated) };
         let Some((text, icv)) = body.split_last_chunk_mut::<ICV_LEN>() else { return Err(OpenError::Truncated) };
@@ -130,7 +170,7 @@ impl InboundSa {
             None => low.into(),
         };
         let mut authenticated = [0; 12];
-        if !self.cipher.open(iv, aad(self.spi, sequence, self.esn, &mut authenticated), text, icv) {
+        if !decipher(&self.cipher, iv, aad(self.spi, sequence, self.esn, &mut authenticated), text, icv) {
             return Err(OpenError::Authentication);
         }
         if let Some(window) = &mut self.window {

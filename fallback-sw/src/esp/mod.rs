@@ -4,13 +4,19 @@
 //! Nothing here knows vifs, routes or time; who owns an SA tells it what it needs. Keys leave memory with the SA and are never
 //! formatted.
 
+mod aead;
 mod cipher;
 mod inbound;
+#[cfg(test)]
+mod inline_tests;
 mod outbound;
 mod replay;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod vectors;
 
+pub use aead::{Aead, LoadError, NONCE_LEN, Provider};
 pub use cipher::{Cipher, KEY_MATERIAL, Key, KeyError};
 pub use inbound::{Envelope, InboundConfig, InboundSa, OpenError, Opened, envelope};
 pub use outbound::{OutboundConfig, OutboundSa, SealError, Tunnel};

@@ -2,7 +2,9 @@
 
 use std::net::Ipv4Addr;
 
-use super::{Cipher, HEADER_LEN, ICV_LEN, IV_LEN, Key, NAT_T_PORT, NEXT_IPV4, NEXT_IPV6, PROTOCOL, cipher::aad};
+use super::{
+    Cipher, HEADER_LEN, ICV_LEN, IV_LEN, Key, NAT_T_PORT, NEXT_IPV4, NEXT_IPV6, PROTOCOL, Provider, cipher::aad,
+};
 use crate::packet::{Packet, checksum};
 
 /// Outer headers of a tunnel.
@@ -79,8 +81,14 @@ impl OutboundSa {
     /// Ready to send.
     #[must_use]
     pub fn new(config: &OutboundConfig) -> Self {
+        Self::by(Provider::of_the_process(), config)
+    }
+
+    /// Ready to send, with AES-GCM by this provider.
+    #[must_use]
+    pub fn by(provider: Provider, config: &OutboundConfig) -> Self {
         let OutboundConfig { spi, key, esn, first, tunnel } = config;
-        Self { spi: *spi, esn: *esn, next: (*first).max(1), cipher: Cipher::new(key), tunnel: *tunnel }
+        Self { spi: *spi, esn: *esn, next: (*first).max(1), cipher: Cipher::by(provider, key), tunnel: *tunnel }
     }
 
     /// Its index.
@@ -119,6 +127,25 @@ impl OutboundSa {
     /// [`SealError`]; the packet and the SA are as they were.
     #[inline]
     pub fn seal(&mut self, packet: &mut Packet, tos: u8, id: u16, df: bool) -> Result<(), SealError> {
+        self.build(packet, (tos, id, df), Cipher::seal)
+    }
+
+    /// The same without enciphering: the text is as it was, and the check value is zero. For a NIC that enciphers what it sends.
+    ///
+    /// # Errors
+    /// [`SealError`]; the packet and the SA are as they were.
+    #[inline]
+    pub fn frame(&mut self, packet: &mut Packet, tos: u8, id: u16, df: bool) -> Result<(), SealError> {
+        self.build(packet, (tos, id, df), |_, _, _, _, icv| icv.fill(0))
+    }
+
+    #[inline]
+    fn build(
+        &mut self,
+        packet: &mut Packet,
+        outer: (u8, u16, bool),
+        encipher: impl FnOnce(&Cipher, [u8; IV_LEN], &[u8], &mut [u8], &mut [u8; ICV_LEN]),
+    ) -> Result<(), SealError> {
         let next_header = match packet.data().first().map(|octet| octet >> 4) {
             Some(4) => NEXT_IPV4,
             Some(6) => NEXT_IPV6,
@@ -153,8 +180,8 @@ impl OutboundSa {
         // RFC 4106 §3.1: unique for a key; the sequence number is.
         let iv = sequence.to_be_bytes();
         let mut authenticated = [0; 12];
-        self.cipher.seal(iv, aad(self.spi, sequence, self.esn, &mut authenticated), text, icv);
-        self.write_outer(head, total_len, (tos, id, df));
+        encipher(&self.cipher, iv, aad(self.spi, sequence, self.esn, &mut authenticated), text, icv);
+        self.write_outer(head, total_len, outer);
         let esp = self.tunnel.header_len();
         for (at, octets) in [(0, &self.spi.to_be_bytes()), (4, &(sequence as u32).to_be_bytes())] {
             if let Some(field) = head.get_mut(esp + at..esp + at + 4) {

@@ -90,6 +90,17 @@ impl Window {
         }
     }
 
+    /// Numbers up to this one are not received any more: somebody else may have received them.
+    pub fn refuse_through(&mut self, number: u64) {
+        if number > self.top {
+            self.advance(number);
+        }
+        let oldest = self.top.saturating_sub(u64::from(self.size) - 1).max(1);
+        for seen in oldest..=number.min(self.top) {
+            self.update(seen);
+        }
+    }
+
     /// RFC 4303 Appendix A2.1: the high half is not sent; it is the one that puts the number nearest to the window.
     #[inline]
     fn full(&self, low: u32) -> Option<u64> {

@@ -168,7 +168,7 @@ impl Model {
     }
 }
 
-fn octets(hex: &str) -> Vec<u8> {
+pub(super) fn octets(hex: &str) -> Vec<u8> {
     (0..hex.len() / 2).map(|i| u8::from_str_radix(&hex[2 * i..2 * i + 2], 16).unwrap()).collect()
 }
 
@@ -273,6 +273,94 @@ proptest! {
                 window.update(number);
             }
             prop_assert_eq!(window.top(), model.top);
+        }
+    }
+}
+
+/// What may reach a receiver.
+#[derive(Debug, Clone, Copy)]
+enum Arrival {
+    /// A genuine packet, this far from the highest number so far.
+    Genuine(i64),
+    /// One with a changed bit.
+    Forged(i64, usize),
+    /// The beginning of one.
+    Truncated(i64, usize),
+}
+
+fn arrivals() -> impl Strategy<Value = Vec<Arrival>> {
+    let far = || prop_oneof![6 => 0_i64..20, 4 => -120_i64..0, 1 => -5000_i64..5000];
+    let one = prop_oneof![
+        6 => far().prop_map(Arrival::Genuine),
+        2 => (far(), any::<usize>()).prop_map(|(far, at)| Arrival::Forged(far, at)),
+        1 => (far(), any::<usize>()).prop_map(|(far, len)| Arrival::Truncated(far, len)),
+    ];
+    prop::collection::vec(one, 1..120)
+}
+
+proptest! {
+    /// Whole packets against the model: whatever is mixed in, a genuine packet is accepted exactly once, and nothing else moves the
+    /// window.
+    #[test]
+    fn an_sa_accepts_what_the_model_accepts_whatever_is_forged(
+        words in 1_u32..=128,
+        esn in any::<bool>(),
+        start in prop_oneof![Just(1_u64), Just(u64::from(u32::MAX) - 50), Just((5 << 32) + 10)],
+        arrivals in arrivals(),
+    ) {
+        let start = if esn { start } else { start & 0xffff_ffff };
+        let (_, mut inside) = pair(esn, words * 32, 1);
+        inside.received_up_to(start);
+        let mut model = Model { size: (words * 32).into(), top: start, seen: HashSet::from([start]) };
+        for arrival in arrivals {
+            let (Arrival::Genuine(far) | Arrival::Forged(far, _) | Arrival::Truncated(far, _)) = arrival;
+            let number = model.top.saturating_add_signed(far);
+            if number == 0 || !esn && number >= u32::MAX.into() {
+                continue;
+            }
+            let mut esp = sealed(&mut pair(esn, 32, number).0, &inner(40));
+            let top = model.top;
+            match arrival {
+                Arrival::Genuine(_) => prop_assert_eq!(inside.open(&mut esp).is_ok(), model.receive(number)),
+                Arrival::Forged(_, at) => {
+                    let at = 4 + at % (esp.len() - 4);
+                    esp[at] ^= 1;
+                    prop_assert!(inside.open(&mut esp).is_err());
+                }
+                Arrival::Truncated(_, len) => {
+                    esp.truncate(len % esp.len());
+                    prop_assert!(inside.open(&mut esp).is_err());
+                }
+            }
+            prop_assert_eq!(inside.window().unwrap().top(), model.top);
+            prop_assert!(matches!(arrival, Arrival::Genuine(_)) || top == model.top);
+        }
+    }
+
+    /// A path that delays packets by less than the window costs none.
+    #[test]
+    fn reordering_up_to_the_window_loses_nothing(
+        words in 1_u32..=128,
+        esn in any::<bool>(),
+        start in prop_oneof![Just(1_u64), Just(u64::from(u32::MAX) - 2000)],
+        delays in prop::collection::vec(0.0_f64..1.0, 300..900),
+    ) {
+        let (size, start) = (words * 32, if esn { start } else { 1 });
+        // A packet that is sent at time n arrives at n and its delay: at most `size - 1` later ones are before it.
+        let mut order: Vec<(f64, u64)> = delays
+            .iter()
+            .zip(start..)
+            .map(|(delay, number)| ((number - start) as f64 + delay * f64::from(size - 1), number))
+            .collect();
+        order.sort_by(|a, b| a.0.total_cmp(&b.0));
+        let mut window = Window::new(size, esn).unwrap();
+        if start > 1 {
+            window.update(start - 1);
+        }
+        for (_, number) in order {
+            prop_assert_eq!(window.check(number as u32), Ok(number));
+            window.update(number);
+            prop_assert_eq!(window.check(number as u32), Err(ReplayError::Seen));
         }
     }
 }

@@ -65,6 +65,8 @@ pub struct Control {
     heard: BTreeMap<NeighbourKey, Heard>,
     path_mtus: BTreeMap<IpAddr, u64>,
     sequences: Sequences,
+    /// A NIC may hold SAs.
+    nic: bool,
     /// Outbound SAs that have been given numbers.
     granted: BTreeMap<SaId, Arc<Sa>>,
     /// Numbers that the workers have not been told of yet.
@@ -77,17 +79,18 @@ impl Control {
     /// With this snapshot.
     #[must_use]
     pub fn new(snapshot: Arc<Snapshot>) -> Self {
-        Self::with_sequences(snapshot, Sequences::default())
+        Self::with_sequences(snapshot, Sequences::default(), false)
     }
 
-    /// With this snapshot, and the sequence numbers that were reserved in earlier lives.
+    /// With this snapshot, and the sequence numbers that were reserved in earlier lives. `nic`: SAs are offered to one.
     #[must_use]
-    pub fn with_sequences(snapshot: Arc<Snapshot>, sequences: Sequences) -> Self {
+    pub fn with_sequences(snapshot: Arc<Snapshot>, sequences: Sequences, nic: bool) -> Self {
         let mut control = Self {
             snapshot,
             heard: BTreeMap::new(),
             path_mtus: BTreeMap::new(),
             sequences,
+            nic,
             granted: BTreeMap::new(),
             grants: Vec::new(),
             rekeys: BTreeMap::new(),
@@ -120,7 +123,7 @@ impl Control {
         for sa in snapshot.sas().filter(|sa| sa.direction == SaDirection::Outbound) {
             if let Entry::Vacant(fresh) = self.granted.entry(sa.id) {
                 fresh.insert(Arc::clone(sa));
-                self.grants.push(self.sequences.reserve(sa));
+                self.grants.push(self.sequences.reserve(sa, self.nic));
             }
         }
     }
@@ -215,7 +218,7 @@ impl Control {
                         SaNews::Low => {
                             if let Some(sa) = self.granted.get(&sa) {
                                 // What was reserved before and is not used yet stays of use.
-                                self.grants.push(Grant { from: sa.first, ..self.sequences.reserve(sa) });
+                                self.grants.push(Grant { from: sa.first, ..self.sequences.reserve(sa, self.nic) });
                             }
                         }
                     }

@@ -5,7 +5,7 @@ use std::{
 };
 
 use anyhow::Context as _;
-use clap::{Args, Parser};
+use clap::{Args, Parser, ValueEnum};
 use nix::sys::{
     prctl,
     resource::{Resource, setrlimit},
@@ -22,6 +22,7 @@ use super::{
     service::{self, NodeService},
 };
 use crate::{
+    esp::Provider,
     io::{KernelPorts, OpenPorts},
     replay,
 };
@@ -47,6 +48,40 @@ pub struct RunArgs {
     /// Log as JSON.
     #[arg(long)]
     pub log_json: bool,
+    /// Who does the AES-GCM of ESP. Without it fallback-sw takes graviola, and dpu-fastpath what auto finds.
+    #[arg(long, value_name = "WHO")]
+    pub aead: Option<AeadChoice>,
+}
+
+/// Who does the AES-GCM of ESP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum AeadChoice {
+    /// intel-ipsec-mb where it is installed and works on this processor, else graviola.
+    Auto,
+    /// The crate graviola, which is part of the program.
+    Graviola,
+    /// Intel's Multi-Buffer Crypto for IPsec Library, libIPSec_MB.so.1: it has to be installed.
+    IpsecMb,
+}
+
+impl AeadChoice {
+    /// All SAs from now on are ciphered by it.
+    ///
+    /// # Errors
+    /// It was asked for by its name, and is not to be had.
+    fn put_in_force(self) -> anyhow::Result<()> {
+        let provider = match self {
+            Self::Graviola => Provider::GRAVIOLA,
+            Self::IpsecMb => Provider::ipsec_mb().context("--aead ipsec-mb")?,
+            Self::Auto => Provider::ipsec_mb().unwrap_or_else(|error| {
+                tracing::debug!(%error, "no intel-ipsec-mb");
+                Provider::GRAVIOLA
+            }),
+        };
+        provider.use_for_the_process();
+        tracing::info!(provider = provider.name(), detail = provider.detail(), "AES-GCM of ESP");
+        Ok(())
+    }
 }
 
 /// What is checked.
@@ -67,6 +102,8 @@ pub struct Equipment {
     pub offload: Option<OffloadLink>,
     /// What else belongs to the node while it runs.
     pub attachment: Option<Box<dyn Attachment>>,
+    /// Who does AES-GCM when the command line does not say.
+    pub aead: AeadChoice,
     /// Zero of the node's clock.
     pub epoch: Instant,
     /// Dropped when all threads of the node have ended.
@@ -90,6 +127,7 @@ impl Default for Equipment {
             on_worker_start: None,
             offload: None,
             attachment: None,
+            aead: AeadChoice::Graviola,
             epoch: Instant::now(),
             keep: Box::new(()),
         }
@@ -134,6 +172,9 @@ fn told_once(error: &anyhow::Error) -> String {
 pub fn run(args: &RunArgs, equip: impl FnOnce(usize, &Snapshot) -> anyhow::Result<Equipment>) -> anyhow::Result<()> {
     begin_log(args.log_json);
     keep_memory_private();
+    if let Some(choice) = args.aead {
+        choice.put_in_force()?;
+    }
     let snapshot = first_state(args)?;
     let workers = if args.workers == 0 { available_parallelism().map_or(1, usize::from) } else { args.workers };
     tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
@@ -142,7 +183,11 @@ pub fn run(args: &RunArgs, equip: impl FnOnce(usize, &Snapshot) -> anyhow::Resul
         let _remove = RemoveOnDrop(args.socket.clone());
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
-        let Equipment { ports, on_worker_start, offload, mut attachment, epoch, keep } = equip(workers, &snapshot)?;
+        let Equipment { ports, on_worker_start, offload, mut attachment, aead, epoch, keep } =
+            equip(workers, &snapshot)?;
+        if args.aead.is_none() {
+            aead.put_in_force()?;
+        }
         let config = Config { workers, last_state: args.last_state.clone(), ports, on_worker_start, offload, epoch };
         let runtime = Runtime::start(config, snapshot).context("starting the node")?;
         tracing::info!(socket = %args.socket.display(), workers, "node running");

@@ -84,7 +84,7 @@ impl Machine {
         });
         let mut machine = Self {
             workers: workers.collect::<io::Result<_>>()?,
-            control: Control::with_sequences(snapshot, sequences),
+            control: Control::with_sequences(snapshot, sequences, config.offload),
             out: Outbox::default(),
             sent: Vec::new(),
         };
@@ -225,9 +225,9 @@ impl Machine {
 
     /// Tells the workers what the engine reports, in order.
     pub fn offload_reports(&mut self, reports: &[Report], now: u64) {
-        // A worker knows its own.
-        for worker in &mut self.workers {
-            worker.offload_reports(reports, now, &mut self.out);
+        for (id, worker) in (0..).zip(&mut self.workers) {
+            let own: Vec<Report> = reports.iter().filter(|report| report.worker() == id).copied().collect();
+            worker.offload_reports(&own, now, &mut self.out);
         }
         self.settle(now);
     }
@@ -235,7 +235,7 @@ impl Machine {
     /// Tells that the engine's queue did not take these.
     pub fn offload_refused(&mut self, requests: &[Request]) {
         for request in requests {
-            if let Some(worker) = self.workers.get_mut(usize::from(request.id().worker)) {
+            if let Some(worker) = self.workers.get_mut(usize::from(request.worker())) {
                 worker.offload_refused(request);
             }
         }

@@ -277,9 +277,10 @@ impl Runtime {
             link.adopt(&snapshot);
         }
         let handle = Handle { messages, workers: workers.clone(), epoch };
+        let nic = config.offload.is_some();
         let control = ControlThread {
             config,
-            control: Control::with_sequences(snapshot, sequences),
+            control: Control::with_sequences(snapshot, sequences, nic),
             sequences: file,
             ungranted: Vec::new(),
             workers,

@@ -13,7 +13,7 @@ use super::{
     control::Control,
     encode::{self, Keys},
 };
-use crate::worker::SaStatus;
+use crate::{offload::SaMode, worker::SaStatus};
 
 /// All SAs of a node by id; `statuses` are those of each worker.
 #[must_use]
@@ -74,6 +74,14 @@ fn info(
         bytes_left: left(sa.hard.bytes, status.bytes),
         seconds_left: left(sa.hard.seconds, age),
         age_secs: age,
+        tier: match status.nic {
+            Ok(SaMode::Crypto) => pb::SaTier::SaInlineCrypto,
+            Ok(SaMode::Protocol) => pb::SaTier::SaInlineProtocol,
+            Err(_) => pb::SaTier::SaInSoftware,
+        }
+        .into(),
+        not_in_nic_reason: status.nic.err().map(|reason| reason.to_string()).unwrap_or_default(),
+        refused_by_nic: status.refused.by_nic,
         ..info
     }
 }

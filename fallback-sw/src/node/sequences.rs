@@ -14,6 +14,11 @@ use crate::worker::Grant;
 /// Numbers that are reserved at a time: what a start costs at most. At a million packets a second, four seconds; of SAs without
 /// extended numbers, a thousandth.
 const BLOCK: u64 = 1 << 22;
+/// The same where a NIC may hold the SA: it uses numbers up faster than anybody can look. Less than half of what 32 bits count, so that
+/// a peer still knows the half of an extended number that is not sent (RFC 4303 Appendix A2.2); without extended numbers, a sixteenth
+/// of all that there are.
+const NIC_BLOCK: u64 = 1 << 31;
+const NIC_BLOCK_SHORT: u64 = 1 << 28;
 /// Keys that are remembered; beyond that the oldest are forgotten.
 const MAX_KEYS: usize = 65_536;
 
@@ -61,13 +66,18 @@ impl Sequences {
         text
     }
 
-    /// Reserves the next numbers of an SA's key.
-    pub fn reserve(&mut self, sa: &Arc<Sa>) -> Grant {
+    /// Reserves the next numbers of an SA's key; many, when a NIC may get some of them.
+    pub fn reserve(&mut self, sa: &Arc<Sa>, nic: bool) -> Grant {
+        let block = match (nic, sa.esn) {
+            (false, _) => BLOCK,
+            (true, true) => NIC_BLOCK,
+            (true, false) => NIC_BLOCK_SHORT,
+        };
         let fingerprint = fingerprint(sa);
         let known = self.keys.get(&fingerprint).copied();
         let from = known.map_or(0, |(until, _)| until).max(sa.first);
         let end = if sa.esn { u64::MAX } else { 1 << 32 };
-        let until = from.saturating_add(BLOCK).min(end).max(from);
+        let until = from.saturating_add(block).min(end).max(from);
         let serial = known.map_or(self.serial + 1, |(_, serial)| serial);
         self.serial = self.serial.max(serial);
         self.keys.insert(fingerprint, (until, serial));

@@ -2,6 +2,8 @@
 
 use std::{fmt, mem::ManuallyDrop, ptr::NonNull};
 
+use offload_rules::VifId;
+
 /// Room before a received frame, for the largest encapsulation: Ethernet with two tags (22) + IPv4 (20) + UDP (8) + label (4),
 /// and as much again for what is to come (ESP), rounded to a cache line.
 pub const HEADROOM: usize = 128;
@@ -9,6 +11,24 @@ pub const HEADROOM: usize = 128;
 pub const MAX_FRAME: usize = 9216 + 22;
 /// Memory of a standard buffer: headroom and a frame of 1500 + 22 octets, with room to spare.
 const STANDARD: usize = 2048;
+/// What a NIC has done to a received packet, or is to do to one that is sent, besides marks: IPsec.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum NicNote {
+    /// Nothing.
+    #[default]
+    None,
+    /// Received: ESP was taken off. What is behind the Ethernet header came out of this tunnel.
+    Opened(VifId),
+    /// Received: it came to a tunnel of the NIC's, which has refused it (check value, replay, padding).
+    Refused,
+    /// Received: all but ESP is done. What is behind the Ethernet header goes into this tunnel.
+    ToSeal(VifId),
+    /// Received: the text of the ESP packet is deciphered in place, and its check value was right.
+    Deciphered,
+    /// To be sent: the NIC puts ESP on (inline protocol), or enciphers the ESP packet (inline crypto), by this session.
+    Session(u32),
+}
+
 /// What `mark` holds when there is none: the NIC's marks have 24 bits.
 const NO_MARK: u32 = u32::MAX;
 
@@ -49,6 +69,7 @@ pub struct Packet {
     head: u32,
     len: u32,
     mark: u32,
+    note: NicNote,
 }
 
 // SAFETY: the packet alone uses its memory, and an `Owner` takes memory back from any thread.
@@ -65,7 +86,15 @@ impl Packet {
         let memory = Box::into_raw(vec![0_u8; size as usize].into_boxed_slice());
         // SAFETY: a box is never null. Its slice has `size` octets, which is at least HEADROOM.
         let memory = unsafe { NonNull::new_unchecked(memory.cast::<u8>()) };
-        Self { memory, foreign: None, capacity: size, head: HEADROOM as u32, len: 0, mark: NO_MARK }
+        Self {
+            memory,
+            foreign: None,
+            capacity: size,
+            head: HEADROOM as u32,
+            len: 0,
+            mark: NO_MARK,
+            note: NicNote::None,
+        }
     }
 
     /// A copy of a frame.
@@ -93,7 +122,15 @@ impl Packet {
         owner: &'static Owner,
     ) -> Self {
         let head = head.min(capacity);
-        Self { memory, foreign: Some((handle, owner)), capacity, head, len: len.min(capacity - head), mark: NO_MARK }
+        Self {
+            memory,
+            foreign: Some((handle, owner)),
+            capacity,
+            head,
+            len: len.min(capacity - head),
+            mark: NO_MARK,
+            note: NicNote::None,
+        }
     }
 
     /// Gives the buffer back to its owner instead of releasing it: the caller has the handle from now on.
@@ -131,6 +168,19 @@ impl Packet {
         self.mark = mark.unwrap_or(NO_MARK);
     }
 
+    /// What a NIC has done or is to do about IPsec.
+    #[inline]
+    #[must_use]
+    pub const fn note(&self) -> NicNote {
+        self.note
+    }
+
+    /// Sets what a NIC has done or is to do about IPsec.
+    #[inline]
+    pub fn set_note(&mut self, note: NicNote) {
+        self.note = note;
+    }
+
     /// Replaces the content by a copy of `frame`, reusing the memory when it is large enough, and clears the mark.
     #[inline]
     pub fn refill(&mut self, frame: &[u8]) {
@@ -141,7 +191,7 @@ impl Packet {
         let len = frame.len().min(self.capacity() - HEADROOM);
         self.head = HEADROOM as u32;
         self.len = len as u32;
-        self.mark = NO_MARK;
+        (self.mark, self.note) = (NO_MARK, NicNote::None);
         if let Some(frame) = frame.get(..len) {
             self.data_mut().copy_from_slice(frame);
         }

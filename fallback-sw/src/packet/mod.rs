@@ -19,4 +19,4 @@ pub mod tcp;
 #[cfg(test)]
 mod tests;
 
-pub use buffer::{Foreign, HEADROOM, MAX_FRAME, NoRoom, Owner, Packet};
+pub use buffer::{Foreign, HEADROOM, MAX_FRAME, NicNote, NoRoom, Owner, Packet};

@@ -12,7 +12,7 @@ use super::{
 use crate::{
     exec::{self, Target, Varying},
     flow_table,
-    packet::{Packet, parse::FragmentInfo, tcp::Number},
+    packet::{NicNote, Packet, parse::FragmentInfo, tcp::Number},
 };
 use offload_rules::{DropReason, VifId, flow::tcp::Segment};
 
@@ -65,12 +65,7 @@ impl Worker {
     /// Takes in frames received on the device of `port` and empties `frames`. `now` is in milliseconds of the node's clock.
     pub fn receive(&mut self, port: VifId, frames: &mut Vec<Packet>, now: u64, out: &mut Outbox) {
         self.clock = now;
-        self.counters.account.received += frames.len() as u64;
-        let octets: usize = frames.iter().map(Packet::len).sum();
-        if let Some(counters) = self.counters.port(port) {
-            counters.rx_packets += frames.len() as u64;
-            counters.rx_bytes += octets as u64;
-        }
+        self.count_received(port, frames);
         let mut batch = self.batch.take().unwrap_or_default();
         for packet in frames.drain(..) {
             self.sort_into(&mut batch, packet, (port, None, false), out);
@@ -81,6 +76,18 @@ impl Worker {
         self.work_off(&mut batch, now, out);
         self.batch = Some(batch);
         self.settle_offload(now, out);
+    }
+
+    /// Counts frames of a device; not those that a NIC has forwarded, and counted, up to a tunnel that software seals.
+    #[inline]
+    fn count_received(&mut self, port: VifId, frames: &[Packet]) {
+        let new = frames.iter().filter(|packet| !matches!(packet.note(), NicNote::ToSeal(_)));
+        let (count, octets) = new.fold((0, 0), |(count, octets), packet| (count + 1, octets + packet.len() as u64));
+        self.counters.account.received += count;
+        if let Some(counters) = self.counters.port(port) {
+            counters.rx_packets += count;
+            counters.rx_bytes += octets;
+        }
     }
 
     /// Takes in packets that were received already: handed over by another worker, or waited for something.
@@ -119,7 +126,10 @@ impl Worker {
             // Invariant: a full batch is worked off before the next packet.
             return self.drop_packet(port, packet, DropReason::InvalidPacket, out);
         };
-        match self.sort_to(packet.data(), port, head, context) {
+        if let NicNote::ToSeal(tunnel) = packet.note() {
+            return self.seal_for_nic(tunnel, packet, port, out);
+        }
+        match self.sort_to(&packet, port, head, context) {
             Ok(Kind::Ip) => {
                 if self.config.workers > 1
                     && let Some(owner) = self.other_owner(context)
@@ -127,7 +137,10 @@ impl Worker {
                     out.handoff.push((owner, Delivery { packet, origin: Origin::Port { port, head, counted } }));
                     return;
                 }
-                self.count_in(context.vif, packet.len(), counted);
+                match context.sealed_on {
+                    None => self.count_in(context.vif, packet.len(), counted),
+                    Some(link) => self.count_opened(link, context.vif, packet.data(), counted),
+                }
                 *slot = flow_table::NONE;
                 if let Some(known) = packet.mark().and_then(|mark| self.marked(mark, &context.key)) {
                     (*slot, *hash) = (known, MARKED);
@@ -224,6 +237,13 @@ impl Worker {
             counters.rx_packets += 1;
             counters.rx_bytes += octets as u64;
         }
+    }
+
+    /// Counts a packet that the NIC has opened: on the tunnel, and on the vif that it came in on, as small as it is now.
+    fn count_opened(&mut self, link: VifId, tunnel: VifId, frame: &[u8], counted: bool) {
+        let ethernet = crate::packet::parse::ethernet(frame).map_or(0, |ethernet| ethernet.len);
+        self.count_in(link, frame.len(), counted);
+        self.count_in(tunnel, frame.len() - ethernet.min(frame.len()), counted);
     }
 
     /// Second and third stage.
@@ -337,6 +357,7 @@ impl Worker {
             TxKind::Forwarded => self.counters.account.forwarded += 1,
             TxKind::Punted => self.counters.account.punted += 1,
             TxKind::Originated => {}
+            TxKind::Resumed => return out.send(port, packet, TxMeta { vif, kind }),
         }
         let octets = packet.len() as u64;
         if let Some(counters) = self.counters.vif(vif) {

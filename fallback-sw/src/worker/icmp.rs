@@ -38,7 +38,7 @@ impl Worker {
     /// Answers a packet whose neighbour is not there with "host unreachable" (RFC 1812 §5.2.7.1) or "address unreachable".
     pub(super) fn unreachable(&mut self, delivery: &Delivery, now: u64, out: &mut Outbox) {
         let Origin::Port { port, head, .. } = delivery.origin else { return };
-        if let Ok(Sorted::Ip(context)) = self.sort(delivery.packet.data(), port, head) {
+        if let Ok(Sorted::Ip(context)) = self.sort(&delivery.packet, port, head) {
             self.complain(&delivery.packet, &context, now, out, IcmpError::HostUnreachable);
         }
     }

@@ -19,7 +19,7 @@ use super::{
 use crate::{
     esp::{self, Envelope},
     packet::{
-        checksum,
+        NicNote, Packet, checksum,
         parse::{self, Ethernet, FragmentInfo, Ip},
     },
 };
@@ -84,8 +84,10 @@ pub(super) enum Path {
 /// What is known of a packet after the first stage.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Context {
-    /// Ingress vif; the underlay's for what came out of a tunnel.
+    /// Ingress vif; the underlay's for what came out of an MPLS-over-UDP tunnel.
     pub(super) vif: VifId,
+    /// The vif that the ESP packet came in on, when the NIC has opened one; `vif` is the IPsec tunnel then.
+    pub(super) sealed_on: Option<VifId>,
     /// The vif of the device.
     pub(super) port: VifId,
     /// Where the (inner) IP header begins in the frame.
@@ -110,9 +112,9 @@ pub(super) type Refused = (VifId, DropReason);
 
 impl Worker {
     /// Finds out what a frame is.
-    pub(super) fn sort(&self, frame: &[u8], port: VifId, head: Option<Head>) -> Result<Sorted, Refused> {
+    pub(super) fn sort(&self, packet: &Packet, port: VifId, head: Option<Head>) -> Result<Sorted, Refused> {
         let mut context = Context::blank();
-        Ok(match self.sort_to(frame, port, head, &mut context)? {
+        Ok(match self.sort_to(packet, port, head, &mut context)? {
             Kind::Ip => Sorted::Ip(context),
             Kind::Nd => Sorted::Nd(context),
             Kind::Arp { .. } => Sorted::Arp,
@@ -125,14 +127,16 @@ impl Worker {
     #[inline]
     pub(super) fn sort_to(
         &self,
-        frame: &[u8],
+        packet: &Packet,
         port: VifId,
         head: Option<Head>,
         context: &mut Context,
     ) -> Result<Kind, Refused> {
+        let frame = packet.data();
         let device = self.vif_fast(port).ok_or((port, DropReason::InvalidIf))?;
         context.port = port;
         context.head = head;
+        context.sealed_on = None;
         if device.raw_ip {
             let version = frame.first().ok_or((port, DropReason::Truncated))? >> 4;
             (context.vif, context.tci) = (port, 0);
@@ -152,7 +156,34 @@ impl Worker {
             _ => return Err((vif, DropReason::InvalidProtocol)),
         };
         (context.vif, context.tci) = (vif, ethernet.tci[0]);
+        if packet.note() != NicNote::None {
+            return self.sort_opened(packet, (ethernet.len, version), (here, group), context);
+        }
         self.sort_ip(frame, ethernet.len, version, here, group, context)
+    }
+
+    /// What a NIC has done something about that is IPsec's: what is behind the Ethernet header came out of a tunnel, as if received
+    /// on it.
+    #[inline(never)]
+    fn sort_opened(
+        &self,
+        packet: &Packet,
+        (l3, version): (usize, u8),
+        (here, group): (&VifFast, bool),
+        context: &mut Context,
+    ) -> Result<Kind, Refused> {
+        let link = context.vif;
+        let tunnel = match packet.note() {
+            NicNote::Opened(tunnel) => tunnel,
+            NicNote::Refused => return Err((link, DropReason::EspRefusedByNic)),
+            // Still ESP, or what is to go into a tunnel, which is seen to before.
+            NicNote::None | NicNote::Deciphered | NicNote::ToSeal(_) | NicNote::Session(_) => {
+                return self.sort_ip(packet.data(), l3, version, here, group, context);
+            }
+        };
+        let inside = self.vif_fast(tunnel).filter(|_| !group).ok_or((link, DropReason::InvalidIf))?;
+        (context.vif, context.sealed_on, context.tci) = (tunnel, Some(link), 0);
+        self.sort_ip(packet.data(), l3, version, inside, false, context)
     }
 
     /// The vif of a tagged frame. A priority tag (VLAN id 0) is no tag (IEEE 802.1Q §9.6).
@@ -342,6 +373,7 @@ impl Context {
     pub(super) fn blank() -> Self {
         Self {
             vif: VifId::TUNNEL,
+            sealed_on: None,
             port: VifId::TUNNEL,
             l3: 0,
             tci: 0,

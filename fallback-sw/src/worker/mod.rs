@@ -121,6 +121,8 @@ pub enum TxKind {
     Punted,
     /// Made by the node.
     Originated,
+    /// A received packet that the NIC has counted as forwarded, with its tunnel and the way out; all that was left was to seal it.
+    Resumed,
 }
 
 /// What is known of a frame that is sent.
@@ -290,7 +292,7 @@ impl Worker {
             cookies_until: Vec::new(),
             openings: Openings::default(),
             offloads: offload::Offloads::new(config.offload, config.id),
-            ipsec: ipsec::Ipsec::default(),
+            ipsec: ipsec::Ipsec::new(config.id, config.offload),
             sweep_at: 0,
             evict_at: 0,
             batch: Some(Box::default()),
@@ -315,6 +317,7 @@ impl Worker {
         let free = self.held.release(|(vif, address)| {
             current.neighbour(vif, address).is_some() || current.vif(vif).is_none() || !current.is_up(vif)
         });
+        self.offer_sas(now);
         self.sweep_offloads(now, out);
         self.deliver_all(free, now, out);
     }
@@ -423,7 +426,7 @@ impl Worker {
         for TxMeta { kind, .. } in frames {
             let account = &mut self.counters.account;
             match kind {
-                TxKind::Forwarded => account.forwarded = account.forwarded.saturating_sub(1),
+                TxKind::Forwarded | TxKind::Resumed => account.forwarded = account.forwarded.saturating_sub(1),
                 TxKind::Punted => account.punted = account.punted.saturating_sub(1),
                 TxKind::Originated => account.originated_dropped += 1,
             }
@@ -466,7 +469,7 @@ impl Worker {
     fn drop_delivery(&mut self, delivery: Delivery, reason: DropReason, out: &mut Outbox) {
         match delivery.origin {
             Origin::Port { port, .. } => self.drop_packet(port, delivery.packet, reason, out),
-            Origin::Sealing(Sealing { leg, kind: TxKind::Forwarded | TxKind::Punted }) => {
+            Origin::Sealing(Sealing { leg, kind: TxKind::Forwarded | TxKind::Punted | TxKind::Resumed }) => {
                 self.drop_packet(leg.tunnel, delivery.packet, reason, out);
             }
             Origin::Own(_) | Origin::Sealing(_) => {
@@ -487,7 +490,7 @@ impl Worker {
     pub fn lose(&mut self, delivery: &Delivery, reason: DropReason) {
         match delivery.origin {
             Origin::Port { port, .. } => self.count_drop(port, reason),
-            Origin::Sealing(Sealing { leg, kind: TxKind::Forwarded | TxKind::Punted }) => {
+            Origin::Sealing(Sealing { leg, kind: TxKind::Forwarded | TxKind::Punted | TxKind::Resumed }) => {
                 self.count_drop(leg.tunnel, reason);
             }
             Origin::Own(_) | Origin::Sealing(_) => self.counters.account.originated_dropped += 1,

@@ -139,6 +139,7 @@ impl Worker {
     /// Takes in a fragment of something that is for the node itself. When it is the last one that was missing, the whole
     /// packet goes on in its place.
     pub(super) fn reassemble(&mut self, mut packet: Packet, context: &Context, now: u64, out: &mut Outbox) {
+        let note = packet.note();
         let Some(key) = DatagramKey::of(context.key.vrf, &context.ip) else {
             return self.drop_packet(context.vif, packet, DropReason::FragmentErr, out);
         };
@@ -159,7 +160,8 @@ impl Worker {
                 }
                 self.drop_packet(context.vif, packet, reason, out);
             }
-            Outcome::Whole(whole, fragments) => {
+            Outcome::Whole(mut whole, fragments) => {
+                whole.set_note(note);
                 self.counters.account.consumed += fragments.saturating_sub(1);
                 self.go_on_whole(whole, &link, context, now, out);
             }

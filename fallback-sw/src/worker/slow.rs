@@ -406,7 +406,7 @@ impl Worker {
     pub(super) fn resume(&mut self, delivery: Delivery, head: Option<Head>, now: u64, out: &mut Outbox) {
         let Origin::Port { port, .. } = delivery.origin else { return };
         let origin = Origin::Port { port, head, counted: true };
-        match self.sort(delivery.packet.data(), port, head) {
+        match self.sort(&delivery.packet, port, head) {
             // The forwarding state has changed since it was sorted first.
             Ok(Sorted::Arp) => self.drop_packet(port, delivery.packet, DropReason::InvalidPacket, out),
             Ok(Sorted::Ip(context) | Sorted::Nd(context)) => {

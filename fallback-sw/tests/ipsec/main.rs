@@ -8,6 +8,7 @@ mod common;
 mod drops;
 mod lifetime;
 mod net;
+mod nic;
 mod outside;
 mod rekey;
 mod secrets;

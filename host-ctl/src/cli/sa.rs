@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use proto::v1::{ListSasResponse, SaDirection, SaInfo, SaState, SecurityAssociation};
+use proto::v1::{ListSasResponse, SaDirection, SaInfo, SaState, SaTier, SecurityAssociation};
 
 use super::text::row;
 
@@ -11,7 +11,7 @@ use super::text::row;
 /// # Errors
 /// Those of `out`.
 pub fn render(response: &ListSasResponse, whole: bool, out: &mut impl fmt::Write) -> fmt::Result {
-    const WIDTHS: [usize; 8] = [12, 12, 10, 10, 10, 21, 21, 14];
+    const WIDTHS: [usize; 9] = [12, 12, 10, 10, 10, 11, 21, 21, 14];
     if whole {
         for (i, info) in response.sas.iter().enumerate() {
             if i > 0 {
@@ -24,7 +24,18 @@ pub fn render(response: &ListSasResponse, whole: bool, out: &mut impl fmt::Write
     row(
         out,
         &WIDTHS,
-        &[&"SAId", &"SPI", &"Direction", &"Vif", &"State", &"Packets", &"Bytes", &"Replay drops", &"Auth failures"],
+        &[
+            &"SAId",
+            &"SPI",
+            &"Direction",
+            &"Vif",
+            &"State",
+            &"ESP in",
+            &"Packets",
+            &"Bytes",
+            &"Replay drops",
+            &"Auth failures",
+        ],
     )?;
     for info in &response.sas {
         let (sa, replayed) = (of(info), info.replay_old + info.replay_duplicate);
@@ -38,6 +49,7 @@ pub fn render(response: &ListSasResponse, whole: bool, out: &mut impl fmt::Write
                 &direction(&sa),
                 &tunnel(info),
                 &state(info.state()),
+                &tier(info.tier()),
                 &info.packets,
                 &info.bytes,
                 &replayed,
@@ -77,6 +89,16 @@ pub(super) const fn state(state: SaState) -> &'static str {
     }
 }
 
+/// Where ESP is done.
+const fn tier(tier: SaTier) -> &'static str {
+    match tier {
+        SaTier::Unspecified => "-",
+        SaTier::SaInSoftware => "Software",
+        SaTier::SaInlineCrypto => "NIC cipher",
+        SaTier::SaInlineProtocol => "NIC",
+    }
+}
+
 fn one(info: &SaInfo, out: &mut impl fmt::Write) -> fmt::Result {
     let sa = of(info);
     writeln!(out, "SAId: {:#x} SPI: {:#x} {} State: {}", sa.id, sa.spi, direction(&sa), state(info.state()))?;
@@ -95,15 +117,21 @@ fn one(info: &SaInfo, out: &mut impl fmt::Write) -> fmt::Result {
         writeln!(out, "Window size:{} Highest sequence:{}", sa.replay_window, info.sequence)?;
         writeln!(
             out,
-            "Replay drops:{} (too old {}, duplicate {}) Auth failures:{} Malformed:{}",
+            "Replay drops:{} (too old {}, duplicate {}) Auth failures:{} Malformed:{} Refused by NIC:{}",
             info.replay_old + info.replay_duplicate,
             info.replay_old,
             info.replay_duplicate,
             info.authentication_failed,
-            info.malformed
+            info.malformed,
+            info.refused_by_nic
         )?;
     } else {
         writeln!(out, "Next sequence:{} Reserved until:{}", info.sequence, info.reserved_until)?;
+    }
+    match info.tier() {
+        SaTier::Unspecified => {}
+        SaTier::SaInSoftware => writeln!(out, "ESP in: Software({})", info.not_in_nic_reason)?,
+        tier => writeln!(out, "ESP in: {}", self::tier(tier))?,
     }
     write!(out, "Age: {} s Left:", info.age_secs)?;
     let left = [("packets", info.packets_left), ("bytes", info.bytes_left), ("seconds", info.seconds_left)];
@@ -144,6 +172,7 @@ pub(super) mod tests {
             seconds_left: Some(120),
             age_secs: 3480,
             rekeys: 3,
+            tier: SaTier::SaInlineProtocol.into(),
             ..SaInfo::default()
         }
     }
@@ -169,6 +198,8 @@ pub(super) mod tests {
             replay_old: 1,
             replay_duplicate: 2,
             authentication_failed: 4,
+            tier: SaTier::SaInSoftware.into(),
+            not_in_nic_reason: "offload is switched off".into(),
             ..SaInfo::default()
         }
     }
@@ -178,9 +209,9 @@ pub(super) mod tests {
         let mut text = String::new();
         render(&ListSasResponse { sas: vec![outbound(), inbound()] }, false, &mut text).unwrap();
         insta::assert_snapshot!(text, @"
-        SAId        SPI         Direction Vif       State     Packets              Bytes                Replay drops  Auth failures
-        0xffff0060  0xc0de0001  Outbound  vif0/4111 Active    83300681             44061827864          0             0
-        0xffff5f70  0x1234      Inbound   vif0/4111 Expiring  10                   900                  3             4
+        SAId        SPI         Direction Vif       State     ESP in     Packets              Bytes                Replay drops  Auth failures
+        0xffff0060  0xc0de0001  Outbound  vif0/4111 Active    NIC        83300681             44061827864          0             0
+        0xffff5f70  0x1234      Inbound   vif0/4111 Expiring  Software   10                   900                  3             4
         ");
     }
 
@@ -194,6 +225,7 @@ pub(super) mod tests {
         AES-GCM-256 Key: redacted ESN Worker: 0
         Packets:83300681 Bytes:44061827864
         Next sequence:83300682 Reserved until:84000000
+        ESP in: NIC
         Age: 3480 s Left: 120 seconds
 
         SAId: 0xffff5f70 SPI: 0x1234 Inbound State: Expiring
@@ -201,7 +233,8 @@ pub(super) mod tests {
         AES-GCM-128 Key: redacted Worker: 0
         Packets:10 Bytes:900
         Window size:1024 Highest sequence:12
-        Replay drops:3 (too old 1, duplicate 2) Auth failures:4 Malformed:0
+        Replay drops:3 (too old 1, duplicate 2) Auth failures:4 Malformed:0 Refused by NIC:0
+        ESP in: Software(offload is switched off)
         Age: 0 s Left: not limited
         ");
     }

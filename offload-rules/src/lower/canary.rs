@@ -65,6 +65,7 @@ fn direction(shape: &Shape, [ingress, egress]: [VifId; 2]) -> Result<Direction, 
         arrival: Arrival {
             port: ingress,
             vif: ingress,
+            sealed_on: None,
             eth_dst: STATION,
             tags: [tag(0), tag(1)],
             pcp_dei: 0,

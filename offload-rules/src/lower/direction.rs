@@ -14,15 +14,18 @@ use crate::{
 pub struct Arrival {
     /// The vif of the device.
     pub port: VifId,
-    /// The ingress vif; the underlay's for what came out of a tunnel.
+    /// The ingress vif; the underlay's for what came out of an MPLS-over-UDP tunnel.
     pub vif: VifId,
+    /// Set when the NIC has opened an ESP packet: the vif that this one came in on. `vif` is the IPsec tunnel then, and MAC and tags
+    /// are those before the ESP packet.
+    pub sealed_on: Option<VifId>,
     /// Destination MAC: the ingress vif's own. All zeros where there is no Ethernet header: such flows stay in software.
     pub eth_dst: MacAddr,
     /// Tags of the frame, outermost first. A priority tag is one with VLAN id 0.
     pub tags: [Option<VlanTag>; 2],
     /// 802.1p priority and drop eligibility of the first tag: its upper four bits.
     pub pcp_dei: u8,
-    /// Set when it came out of a tunnel.
+    /// Set when it came out of an MPLS-over-UDP tunnel.
     pub tunnel: Option<TunnelArrival>,
     /// Type of service or traffic class of the (inner) IP packet.
     pub tos: u8,

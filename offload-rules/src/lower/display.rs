@@ -2,7 +2,7 @@
 
 use std::fmt::{Display, Formatter, Result};
 
-use super::{Action, Field, Item, L4, Origin, Outcome, Rule, Shape, Table};
+use super::{Action, Field, Item, L4, Meta, Origin, Outcome, Rule, Shape, Table};
 use crate::flow::Family;
 
 impl Display for Table {
@@ -11,7 +11,19 @@ impl Display for Table {
             Self::Steering | Self::Flows => "group 0",
             Self::Tenant => "group 1",
             Self::Tunnel => "group 2",
+            Self::Opened => "group 3",
+            Self::Seal => "group 4",
         })
+    }
+}
+
+impl Display for Meta {
+    fn fmt(&self, f: &mut Formatter<'_>) -> Result {
+        let (what, vif) = match self {
+            Self::Opened(vif) => ("opened", vif),
+            Self::ToSeal(vif) => ("to seal", vif),
+        };
+        write!(f, "{:#x} ({what}, vif {vif})", self.bits())
     }
 }
 
@@ -95,6 +107,8 @@ impl Display for Item {
                 }
                 is(f, "ttl", ttl.as_ref())
             }
+            Self::Esp { spi } => write!(f, "esp spi is {spi:#x}"),
+            Self::Meta(meta) => write!(f, "meta data is {meta}"),
             Self::Integrity { level, ipv4_checksum_ok, l3_ok } => {
                 write!(f, "integrity level is {level}")?;
                 if *ipv4_checksum_ok {
@@ -134,6 +148,8 @@ impl Display for Action {
                 f.write_str("raw_encap data ")?;
                 hex(f, octets)
             }
+            Self::Security(session) => write!(f, "security session {}", session.0),
+            Self::SetMeta(meta) => write!(f, "set_meta data {meta}"),
             Self::Jump(table) => write!(f, "jump {table}"),
             Self::Drop => f.write_str("drop"),
             Self::Queue(queue) => write!(f, "queue index {queue}"),
@@ -182,7 +198,13 @@ impl Display for Shape {
         };
         let tags = if self.tags_in == 1 { "tag" } else { "tags" };
         write!(f, "{from} to {to}: {family} {l4}, {} {tags} in, {} out", self.tags_in, self.tags_out)?;
-        if self.length { f.write_str(", length matched") } else { Ok(()) }
+        if self.length {
+            f.write_str(", length matched")?;
+        }
+        if self.opened {
+            f.write_str(", opened")?;
+        }
+        if self.sealed { f.write_str(", sealed") } else { Ok(()) }
     }
 }
 

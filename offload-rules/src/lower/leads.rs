@@ -6,7 +6,7 @@ use super::Arrival;
 use crate::{
     VifId, VrfId,
     flow::{FlowKey, TunnelHeader},
-    forwarding::{NexthopKind, Snapshot, VlanTag},
+    forwarding::{NexthopKind, Snapshot, Vif, VlanTag},
 };
 
 /// UDP ports of MPLS over UDP: RFC 7510's, and the one that vRouter used before.
@@ -19,11 +19,12 @@ const UDP: u8 = 17;
 #[must_use]
 pub fn still_leads(snapshot: &Snapshot, arrival: &Arrival, key: &FlowKey) -> bool {
     let Some(vif) = snapshot.vif(arrival.vif) else { return false };
+    let Some(link) = link(snapshot, arrival, vif) else { return false };
     let on_wire = snapshot.vif(arrival.port).is_some_and(|port| port.kind.port().is_some() && !port.flags.raw_ip);
-    if !on_wire || vif.flags.raw_ip || !snapshot.is_up(arrival.vif) || !snapshot.is_up(arrival.port) {
+    if !on_wire || link.flags.raw_ip || !snapshot.is_up(link.id) || !snapshot.is_up(arrival.port) {
         return false;
     }
-    if demultiplex(snapshot, arrival) != Some(arrival.vif) || vif.mac != Some(arrival.eth_dst) {
+    if demultiplex(snapshot, arrival) != Some(link.id) || link.mac != Some(arrival.eth_dst) {
         return false;
     }
     let Some(tunnel) = &arrival.tunnel else {
@@ -38,6 +39,15 @@ pub fn still_leads(snapshot: &Snapshot, arrival: &Arrival, key: &FlowKey) -> boo
         && snapshot.terminates_mpls_o_udp(vif.vrf, IpAddr::V4(tunnel.destination))
         && !snapshot.is_own_tunnel_source(IpAddr::V4(tunnel.source))
         && label_leads_to(snapshot, tunnel.label) == Some(key.vrf)
+}
+
+/// The vif that the frame came in on: that of the packet, or of the ESP packet that it was in.
+fn link<'a>(snapshot: &'a Snapshot, arrival: &Arrival, vif: &'a Vif) -> Option<&'a Vif> {
+    match (arrival.sealed_on, vif.kind.tunnel()) {
+        (None, None) => Some(vif),
+        (Some(link), Some(ipsec)) => snapshot.vif(link).map(|link| &**link).filter(|link| link.vrf == ipsec.vrf),
+        _ => None,
+    }
 }
 
 /// The vif of a tagged frame. A priority tag (VLAN id 0) is no tag (IEEE 802.1Q §9.6).
@@ -63,6 +73,7 @@ fn label_leads_to(snapshot: &Snapshot, label: crate::Label) -> Option<VrfId> {
 #[must_use]
 pub fn ingress_mtu(snapshot: &Snapshot, arrival: &Arrival) -> u16 {
     let mtu = |id: VifId| snapshot.vif(id).map_or(0, |vif| vif.mtu);
+    // What was in an ESP packet is smaller than that was, and may be larger than the tunnel takes the other way.
     let link = mtu(arrival.vif).max(mtu(arrival.port));
     if arrival.tunnel.is_some() { link.saturating_sub(TunnelHeader::OVERHEAD) } else { link }
 }

@@ -3,7 +3,7 @@
 use std::net::Ipv4Addr;
 
 use super::{
-    Action, Direction, Item, NicProfile, Rule, Shape, Table, TtlRewrite, Unsupported, headers,
+    Action, Arrival, Direction, Item, Meta, NicProfile, Rule, Shape, Table, TtlRewrite, Unsupported, headers,
     pattern::{self, Kept, Needs},
     shape::check_protocol,
 };
@@ -37,6 +37,8 @@ struct Way<'a> {
     encap: Option<&'a TunnelHeader>,
     l2: &'a L2Rewrite,
     out: VifId,
+    /// The IPsec tunnel that it goes into.
+    seal: Option<VifId>,
 }
 
 /// The rule of a direction, at one of the two priorities of flows. Under a microsecond.
@@ -93,10 +95,11 @@ fn check_arrival(direction: &Direction) -> Result<(), Unsupported> {
 }
 
 fn table(direction: &Direction, profile: &NicProfile) -> Table {
-    match (&direction.arrival.tunnel, profile.does.jump.value) {
+    match (&direction.arrival, profile.does.jump.value) {
         (_, false) => Table::Flows,
-        (None, true) => Table::Tenant,
-        (Some(_), true) => Table::Tunnel,
+        (Arrival { sealed_on: Some(_), .. }, true) => Table::Opened,
+        (Arrival { tunnel: None, .. }, true) => Table::Tenant,
+        (Arrival { tunnel: Some(_), .. }, true) => Table::Tunnel,
     }
 }
 
@@ -105,6 +108,9 @@ fn drop(direction: &Direction, profile: &NicProfile) -> Result<Rule, Unsupported
         return Err(Unsupported::Drop);
     }
     let items = pattern::key_only(direction, profile)?;
+    if direction.arrival.sealed_on.is_some() && !profile.seals_between_ports() {
+        return Err(Unsupported::Ipsec);
+    }
     let mut actions = Vec::with_capacity(2);
     if profile.does.count.value {
         actions.push(Action::Count);
@@ -117,6 +123,9 @@ fn forward(direction: &Direction, profile: &NicProfile) -> Result<Rule, Unsuppor
     let way = way(direction)?;
     let does = &profile.does;
     let arrival = &direction.arrival;
+    if way.seal.is_some() && !profile.seals_between_ports() {
+        return Err(Unsupported::Ipsec);
+    }
     let unchangeable = !(does.raw_decap.value && does.raw_encap.value);
     if arrival.tunnel.is_some() && (unchangeable || !profile.matches.mpls.value) {
         return Err(Unsupported::Decap);
@@ -145,7 +154,8 @@ fn forward(direction: &Direction, profile: &NicProfile) -> Result<Rule, Unsuppor
     } else {
         push_edits(&mut actions, direction, &way, profile, tci_in)?
     };
-    actions.push(Action::Port(way.out));
+    // Which session a tunnel seals with is in one rule of the next table, so that a rekey leaves flows alone.
+    actions.push(if way.seal.is_some() { Action::Jump(Table::Seal) } else { Action::Port(way.out) });
     let needs =
         Needs { tag, tos: way.encap.is_some(), max_len: (way.limit < direction.ingress_mtu).then_some(way.limit) };
     let items = pattern::exact(direction, profile, &needs)?;
@@ -155,6 +165,7 @@ fn forward(direction: &Direction, profile: &NicProfile) -> Result<Rule, Unsuppor
 /// Reads the program.
 fn way(direction: &Direction) -> Result<Way<'_>, Unsupported> {
     let (mut ttl, mut limit, mut encap, mut l2, mut decap, mut sent) = (0, u16::MAX, None, None, false, false);
+    let mut seal = None;
     for op in &direction.program.ops {
         match op {
             Op::DecapMplsOUdp => decap = true,
@@ -168,7 +179,7 @@ fn way(direction: &Direction) -> Result<Way<'_>, Unsupported> {
             Op::Punt(_) => return Err(Unsupported::Punt),
             Op::ShiftAck | Op::ShiftSeq => return Err(Unsupported::SequenceShift),
             Op::Drop(_) => return Err(Unsupported::Drop),
-            Op::Seal(_) => return Err(Unsupported::Ipsec),
+            Op::Seal(header) => seal = Some(header.vif),
         }
     }
     if decap != direction.arrival.tunnel.is_some() || !sent {
@@ -176,7 +187,7 @@ fn way(direction: &Direction) -> Result<Way<'_>, Unsupported> {
     }
     let l2 = l2.ok_or(Unsupported::RawIp)?;
     let out = direction.egress_port.ok_or(Unsupported::ForeignPort)?;
-    Ok(Way { ttl, limit, encap, l2, out })
+    Ok(Way { ttl, limit, encap, l2, out, seal })
 }
 
 fn check_ttl(way: &Way<'_>, direction: &Direction, profile: &NicProfile) -> Result<(), Unsupported> {
@@ -196,6 +207,10 @@ fn push_ttl(actions: &mut Vec<Action>, direction: &Direction, way: &Way<'_>) {
     }
 }
 
+fn push_meta(actions: &mut Vec<Action>, way: &Way<'_>) {
+    actions.extend(way.seal.map(|tunnel| Action::SetMeta(Meta::ToSeal(tunnel))));
+}
+
 /// A tunnel on either side: the headers before the IP packet come off, others are put on.
 fn push_exchange(actions: &mut Vec<Action>, direction: &Direction, way: &Way<'_>, tci_in: Option<u16>) {
     let arrival = &direction.arrival;
@@ -203,6 +218,7 @@ fn push_exchange(actions: &mut Vec<Action>, direction: &Direction, way: &Way<'_>
     actions.push(Action::RawDecap(headers::taken_off(arrival, family)));
     actions.push(Action::Count);
     push_ttl(actions, direction, way);
+    push_meta(actions, way);
     let ethertype = if way.encap.is_some() { 0x0800 } else { headers::ethertype(family) };
     let mut bytes = headers::ethernet(way.l2, ethertype, tci_in);
     if let Some(header) = way.encap {
@@ -268,6 +284,7 @@ fn push_edits(
     }
     actions.push(Action::SetMacs { dst: MacAddr(dst), src: MacAddr(src) });
     push_ttl(actions, direction, way);
+    push_meta(actions, way);
     Ok(match (tci_in, tags_out) {
         (None, _) | (_, 0) => Kept::None,
         (Some(tci), _) if in_place || tci & 0x0fff == 0 => Kept::All,

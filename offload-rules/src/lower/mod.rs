@@ -50,8 +50,10 @@ mod canary;
 mod direction;
 mod display;
 mod headers;
+mod ipsec;
 mod leads;
 mod lowering;
+mod meta;
 mod pattern;
 mod proactive;
 mod profile;
@@ -65,13 +67,15 @@ mod tests;
 
 pub use canary::canary;
 pub use direction::{Arrival, Direction, TunnelArrival};
+pub use ipsec::{open_rule, seal_rule, underlay};
 pub use leads::{ingress_mtu, still_leads};
 pub use lowering::{lower, partial, priority};
+pub use meta::Meta;
 pub use proactive::proactive;
 pub use profile::{
     Api, Does, Fact, FieldRewrite, HeaderCheck, Ipsec, Ipv6Match, Limits, Matches, NicProfile, TtlRewrite,
 };
 pub use reason::{FailureClass, NotOffloaded, Unsupported};
-pub use rule::{Action, Field, Item, Rule, Table};
+pub use rule::{Action, Field, Item, Rule, Session, Table};
 pub use shape::{L4, Origin, Outcome, Shape};
 pub use template::Template;

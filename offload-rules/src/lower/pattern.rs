@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use super::{
-    Arrival, Direction, Field, HeaderCheck, Ipv6Match, Item, L4, NicProfile, TunnelArrival, Unsupported, headers,
+    Arrival, Direction, Field, HeaderCheck, Ipv6Match, Item, L4, Meta, NicProfile, TunnelArrival, Unsupported, headers,
     profile::Matches,
 };
 use crate::flow::{Family, FlowKey};
@@ -60,7 +60,7 @@ pub(super) fn exact(direction: &Direction, profile: &NicProfile, needs: &Needs) 
         return Err(Unsupported::Oversize);
     }
     let mut items = Vec::with_capacity(10);
-    items.push(Item::Port(arrival.port));
+    push_way_in(&mut items, arrival, can)?;
     push_integrity(&mut items, arrival, is4, can);
     items.push(Item::Eth { dst: Some(arrival.eth_dst), has_vlan: arrival.tags.first().is_some_and(Option::is_some) });
     push_tags(&mut items, arrival, needs.tag, can)?;
@@ -101,7 +101,7 @@ fn loose(direction: &Direction, can: &Matches, with_tags: bool, ordinary: bool) 
     let Direction { key, arrival, .. } = direction;
     check_family(key, can)?;
     let mut items = Vec::with_capacity(10);
-    items.push(Item::Port(arrival.port));
+    push_way_in(&mut items, arrival, can)?;
     if ordinary {
         push_integrity(&mut items, arrival, key.family() == Family::Inet, can);
     }
@@ -131,6 +131,18 @@ fn check_family(key: &FlowKey, can: &Matches) -> Result<(), Unsupported> {
     let needed = if l4 == L4::Other { Ipv6Match::Addresses } else { Ipv6Match::FiveTuple };
     if key.family() == Family::Inet6 && can.ipv6.value < needed {
         return Err(Unsupported::Family6);
+    }
+    Ok(())
+}
+
+/// The port; and of what the NIC has opened, out of which tunnel: who sends through one must not be taken for another.
+fn push_way_in(items: &mut Vec<Item>, arrival: &Arrival, can: &Matches) -> Result<(), Unsupported> {
+    items.push(Item::Port(arrival.port));
+    if arrival.sealed_on.is_some() {
+        if !can.meta.value {
+            return Err(Unsupported::Ipsec);
+        }
+        items.push(Item::Meta(Meta::Opened(arrival.vif)));
     }
     Ok(())
 }

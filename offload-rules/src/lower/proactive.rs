@@ -40,7 +40,9 @@ pub fn proactive(snapshot: &Snapshot, profile: &NicProfile) -> Vec<Rule> {
     for port in ports() {
         rules.push(steer(vec![Item::Port(port)], priority::PORT, Table::Tenant));
     }
-    for table in [Table::Tenant, Table::Tunnel] {
+    let with_ipsec = profile.seals_between_ports() && snapshot.vifs().any(|vif| vif.kind.tunnel().is_some());
+    let ipsec: &[Table] = if with_ipsec { &[Table::Opened, Table::Seal] } else { &[] };
+    for table in [Table::Tenant, Table::Tunnel].into_iter().chain(ipsec.iter().copied()) {
         for port in ports() {
             let (items, actions) = (vec![Item::Port(port)], vec![Action::Rss]);
             rules.push(Rule { table, priority: priority::DEFAULT, items, actions });
@@ -54,14 +56,14 @@ fn carries(vif: &Vif) -> bool {
     !vif.kind.is_punt() && !vif.flags.raw_ip
 }
 
-fn tags_of(vif: &Vif) -> [Option<VlanTag>; 2] {
+pub(super) fn tags_of(vif: &Vif) -> [Option<VlanTag>; 2] {
     match vif.kind {
         VifKind::PhysicalVlan { outer, inner, .. } => [Some(outer), inner],
         _ => [None, None],
     }
 }
 
-fn push_link(items: &mut Vec<Item>, port: VifId, tags: [Option<VlanTag>; 2]) {
+pub(super) fn push_link(items: &mut Vec<Item>, port: VifId, tags: [Option<VlanTag>; 2]) {
     items.push(Item::Port(port));
     items.push(Item::Eth { dst: None, has_vlan: tags[0].is_some() });
     for (i, tag) in tags.iter().flatten().enumerate() {

@@ -124,6 +124,8 @@ pub struct Matches {
     pub mpls_ttl: Fact<bool>,
     /// That a UDP checksum is 0.
     pub udp_no_checksum: Fact<bool>,
+    /// Metadata that an earlier rule has written (META, SET_META).
+    pub meta: Fact<bool>,
 }
 
 /// What can be done.
@@ -157,6 +159,8 @@ pub struct Does {
     pub age: Fact<bool>,
     /// How fields are written.
     pub rewrite: Fact<FieldRewrite>,
+    /// SECURITY in rules that leave packets to the NIC: opened packets go on to the next table, and what a rule forwards is sealed.
+    pub security: Fact<bool>,
 }
 
 /// How much, how fast.
@@ -221,6 +225,13 @@ impl NicProfile {
         })
     }
 
+    /// Can packets be opened and sealed on the way from port to port, without software?
+    #[must_use]
+    pub fn seals_between_ports(&self) -> bool {
+        let does = &self.does;
+        does.security.value && does.jump.value && does.port_to_port.value && self.matches.meta.value
+    }
+
     /// Remembers that the NIC refused the canary of a shape: flows of this shape stay in software.
     pub fn narrow(&mut self, shape: Shape, refused: bool) {
         if refused {
@@ -264,6 +275,7 @@ impl NicProfile {
             mpls_bottom,
             mpls_ttl,
             udp_no_checksum,
+            meta,
         } = &self.matches;
         let does = &self.does;
         let limits = &self.limits;
@@ -285,6 +297,7 @@ impl NicProfile {
             line("match S bit", mpls_bottom),
             line("match label TTL", mpls_ttl),
             line("match UDP checksum 0", udp_no_checksum),
+            line("match metadata", meta),
             line("jump", &does.jump),
             line("port to port", &does.port_to_port),
             line("set MACs", &does.set_macs),
@@ -299,6 +312,7 @@ impl NicProfile {
             line("count", &does.count),
             line("age", &does.age),
             line("field rewrite", &does.rewrite),
+            line("IPsec between ports", &does.security),
             line("rules", &limits.rules),
             line("counters", &limits.counters),
             line("counter refresh, ms", &limits.counter_refresh_ms),

@@ -9,8 +9,8 @@ pub enum Unsupported {
     /// Punted to the host or an agent.
     #[error("packets go to the host")]
     Punt,
-    /// The program seals with ESP.
-    #[error("packets are sealed with ESP, which the NIC is not asked to do")]
+    /// Packets are opened or sealed with ESP, and not by the NIC.
+    #[error("packets go through an IPsec tunnel whose ESP the NIC does not do on the way")]
     Ipsec,
     /// A protocol whose flow cannot be told from others by the NIC.
     #[error("the NIC does not match this IP protocol")]

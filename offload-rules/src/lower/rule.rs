@@ -2,7 +2,12 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
+use super::Meta;
 use crate::{Label, MacAddr, VifId};
+
+/// A session of IPsec in the NIC, by the number that whoever keeps its books has given it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Session(pub u32);
 
 /// A field with the bits that count: bits of `spec` outside `mask` are zero (some NICs take them for a mismatch).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -24,6 +29,10 @@ pub enum Table {
     Tunnel,
     /// Group 0 where there are no jumps: flows of both sides.
     Flows,
+    /// Group 3: out of IPsec tunnels, opened by the NIC.
+    Opened,
+    /// Group 4: on the way into IPsec tunnels; all that is left is to seal.
+    Seal,
 }
 
 /// One item of a pattern. Items come in the order of the headers on the wire; after [`Item::Mpls`] they are about the inner packet.
@@ -116,6 +125,13 @@ pub enum Item {
         /// TTL.
         ttl: Option<u8>,
     },
+    /// The ESP header (RFC 4303 §2), behind IP or UDP.
+    Esp {
+        /// Security parameters index.
+        spi: u32,
+    },
+    /// Metadata that a rule of an earlier table has written.
+    Meta(Meta),
     /// Checks that the parser made; `level` 0: outermost, 1 counts as 0, 2: inner.
     Integrity {
         /// Which headers.
@@ -167,9 +183,14 @@ pub enum Action {
         /// The value.
         ttl: u8,
     },
+    /// Write the metadata that the next tables, or software, see.
+    SetMeta(Meta),
     /// Put on headers (RAW_ENCAP), the Ethernet header and its tags first. The NIC fills outer IPv4 total length and header
     /// checksum, and UDP length: zero here.
     RawEncap(Vec<u8>),
+    /// Apply a session of IPsec: one for receiving takes ESP and what is before it off, behind the Ethernet header; one for sending
+    /// puts them on. With inline crypto the text alone is enciphered or deciphered.
+    Security(Session),
     /// Go on in another table.
     Jump(Table),
     /// Drop.

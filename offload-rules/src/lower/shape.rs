@@ -79,6 +79,10 @@ pub struct Shape {
     pub tags_out: u8,
     /// The length is matched: larger packets can arrive than the way on takes.
     pub length: bool,
+    /// The NIC has opened it: it came in an ESP packet.
+    pub opened: bool,
+    /// The NIC is to seal it.
+    pub sealed: bool,
 }
 
 impl Shape {
@@ -88,10 +92,11 @@ impl Shape {
         let mut shape = Self { to: Outcome::Tenant, ..Self::of_partial(direction) };
         for op in &direction.program.ops {
             match op {
-                Op::Drop(_) => return Self { to: Outcome::Drop, tags_out: 0, length: false, ..shape },
+                Op::Drop(_) => return Self { to: Outcome::Drop, tags_out: 0, length: false, sealed: false, ..shape },
                 Op::LimitSize { mtu, .. } => shape.length = *mtu < direction.ingress_mtu,
                 Op::EncapMplsOUdp(_) => shape.to = Outcome::Tunnel,
                 Op::RewriteL2(header) => shape.tags_out = header.tags(),
+                Op::Seal(_) => shape.sealed = true,
                 _ => {}
             }
         }
@@ -110,6 +115,8 @@ impl Shape {
             tags_in: arrival.tags.iter().flatten().count() as u8,
             tags_out: 0,
             length: false,
+            opened: arrival.sealed_on.is_some(),
+            sealed: false,
         }
     }
 
@@ -121,7 +128,7 @@ impl Shape {
         Self::all().filter(is_plain)
     }
 
-    /// All shapes.
+    /// All shapes without IPsec.
     pub fn all() -> impl Iterator<Item = Self> {
         let ways = [Outcome::Tenant, Outcome::Tunnel].into_iter().flat_map(|to| {
             let lengths = move |tags_out| [false, true].map(|length| (to, tags_out, length));
@@ -132,7 +139,17 @@ impl Shape {
             [Family::Inet, Family::Inet6].into_iter().flat_map(move |family| {
                 [L4::Tcp, L4::Udp, L4::Sctp, L4::Other].into_iter().flat_map(move |l4| {
                     [Origin::Tenant, Origin::Tunnel].into_iter().flat_map(move |from| {
-                        (0..=2).map(move |tags_in| Self { from, to, family, l4, tags_in, tags_out, length })
+                        (0..=2).map(move |tags_in| Self {
+                            from,
+                            to,
+                            family,
+                            l4,
+                            tags_in,
+                            tags_out,
+                            length,
+                            opened: false,
+                            sealed: false,
+                        })
                     })
                 })
             })

@@ -2,7 +2,7 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use super::{Action, Field, Item, Rule, Table};
+use super::{Action, Field, Item, Meta, Rule, Session, Table};
 use crate::{Label, MacAddr, VifId};
 
 /// A rule without its values. Rules with the same template may share a template table.
@@ -84,7 +84,16 @@ fn item(item: &Item) -> Item {
         }
         Item::Sctp { sport, dport } => Item::Sctp { sport: sport.map(|_| 0), dport: dport.map(|_| 0) },
         Item::Mpls { bottom, ttl, .. } => Item::Mpls { label: Label::default(), bottom: *bottom, ttl: ttl.map(|_| 0) },
+        Item::Esp { .. } => Item::Esp { spi: 0 },
+        Item::Meta(meta) => Item::Meta(blank(*meta)),
         Item::Integrity { .. } => item.clone(),
+    }
+}
+
+const fn blank(meta: Meta) -> Meta {
+    match meta {
+        Meta::Opened(_) => Meta::Opened(VifId::TUNNEL),
+        Meta::ToSeal(_) => Meta::ToSeal(VifId::TUNNEL),
     }
 }
 
@@ -98,6 +107,8 @@ fn action(action: &Action) -> Action {
         Action::RawEncap(headers) => Action::RawEncap(vec![0; headers.len()]),
         Action::Queue(_) => Action::Queue(0),
         Action::Port(_) => Action::Port(VifId::TUNNEL),
+        Action::Security(_) => Action::Security(Session(0)),
+        Action::SetMeta(meta) => Action::SetMeta(blank(*meta)),
         Action::RawDecap(_)
         | Action::PopVlan
         | Action::Count

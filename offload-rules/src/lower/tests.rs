@@ -31,6 +31,7 @@ fn from_tenant() -> (Arrival, FlowKey) {
     let arrival = Arrival {
         port: vif_id(2),
         vif: vif_id(3),
+        sealed_on: None,
         eth_dst: MAC,
         tags: [Some(tag(300)), None],
         pcp_dei: 0,
@@ -57,6 +58,7 @@ fn from_tunnel() -> (Arrival, FlowKey) {
     let arrival = Arrival {
         port: vif_id(1),
         vif: vif_id(1),
+        sealed_on: None,
         eth_dst: MAC,
         tags: [None, None],
         pcp_dei: 0,

@@ -7,9 +7,9 @@ use std::{
 
 use offload_rules::{
     DropReason, Label, MacAddr, NexthopId, VifId, VrfId,
-    flow::{FlowKey, Op, Program, TunnelHeader},
-    forwarding::{DscpMap, L2Rewrite, VlanTag},
-    lower::{Arrival, Direction, TunnelArrival},
+    flow::{FlowKey, Op, Program, SealHeader, TunnelHeader},
+    forwarding::{DfPolicy, DscpMap, L2Rewrite, VlanTag},
+    lower::{Arrival, Direction, Meta, TunnelArrival},
 };
 use proptest::prelude::*;
 
@@ -35,6 +35,10 @@ pub(crate) struct Flow {
     /// Tags of the frame that leaves.
     pub(crate) tags_out: u8,
     pub(crate) mtu: u16,
+    /// The IPsec tunnel that the NIC has taken it out of.
+    pub(crate) opened: Option<u16>,
+    /// Into an IPsec tunnel, at last.
+    pub(crate) sealed: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,6 +47,9 @@ pub(crate) enum To {
     Tunnel,
     Drop,
 }
+
+/// The tunnel that sealed flows go into.
+pub(crate) const SEALS: u16 = 4111;
 
 pub(crate) fn vif(id: u16) -> VifId {
     VifId::new(id.into()).unwrap()
@@ -71,6 +78,8 @@ impl Flow {
             to: To::Tenant,
             tags_out: 0,
             mtu: 1500,
+            opened: None,
+            sealed: false,
         }
     }
 
@@ -97,14 +106,15 @@ impl Flow {
 
     pub(crate) fn direction(&self) -> Direction {
         let vrf = VrfId::new(18).unwrap();
-        let ingress = if self.tunnel.is_some() { VifId::TUNNEL } else { vif(self.port + 100) };
+        let ingress = if self.tunnel.is_some() { VifId::TUNNEL } else { vif(self.opened.unwrap_or(self.port + 100)) };
         let ports = if has_ports(self.proto) { (self.sport, self.dport) } else { (0, 0) };
         let tag = |i: usize| self.tags.get(i).map(|(tpid, vid)| VlanTag { tpid: *tpid, vid: *vid });
         Direction {
             key: FlowKey::new(vrf, ingress, self.src, self.dst, self.proto, ports.0, ports.1),
             arrival: Arrival {
                 port: vif(self.port),
-                vif: vif(self.port + 100),
+                vif: vif(self.opened.unwrap_or(self.port + 100)),
+                sealed_on: self.opened.map(|_| vif(self.port + 100)),
                 eth_dst: MacAddr(self.eth_dst),
                 tags: [tag(0), tag(1)],
                 pcp_dei: if self.tags.is_empty() { 0 } else { self.pcp_dei },
@@ -148,6 +158,16 @@ impl Flow {
                     dscp: DscpMap::default(),
                 })));
             }
+            if self.sealed {
+                ops.push(Op::Seal(Box::new(SealHeader {
+                    vif: vif(SEALS),
+                    source: "172.28.13.36".parse().unwrap(),
+                    destination: "103.135.56.40".parse().unwrap(),
+                    udp: Some((4500, 4500)),
+                    dscp: None,
+                    df: DfPolicy::Copy,
+                })));
+            }
             ops.push(Op::RewriteL2(header(self.tags_out)));
             ops.push(Op::Output(vif(107)));
         }
@@ -170,6 +190,7 @@ impl Flow {
         Packet {
             port: self.port,
             eth_dst: MacAddr(self.eth_dst),
+            meta: self.opened.map(|tunnel| Meta::Opened(vif(tunnel))),
             tags,
             outer: self.tunnel.map(|(source, destination, dport, label, ttl)| Outer {
                 ip: packet::ipv4(source, destination, 17),
@@ -224,8 +245,14 @@ pub(crate) fn any_flow() -> impl Strategy<Value = Flow> {
         2..=255u8,
     );
     let out = (prop_oneof![Just(To::Tenant), Just(To::Tunnel), Just(To::Drop)], 0..=2u8, 1000..1600u16);
-    (link, ip, out).prop_map(
-        |((port, mac, tags, pcp_dei, tunnel), ((src, dst), proto, (sport, dport), tos, ttl), (to, tags_out, mtu))| {
+    let ipsec = (proptest::option::of(4000..4100u16), any::<bool>());
+    (link, ip, out, ipsec).prop_map(
+        |(
+            (port, mac, tags, pcp_dei, tunnel),
+            ((src, dst), proto, (sport, dport), tos, ttl),
+            (to, tags_out, mtu),
+            (opened, sealed),
+        )| {
             Flow {
                 port,
                 eth_dst: [2, mac[0], mac[1], mac[2], mac[3], mac[4]],
@@ -242,6 +269,8 @@ pub(crate) fn any_flow() -> impl Strategy<Value = Flow> {
                 to,
                 tags_out,
                 mtu,
+                opened,
+                sealed: sealed && to != To::Drop,
             }
         },
     )

@@ -53,6 +53,13 @@ fn neighbours(flow: &Flow, n: u32) -> Vec<(&'static str, Flow)> {
         tags.push((0x8100, 5));
         all.push(("one tag more", Flow { tags, ..f() }));
     }
+    match flow.opened {
+        Some(tunnel) => {
+            all.push(("another IPsec tunnel", Flow { opened: Some(tunnel ^ 1), ..f() }));
+            all.push(("not in ESP", Flow { opened: None, ..f() }));
+        }
+        None => all.push(("in ESP", Flow { opened: Some(4000), ..f() })),
+    }
     if let Some((_, rest)) = flow.tags.split_last() {
         all.push(("one tag less", Flow { tags: rest.to_vec(), pcp_dei: 0, ..f() }));
     }

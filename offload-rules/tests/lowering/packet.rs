@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use offload_rules::{
     MacAddr,
-    lower::{Field, Item, Rule},
+    lower::{Field, Item, Meta, Rule, Table},
 };
 
 #[derive(Debug, Clone, PartialEq)]
@@ -13,6 +13,8 @@ pub(crate) struct Packet {
     pub(crate) eth_dst: MacAddr,
     /// TPID and control information.
     pub(crate) tags: Vec<(u16, u16)>,
+    /// What rules of earlier tables have written.
+    pub(crate) meta: Option<Meta>,
     pub(crate) outer: Option<Outer>,
     pub(crate) ip: Ip,
     pub(crate) l4: L4,
@@ -63,6 +65,10 @@ fn field8(field: &Field<u8>, got: u8) -> bool {
 
 /// Walks the headers along the items; each item must be about the next header.
 pub(crate) fn matches(rule: &Rule, packet: &Packet) -> bool {
+    // What was opened is looked up in a table of its own, and nothing else is.
+    if (rule.table == Table::Opened) != matches!(packet.meta, Some(Meta::Opened(_))) {
+        return false;
+    }
     let mut tags = packet.tags.iter().peekable();
     let mut outer = packet.outer.as_ref();
     let mut in_outer = false;
@@ -108,6 +114,9 @@ pub(crate) fn matches(rule: &Rule, packet: &Packet) -> bool {
             };
             is(*sport, s) && is(*dport, d) && (!no_checksum || zero)
         }
+        Item::Meta(meta) => packet.meta == Some(*meta),
+        // None of these packets is ESP.
+        Item::Esp { .. } => false,
         Item::Mpls { label, bottom, ttl } => {
             let Some(got) = outer.take() else { return false };
             label.get() == got.label && (!bottom || got.bottom) && is(*ttl, got.ttl)

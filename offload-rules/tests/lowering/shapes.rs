@@ -19,14 +19,16 @@ fn rank(action: &Action) -> u8 {
         Action::SetVlan { .. } => 6,
         Action::SetMacs { .. } => 7,
         Action::SetTtl { .. } => 8,
-        Action::RawEncap(_) => 9,
-        Action::Jump(_) | Action::Drop | Action::Queue(_) | Action::Rss | Action::Port(_) => 10,
+        Action::SetMeta(_) => 9,
+        Action::RawEncap(_) => 10,
+        Action::Security(_) => 11,
+        Action::Jump(_) | Action::Drop | Action::Queue(_) | Action::Rss | Action::Port(_) => 12,
     }
 }
 
 fn is_in_order(rule: &Rule) -> bool {
     let ranks: Vec<u8> = rule.actions.iter().map(rank).collect();
-    ranks.is_sorted() && ranks.last() == Some(&10) && ranks.iter().filter(|rank| **rank == 10).count() == 1
+    ranks.is_sorted() && ranks.last() == Some(&12) && ranks.iter().filter(|rank| **rank == 12).count() == 1
 }
 
 #[test]
@@ -78,10 +80,11 @@ proptest! {
         prop_assert_eq!(rule.priority, if alternate { 3 } else { 2 });
         let rank = |item: &Item| match item {
             Item::Port(_) => 0,
-            Item::Integrity { .. } => 1,
-            Item::Eth { .. } => 2,
-            Item::Vlan { .. } => 3,
-            _ => 4,
+            Item::Meta(_) => 1,
+            Item::Integrity { .. } => 2,
+            Item::Eth { .. } => 3,
+            Item::Vlan { .. } => 4,
+            _ => 5,
         };
         prop_assert!(rule.items.iter().map(rank).is_sorted());
     }

@@ -17,7 +17,7 @@ use crate::offload::{Backend, EngineStatus, InstalledRule, Lowering, Mismatch, M
 const fn flow_of(owner: Owner) -> Option<(OffloadId, u8)> {
     match owner {
         Owner::Flow(id, direction) => Some((id, direction)),
-        Owner::Proactive | Owner::Canary(_) => None,
+        Owner::Proactive | Owner::Session(_) | Owner::Canary(_) => None,
     }
 }
 
@@ -45,6 +45,7 @@ impl<B: Backend, L: Lowering> Engine<B, L> {
                     doubts: shape.doubts,
                 })
                 .collect(),
+            sessions: self.sessions.in_force(),
             rules: self.rules.len(),
             capacity: self.lowering.capacity(),
             full: self.full_until > now || self.placement.waiting() > 0,
@@ -102,6 +103,7 @@ impl<B: Backend, L: Lowering> Engine<B, L> {
                 expected.insert(*token);
             }
         }
+        expected.extend(self.sessions.live_rules(&self.rules));
         found.extend(steering.into_iter().map(|rule| Mismatch { kind: MismatchKind::Missing, flow: None, rule }));
         let extra = self.rules.iter().filter(|(token, entry)| entry.live() && !expected.contains(token));
         found.extend(extra.map(|(_, entry)| Mismatch {

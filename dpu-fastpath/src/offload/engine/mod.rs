@@ -11,6 +11,7 @@ mod proactive;
 mod probe;
 mod pump;
 mod rules;
+mod sessions;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
@@ -33,6 +34,7 @@ use flow::Flow;
 use proactive::Proactive;
 use probe::Probe;
 use rules::{Rules, ShapeIndex};
+use sessions::Sessions;
 
 /// The state of all flows while offload is off.
 const SWITCHED_OFF: (Tier, Option<NotOffloaded>) = (Tier::Software, Some(NotOffloaded::Off));
@@ -95,6 +97,7 @@ pub struct Engine<B: Backend, L: Lowering> {
     shape_index: BTreeMap<L::Shape, ShapeIndex>,
     probe: Probe,
     proactive: Proactive,
+    sessions: Sessions,
     tiers: [usize; 4],
     reasons: BTreeMap<NotOffloaded, usize>,
     totals: Totals,
@@ -134,6 +137,7 @@ impl<B: Backend, L: Lowering> Engine<B, L> {
             shape_index: BTreeMap::new(),
             probe: Probe::default(),
             proactive: Proactive::default(),
+            sessions: Sessions::above(config.sessions_above),
             tiers: [0; 4],
             reasons: BTreeMap::new(),
             totals: Totals::default(),
@@ -154,6 +158,11 @@ impl<B: Backend, L: Lowering> Engine<B, L> {
             Request::Rate { id, rate } => self.set_rate(id, rate),
             Request::NotHonoured { id } => self.not_honoured(id, now),
             Request::Remove { id } => self.remove(id),
+            Request::Offer { offer, sa, vif, numbers, left } => {
+                self.offered(offer, sessions::Offered { sa, vif, numbers, left })
+            }
+            Request::Confirm { offer } => self.confirmed(offer),
+            Request::Return { offer, at_once } => self.returned(offer, at_once, now),
         }
         self.settle(now);
     }
@@ -167,6 +176,7 @@ impl<B: Backend, L: Lowering> Engine<B, L> {
         if !self.unclean {
             self.go_on_probing(now);
             self.reconcile_proactive(now);
+            self.go_on_with_sessions(now);
             self.unblock();
             self.settle(now);
             self.issue(now);
@@ -183,6 +193,7 @@ impl<B: Backend, L: Lowering> Engine<B, L> {
             self.plan_probe();
         }
         self.plan_proactive();
+        self.sessions_follow();
         self.settle(now);
     }
 
@@ -210,6 +221,9 @@ impl<B: Backend, L: Lowering> Engine<B, L> {
             self.abandon_probe();
         }
         self.plan_proactive();
+        if !enabled {
+            self.sessions_leave();
+        }
         self.block();
         self.settle(now);
     }
@@ -224,6 +238,7 @@ impl<B: Backend, L: Lowering> Engine<B, L> {
             && !self.unclean
             && !self.probe.under_way()
             && !self.proactive.dirty
+            && !self.sessions.busy()
     }
 
     /// The flows that are chosen, in order.

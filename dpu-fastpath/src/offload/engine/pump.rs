@@ -57,6 +57,7 @@ impl<B: Backend, L: Lowering> Engine<B, L> {
         self.full_until = 0;
         self.probe.interrupted();
         self.proactive.lost();
+        self.sessions_lost();
         self.block();
         for id in self.ids(|_| true) {
             let Some(flow) = self.flows.get_mut(&id) else { continue };
@@ -129,6 +130,7 @@ impl<B: Backend, L: Lowering> Engine<B, L> {
             }
             Owner::Flow(id, _) => self.flow_created(id, now),
             Owner::Proactive => self.proactive.dirty = true,
+            Owner::Session(offer) => self.session_rule_created(offer),
             Owner::Canary(_) => {
                 self.rules.unwant(token);
             }
@@ -163,6 +165,7 @@ impl<B: Backend, L: Lowering> Engine<B, L> {
             Owner::Flow(id, _) if wanted => self.flow_failed(id, shape, failure, now),
             Owner::Canary(shape) => self.canary_failed(token, shape, failure),
             Owner::Proactive if wanted => self.proactive_failed(failure, now),
+            Owner::Session(offer) => self.session_rule_failed(offer, failure, now),
             Owner::Flow(..) | Owner::Proactive => {}
         }
         self.ended(token);
@@ -200,6 +203,7 @@ impl<B: Backend, L: Lowering> Engine<B, L> {
                 self.touch(id);
             }
             Owner::Proactive => self.proactive.ended(token),
+            Owner::Session(offer) => self.session_rule_ended(offer, token),
             Owner::Canary(shape) => self.canary_ended(token, shape),
         }
         if entry.waiters.is_empty() {
@@ -318,7 +322,8 @@ impl<B: Backend, L: Lowering> Engine<B, L> {
             Owner::Flow(id, _) if wanted => self.flow_failed(id, shape, &failure, now),
             Owner::Proactive if wanted => self.proactive_failed(&failure, now),
             Owner::Canary(shape) => self.canary_failed(token, shape, &failure),
-            Owner::Flow(..) | Owner::Proactive => {}
+            Owner::Session(offer) if wanted => self.session_rule_failed(offer, &failure, now),
+            Owner::Flow(..) | Owner::Proactive | Owner::Session(_) => {}
         }
     }
 

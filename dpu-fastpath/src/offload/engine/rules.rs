@@ -5,7 +5,7 @@ use std::{
     hash::{Hash, Hasher},
 };
 
-use fallback_sw::offload::OffloadId;
+use fallback_sw::offload::{OfferId, OffloadId};
 use offload_rules::lower::Rule;
 
 use crate::{
@@ -23,6 +23,8 @@ pub(super) enum Owner {
     Flow(OffloadId, u8),
     /// Steering.
     Proactive,
+    /// Opens or seals by the session of an offer.
+    Session(OfferId),
     /// The start-up probe.
     Canary(ShapeIndex),
 }

@@ -5,9 +5,13 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use offload_rules::lower::{Item, Rule};
+use offload_rules::{
+    VifId,
+    forwarding::Sa,
+    lower::{Action, Item, Rule, Session},
+};
 
-use crate::offload::{Backend, Completion, Failure, Hits, Token};
+use crate::offload::{Backend, Completion, Failure, Hits, SessionCounts, SessionKind, SessionSpec, Token};
 
 #[derive(Debug)]
 pub(super) struct Held {
@@ -59,6 +63,11 @@ pub(super) struct World {
     /// Packets that the engine can know of.
     pub(super) countable: u64,
     pub(super) busiest: usize,
+    /// What the ports offer.
+    pub(super) kinds: Vec<SessionKind>,
+    pub(super) sessions: BTreeMap<Session, (SessionSpec, SessionCounts)>,
+    /// The next sessions are refused.
+    pub(super) no_session: VecDeque<i32>,
 }
 
 pub(super) type Nic = Arc<Mutex<World>>;
@@ -91,6 +100,12 @@ impl World {
             }
         }
         self.queue.clear();
+        self.sessions.clear();
+    }
+
+    fn users(&self, session: Session) -> usize {
+        let uses = |rule: &Rule| rule.actions.contains(&Action::Security(session));
+        self.rules.values().filter(|held| uses(&held.rule)).count()
     }
 
     /// As a reset of the NIC would.
@@ -133,6 +148,11 @@ impl World {
         };
         if let Some(errno) = errno {
             return Completion::CreateFailed(token, Failure::from_errno(errno, "scripted"));
+        }
+        for action in &rule.actions {
+            if let Action::Security(session) = action {
+                assert!(self.sessions.contains_key(session), "a rule for a session that is not there");
+            }
         }
         self.created += 1;
         self.rules.insert(token, Held { rule, hits: Hits::default(), queried: 0, leaving: false });
@@ -237,6 +257,32 @@ impl Backend for Fake {
 
     fn aged(&mut self, _: &mut Vec<Token>) -> Result<(), Failure> {
         Ok(())
+    }
+
+    fn session_kinds(&mut self, _: VifId, _: &Sa) -> Vec<SessionKind> {
+        self.0.lock().unwrap().kinds.clone()
+    }
+
+    fn open_session(&mut self, session: Session, spec: &SessionSpec) -> Result<(), Failure> {
+        let mut world = self.0.lock().unwrap();
+        if let Some(errno) = world.no_session.pop_front() {
+            return Err(Failure::from_errno(errno, "no session"));
+        }
+        let before = world.sessions.insert(session, (spec.clone(), SessionCounts::default()));
+        assert!(before.is_none(), "{session:?} twice");
+        Ok(())
+    }
+
+    fn close_session(&mut self, session: Session) -> Result<(), Failure> {
+        let mut world = self.0.lock().unwrap();
+        assert_eq!(world.users(session), 0, "rules still use {session:?}");
+        world.sessions.remove(&session).map(drop).ok_or_else(|| Failure::from_errno(libc::ENOENT, "no such session"))
+    }
+
+    fn session_counts(&mut self, session: Session) -> Result<SessionCounts, Failure> {
+        let world = self.0.lock().unwrap();
+        let counts = world.sessions.get(&session).map(|(_, counts)| *counts);
+        counts.ok_or_else(|| Failure::from_errno(libc::ENOENT, "no such session"))
     }
 
     fn flush(&mut self) -> Result<(), Failure> {

@@ -5,21 +5,23 @@ mod faults;
 mod moves;
 mod property;
 mod runner;
+mod sessions;
 
 use std::{
+    collections::BTreeMap,
     net::{IpAddr, Ipv4Addr},
     sync::{Arc, Mutex},
 };
 
-use fallback_sw::offload::{OffloadId, Report, Request, Tier};
+use fallback_sw::offload::{NotHeld, OffloadId, Report, Request, Tier};
 use offload_rules::{
     MacAddr, NexthopId, VifId, VrfId,
     flow::{FlowKey, Program},
-    forwarding::Snapshot,
-    lower::{Action, Arrival, Direction, Item, NotOffloaded, Rule, Table, Unsupported},
+    forwarding::{Sa, Snapshot},
+    lower::{Action, Arrival, Direction, Item, Meta, NotOffloaded, Rule, Session, Table, Unsupported, priority},
 };
 
-use super::{Config, Engine, Lowering};
+use super::{Config, Engine, Lowering, SessionKind, SessionPlace};
 use fake::{Fake, Nic};
 
 /// What [`Toy`] reads out of a direction, so that tests need no forwarding state.
@@ -52,6 +54,7 @@ fn direction(flow: u32, reverse: bool, kind: Kind) -> Direction {
         arrival: Arrival {
             port: vif(at),
             vif: vif(at),
+            sealed_on: None,
             eth_dst: MacAddr::VIRTUAL,
             tags: [None, None],
             pcp_dei: 0,
@@ -112,6 +115,8 @@ fn steering(number: u32) -> Rule {
 #[derive(Debug, Clone, Default)]
 struct Toy {
     steering: Arc<Mutex<Vec<Rule>>>,
+    /// The port of each tunnel.
+    underlay: Arc<Mutex<BTreeMap<VifId, VifId>>>,
     canaries: Vec<u8>,
     capacity: Option<usize>,
 }
@@ -141,6 +146,41 @@ impl Lowering for Toy {
 
     fn proactive(&self, _: &Snapshot) -> Vec<Rule> {
         self.steering.lock().unwrap().clone()
+    }
+
+    fn session(
+        &self,
+        _: &Snapshot,
+        vif: VifId,
+        offered: &mut dyn FnMut(VifId) -> Vec<SessionKind>,
+    ) -> Result<SessionPlace, NotHeld> {
+        let port = self.underlay.lock().unwrap().get(&vif).copied().ok_or(NotHeld::Underlay)?;
+        let kind = offered(port).first().copied().ok_or(NotHeld::Unsupported)?;
+        Ok(SessionPlace { kind, link: port, port })
+    }
+
+    fn open_rule(
+        &self,
+        _: &Snapshot,
+        (vif, place): (VifId, SessionPlace),
+        sa: &Sa,
+        session: Session,
+    ) -> Result<Rule, Unsupported> {
+        let items = vec![Item::Port(place.port), Item::Esp { spi: sa.spi }];
+        let actions = vec![Action::SetMeta(Meta::Opened(vif)), Action::Security(session), Action::Jump(Table::Opened)];
+        Ok(Rule { table: Table::Steering, priority: 0, items, actions })
+    }
+
+    fn seal_rule(
+        &self,
+        vif: VifId,
+        place: SessionPlace,
+        session: Session,
+        alternate: bool,
+    ) -> Result<Rule, Unsupported> {
+        let actions = vec![Action::Security(session), Action::Port(place.port)];
+        let priority = if alternate { priority::FLOW_ALTERNATE } else { priority::FLOW };
+        Ok(Rule { table: Table::Seal, priority, items: vec![Item::Meta(Meta::ToSeal(vif))], actions })
     }
 
     fn full(&self, _: &Snapshot, direction: &Direction, priority: u32) -> Result<(Rule, u8), Unsupported> {
@@ -187,7 +227,11 @@ impl Bed {
 
     fn with(config: Config, toy: Toy) -> Self {
         let (fake, nic) = Fake::new();
-        let engine = Engine::new(config, toy.clone(), fake, Arc::new(Snapshot::empty()));
+        Self::over(config, toy, fake, nic, Snapshot::empty())
+    }
+
+    fn over(config: Config, toy: Toy, fake: Fake, nic: Nic, snapshot: Snapshot) -> Self {
+        let engine = Engine::new(config, toy.clone(), fake, Arc::new(snapshot));
         Self { engine, nic, toy, now: 1_000, told: Vec::new() }
     }
 

@@ -141,7 +141,7 @@ impl Run {
             match report {
                 Report::State { id, tier: Tier::Hardware, .. } => self.hardware.insert(*id),
                 Report::State { id, .. } | Report::Gone { id } => self.hardware.remove(id),
-                Report::Counted { .. } | Report::Marked { .. } => false,
+                _ => false,
             };
         }
         self.heard = self.bed.told.len();
@@ -189,7 +189,7 @@ proptest! {
             match report {
                 Report::State { id, tier, .. } => { last.insert(*id, *tier); }
                 Report::Gone { id } => { last.remove(id); }
-                Report::Counted { .. } | Report::Marked { .. } => {}
+                _ => {}
             }
         }
         for (id, tier) in &last {

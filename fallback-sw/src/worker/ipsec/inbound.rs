@@ -7,11 +7,12 @@ use offload_rules::{DropReason, VrfId};
 use super::{
     super::{Delivery, Origin, Outbox, Worker, ingress::Context},
     Refused, SaId, SaNews, SaStatus, Usage, VifId, df_and_tos,
+    nic::Hold,
 };
 use crate::{
     esp::{InboundSa, OpenError, Opened, ReplayError},
     packet::{
-        Packet,
+        NicNote, Packet,
         ecn::{self, Ecn},
         rewrite,
     },
@@ -25,6 +26,7 @@ pub(super) struct Inbound {
     /// Where its packets come to: the tunnel's source, in the VRF of its outer packets.
     pub(super) end: (VrfId, Ipv4Addr),
     pub(super) refused: Refused,
+    pub(super) hold: Hold,
 }
 
 impl Inbound {
@@ -59,6 +61,7 @@ impl Inbound {
             expiring: *expiring,
             ended: *ended,
             active: ended.is_none(),
+            nic: self.hold.shown(),
         }
     }
 }
@@ -114,6 +117,8 @@ impl Worker {
         let now = self.clock;
         let outer = &context.ip;
         let end = usize::from(context.l3) + usize::from(outer.total_len);
+        let deciphered = packet.note() == NicNote::Deciphered;
+        packet.set_note(NicNote::None);
         let esp = packet.data_mut().get_mut(at..end).ok_or(DropReason::EspTruncated)?;
         let spi = spi(esp).ok_or(DropReason::EspTruncated)?;
         let ([a, b, c, d, ..], vrf) = (outer.dst, context.key.vrf);
@@ -125,7 +130,11 @@ impl Worker {
         if let Some(reason) = sa.usage.ended {
             return Err(reason);
         }
-        let opened = sa.sa.open(esp).map_err(|error| sa.refuse(error))?;
+        if sa.hold.keeps_window(now) {
+            return Err(DropReason::EspBesideNic);
+        }
+        let opened = if deciphered { sa.sa.open_deciphered(esp) } else { sa.sa.open(esp) };
+        let opened = opened.map_err(|error| sa.refuse(error))?;
         let Opened::Packet { at: inside, len } = opened else {
             sa.usage.count(0);
             let news = sa.usage.look(now).map(|news| (sa.usage.sa.id, news));

@@ -4,6 +4,7 @@
 //! the state names, an inbound one the worker that its index tells. Who has a packet for another one's SA hands it over.
 
 mod inbound;
+mod nic;
 mod outbound;
 mod table;
 
@@ -18,7 +19,10 @@ pub use outbound::Sealing;
 pub(super) use table::Ipsec;
 
 use super::{Outbox, Worker};
-use crate::packet::Packet;
+use crate::{
+    offload::{NotHeld, SaMode},
+    packet::Packet,
+};
 
 /// Milliseconds between two looks at lifetimes in seconds and at keepalives.
 const LOOK_MS: u64 = 1000;
@@ -70,6 +74,8 @@ pub struct SaStatus {
     pub ended: Option<DropReason>,
     /// Its tunnel sends with it, or it receives.
     pub active: bool,
+    /// How the NIC holds it, or why it does not.
+    pub nic: Result<SaMode, NotHeld>,
 }
 
 /// Received packets of an SA that were dropped.
@@ -83,6 +89,8 @@ pub struct Refused {
     pub authentication: u64,
     /// Anything else.
     pub malformed: u64,
+    /// By the NIC, which does not say why.
+    pub by_nic: u64,
 }
 
 /// How far an SA is used up.
@@ -141,6 +149,7 @@ impl Worker {
     /// Sequence numbers that SAs may use from now on.
     pub fn grant(&mut self, grants: &[Grant]) {
         self.ipsec.grant(grants, self.config.id, self.config.workers);
+        self.offer_sas(self.clock);
     }
 
     /// The SAs that this worker owns.
@@ -156,6 +165,7 @@ impl Worker {
         for (sa, news) in news {
             self.tell_of_sa(sa, news, out);
         }
+        self.offer_sas(now);
         for (vrf, keepalive) in keepalives {
             self.originate(vrf, Packet::from_frame(&keepalive), now, out);
         }
@@ -164,6 +174,8 @@ impl Worker {
     /// Never left out: each is told once.
     fn tell_of_sa(&mut self, sa: SaId, news: SaNews, out: &mut Outbox) {
         if matches!(news, SaNews::Ended(_)) {
+            self.ipsec.end_in_nic(sa);
+            self.offer_sas(self.clock);
             self.ipsec.choose_all(&self.snapshot, (self.config.id, self.config.workers));
         }
         out.events.push(super::Event::Sa { sa, news });

@@ -5,12 +5,13 @@ use offload_rules::DropReason;
 use super::{
     super::{Delivery, Origin, Outbox, TxKind, Worker},
     DfPolicy, Grant, L2Rewrite, Refused, SaNews, SaStatus, Usage, VifId, df_and_tos,
+    nic::Hold,
     table::Way,
 };
 use crate::{
     esp::{self, OutboundSa},
     exec::{Plan, SealLeg, Target},
-    packet::{Packet, ecn::Ecn, rewrite},
+    packet::{NicNote, Packet, ecn::Ecn, rewrite},
 };
 
 /// A packet on its way to the worker that seals it.
@@ -25,6 +26,7 @@ pub(super) struct Outbound {
     pub(super) usage: Usage,
     pub(super) sa: OutboundSa,
     pub(super) vif: VifId,
+    pub(super) hold: Hold,
     /// Numbers from this one on may not be used yet.
     granted: u64,
     /// How many of those that may be used are left when more are asked for.
@@ -33,8 +35,12 @@ pub(super) struct Outbound {
 }
 
 impl Outbound {
-    pub(super) const fn new(usage: Usage, sa: OutboundSa, vif: VifId) -> Self {
-        Self { usage, sa, vif, granted: 0, low: 0, asked: false }
+    pub(super) fn new(usage: Usage, sa: OutboundSa, vif: VifId) -> Self {
+        Self { usage, sa, vif, hold: Hold::default(), granted: 0, low: 0, asked: false }
+    }
+
+    pub(super) const fn granted(&self) -> u64 {
+        self.granted
     }
 
     pub(super) fn grant(&mut self, grant: &Grant) {
@@ -44,15 +50,26 @@ impl Outbound {
         self.asked = false;
     }
 
-    /// Seals a packet. News: a limit that it reached.
+    /// Seals a packet; `by_nic`: all but the cipher, which the NIC does. News: a limit that it reached.
     #[inline]
-    fn seal(&mut self, packet: &mut Packet, (tos, df): (u8, bool), now: u64) -> Result<Option<SaNews>, DropReason> {
+    fn seal(
+        &mut self,
+        packet: &mut Packet,
+        (tos, df): (u8, bool),
+        by_nic: bool,
+        now: u64,
+    ) -> Result<Option<SaNews>, DropReason> {
         let next = self.sa.next_sequence();
         if next >= self.granted {
             return Err(if self.sa.is_exhausted() { DropReason::SaExhausted } else { DropReason::SaPending });
         }
         let octets = packet.len();
-        self.sa.seal(packet, tos, next as u16, df).map_err(|error| match error {
+        let sealed = if by_nic {
+            self.sa.frame(packet, tos, next as u16, df)
+        } else {
+            self.sa.seal(packet, tos, next as u16, df)
+        };
+        sealed.map_err(|error| match error {
             esp::SealError::Exhausted => DropReason::SaExhausted,
             esp::SealError::NotIp => DropReason::InvalidProtocol,
             esp::SealError::NoRoom => DropReason::NoHeadroom,
@@ -82,6 +99,7 @@ impl Outbound {
             expiring: *expiring,
             ended: *ended,
             active,
+            nic: self.hold.shown(),
         }
     }
 }
@@ -133,28 +151,61 @@ impl Worker {
         // RFC 6040 §4.1: the ECN field is that of the packet inside.
         let tos = leg.dscp.map_or(tos, |dscp| Ecn::of(tos).with_dscp_of(dscp << 2));
         let octets = packet.len() as u64;
+        if let Some(session) = self.ipsec.outbound_mut(sa).and_then(|sa| sa.hold.session_on(leg.port)) {
+            return self.leave_to_nic(session, leg, (kind, blame), packet, out);
+        }
         let sealed = self.ipsec.outbound_mut(sa).map_or(Err(DropReason::NoSa), |sa| {
             make_room(&mut packet);
-            sa.seal(&mut packet, (tos, df), now).map(|news| (sa.usage.sa.id, news))
+            let cipher = sa.hold.cipher_on(leg.port);
+            packet.set_note(cipher.map_or(NicNote::None, NicNote::Session));
+            sa.seal(&mut packet, (tos, df), cipher.is_some(), now).map(|news| (sa.usage.sa.id, news))
         });
         let (id, news) = match sealed {
             Ok(done) => done,
             Err(reason) => return self.not_sealed((kind, blame), packet, reason, out),
         };
         self.ipsec.sent(leg.tunnel, now);
-        if let Some(counters) = self.counters.vif(leg.tunnel) {
-            counters.tx_packets += 1;
-            counters.tx_bytes += octets;
-        }
+        self.count_into_tunnel(leg.tunnel, kind, octets);
         if let Some(news) = news {
             self.tell_of_sa(id, news, out);
         }
         if let Some(l2) = &leg.l2 {
-            let written = prepend(&mut packet, l2);
+            let written = prepend(&mut packet, l2, IPV4);
             if let Err(reason) = written {
                 return self.not_sealed((kind, blame), packet, reason, out);
             }
         }
+        self.transmit(leg.vif, leg.port, kind, packet, out);
+    }
+
+    #[inline]
+    fn count_into_tunnel(&mut self, tunnel: VifId, kind: TxKind, octets: u64) {
+        if kind != TxKind::Resumed
+            && let Some(counters) = self.counters.vif(tunnel)
+        {
+            counters.tx_packets += 1;
+            counters.tx_bytes += octets;
+        }
+    }
+
+    /// Hands an IP packet to the port for the NIC to seal: behind the Ethernet header of the outer packet. The NIC counts it.
+    fn leave_to_nic(
+        &mut self,
+        session: u32,
+        leg: &SealLeg,
+        (kind, blame): (TxKind, VifId),
+        mut packet: Packet,
+        out: &mut Outbox,
+    ) {
+        let octets = packet.len() as u64;
+        let ethertype = if packet.data().first().is_some_and(|first| first >> 4 == 6) { 0x86dd } else { 0x0800 };
+        let Some(l2) = &leg.l2 else { return self.not_sealed((kind, blame), packet, DropReason::InvalidNh, out) };
+        if let Err(reason) = prepend(&mut packet, l2, ethertype) {
+            return self.not_sealed((kind, blame), packet, reason, out);
+        }
+        self.ipsec.sent(leg.tunnel, self.clock);
+        self.count_into_tunnel(leg.tunnel, kind, octets);
+        packet.set_note(NicNote::Session(session));
         self.transmit(leg.vif, leg.port, kind, packet, out);
     }
 
@@ -169,9 +220,14 @@ impl Worker {
     }
 
     fn not_sealed(&mut self, (kind, blame): (TxKind, VifId), packet: Packet, reason: DropReason, out: &mut Outbox) {
-        if kind == TxKind::Originated {
-            self.counters.account.originated_dropped += 1;
-            return out.recycle(packet);
+        match kind {
+            TxKind::Originated => {
+                self.counters.account.originated_dropped += 1;
+                return out.recycle(packet);
+            }
+            // The NIC has counted it as forwarded: it is lost as another one that was received.
+            TxKind::Resumed => self.counters.account.received += 1,
+            TxKind::Forwarded | TxKind::Punted => {}
         }
         self.drop_packet(blame, packet, reason, out);
     }
@@ -198,9 +254,10 @@ fn move_out(packet: &mut Packet) {
     }
 }
 
-fn prepend(packet: &mut Packet, l2: &L2Rewrite) -> Result<(), DropReason> {
-    const IPV4: u16 = 0x0800;
+const IPV4: u16 = 0x0800;
+
+fn prepend(packet: &mut Packet, l2: &L2Rewrite, ethertype: u16) -> Result<(), DropReason> {
     let header = l2.bytes();
     let room = packet.prepend(header.len()).map_err(|_| DropReason::NoHeadroom)?;
-    rewrite::write_l2(room, header, IPV4, None)
+    rewrite::write_l2(room, header, ethertype, None)
 }

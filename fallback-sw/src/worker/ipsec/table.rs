@@ -12,7 +12,12 @@ use offload_rules::{
     forwarding::{IpsecTunnel, NatT, Sa, Snapshot},
 };
 
-use super::{Grant, LOOK_MS, Refused, SaNews, SaStatus, Usage, inbound::Inbound, outbound::Outbound};
+use super::{
+    Grant, LOOK_MS, Refused, SaNews, SaStatus, Usage,
+    inbound::Inbound,
+    nic::{Desk, Hold},
+    outbound::Outbound,
+};
 use crate::{
     esp::{self, InboundConfig, InboundSa, Key, OutboundConfig, OutboundSa},
     packet::checksum,
@@ -30,22 +35,30 @@ pub(in crate::worker) enum Way {
 }
 
 /// A tunnel of the node.
-struct Tunnel {
+pub(super) struct Tunnel {
     vif: VifId,
     ipsec: IpsecTunnel,
     way: Way,
-    /// When this worker sent something last.
-    sent: u64,
+    /// When this worker sent something last; `None`: never, so that no NAT on the way knows of the tunnel.
+    sent: Option<u64>,
+    /// What rules of the NIC forward into it is sealed there.
+    pub(super) sealed_by_nic: bool,
+}
+
+impl Tunnel {
+    pub(super) fn outbound(&self) -> &[SaId] {
+        &self.ipsec.outbound
+    }
 }
 
 /// See the module.
-#[derive(Default)]
 pub(in crate::worker) struct Ipsec {
-    outbound: Vec<Outbound>,
-    inbound: HashMap<u32, Inbound, BuildHasherDefault<SpiHasher>>,
+    pub(super) outbound: Vec<Outbound>,
+    pub(super) inbound: HashMap<u32, Inbound, BuildHasherDefault<SpiHasher>>,
     /// Not named by a tunnel at the moment. Their windows are kept: they may be again.
-    parked: Vec<Inbound>,
-    tunnels: Vec<Tunnel>,
+    pub(super) parked: Vec<Inbound>,
+    pub(super) tunnels: Vec<Tunnel>,
+    pub(super) desk: Desk,
     /// By vif: place of its tunnel and one; 0: none.
     by_vif: Vec<u32>,
     /// Where tunnels end: VRF and address, in order.
@@ -93,6 +106,31 @@ const fn outside(ipsec: &IpsecTunnel) -> esp::Tunnel {
 }
 
 impl Ipsec {
+    /// Without tunnels. `nic`: there is an engine that may be offered SAs.
+    pub(in crate::worker) fn new(worker: usize, nic: bool) -> Self {
+        Self {
+            outbound: Vec::new(),
+            inbound: HashMap::default(),
+            parked: Vec::new(),
+            tunnels: Vec::new(),
+            desk: Desk::new(worker as u16, nic),
+            by_vif: Vec::new(),
+            ends: Vec::new(),
+            grants: HashMap::new(),
+            next_look: 0,
+        }
+    }
+
+    /// Does the NIC seal what its rules forward into this tunnel?
+    pub(in crate::worker) fn is_sealed_by_nic(&self, vif: VifId) -> bool {
+        self.tunnel_place(vif).and_then(|place| self.tunnels.get(place)).is_some_and(|tunnel| tunnel.sealed_by_nic)
+    }
+
+    pub(super) fn tunnel_mut(&mut self, vif: VifId) -> Option<&mut Tunnel> {
+        let place = self.tunnel_place(vif)?;
+        self.tunnels.get_mut(place)
+    }
+
     /// Does a tunnel end at this address?
     #[inline]
     pub(in crate::worker) fn ends_at(&self, vrf: VrfId, address: [u8; 16]) -> bool {
@@ -126,7 +164,7 @@ impl Ipsec {
     #[inline]
     pub(super) fn sent(&mut self, vif: VifId, now: u64) {
         if let Some(tunnel) = self.tunnel_place(vif).and_then(|place| self.tunnels.get_mut(place)) {
-            tunnel.sent = now;
+            tunnel.sent = Some(now);
         }
     }
 
@@ -151,13 +189,15 @@ impl Ipsec {
         let mut outbound: HashMap<SaId, Outbound> = self.outbound.drain(..).map(|sa| (sa.usage.sa.id, sa)).collect();
         let known = self.inbound.drain().map(|(_, sa)| sa).chain(self.parked.drain(..));
         let mut inbound: HashMap<SaId, Inbound> = known.map(|sa| (sa.usage.sa.id, sa)).collect();
-        let sent: HashMap<VifId, u64> = self.tunnels.drain(..).map(|tunnel| (tunnel.vif, tunnel.sent)).collect();
+        let before: HashMap<VifId, (Option<u64>, bool)> =
+            self.tunnels.drain(..).map(|tunnel| (tunnel.vif, (tunnel.sent, tunnel.sealed_by_nic))).collect();
         self.by_vif.clear();
         self.ends.clear();
         for vif in snapshot.vifs() {
             let Some(ipsec) = vif.kind.tunnel() else { continue };
             for sa in ipsec.outbound.iter().filter_map(|sa| snapshot.sa(*sa)).filter(|sa| sealer(sa, workers) == id) {
-                let kept = outbound.remove(&sa.id).filter(|kept| *kept.usage.sa == **sa);
+                let known = outbound.remove(&sa.id);
+                let kept = known.and_then(|known| keep(&mut self.desk, known, |known| *known.usage.sa == **sa));
                 let Some(mut made) = kept.or_else(|| self.new_outbound(sa, vif.id, ipsec, now)) else { continue };
                 made.sa.set_tunnel(outside(ipsec));
                 made.vif = vif.id;
@@ -165,18 +205,16 @@ impl Ipsec {
             }
             for sa in ipsec.inbound.iter().filter_map(|sa| snapshot.sa(*sa)).filter(|sa| opener(sa.spi, workers) == id)
             {
-                let kept = inbound.remove(&sa.id).filter(|kept| *kept.usage.sa == **sa);
+                let known = inbound.remove(&sa.id);
+                let kept = known.and_then(|known| keep(&mut self.desk, known, |known| *known.usage.sa == **sa));
                 let Some(mut made) = kept.or_else(|| new_inbound(sa, vif.id, ipsec, now)) else { continue };
                 (made.vif, made.end) = (vif.id, (ipsec.vrf, ipsec.source));
                 self.inbound.insert(sa.spi, made);
             }
             self.ends.push((ipsec.vrf, ipsec.source));
-            let tunnel = Tunnel {
-                vif: vif.id,
-                ipsec: ipsec.clone(),
-                way: Way::Nowhere(DropReason::NoSa),
-                sent: sent.get(&vif.id).copied().unwrap_or(now),
-            };
+            let (sent, sealed_by_nic) = before.get(&vif.id).copied().unwrap_or_default();
+            let way = Way::Nowhere(DropReason::NoSa);
+            let tunnel = Tunnel { vif: vif.id, ipsec: ipsec.clone(), way, sent, sealed_by_nic };
             self.tunnels.push(tunnel);
             if self.by_vif.len() <= vif.id.index() {
                 self.by_vif.resize(vif.id.index() + 1, 0);
@@ -185,6 +223,9 @@ impl Ipsec {
                 *place = self.tunnels.len() as u32;
             }
         }
+        // What no tunnel names the NIC need not hold.
+        outbound.values_mut().for_each(|sa| self.desk.give_back(&mut sa.hold, false));
+        inbound.values_mut().for_each(|sa| self.desk.give_back(&mut sa.hold, false));
         // Numbers and windows go with the SA, not with the tunnel: none may begin anew.
         let stays = |sa: &Arc<Sa>| snapshot.sa(sa.id).is_some_and(|now| now == sa);
         self.outbound.extend(outbound.into_values().filter(|sa| stays(&sa.usage.sa)));
@@ -260,9 +301,11 @@ impl Ipsec {
         for tunnel in &mut self.tunnels {
             let Some(nat_t) = tunnel.ipsec.nat_t.filter(|nat_t| nat_t.keepalive_secs > 0) else { continue };
             let pause = u64::from(nat_t.keepalive_secs) * 1000;
-            // Of the workers, those keep the binding that send.
-            if matches!(tunnel.way, Way::Here(_)) && now.saturating_sub(tunnel.sent) >= pause {
-                tunnel.sent = now;
+            // Of the workers, those keep the binding that send. The first one makes it: what the other end sends by itself would
+            // find no way in.
+            let idle = tunnel.sent.is_none_or(|sent| now.saturating_sub(sent) >= pause);
+            if matches!(tunnel.way, Way::Here(_)) && idle {
+                tunnel.sent = Some(now);
                 due.push((tunnel.ipsec.vrf, keepalive(&tunnel.ipsec, nat_t)));
             }
         }
@@ -276,6 +319,32 @@ impl Ipsec {
     }
 }
 
+/// An SA that is the one that the state names; another one goes, and the NIC lets go of it.
+fn keep<T: Held>(desk: &mut Desk, mut known: T, same: impl FnOnce(&T) -> bool) -> Option<T> {
+    if same(&known) {
+        return Some(known);
+    }
+    desk.give_back(known.hold_mut(), false);
+    None
+}
+
+/// What a NIC may hold.
+trait Held {
+    fn hold_mut(&mut self) -> &mut Hold;
+}
+
+impl Held for Outbound {
+    fn hold_mut(&mut self) -> &mut Hold {
+        &mut self.hold
+    }
+}
+
+impl Held for Inbound {
+    fn hold_mut(&mut self) -> &mut Hold {
+        &mut self.hold
+    }
+}
+
 fn new_inbound(sa: &Arc<Sa>, vif: VifId, ipsec: &IpsecTunnel, now: u64) -> Option<Inbound> {
     // Validation has looked at length and window.
     let key = Key::new(sa.key.material()).ok()?;
@@ -286,6 +355,7 @@ fn new_inbound(sa: &Arc<Sa>, vif: VifId, ipsec: &IpsecTunnel, now: u64) -> Optio
         vif,
         end: (ipsec.vrf, ipsec.source),
         refused: Refused::default(),
+        hold: Hold::default(),
     })
 }
 

@@ -79,12 +79,18 @@ impl Worker {
                 .and_then(|ingress| self.vif_fast(self.snapshot.port_of(ingress.vif)))
                 .is_some_and(|port| port.raw_ip)
         };
+        let is_tunnel = |record: &Record| {
+            let ingress = super::flows::ingress_of(record).and_then(|ingress| self.snapshot.vif(ingress.vif));
+            ingress.is_some_and(|vif| vif.kind.tunnel().is_some())
+        };
         let unsupported = if ICMP.contains(&record.key.proto) {
             Unsupported::Icmp
         } else if record.flags & flag::SPLICED != 0 {
             Unsupported::SequenceShift
         } else if self.is_punt(record) || other.is_some_and(|other| self.is_punt(other)) {
             Unsupported::Punt
+        } else if is_tunnel(record) || other.is_some_and(is_tunnel) {
+            Unsupported::Ipsec
         } else if is_raw(record) || other.is_some_and(is_raw) {
             Unsupported::RawIp
         } else if self.phase(record).is_some_and(|phase| phase != TcpPhase::Established) {
@@ -103,11 +109,25 @@ impl Worker {
     pub fn offload_enabled(&mut self, on: bool) {
         self.offloads.on = on;
         self.offloads.sweep_all();
+        self.switch_sas(on);
     }
 
     /// The engine's queue did not take a request.
     pub fn offload_refused(&mut self, request: &Request) {
-        self.offloads.refused(request, self.clock);
+        match request.id() {
+            Some(_) => self.offloads.refused(request, self.clock),
+            None => self.sa_request_refused(request, self.clock),
+        }
+    }
+
+    /// Requests that are not about flows go the same way.
+    pub(super) fn offload_requests(&mut self, requests: &mut Vec<Request>) {
+        self.offloads.requests.append(requests);
+    }
+
+    /// What flows of tunnels may have in the NIC has changed.
+    pub(super) fn sweep_offloads_soon(&mut self) {
+        self.offloads.sweep_all();
     }
 
     /// The flow that a NIC's mark on a packet means, if it has the packet's key.

@@ -2,12 +2,13 @@
 //! done it.
 
 use offload_rules::{
-    DropReason,
+    DropReason, VifId,
     flow::{Op, TunnelHeader, tcp::TcpPhase},
     lower::{Direction, NotOffloaded},
 };
 
 use crate::{
+    esp,
     offload::{Report, Tier},
     worker::{Outbox, Worker, counters::Traffic, flows::flag},
 };
@@ -41,13 +42,20 @@ impl Worker {
                         self.gone(index);
                     }
                 }
+                Report::SaHeld { .. }
+                | Report::SaCounted { .. }
+                | Report::SaLeave { .. }
+                | Report::SaGone { .. }
+                | Report::Tunnel { .. } => self.sa_report(report, now, out),
             }
         }
+        self.ask_engine(&mut Vec::new());
         self.settle_offload(now, out);
     }
 
     /// The engine has lost its books, and nothing is in hardware: what shall be there is asked for again, under new ids.
     pub fn offload_restarted(&mut self) {
+        self.sas_lost();
         for index in 0..self.offloads.len() {
             if self.offloads.get(index).is_some_and(|entry| entry.installs > 0 || entry.closing) {
                 self.gone(index);
@@ -153,6 +161,11 @@ impl Worker {
     fn merge(&mut self, direction: &Direction, count: Traffic) {
         let Direction { arrival, program, key, .. } = direction;
         let Traffic { packets, bytes } = count;
+        let udp = |tunnel: VifId| {
+            self.snapshot.vif(tunnel).and_then(|vif| vif.kind.tunnel()).is_some_and(|tunnel| tunnel.nat_t.is_some())
+        };
+        let seal = program.ops.iter().find_map(|op| if let Op::Seal(header) = op { Some(header.vif) } else { None });
+        let (opened_udp, sealed_udp) = (udp(arrival.vif), seal.is_some_and(udp));
         let counters = &mut self.counters;
         counters.account.received += packets;
         counters.account.hardware += packets;
@@ -160,14 +173,25 @@ impl Worker {
         for (vrf, what) in &program.passes {
             counters.pass(*vrf, *what, packets);
         }
+        // A rule counts what has been opened: before, it was larger.
+        let on_wire = match arrival.sealed_on {
+            Some(_) => sealed_octets(count, link_in(direction), opened_udp),
+            None => bytes,
+        };
         if let Some(port) = counters.port(arrival.port) {
             port.rx_packets += packets;
-            port.rx_bytes += bytes;
+            port.rx_bytes += on_wire;
+        }
+        if let Some(link) = arrival.sealed_on.and_then(|link| counters.vif(link)) {
+            link.rx_packets += packets;
+            link.rx_bytes += on_wire;
         }
         let drops = program.drops().is_some();
         if let Some(vif) = counters.vif(arrival.vif) {
+            // A tunnel's packets have no Ethernet header.
+            let link = if arrival.sealed_on.is_some() { link_in(direction) } else { 0 };
             vif.rx_packets += packets;
-            vif.rx_bytes += bytes;
+            vif.rx_bytes += bytes.saturating_sub(packets * link);
             vif.drops += if drops { packets } else { 0 };
         }
         if drops {
@@ -178,6 +202,17 @@ impl Worker {
         }
         counters.account.forwarded += packets;
         let sent = bytes.saturating_add(packets * octets_out(direction)).saturating_sub(packets * octets_in(direction));
+        let sent = match seal {
+            Some(tunnel) => {
+                let link = link_out(direction);
+                if let Some(vif) = counters.vif(tunnel) {
+                    vif.tx_packets += packets;
+                    vif.tx_bytes += sent.saturating_sub(packets * link);
+                }
+                sealed_octets(Traffic { packets, bytes: sent }, link, sealed_udp)
+            }
+            None => sent,
+        };
         let vif = program.egress().and_then(|vif| counters.vif(vif));
         if let Some(vif) = vif {
             vif.tx_packets += packets;
@@ -190,11 +225,29 @@ impl Worker {
     }
 }
 
+/// Octets of Ethernet as a packet arrives.
+fn link_in(direction: &Direction) -> u64 {
+    ETHERNET + direction.arrival.tags.iter().flatten().count() as u64 * TAG
+}
+
+/// Octets of Ethernet as it leaves.
+fn link_out(direction: &Direction) -> u64 {
+    let of = |op: &Op| if let Op::RewriteL2(rewrite) = op { rewrite.bytes().len() as u64 } else { 0 };
+    direction.program.ops.iter().map(of).sum()
+}
+
+/// Octets of the frames that these were in, or will be in, sealed: as if all were of one length.
+fn sealed_octets(count: Traffic, link: u64, udp: bool) -> u64 {
+    let Some(length) = count.bytes.checked_div(count.packets) else { return 0 };
+    let text = (length.saturating_sub(link) + 2).next_multiple_of(4);
+    let outer = if udp { 28 } else { 20 };
+    count.packets * (link + outer + (esp::HEADER_LEN + esp::IV_LEN + esp::ICV_LEN) as u64 + text)
+}
+
 /// Octets before the (inner) IP packet as it arrives.
 fn octets_in(direction: &Direction) -> u64 {
-    let tags = direction.arrival.tags.iter().flatten().count() as u64;
     let tunnel = if direction.arrival.tunnel.is_some() { u64::from(TunnelHeader::OVERHEAD) } else { 0 };
-    ETHERNET + tags * TAG + tunnel
+    link_in(direction) + tunnel
 }
 
 /// Octets before the (inner) IP packet as it leaves.

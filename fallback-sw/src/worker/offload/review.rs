@@ -103,10 +103,14 @@ impl Worker {
         asked.iter().zip(slots).zip(&entry.arrivals).all(|((asked, slot), arrival)| match (asked, slot) {
             (Some(asked), Some(slot)) => {
                 let same = |record: &Record| {
+                    let still_sealed = |entry: &crate::worker::programs::Entry| {
+                        entry.plan.seal.as_deref().is_none_or(|leg| self.ipsec.is_sealed_by_nic(leg.tunnel))
+                    };
                     let program = self.programs.get(record.program);
                     record.key == asked.key
                         && (record.tunnel_sport, record.ip_id) == (asked.tunnel_sport, asked.ip_id)
-                        && program.is_some_and(|entry| Arc::ptr_eq(&entry.program, &asked.program))
+                        && program
+                            .is_some_and(|entry| Arc::ptr_eq(&entry.program, &asked.program) && still_sealed(entry))
                 };
                 arrival.is_some_and(|arrival| arrival == asked.arrival)
                     && self.flows.record(slot).is_some_and(same)
@@ -152,7 +156,10 @@ impl Worker {
         let egress_port = match entry.plan.target {
             Target::Output { port, .. } => Some(port),
             Target::Punt { .. } => return Err(NotOffloaded::Unsupported(Unsupported::Punt)),
-            Target::Seal => return Err(NotOffloaded::Unsupported(Unsupported::Ipsec)),
+            Target::Seal => {
+                let leg = entry.plan.seal.as_deref().filter(|leg| self.ipsec.is_sealed_by_nic(leg.tunnel));
+                Some(leg.ok_or(NotOffloaded::Unsupported(Unsupported::Ipsec))?.port)
+            }
             Target::Drop(_) => None,
         };
         Ok(Direction {

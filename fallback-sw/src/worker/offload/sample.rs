@@ -35,7 +35,11 @@ impl Offloads {
         frame: &[u8],
         now: u64,
     ) {
-        if snapshot.vif(context.port).is_none_or(|port| port.flags.raw_ip) {
+        if snapshot.vif(context.port).is_none_or(|port| !port.has_ethernet()) {
+            if snapshot.vif(context.port).is_some_and(|port| port.kind.tunnel().is_some()) {
+                // Opened in software. When the NIC does it, the flow is looked at again.
+                self.entry_of(flows, slot);
+            }
             return stop(flows, slot);
         }
         let Some(arrival) = arrival(frame, context) else { return };
@@ -132,6 +136,7 @@ fn arrival(frame: &[u8], context: &Context) -> Option<Arrival> {
     Some(Arrival {
         port: context.port,
         vif: context.vif,
+        sealed_on: context.sealed_on,
         eth_dst: ethernet.dst,
         tags: [tag(0), tag(1)],
         pcp_dei: (ethernet.tci[0] >> 12) as u8,

@@ -283,7 +283,7 @@ impl Offloads {
 
     /// The queue did not take a request: once more, soon.
     pub(super) fn refused(&mut self, request: &Request, now: u64) {
-        let Some(index) = self.find(request.id()) else { return };
+        let Some(index) = request.id().and_then(|id| self.find(id)) else { return };
         let Some(entry) = self.get_mut(index) else { return };
         match request {
             Request::Install { .. } => {
@@ -299,6 +299,7 @@ impl Offloads {
             Request::Remove { .. } => entry.again = true,
             // The next look at its rate tells it; what is not honoured is only counted.
             Request::Rate { .. } | Request::NotHonoured { .. } => return,
+            Request::Offer { .. } | Request::Confirm { .. } | Request::Return { .. } => return,
         }
         self.call_at(index, now + REFUSED_MS);
     }

@@ -30,6 +30,7 @@ pub(in crate::lower) const fn bnxt() -> NicProfile {
             mpls_bottom: fact(false, LIST),
             mpls_ttl: fact(false, LIST),
             udp_no_checksum: fact(false, PARSER),
+            meta: fact(false, "features/bnxt.ini lists no META item"),
         },
         Does {
             jump: fact(false, "features/bnxt.ini lists it; not relied on, flows go to group 0"),
@@ -49,6 +50,7 @@ pub(in crate::lower) const fn bnxt() -> NicProfile {
             count: fact(true, LIST),
             age: fact(false, "offload: counters only"),
             rewrite: fact(FieldRewrite::Set, LIST),
+            security: fact(false, "no rte_security in the driver"),
         },
         Limits {
             rules: fact(None, "not published"),

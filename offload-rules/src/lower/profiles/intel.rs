@@ -24,6 +24,7 @@ const fn steers_only(mark: Fact<u32>, count: Fact<bool>, list: &'static str) -> 
         count,
         age: fact(false, list),
         rewrite: fact(FieldRewrite::Set, NO),
+        security: fact(false, "SECURITY is an action of ingress rules, to a queue"),
     }
 }
 
@@ -50,6 +51,7 @@ pub(in crate::lower) const fn ice() -> NicProfile {
             mpls_bottom: fact(false, LIST),
             mpls_ttl: fact(false, LIST),
             udp_no_checksum: fact(false, FDIR),
+            meta: fact(false, "features/ice.ini and ixgbe.ini list no META item"),
         },
         steers_only(fact(0x00ff_ffff, "ice_fdir_filter.c: a filter id of 32 bits"), fact(true, LIST), LIST),
         Limits {
@@ -86,6 +88,7 @@ pub(in crate::lower) const fn ixgbe() -> NicProfile {
             mpls_bottom: fact(false, LIST),
             mpls_ttl: fact(false, LIST),
             udp_no_checksum: fact(false, FDIR),
+            meta: fact(false, "features/ice.ini and ixgbe.ini list no META item"),
         },
         steers_only(fact(0x7fff, "82599 datasheet §7.1.2.7: a software index of 15 bits"), fact(false, LIST), LIST),
         Limits {

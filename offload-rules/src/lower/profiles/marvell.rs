@@ -29,6 +29,7 @@ pub(in crate::lower) const fn cnxk() -> NicProfile {
             mpls_bottom: fact(false, KEY),
             mpls_ttl: fact(false, KEY),
             udp_no_checksum: fact(false, KEY),
+            meta: fact(false, "features/cnxk.ini lists no META item"),
         },
         Does {
             jump: fact(false, LIST),
@@ -45,6 +46,7 @@ pub(in crate::lower) const fn cnxk() -> NicProfile {
             count: fact(true, LIST),
             age: fact(true, "offload"),
             rewrite: fact(FieldRewrite::Set, LIST),
+            security: fact(false, "guides/nics/cnxk.rst: SECURITY is an action of ingress rules"),
         },
         Limits {
             rules: fact(None, "entries of the MCAM, shared by all functions"),

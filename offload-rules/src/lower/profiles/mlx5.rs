@@ -29,6 +29,7 @@ const MATCHES: Matches = Matches {
     mpls_bottom: fact(false, "mlx5_flow_validate_item_mpls: the label and nothing else"),
     mpls_ttl: fact(false, "mlx5_flow_validate_item_mpls: the label and nothing else"),
     udp_no_checksum: fact(false, "mlx5_flow_validate_item_udp: ports and nothing else"),
+    meta: fact(true, "guides/nics/mlx5.rst: META item and SET_META, by dv_xmeta_en"),
 };
 
 const DOES: Does = Does {
@@ -46,6 +47,7 @@ const DOES: Does = Does {
     count: fact(true, ACTIONS),
     age: fact(true, ACTIONS),
     rewrite: fact(FieldRewrite::Set, ACTIONS),
+    security: fact(false, "no rte_security in the driver: the kernel or DOCA ciphers"),
 };
 
 const LIMITS: Limits = Limits {
@@ -77,6 +79,7 @@ pub(in crate::lower) const fn mlx5_hws() -> NicProfile {
     let does = Does {
         set_vlan: fact(false, "guides/nics/mlx5.rst: modification of the 802.1Q tag is not supported"),
         rewrite: fact(FieldRewrite::ModifyField, "offload: MODIFY_FIELD replaces SET_* and DEC_TTL"),
+        security: fact(false, "no rte_security in the driver: the kernel or DOCA ciphers"),
         ..DOES
     };
     let limits = Limits {

@@ -29,6 +29,7 @@ pub(in crate::lower) const fn nfp() -> NicProfile {
             mpls_bottom: fact(false, LIST),
             mpls_ttl: fact(false, LIST),
             udp_no_checksum: fact(false, ITEMS),
+            meta: fact(false, "features/nfp.ini lists no META item"),
         },
         Does {
             jump: fact(false, "features/nfp.ini lists it; the driver knows one group"),
@@ -48,6 +49,7 @@ pub(in crate::lower) const fn nfp() -> NicProfile {
             count: fact(true, LIST),
             age: fact(false, "offload: counters only"),
             rewrite: fact(FieldRewrite::Set, LIST),
+            security: fact(false, "nfp_ipsec.c: by the metadata of mbufs, not by flow rules"),
         },
         Limits {
             rules: fact(None, "the firmware's symbol CONFIG_FC_HOST_CTX_COUNT"),

@@ -27,6 +27,7 @@ pub(in crate::lower) const fn sfc() -> NicProfile {
             mpls_bottom: fact(false, LIST),
             mpls_ttl: fact(false, LIST),
             udp_no_checksum: fact(false, GUIDE),
+            meta: fact(false, "features/sfc.ini lists no META item"),
         },
         Does {
             jump: fact(false, "features/sfc.ini: jump = P, for tunnel offload only"),
@@ -43,6 +44,7 @@ pub(in crate::lower) const fn sfc() -> NicProfile {
             count: fact(true, LIST),
             age: fact(false, LIST),
             rewrite: fact(FieldRewrite::Set, LIST),
+            security: fact(false, "no rte_security in the driver"),
         },
         Limits {
             rules: fact(None, "not published"),

@@ -29,6 +29,7 @@ pub(in crate::lower) const fn twin() -> NicProfile {
             mpls_bottom: fact(true, ITEMS),
             mpls_ttl: fact(true, ITEMS),
             udp_no_checksum: fact(true, ITEMS),
+            meta: fact(true, ITEMS),
         },
         Does {
             jump: fact(true, GUIDE),
@@ -45,6 +46,10 @@ pub(in crate::lower) const fn twin() -> NicProfile {
             count: fact(true, GUIDE),
             age: fact(true, GUIDE),
             rewrite: fact(FieldRewrite::Set, GUIDE),
+            security: fact(
+                true,
+                "the twin: SECURITY in transfer rules, as in a switch that ciphers on the side of the wire",
+            ),
         },
         Limits {
             rules: fact(None, "set by the twin's arguments"),
