@@ -93,20 +93,20 @@ made_from=$({
 } | cut -d' ' -f1 | sha256sum | cut -c1-16)
 image=$cache/$version-$made_from
 
-# program FILE...: with the libraries that it is linked to
+# copy_program FILE FOLDER: with the libraries that it is linked to
 copy_program() {
     local library
-    for library in $(ldd "$1" | grep -o '/[^ ]*'); do
+    for library in $(ldd "$1" 2>/dev/null | grep -o '/[^ ]*'); do
         install -D "$library" "$work/root$library"
     done
-    install -D "$1" "$work/root/sbin/$(basename "$1")"
+    install -D "$1" "$work/root/$2/$(basename "$1")"
 }
 
 make_image() {
-    local module file list
+    local module file name list
     mkdir -p "$work"/root/{bin,sbin,dev,proc,sys,run,tmp,modules} "$work/image"
-    cp "$(command -v busybox)" "$work/root/bin/busybox"
-    copy_program "$(command -v ip)"
+    copy_program "$(command -v busybox)" bin
+    copy_program "$(command -v ip)" sbin
     cc -static -O1 -Wall -Werror -o "$work/root/sbin/peer" "$here/peer.c"
     install "$here/init" "$work/root/init"
     list=$work/root/modules/list

@@ -59,6 +59,6 @@ pub use scenario::scenario;
 pub use sequence::{Received, Sequence, SequenceReport};
 pub use switch::AccessSwitch;
 pub use veth::{End, Veth};
-pub use vm::{Direction, Job, KernelPeer, Outside, PeerSa, Sa, Service, Vm, VmImage};
+pub use vm::{Direction, Job, KernelPeer, Outside, SaAtPeer, Service, SharedSa, Vm, VmImage};
 pub use wait::until;
 pub use web::WebServer;

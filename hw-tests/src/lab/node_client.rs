@@ -134,14 +134,6 @@ impl NodeClient {
         Ok(drops)
     }
 
-    /// Security associations.
-    ///
-    /// # Errors
-    /// [`LabError::Api`].
-    pub fn sas(&self) -> Result<Vec<v1::SaInfo>, LabError> {
-        Ok(self.call("ListSas", self.grpc.clone().list_sas(v1::ListSasRequest::default()))?.sas)
-    }
-
     /// Neighbours.
     ///
     /// # Errors

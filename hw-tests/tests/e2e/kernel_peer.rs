@@ -4,7 +4,7 @@
 use std::{net::SocketAddr, path::Path, time::Duration};
 
 use hw_tests::lab::{
-    Capture, KernelPeer, LabError, Outside, Ping, PingReport, Received, Sa, Sequence, Service, WebServer,
+    Capture, KernelPeer, LabError, Outside, Ping, PingReport, Received, Sequence, Service, SharedSa, WebServer,
     check_capture, io::RawSocket, scenario, until,
 };
 use proto::v1;
@@ -31,7 +31,7 @@ fn esp_in_udp_with_a_stock_kernel() -> Result<(), String> {
 }
 
 fn esp(outside: Outside) -> Result<(), LabError> {
-    let sas = Sa::pair(1);
+    let sas = SharedSa::pair(1);
     let mut peer = KernelPeer::new(Service::Plain, outside, sas)?;
     let capture = Capture::start(peer.lab(), peer.transit(), "to-peer", 50_000)?;
 
@@ -94,7 +94,7 @@ fn fragments_on_the_way(peer: &mut KernelPeer) -> Result<(), LabError> {
 }
 
 /// A packet that comes once more, and one with a flipped bit, at both ends: refused, counted as what they are, and nothing else.
-fn replayed_and_forged(peer: &mut KernelPeer, [to_peer, to_node]: [Sa; 2]) -> Result<(), LabError> {
+fn replayed_and_forged(peer: &mut KernelPeer, [to_peer, to_node]: [SharedSa; 2]) -> Result<(), LabError> {
     let before = peer.errors_at_peer()?;
     let mut sockets = [from(peer, "to-node")?, from(peer, "to-peer")?];
     peer.host().ping(&Ping::to(KernelPeer::PEER).count(1))?.all_answered()?;
@@ -102,7 +102,7 @@ fn replayed_and_forged(peer: &mut KernelPeer, [to_peer, to_node]: [Sa; 2]) -> Re
     let esp = |frame: &[u8]| frame.get(12..14) == Some(&[8, 0]) && frame.len() > 60 + 42;
     let request = next_frame(node_side, "a packet of the node", esp)?;
     let answer = next_frame(peer_side, "a packet of the machine", esp)?;
-    let [to_node_mac, to_peer_mac] = KernelPeer::MACS.map(|mac| octets(mac).unwrap());
+    let [to_node_mac, to_peer_mac] = KernelPeer::MACS;
     for flip in [0, 1] {
         // Each to where it went, past the router.
         for (socket, frame, mac) in [(&*peer_side, &request, to_peer_mac), (&*node_side, &answer, to_node_mac)] {
@@ -139,7 +139,7 @@ fn replayed_and_forged(peer: &mut KernelPeer, [to_peer, to_node]: [Sa; 2]) -> Re
 #[test]
 fn l3vpn_with_a_stock_kernel() -> Result<(), String> {
     scenario("l3vpn_with_a_stock_kernel", || {
-        let sas = Sa::pair(1);
+        let sas = SharedSa::pair(1);
         let mut peer = KernelPeer::new(Service::L3vpn, Outside::Esp, sas)?;
         let capture = Capture::start(peer.lab(), peer.transit(), "to-peer", 50_000)?;
         // The VRF's own address, and a host behind it.
@@ -199,11 +199,11 @@ fn tcp_both_ways(peer: &mut KernelPeer, tenant: &str) -> Result<(), LabError> {
 #[test]
 fn rekeys_with_a_stock_kernel_lose_nothing() -> Result<(), String> {
     scenario("rekeys_with_a_stock_kernel_lose_nothing", || {
-        let mut old = Sa::pair(1);
+        let mut old = SharedSa::pair(1);
         let mut peer = KernelPeer::new(Service::Plain, Outside::Esp, old)?;
         numbered(&mut peer, |peer, _| {
             for number in 2..=6 {
-                let new = Sa::pair(number);
+                let new = SharedSa::pair(number);
                 rekey(peer, old, new)?;
                 old = new;
             }
@@ -217,7 +217,7 @@ fn rekeys_with_a_stock_kernel_lose_nothing() -> Result<(), String> {
 }
 
 /// Make before break: inbound at both ends, then outbound, and the old ones go when nothing is under way under them any more.
-fn rekey(peer: &mut KernelPeer, old: [Sa; 2], new: [Sa; 2]) -> Result<(), LabError> {
+fn rekey(peer: &mut KernelPeer, old: [SharedSa; 2], new: [SharedSa; 2]) -> Result<(), LabError> {
     let ([old_to_peer, old_to_node], [to_peer, to_node]) = (old, new);
     peer.change_at_node(&[old_to_peer, old_to_node, to_node])?;
     peer.add_at_peer(to_peer)?;
@@ -238,7 +238,7 @@ fn extended_sequence_numbers_pass_32_bits_with_a_stock_kernel() -> Result<(), St
     scenario("extended_sequence_numbers_pass_32_bits_with_a_stock_kernel", || {
         // More than a window before the end, so that the first packets say for themselves which half they belong to
         // (RFC 4303 §A2.2).
-        let sas = Sa::pair_from(1, END_OF_32_BITS - 1_500);
+        let sas = SharedSa::pair_from(1, END_OF_32_BITS - 1_500);
         let [to_peer, to_node] = sas;
         let mut peer = KernelPeer::new(Service::Plain, Outside::EspInUdp, sas)?;
         numbered(&mut peer, |peer, sequence| {
@@ -266,15 +266,15 @@ fn numbered(
     peer: &mut KernelPeer,
     work: impl FnOnce(&mut KernelPeer, &Sequence) -> Result<(), LabError>,
 ) -> Result<(), LabError> {
-    let address = |host: &str| SocketAddr::new(host.parse().unwrap(), NUMBERED);
+    let [near, far] = [[192, 168, 100, 100], [192, 168, 1, 100]].map(|host| SocketAddr::from((host, NUMBERED)));
     let echo = peer.vm().spawn(&format!("peer echo {} {NUMBERED}", KernelPeer::PEER))?;
     // Neighbours are known: nothing has to wait for them.
     peer.host().ping(&Ping::to(KernelPeer::PEER))?.all_answered()?;
-    let near = (peer.host(), address(KernelPeer::HOST));
-    let sequence = Sequence::toward(near, address(KernelPeer::PEER), INTERVAL)?;
+    let sequence = Sequence::toward((peer.host(), near), far, INTERVAL)?;
     work(peer, &sequence)?;
     let report = sequence.stop()?;
-    let there = peer.vm().stop(echo)?;
+    let said = peer.vm().stop(echo)?;
+    let there = said.lines().last().unwrap_or_default();
     let Received { datagrams, duplicated, .. } = report.back;
     println!("{report}; at the machine: {there}");
     let at_machine = format!("{} received, ", report.sent);
@@ -284,7 +284,7 @@ fn numbered(
 }
 
 /// Packets and octets of each SA are the same at both ends.
-fn both_count_the_same(peer: &mut KernelPeer, sas: [Sa; 2]) -> Result<(), LabError> {
+fn both_count_the_same(peer: &mut KernelPeer, sas: [SharedSa; 2]) -> Result<(), LabError> {
     sas.into_iter().try_for_each(|sa| {
         let packets = peer.agreed(sa)?;
         let text = peer.node().host_ctl(&["sa", "--get", &sa.id().to_string()])?;
@@ -336,11 +336,6 @@ fn next_frame(socket: &mut RawSocket, what: &str, wanted: impl Fn(&[u8]) -> bool
         }
         Ok(None)
     })
-}
-
-fn octets(mac: &str) -> Option<[u8; 6]> {
-    let octets: Vec<u8> = mac.split(':').map(|octet| u8::from_str_radix(octet, 16).ok()).collect::<Option<_>>()?;
-    octets.try_into().ok()
 }
 
 /// A counter of IP in `/proc/net/snmp`.

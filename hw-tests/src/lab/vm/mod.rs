@@ -16,7 +16,7 @@ use std::{
 
 use channel::Channel;
 pub use peer::{KernelPeer, Service};
-pub use sa::{Direction, Outside, PeerSa, Sa};
+pub use sa::{Direction, Outside, SaAtPeer, SharedSa};
 
 use super::{Lab, LabError, Namespace, Output, Process, process, wait};
 

@@ -10,7 +10,7 @@ use proto::v1::{self, nexthop::Kind};
 
 use super::{
     Vm,
-    sa::{Direction, Outside, PeerSa, Sa},
+    sa::{Direction, Outside, SaAtPeer, SharedSa},
 };
 
 use crate::lab::{
@@ -75,13 +75,13 @@ impl KernelPeer {
     /// The transit's device toward the node, and the one toward the machine.
     pub const TRANSIT_DEVICES: [&str; 2] = ["to-node", "to-peer"];
     /// MAC of each end there.
-    pub const MACS: [&str; 2] = [NODE_MAC, PEER_MAC];
+    pub const MACS: [[u8; 6]; 2] = [[0, 0x0c, 0x29, 1, 1, 0x61], [0, 0x0c, 0x29, 2, 1, 0x61]];
 
     /// Boots the machine, starts the node, and gives both these SAs, one for each direction.
     ///
     /// # Errors
     /// What any part of it fails with.
-    pub fn new(service: Service, outside: Outside, sas: [Sa; 2]) -> Result<Self, LabError> {
+    pub fn new(service: Service, outside: Outside, sas: [SharedSa; 2]) -> Result<Self, LabError> {
         let lab = Lab::new()?;
         let (ce, transit) = (lab.namespace("ce")?, lab.namespace("transit")?);
         for namespace in [&ce, &transit] {
@@ -158,7 +158,7 @@ impl KernelPeer {
     ///
     /// # Errors
     /// What `ip xfrm` says.
-    pub fn add_at_peer(&mut self, sa: Sa) -> Result<(), LabError> {
+    pub fn add_at_peer(&mut self, sa: SharedSa) -> Result<(), LabError> {
         self.vm.sh(&sa.add(self.outside)).map(drop)
     }
 
@@ -166,7 +166,7 @@ impl KernelPeer {
     ///
     /// # Errors
     /// What `ip xfrm` says.
-    pub fn remove_at_peer(&mut self, sa: Sa) -> Result<(), LabError> {
+    pub fn remove_at_peer(&mut self, sa: SharedSa) -> Result<(), LabError> {
         self.vm.sh(&format!("ip xfrm state delete {}", sa.name())).map(drop)
     }
 
@@ -174,10 +174,10 @@ impl KernelPeer {
     ///
     /// # Errors
     /// [`LabError::Api`].
-    pub fn change_at_node(&self, sas: &[Sa]) -> Result<(), LabError> {
+    pub fn change_at_node(&self, sas: &[SharedSa]) -> Result<(), LabError> {
         let client = self.node.client();
         let there: Vec<u32> = client.state()?.sas.iter().map(|sa| sa.id).collect();
-        let (old, new): (Vec<Sa>, Vec<Sa>) = sas.iter().partition(|sa| there.contains(&sa.id()));
+        let (old, new): (Vec<SharedSa>, Vec<SharedSa>) = sas.iter().partition(|sa| there.contains(&sa.id()));
         let kept: Vec<u32> = old.iter().map(|sa| sa.id()).collect();
         let delta = v1::ForwardingDelta {
             remove_sas: there.into_iter().filter(|id| !kept.contains(id)).collect(),
@@ -192,7 +192,7 @@ impl KernelPeer {
     ///
     /// # Errors
     /// [`LabError::Violated`] when it is not there.
-    pub fn sa_at_node(&self, sa: Sa) -> Result<v1::SaInfo, LabError> {
+    pub fn sa_at_node(&self, sa: SharedSa) -> Result<v1::SaInfo, LabError> {
         let sas = self.node.client().sas()?;
         let found = sas.into_iter().find(|info| info.sa.as_ref().is_some_and(|found| found.id == sa.id()));
         found.ok_or_else(|| LabError::Violated(format!("the node has no SA {}", sa.id())))
@@ -202,9 +202,9 @@ impl KernelPeer {
     ///
     /// # Errors
     /// What `ip xfrm` says, or that it says something unexpected.
-    pub fn sa_at_peer(&mut self, sa: Sa) -> Result<PeerSa, LabError> {
+    pub fn sa_at_peer(&mut self, sa: SharedSa) -> Result<SaAtPeer, LabError> {
         let command = format!("ip -s xfrm state get {}", sa.name());
-        PeerSa::read(&command, &self.vm.sh(&command)?)
+        SaAtPeer::read(&command, &self.vm.sh(&command)?)
     }
 
     /// What went wrong with IPsec in the machine: the counters of `/proc/net/xfrm_stat` that are not zero.
@@ -224,7 +224,7 @@ impl KernelPeer {
     ///
     /// # Errors
     /// [`LabError::Violated`] when they do not agree within three seconds, or nothing was counted.
-    pub fn agreed(&mut self, sa: Sa) -> Result<u64, LabError> {
+    pub fn agreed(&mut self, sa: SharedSa) -> Result<u64, LabError> {
         let mut last = String::new();
         let agreed = wait::until("both ends to count the same", Duration::from_secs(3), || {
             let (node, peer) = (self.sa_at_node(sa)?, self.sa_at_peer(sa)?);
@@ -265,7 +265,7 @@ impl KernelPeer {
 }
 
 /// The node's side.
-fn state(service: Service, outside: Outside, sas: &[Sa]) -> v1::ForwardingState {
+fn state(service: Service, outside: Outside, sas: &[SharedSa]) -> v1::ForwardingState {
     let driver = v1::IoDriver::Auto;
     let [own, _] = KernelPeer::ENDS;
     let encap = |oif, data: &str| Kind::Encap(v1::EncapNexthop { oif, encap_data: data.to_owned() });
@@ -345,7 +345,7 @@ fn state(service: Service, outside: Outside, sas: &[Sa]) -> v1::ForwardingState 
 const MPLS_ENDS: [&str; 2] = ["10.101.10.39", "10.101.9.245"];
 
 /// The node's end of the tunnel.
-fn tunnel(service: Service, outside: Outside, sas: &[Sa]) -> v1::Vif {
+fn tunnel(service: Service, outside: Outside, sas: &[SharedSa]) -> v1::Vif {
     let [source, destination] = KernelPeer::ENDS.map(str::to_owned);
     let ids = |direction| sas.iter().filter(|sa| sa.direction == direction).map(|sa| sa.id()).collect();
     v1::Vif {

@@ -25,7 +25,7 @@ pub enum Direction {
 
 /// AES-256-GCM with a check value of 16 octets, ESN, and a window of 1024 packets.
 #[derive(Debug, Clone, Copy)]
-pub struct Sa {
+pub struct SharedSa {
     /// Which of its direction: gives it its id, SPI and key.
     pub number: u8,
     /// Which way it protects.
@@ -36,7 +36,7 @@ pub struct Sa {
 
 /// How an SA stands in the machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct PeerSa {
+pub struct SaAtPeer {
     /// Sealed, or opened.
     pub packets: u64,
     /// Octets of the packets inside.
@@ -49,7 +49,7 @@ pub struct PeerSa {
     pub authentication_failed: u64,
 }
 
-impl Sa {
+impl SharedSa {
     /// One for each direction, with numbers from 1.
     #[must_use]
     pub const fn pair(number: u8) -> [Self; 2] {
@@ -130,7 +130,7 @@ impl Sa {
     }
 }
 
-impl PeerSa {
+impl SaAtPeer {
     /// Reads what `ip -s xfrm state get` prints.
     pub(super) fn read(command: &str, text: &str) -> Result<Self, LabError> {
         let words: Vec<&str> = text.split(|c: char| c.is_whitespace() || c == ',').filter(|w| !w.is_empty()).collect();
@@ -158,5 +158,31 @@ impl PeerSa {
             expected: "an SA's lifetime and statistics",
             output: text.to_owned(),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_ip_says_of_an_sa_is_read_and_anything_else_refused() {
+        let text = "src 172.28.13.36 dst 172.28.23.36\n\tproto esp spi 0xc0000101 reqid 1 mode tunnel\n\treplay-window 0 seq 0 \
+                    flag af-unspec esn\n\tlifetime config:\n\t  limit: soft (INF)(bytes), hard (INF)(bytes)\n\tlifetime \
+                    current:\n\t  312(bytes), 3(packets)\n\t  add 2026-11-27 00:13:28 use -\n\tstats:\n\t  replay-window 4 \
+                    replay 5 failed 6\n";
+        let read = SaAtPeer::read("ip", text).unwrap();
+        let wanted = SaAtPeer { packets: 3, bytes: 312, replay_old: 4, replay_duplicate: 5, authentication_failed: 6 };
+        assert_eq!(read, wanted);
+        assert!(SaAtPeer::read("ip", "RTNETLINK answers: No such process").is_err());
+    }
+
+    #[test]
+    fn no_two_sas_have_a_key_or_an_index_in_common() {
+        let all: Vec<SharedSa> = (1..=20).flat_map(SharedSa::pair).collect();
+        for (at, sa) in all.iter().enumerate() {
+            assert_eq!(sa.key().len(), 72);
+            assert!(all.iter().skip(at + 1).all(|other| other.key() != sa.key() && other.spi() != sa.spi()));
+        }
     }
 }
