@@ -31,6 +31,7 @@ mod scenario;
 mod sequence;
 mod switch;
 mod veth;
+mod vm;
 mod wait;
 mod web;
 
@@ -60,5 +61,6 @@ pub use scenario::scenario;
 pub use sequence::{Received, Sequence, SequenceReport};
 pub use switch::AccessSwitch;
 pub use veth::{End, Veth};
+pub use vm::{Direction, Job, KernelPeer, Outside, SaAtPeer, Service, SharedSa, Vm, VmImage};
 pub use wait::until;
 pub use web::WebServer;
