@@ -165,7 +165,11 @@ impl Lowering for NicProfile {
         session: Session,
     ) -> Result<Rule, Unsupported> {
         let tunnel = snapshot.vif(vif).and_then(|vif| vif.kind.tunnel()).ok_or(Unsupported::Ipsec)?;
-        open_rule(snapshot, self, (vif, tunnel, place.link), (sa, session))
+        let kind = match place.kind {
+            SessionKind::InlineProtocol => Ipsec::InlineProtocol,
+            SessionKind::InlineCrypto => Ipsec::InlineCrypto,
+        };
+        open_rule(snapshot, self, (vif, tunnel, place.link), (sa, session, kind))
     }
 
     fn seal_rule(

@@ -191,6 +191,10 @@ impl Port for DpdkPort {
         self.rx.is_some()
     }
 
+    fn seals(&self) -> bool {
+        true
+    }
+
     fn driver(&self) -> &'static str {
         self.device.driver()
     }

@@ -47,6 +47,11 @@ pub trait Port: Send {
         false
     }
 
+    /// Seals what is noted for a session of the NIC; other ports would send it in the clear.
+    fn seals(&self) -> bool {
+        false
+    }
+
     /// Name of the driver as `vif --get` prints it: `net_af_packet`, `net_af_xdp`, `net_tap`, `net_pcap`.
     fn driver(&self) -> &'static str;
 

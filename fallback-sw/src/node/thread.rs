@@ -301,6 +301,7 @@ impl Thread {
             let queue = out.queue(vif);
             let metas = std::mem::take(&mut queue.metas);
             let sent = match ports.get_mut(&vif) {
+                Some(open) if !open.port.seals() && queue.packets.iter().any(Packet::is_for_session) => 0,
                 Some(open) => match open.port.transmit(&mut queue.packets, &mut spare) {
                     Ok(sent) => sent,
                     Err(error) => {

@@ -175,6 +175,13 @@ impl Packet {
         self.note
     }
 
+    /// Is a session of the NIC to seal it?
+    #[inline]
+    #[must_use]
+    pub const fn is_for_session(&self) -> bool {
+        matches!(self.note, NicNote::Session(_))
+    }
+
     /// Sets what a NIC has done or is to do about IPsec.
     #[inline]
     pub fn set_note(&mut self, note: NicNote) {

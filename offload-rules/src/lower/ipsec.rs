@@ -3,29 +3,47 @@
 //! One rule for each SA that is received, one for each tunnel that sends. Flows name the tunnel, never the SA.
 
 use super::{
-    Action, Field, HeaderCheck, Item, Meta, NicProfile, Rule, Session, Table, Unsupported,
+    Action, Field, HeaderCheck, Ipsec, Item, Meta, NicProfile, Rule, Session, Table, Unsupported,
     lowering::priority,
     proactive::{push_link, tags_of},
 };
 use crate::{
-    VifId,
-    forwarding::{IpsecTunnel, NAT_T_PORT, Sa, Snapshot},
+    NexthopId, VifId,
+    forwarding::{IpsecTunnel, NAT_T_PORT, NexthopKind, Sa, Snapshot},
 };
 
 const ESP: u8 = 50;
 const UDP: u8 = 17;
 
-/// The vif of a device, and the only one on it, that brings and takes a tunnel's outer packets: a session belongs to one port.
-/// `None`: there are several, or none.
+/// The vif that the outer packets of a tunnel leave by, and are expected from: the one that the route to its far end names. A session
+/// belongs to one port. `None`: there is no such route, it spreads over several vifs, or leads into another tunnel.
 #[must_use]
 pub fn underlay(snapshot: &Snapshot, tunnel: &IpsecTunnel) -> Option<VifId> {
-    let mut links = snapshot.vifs().filter(|vif| vif.vrf == tunnel.vrf && vif.has_ethernet() && !vif.kind.is_punt());
-    let link = links.next()?.id;
-    links.next().is_none().then_some(link)
+    let route = snapshot.route(tunnel.vrf, tunnel.destination.into())?;
+    let link = leaves_by(snapshot, route.nexthop)?;
+    snapshot.vif(link)?.has_ethernet().then_some(link)
 }
 
-/// The rule that opens the packets of an inbound SA of the tunnel `vif`, which come in on the vif `link`. Whatever they hold goes on
-/// where the flows of opened packets are, or to software.
+fn leaves_by(snapshot: &Snapshot, nexthop: NexthopId) -> Option<VifId> {
+    match &snapshot.nexthop(nexthop)?.kind {
+        NexthopKind::Encap { oif, .. } | NexthopKind::Resolve { oif } => Some(*oif),
+        NexthopKind::Composite { members } => {
+            let mut links = members.iter().flatten().map(|member| {
+                // A composite has no composite in it.
+                match &snapshot.nexthop(member.nexthop)?.kind {
+                    NexthopKind::Encap { oif, .. } | NexthopKind::Resolve { oif } => Some(*oif),
+                    _ => None,
+                }
+            });
+            let first = links.next()??;
+            links.all(|link| link == Some(first)).then_some(first)
+        }
+        _ => None,
+    }
+}
+
+/// The rule that opens the packets of an inbound SA of the tunnel `vif`, which come in on the vif `link`. What a session of
+/// the whole protocol has opened goes on where the flows of opened packets are; what one has only deciphered goes to software.
 ///
 /// # Errors
 /// [`Unsupported`].
@@ -33,7 +51,7 @@ pub fn open_rule(
     snapshot: &Snapshot,
     profile: &NicProfile,
     (vif, tunnel, link): (VifId, &IpsecTunnel, VifId),
-    (sa, session): (&Sa, Session),
+    (sa, session, kind): (&Sa, Session, Ipsec),
 ) -> Result<Rule, Unsupported> {
     let link = snapshot.vif(link).ok_or(Unsupported::ForeignPort)?;
     let can = &profile.matches;
@@ -65,7 +83,7 @@ pub fn open_rule(
     items.push(Item::Esp { spi: sa.spi });
     let mut actions = Vec::with_capacity(3);
     let table = if profile.does.jump.value { Table::Steering } else { Table::Flows };
-    if profile.seals_between_ports() {
+    if kind == Ipsec::InlineProtocol && profile.seals_between_ports() {
         actions.push(Action::SetMeta(Meta::Opened(vif)));
         actions.push(Action::Security(session));
         actions.push(Action::Jump(Table::Opened));

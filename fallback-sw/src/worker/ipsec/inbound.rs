@@ -48,7 +48,7 @@ impl Inbound {
     }
 
     pub(super) fn status(&self, now: u64) -> SaStatus {
-        let Usage { sa, packets, bytes, since, expiring, ended } = &self.usage;
+        let Usage { sa, packets, bytes, since, expiring, ended, .. } = &self.usage;
         SaStatus {
             id: sa.id,
             vif: self.vif,
@@ -131,6 +131,10 @@ impl Worker {
             return Err(reason);
         }
         if sa.hold.keeps_window(now) {
+            let genuine = !deciphered && sa.sa.open(esp).is_ok();
+            if genuine {
+                self.ipsec.take_back_from_nic(spi, now);
+            }
             return Err(DropReason::EspBesideNic);
         }
         let opened = if deciphered { sa.sa.open_deciphered(esp) } else { sa.sa.open(esp) };

@@ -228,6 +228,14 @@ impl Ipsec {
         Some((&mut sa.hold, &mut sa.usage, Side::Inbound(&mut sa.sa)))
     }
 
+    /// Packets of an inbound SA that a NIC holds come another way than past the NIC's rule, by another port or in fragments: without
+    /// the NIC's window they cannot be told from replayed ones, so the SA is taken back, for a while.
+    pub(super) fn take_back_from_nic(&mut self, spi: u32, now: u64) {
+        let Some(sa) = self.inbound.get_mut(&spi) else { return };
+        sa.usage.not_in_nic_before = now + RARELY_MS;
+        self.desk.give_back(&mut sa.hold, false);
+    }
+
     /// Asks for the SA of an offer to be returned.
     fn hand_back(&mut self, offer: OfferId, at_once: bool) {
         if self.find(offer).and_then(|(hold, ..)| hold.leave()).is_some() {
@@ -288,7 +296,7 @@ impl Ipsec {
                 None
             }
             Report::SaGone { offer, reason } => {
-                let (hold, _, side) = self.find(offer)?;
+                let (hold, usage, side) = self.find(offer)?;
                 let packets = match hold {
                     Hold::Protocol { packets, .. } | Hold::Leaving { packets, .. } => *packets,
                     _ => 0,
@@ -307,7 +315,11 @@ impl Ipsec {
                     NotHeld::Unsupported | NotHeld::Underlay => RARELY_MS,
                     _ => AGAIN_MS,
                 };
-                *hold = Hold::Software { reason, again: now + pause };
+                let (reason, again) = match usage.not_in_nic_before {
+                    before if before > now => (NotHeld::Underlay, before),
+                    _ => (reason, now + pause),
+                };
+                *hold = Hold::Software { reason, again };
                 None
             }
             Report::Tunnel { vif, sealed, .. } => {

@@ -86,7 +86,7 @@ impl Outbound {
     }
 
     pub(super) fn status(&self, active: bool, now: u64) -> SaStatus {
-        let Usage { sa, packets, bytes, since, expiring, ended } = &self.usage;
+        let Usage { sa, packets, bytes, since, expiring, ended, .. } = &self.usage;
         SaStatus {
             id: sa.id,
             vif: self.vif,
