@@ -21,10 +21,11 @@ const OPAQUE: &str = "rte_arp_hdr|rte_arp_ipv4|rte_gtp_psc_generic_hdr|rte_l2tpv
 const FUNCTIONS: &str = "twin_.*|rte_eth_(dev_.*|macaddr_get|rx_queue_setup|tx_queue_setup|stats_.*|link_get_nowait|\
     promiscuous_.*|allmulticast_.*|linkstatus_.*|random_addr)|rte_flow_error_set|rte_flow_dynf_.*|rte_vdev_register|rte_zmalloc|rte_free|\
     rte_eal_hotplug_(add|remove)|rte_strerror|rte_log|rte_log_register_type_and_pick_level|rte_pktmbuf_free_bulk|\
-    rte_eal_process_type";
+    rte_eal_process_type|rte_security_dynfield_.*";
 
 const TYPES: &str = "rte_eth_dev|eth_dev_ops|rte_flow_ops|rte_flow_fp_ops|rte_vdev_driver|rte_vdev_device|\
-    rte_flow_(item|action|query|op|indirect|indir|port|queue|error|template|pattern|actions|attr).*";
+    rte_flow_(item|action|query|op|indirect|indir|port|queue|error|template|pattern|actions|attr).*|\
+    rte_security_ops|twin_session";
 
 const VALUES: &str = "TWIN_.*|RTE_ETH_(DEV_FLOW_OPS_THREAD_SAFE|DEV_AUTOFILL_QUEUE_XSTATS|LINK_.*|RX_OFFLOAD_.*|TX_OFFLOAD_.*|\
     RSS_.*|XSTATS_NAME_SIZE|QUEUE_STATE_.*|NAME_MAX_LEN)|RTE_PKTMBUF_HEADROOM|RTE_MAX_ETHPORTS|RTE_FLOW_.*|rte_flow_item_.*_mask|RTE_LOG_.*";
@@ -95,6 +96,7 @@ fn main() {
         fail("clang is missing: bindings are made from DPDK's headers with libclang");
     }
     println!("cargo::rustc-link-lib=rte_bus_vdev");
+    println!("cargo::rustc-link-lib=rte_security");
     let mut parts = dpdk.version.split('.').map(|part| part.parse::<u32>().unwrap_or(0));
     let version = (parts.next().unwrap_or(0), parts.next().unwrap_or(0));
     // From 24.03 the asynchronous operations have a table of their own.
@@ -114,7 +116,7 @@ fn main() {
         flags.push("-march=corei7".to_owned());
     }
     let mut shim = cc::Build::new();
-    shim.file("c/shim.c").includes(&includes).warnings(false).opt_level(2);
+    shim.file("c/shim.c").file("c/security.c").includes(&includes).warnings(false).opt_level(2);
     for flag in &flags {
         shim.flag(flag);
     }

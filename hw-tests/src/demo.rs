@@ -1,12 +1,13 @@
-//! `make demo`: two tenants between two sites over MPLS-over-UDP, with real hosts, and a look inside both nodes.
+//! `make demo`: two tenants between two sites over MPLS over UDP in IPsec tunnels through a regional edge, with real hosts, and a look
+//! inside the nodes.
 
 use std::time::{Duration, Instant};
 
 use proto::v1;
 
 use crate::lab::{
-    Capture, IperfServer, L3vpn, LabError, Node, Options, Ping, Site, TOPOLOGY_ART, Tenant, WebServer, check_capture,
-    lost_in_rings,
+    Capture, EDGE_ART, EdgeOptions, IperfServer, L3vpn, LabError, LeakWatch, Node, Options, Ping, Sequence, Site,
+    TOPOLOGY_ART, Tenant, Tunnel, TunnelEnd, WebServer, check_capture, lost_in_rings,
 };
 
 /// Seconds of each iperf3 run.
@@ -16,37 +17,55 @@ const CAPTURE_FRAMES: u32 = 4000;
 /// Flow pairs that are printed in full.
 const SHOWN_FLOWS: usize = 30;
 
+/// Seconds of the iperf3 run with rekeys in its middle, and its load: Mbit/s, octets of a datagram.
+const REKEY_SECONDS: u32 = 6;
+const REKEY_LOAD: (u32, u32) = (40, 1200);
+/// Rekeys of all tunnels in the middle of it.
+const REKEYS: usize = 3;
+const DATAGRAM_PORT: u16 = 7000;
+
 /// Runs the demo and prints it.
 ///
 /// # Errors
 /// The first thing that does not hold.
 pub fn run(options: &Options) -> Result<(), LabError> {
     let begun = Instant::now();
-    title("Topology");
-    println!("{TOPOLOGY_ART}");
-    let mut l3vpn = L3vpn::new(options)?;
-    step(&format!("both nodes run, {} worker(s) each; the lab is {}", options.workers, l3vpn.lab().name()));
+    title("Part 1: walk A through a regional edge");
+    println!("{EDGE_ART}");
+    let options = Options { edge: Some(EdgeOptions::default()), ..options.clone() };
+    let mut l3vpn = L3vpn::new(&options)?;
+    step(&format!("three nodes run, {} worker(s) each; the lab is {}", options.workers, l3vpn.lab().name()));
 
     let servers = Servers::start(&l3vpn)?;
+    let leaks = LeakWatch::start(l3vpn.lab(), l3vpn.edge()?)?;
     let captures = l3vpn
-        .transits()
-        .iter()
-        .map(|transit| Capture::start(l3vpn.lab(), transit, "to-ce1", CAPTURE_FRAMES))
+        .edge()?
+        .untrusted()
+        .into_iter()
+        .map(|(namespace, device)| Capture::start(l3vpn.lab(), namespace, device, CAPTURE_FRAMES))
         .collect::<Result<Vec<_>, _>>()?;
 
     title("Counters before");
-    counters(l3vpn.nodes()?)?;
+    counters(&l3vpn.all_nodes()?)?;
     reach(&l3vpn)?;
     web(&l3vpn)?;
     bulk(&l3vpn, &servers)?;
     tables(&l3vpn)?;
+    associations(&l3vpn)?;
+    rekey(&l3vpn, &servers)?;
     title("Counters after");
-    counters(l3vpn.nodes()?)?;
+    counters(&l3vpn.all_nodes()?)?;
     let paths = ecmp(&l3vpn)?;
     wire(captures)?;
+    title(
+        "Leak test: what is neither ESP nor ESP in UDP 4500 nor ARP, on every untrusted link, from the first packet to the last",
+    );
+    for link in leaks.nothing_leaked()? {
+        println!("{link}: 0 frames in the clear");
+    }
     account(&mut l3vpn)?;
     if paths.contains(&0) {
-        return Err(LabError::Violated(format!("a transit path carried nothing: {paths:?}")));
+        return Err(LabError::Violated(format!("a tunnel carried nothing: {paths:?}")));
     }
     drop(servers);
     step(&format!("took {:.0} s", begun.elapsed().as_secs_f64()));
@@ -156,6 +175,56 @@ fn tables(l3vpn: &L3vpn) -> Result<(), LabError> {
     dump(node, &["flow", "--get", &first.index.to_string()], usize::MAX)
 }
 
+/// SAs and tunnels of all three nodes.
+fn associations(l3vpn: &L3vpn) -> Result<(), LabError> {
+    title("Security associations");
+    for node in l3vpn.all_nodes()? {
+        dump(node, &["sa", "--list"], usize::MAX)?;
+    }
+    let first = l3vpn.edge()?.associations()?.of(Tunnel { site: Site::Ce1, path: 0 }).clone();
+    for sa in first.all() {
+        dump(l3vpn.node(Site::Ce1)?, &["sa", "--get", &sa.id.to_string()], usize::MAX)?;
+    }
+    Ok(())
+}
+
+/// All SAs of all tunnels are replaced, several times, while iperf3 and numbered datagrams run.
+fn rekey(l3vpn: &L3vpn, servers: &Servers) -> Result<(), LabError> {
+    title(&format!("Live rekey of all four tunnels, {REKEYS} times in the middle of an iperf3 over UDP"));
+    let (host1, host2) = (l3vpn.host(Tenant::Blue, Site::Ce1), l3vpn.host(Tenant::Blue, Site::Ce2));
+    let running = servers.iperf.spawn_datagrams(host1, "192.168.1.100", REKEY_SECONDS, REKEY_LOAD, false)?;
+    let sequence = Sequence::start(
+        (host1, ([192, 168, 100, 100], DATAGRAM_PORT).into()),
+        (host2, ([192, 168, 1, 100], DATAGRAM_PORT).into()),
+        Duration::from_millis(2),
+    )?;
+    let pause = Duration::from_secs(REKEY_SECONDS.into()) / (REKEYS as u32 + 2);
+    for round in 1..=REKEYS {
+        // Not before the traffic of a while has gone with the SAs that are replaced.
+        let wanted = sequence.returned() + u64::try_from(pause.as_millis() / 2).unwrap_or(u64::MAX);
+        crate::lab::until("numbered datagrams between two rekeys", Duration::from_secs(10), || {
+            Ok((sequence.returned() >= wanted).then_some(()))
+        })?;
+        let rekeyed = l3vpn.rekey(&Tunnel::ALL)?;
+        println!(
+            "rekey {round}: {} tunnels in {} ms; {} packets went with the old SAs in their life, {} of them were lost",
+            rekeyed.tunnels,
+            rekeyed.took.as_millis(),
+            rekeyed.packets,
+            rekeyed.missing
+        );
+    }
+    let datagrams = sequence.stop()?;
+    let report = IperfServer::finish_datagrams(running, REKEY_SECONDS)?;
+    println!("iperf3, host1 -> host2: {report}");
+    println!("numbered datagrams, there and back: {datagrams}");
+    if report.lost > 0 {
+        return Err(LabError::Violated(format!("{} datagrams of iperf3 were lost during the rekeys", report.lost)));
+    }
+    datagrams.perfect()?;
+    dump(l3vpn.node(Site::Ce1)?, &["vif", "--get", "4111"], usize::MAX)
+}
+
 pub(crate) fn dump(node: &Node, arguments: &[&str], lines: usize) -> Result<(), LabError> {
     println!("{} $ host-ctl {}", node.name(), arguments.join(" "));
     let text = node.host_ctl(arguments)?;
@@ -170,7 +239,7 @@ pub(crate) fn dump(node: &Node, arguments: &[&str], lines: usize) -> Result<(), 
     Ok(())
 }
 
-fn counters(nodes: &[Node; 2]) -> Result<(), LabError> {
+fn counters(nodes: &[&Node]) -> Result<(), LabError> {
     println!(
         "{:<5} {:>5} {:<12} {:<15} {:>10} {:>13} {:>10} {:>13} {:>7}",
         "node", "vif", "name", "driver", "rx packets", "rx octets", "tx packets", "tx octets", "drops"
@@ -196,9 +265,9 @@ fn counters(nodes: &[Node; 2]) -> Result<(), LabError> {
     Ok(())
 }
 
-/// How both uplinks of CE1 shared the work; packets sent on each.
+/// How the tunnels shared the work; packets sent into each of CE1's, and of the regional edge's.
 fn ecmp(l3vpn: &L3vpn) -> Result<Vec<u64>, LabError> {
-    title("ECMP at CE1: nexthop 532, members 85 and 86, weights 100 and 100");
+    title("ECMP: nexthop 532, members 85 and 86, weights 100 and 100; and at the regional edge");
     let client = l3vpn.node(Site::Ce1)?.client();
     let mut sent = Vec::new();
     for (vif, member) in [(4111, 85), (4109, 86)] {
@@ -207,15 +276,22 @@ fn ecmp(l3vpn: &L3vpn) -> Result<Vec<u64>, LabError> {
         let slot = i32::try_from(sent.len()).unwrap_or(-1);
         let flows = client.flows(v1::ListFlowsRequest::default())?;
         let held = flows.iter().filter(|flow| flow.label.is_some() && flow.ecmp_index.first() == Some(&slot)).count();
-        println!("member {member} on vif {vif}: {packets} packets, {held} flows");
+        println!("CE1, member {member}, tunnel vif {vif}: {packets} packets, {held} flows");
+        sent.push(packets);
+    }
+    let edge = l3vpn.edge()?.node()?.client();
+    for tunnel in Tunnel::ALL {
+        let vif = tunnel.vif(TunnelEnd::Regional);
+        let packets = edge.vif(vif)?.counters.unwrap_or_default().tx_packets;
+        println!("RE toward {}, vif {vif}: {packets} packets", tunnel.site.node());
         sent.push(packets);
     }
     Ok(sent)
 }
 
-/// What tshark says about the frames of both transit paths.
+/// What tshark says about the first frames on each link.
 fn wire(captures: Vec<Capture>) -> Result<(), LabError> {
-    title("Wire: tshark on both transit paths, all checksums checked");
+    title("Wire: tshark on every untrusted link");
     for capture in captures {
         let file = capture.stop()?;
         let verdict = check_capture(&file)?;
@@ -228,8 +304,8 @@ fn wire(captures: Vec<Capture>) -> Result<(), LabError> {
             let first: Vec<_> = verdict.complaints.iter().take(10).map(String::as_str).collect();
             return Err(LabError::Violated(format!("tshark complains about {name}:\n{}", first.join("\n"))));
         }
-        if !verdict.protocols.keys().any(|chain| chain.contains("udp:mpls")) {
-            return Err(LabError::Violated(format!("no MPLS over UDP in {name}")));
+        if !verdict.protocols.keys().any(|chain| chain.ends_with(":esp")) {
+            return Err(LabError::Violated(format!("no ESP in {name}")));
         }
     }
     Ok(())
@@ -238,7 +314,7 @@ fn wire(captures: Vec<Capture>) -> Result<(), LabError> {
 pub(crate) fn account(l3vpn: &mut L3vpn) -> Result<(), LabError> {
     title("Packet account");
     l3vpn.assert_healthy()?;
-    for node in l3vpn.nodes()? {
+    for node in l3vpn.all_nodes()? {
         let status = node.client().status()?;
         let (packets, tiers) = (status.packets.unwrap_or_default(), status.tiers.unwrap_or_default());
         println!(
@@ -283,8 +359,12 @@ pub(crate) fn step(text: &str) {
 /// When it cannot be built; [`LabError::Interrupted`] is how it ends.
 pub fn hold(options: &Options) -> Result<(), LabError> {
     let l3vpn = L3vpn::new(options)?;
-    println!("{TOPOLOGY_ART}");
-    for role in ["host1", "host2", "host3", "host4", "ce1", "ce2", "transit-a", "transit-b", "switch2"] {
+    let (art, between): (_, &[&str]) = match options.edge {
+        None => (TOPOLOGY_ART, &["transit-a", "transit-b"]),
+        Some(_) => (EDGE_ART, &["nat", "re", "internet"]),
+    };
+    println!("{art}");
+    for role in ["host1", "host2", "host3", "host4", "ce1", "ce2", "switch2"].iter().chain(between) {
         println!("ip netns exec {}-{role} bash", l3vpn.lab().name());
     }
     println!("files: {}", l3vpn.lab().directory().display());

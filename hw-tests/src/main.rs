@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand, ValueEnum};
 use hw_tests::{
     bench_io, demo, demo_offload,
-    lab::{INTERRUPTED_EXIT_CODE, LabError, Nic, Options, sweep},
+    lab::{EdgeOptions, INTERRUPTED_EXIT_CODE, LabError, Nic, Options, sweep},
 };
 use proto::v1::IoDriver;
 
@@ -19,8 +19,8 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Two tenants between two sites: ping, curl, iperf3, and the dumps of both nodes; then the same with a NIC under CE1. Ends
-    /// with "demo: ok".
+    /// Two tenants between two sites through a regional edge: ping, curl, iperf3, rekeys, and the dumps of the nodes; then two sites
+    /// with a NIC under CE1. Ends with "demo: ok".
     Demo {
         #[command(flatten)]
         lab: LabArguments,
@@ -32,6 +32,12 @@ enum Command {
     Lab {
         #[command(flatten)]
         lab: LabArguments,
+        /// Two transit paths in the clear instead of a regional edge.
+        #[arg(long)]
+        plain: bool,
+        /// The regional edge drives the twin of a NIC of this profile.
+        #[arg(long, value_name = "PROFILE", conflicts_with_all = ["without_nodes", "plain"])]
+        edge_nic: Option<String>,
         /// Only hosts, links and transit: no nodes.
         #[arg(long)]
         without_nodes: bool,
@@ -89,9 +95,10 @@ fn main() -> ExitCode {
             }
             result
         }
-        Command::Lab { lab, without_nodes, nic } => {
+        Command::Lab { lab, plain, edge_nic, without_nodes, nic } => {
             let nic = nic.as_deref().map(Nic::of);
-            demo::hold(&Options { nic, ..lab.options(!without_nodes) })
+            let edge = (!plain).then(|| EdgeOptions { nic: edge_nic.as_deref().map(Nic::of) });
+            demo::hold(&Options { nic, edge, ..lab.options(!without_nodes) })
         }
         Command::Sweep => sweep().map(|removed| removed.iter().for_each(|what| println!("removed {what}"))),
         Command::BenchIo { seconds } => bench_io::run(seconds),

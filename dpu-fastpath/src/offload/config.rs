@@ -17,6 +17,8 @@ pub struct Config {
     pub query_interval: u64,
     /// Time between two readings of what sessions have done.
     pub session_interval: u64,
+    /// Sessions have numbers above this one: others than those of an earlier engine, which workers may not have let go of yet.
+    pub sessions_above: u32,
     /// An operation without completion for this long has timed out.
     pub timeout: u64,
     /// An operation without completion for this long never gets one: everything is flushed and installed anew.
@@ -42,6 +44,7 @@ impl Default for Config {
             queries_per_poll: 512,
             query_interval: 500,
             session_interval: 200,
+            sessions_above: 0,
             timeout: 2_000,
             give_up: 60_000,
             probe: 1_000,

@@ -280,7 +280,12 @@ impl<L: Lowering + Clone + 'static, D: Deliver> Supervisor<L, D> {
     /// One life of an engine. True: it has ended because it should.
     fn live<B: Backend + 'static>(&self, backend: B) -> bool {
         let snapshot = Arc::clone(&lock(&self.shared.snapshot));
-        let config = Config { workers: u16::try_from(self.config.workers).unwrap_or(u16::MAX), ..self.config.engine };
+        let config = Config {
+            workers: u16::try_from(self.config.workers).unwrap_or(u16::MAX),
+            // Each life has its own: 16 bits of numbers, as many as there are sessions.
+            sessions_above: (self.shared.generation.load(Ordering::Acquire) as u32) << 16,
+            ..self.config.engine
+        };
         let engine = Engine::new(config, self.lowering.clone(), backend, snapshot);
         let life = Life {
             engine,

@@ -97,7 +97,8 @@ uint32_t twin_mbuf_length(const struct rte_mbuf *packet)
 void twin_mbuf_received(struct rte_mbuf *packet, uint16_t port)
 {
 	packet->port = port;
-	packet->ol_flags &= ~(RTE_MBUF_F_RX_FDIR | RTE_MBUF_F_RX_FDIR_ID | RTE_MBUF_F_RX_RSS_HASH);
+	packet->ol_flags &= ~(RTE_MBUF_F_RX_FDIR | RTE_MBUF_F_RX_FDIR_ID | RTE_MBUF_F_RX_RSS_HASH |
+		RTE_MBUF_F_RX_SEC_OFFLOAD | RTE_MBUF_F_RX_SEC_OFFLOAD_FAILED | RTE_MBUF_F_TX_SEC_OFFLOAD);
 	if (rte_flow_dynf_metadata_avail())
 		packet->ol_flags &= ~rte_flow_dynf_metadata_mask;
 }

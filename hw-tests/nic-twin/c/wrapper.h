@@ -8,6 +8,8 @@
 #include <bus_vdev_driver.h>
 #include <ethdev_driver.h>
 #include <ethdev_vdev.h>
+#include <rte_security.h>
+#include <rte_security_driver.h>
 
 /* rte_errno is a macro over a variable of the thread. */
 int twin_errno(void);
@@ -39,6 +41,50 @@ void twin_mbuf_meta(struct rte_mbuf *packet, uint32_t value);
 /* 1: the application set metadata for the NIC's egress rules. */
 int twin_mbuf_get_meta(const struct rte_mbuf *packet, uint32_t *value);
 
+/* What was received is described for the host: a session has opened it, with the application's value where there is one, or
+ * has refused it. */
+void twin_mbuf_secured(struct rte_mbuf *packet, const uint64_t *userdata, int refused);
+/* The session that the host sends it with, and the octets of Ethernet; 0: none. */
+uint64_t twin_mbuf_tx_session(const struct rte_mbuf *packet, uint32_t *link);
+
+void twin_mbuf_set_session(struct rte_mbuf *packet, uint64_t session);
+
+/* rte_security, flat. Addresses and salt as on the wire. */
+struct twin_session {
+	uint64_t first;
+	uint64_t packets_hard;
+	uint64_t bytes_hard;
+	uint64_t userdata;
+	const uint8_t *key;
+	uint32_t key_length;
+	uint32_t spi;
+	uint32_t window;
+	uint8_t salt[4];
+	uint8_t source[4];
+	uint8_t destination[4];
+	uint16_t udp_source;
+	uint16_t udp_destination;
+	uint8_t protocol;
+	uint8_t egress;
+	uint8_t esn;
+	uint8_t ecn;
+	uint8_t udp;
+	uint8_t copy_dscp;
+	uint8_t copy_df;
+	uint8_t dscp;
+	uint8_t df;
+	uint8_t ttl;
+};
+/* 0, or -EINVAL, -ENOTSUP: not ESP in tunnel mode over IPv4 with AES-GCM. */
+int twin_session_read(const struct rte_security_session_conf *conf, struct twin_session *out);
+/* Kinds: 1 inline crypto, 2 inline protocol. An array that ends with an element without action. */
+const struct rte_security_capability *twin_capabilities(uint32_t kinds, int esn, uint32_t window, uint32_t key);
+void twin_stats_write(struct rte_security_stats *stats, int egress, uint64_t packets, uint64_t bytes, uint64_t errors,
+	uint64_t replays);
+/* The context of a port; NULL: no memory. */
+void *twin_security_open(void *device);
+void twin_security_close(void *context);
+
 /* MODIFY_FIELD, whose layout moved between releases. */
 struct twin_modify {
 	uint32_t operation;
@@ -64,4 +110,6 @@ static const uint64_t TWIN_RX_HIDDEN = RTE_ETH_RX_OFFLOAD_VLAN_STRIP | RTE_ETH_R
 	RTE_ETH_RX_OFFLOAD_TCP_LRO;
 static const uint64_t TWIN_RX_RSS_HASH = RTE_ETH_RX_OFFLOAD_RSS_HASH;
 static const uint64_t TWIN_TX_HIDDEN = RTE_ETH_TX_OFFLOAD_MBUF_FAST_FREE;
+static const uint64_t TWIN_RX_SECURITY = RTE_ETH_RX_OFFLOAD_SECURITY;
+static const uint64_t TWIN_TX_SECURITY = RTE_ETH_TX_OFFLOAD_SECURITY;
 static const uint32_t TWIN_FLOW_THREAD_SAFE = RTE_ETH_DEV_FLOW_OPS_THREAD_SAFE;

@@ -4,6 +4,7 @@ use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
     process::Command,
+    sync::atomic::{AtomicU32, Ordering},
     time::Duration,
 };
 
@@ -22,10 +23,32 @@ impl Capture {
     /// # Errors
     /// When tcpdump does not start.
     pub fn start(lab: &Lab, namespace: &Namespace, device: &str, limit: u32) -> Result<Self, LabError> {
-        let file = lab.directory().join(format!("{}-{device}.pcap", namespace.role()));
+        Self::filtered(lab, namespace, device, limit, "")
+    }
+
+    /// Like [`Capture::start`], only of frames that a filter of pcap-filter(7) takes.
+    ///
+    /// # Errors
+    /// When tcpdump does not start.
+    pub fn filtered(
+        lab: &Lab,
+        namespace: &Namespace,
+        device: &str,
+        limit: u32,
+        filter: &str,
+    ) -> Result<Self, LabError> {
+        static CAPTURES: AtomicU32 = AtomicU32::new(0);
+        let number = CAPTURES.fetch_add(1, Ordering::Relaxed);
+        let file = lab.directory().join(format!("{}-{device}-{number}.pcap", namespace.role()));
         let path = file.display().to_string();
         let count = limit.to_string();
-        let arguments = ["-Z", "root", "-n", "-U", "-s", "0", "-B", "16384", "-i", device, "-c", &count, "-w", &path];
+        let mut arguments =
+            vec!["-Z", "root", "-n", "-U", "-s", "0", "-B", "16384", "-i", device, "-c", &count, "-w", &path];
+        if !filter.is_empty() {
+            // Few frames, of which the last one counts as well: no waiting until a buffer is full.
+            arguments.push("--immediate-mode");
+            arguments.extend(filter.split_whitespace());
+        }
         let mut process = namespace.spawn("tcpdump", &arguments)?;
         wait::until("tcpdump to listen", Duration::from_secs(10), || {
             if let Some(status) = process.ended()? {

@@ -23,13 +23,13 @@ pub(crate) const TRUNK_VIF: u32 = 24;
 /// Toward transit A and transit B.
 pub(crate) const UNDERLAY_VIFS: [u32; 2] = [4111, 4109];
 
-const UNDERLAY_MEMBERS: [u32; 2] = [85, 86];
+pub(crate) const UNDERLAY_MEMBERS: [u32; 2] = [85, 86];
 const UNDERLAY_RESOLVE: [u32; 2] = [13, 14];
 const UNDERLAY_RECEIVE: u32 = 10;
 const TUNNEL_RECEIVE: u32 = 31;
 const TUNNEL: u32 = 489;
-const COMPOSITE: u32 = 532;
-const PERMIT_ALL: u32 = 65;
+pub(crate) const COMPOSITE: u32 = 532;
+pub(crate) const PERMIT_ALL: u32 = 65;
 
 /// One of a node's two links into the transit network.
 #[derive(Debug, Clone, Copy)]
@@ -151,14 +151,19 @@ pub fn forwarding_state(site: Site, driver: v1::IoDriver) -> v1::ForwardingState
         ..Default::default()
     };
     underlay(&mut state, site, driver);
+    overlays(&mut state, site, driver);
+    state
+}
+
+/// Both tenants of a site, and what carries them there.
+pub(crate) fn overlays(state: &mut v1::ForwardingState, site: Site, driver: v1::IoDriver) {
     if site == Site::Ce2 {
         state.vrfs.push(v1::Vrf { id: UNTAGGED_VRF, name: "untagged".to_owned() });
         state.vifs.push(v1::Vif { vrf: UNTAGGED_VRF, ..vif(TRUNK_VIF, "ens224", v1::VifType::Physical, driver) });
     }
     for tenant in [Tenant::Blue, Tenant::Green] {
-        overlay(&mut state, site, tenant, driver);
+        overlay(state, site, tenant, driver);
     }
-    state
 }
 
 /// A state in the JSON mapping of protobuf.
@@ -187,6 +192,12 @@ fn underlay(state: &mut v1::ForwardingState, site: Site, driver: v1::IoDriver) {
         let own = uplink.address.split('/').next().unwrap_or_default();
         state.routes.push(route(UNDERLAY_VRF, &format!("{own}/32"), UNDERLAY_RECEIVE));
     }
+    state.nexthops.push(nexthop(UNDERLAY_RECEIVE, UNDERLAY_VRF, Kind::Receive(v1::ReceiveNexthop::default())));
+    end_to_end(state, site);
+}
+
+/// MPLS over UDP from site to site: the composite over both members, and the address where it ends.
+pub(crate) fn end_to_end(state: &mut v1::ForwardingState, site: Site) {
     let members =
         UNDERLAY_MEMBERS.map(|nexthop| v1::CompositeMember { nexthop, weight: Some(100), label: None }).to_vec();
     let tunnel = v1::TunnelNexthop {
@@ -198,7 +209,6 @@ fn underlay(state: &mut v1::ForwardingState, site: Site, driver: v1::IoDriver) {
     };
     let terminate = v1::ReceiveNexthop { terminate_mpls_o_udp: true, ..Default::default() };
     state.nexthops.extend([
-        nexthop(UNDERLAY_RECEIVE, UNDERLAY_VRF, Kind::Receive(v1::ReceiveNexthop::default())),
         nexthop(TUNNEL_RECEIVE, UNDERLAY_VRF, Kind::Receive(terminate)),
         nexthop(COMPOSITE, 0, Kind::Composite(v1::CompositeNexthop { members })),
         nexthop(TUNNEL, UNDERLAY_VRF, Kind::Tunnel(tunnel)),
@@ -275,12 +285,12 @@ fn overlay(state: &mut v1::ForwardingState, site: Site, tenant: Tenant, driver: 
     }
 }
 
-fn permit_all() -> v1::Acl {
+pub(crate) fn permit_all() -> v1::Acl {
     let entry = v1::Ace { id: 1, action: v1::AclAction::Permit.into(), ..Default::default() };
     v1::Acl { id: PERMIT_ALL, name: "permit-all".to_owned(), entries: vec![entry], default_action: 0 }
 }
 
-fn vif(id: u32, device: &str, kind: v1::VifType, driver: v1::IoDriver) -> v1::Vif {
+pub(crate) fn vif(id: u32, device: &str, kind: v1::VifType, driver: v1::IoDriver) -> v1::Vif {
     v1::Vif {
         id,
         name: device.to_owned(),
@@ -291,11 +301,11 @@ fn vif(id: u32, device: &str, kind: v1::VifType, driver: v1::IoDriver) -> v1::Vi
     }
 }
 
-fn nexthop(id: u32, vrf: u32, kind: Kind) -> v1::Nexthop {
+pub(crate) fn nexthop(id: u32, vrf: u32, kind: Kind) -> v1::Nexthop {
     v1::Nexthop { id, vrf, kind: Some(kind), ..Default::default() }
 }
 
-fn route(vrf: u32, prefix: &str, nexthop: u32) -> v1::Route {
+pub(crate) fn route(vrf: u32, prefix: &str, nexthop: u32) -> v1::Route {
     v1::Route { vrf, prefix: prefix.to_owned(), nexthop, ..Default::default() }
 }
 

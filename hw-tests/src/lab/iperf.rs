@@ -1,4 +1,4 @@
-//! `iperf3` over TCP.
+//! `iperf3` over TCP and UDP.
 
 use std::time::Duration;
 
@@ -22,6 +22,19 @@ pub struct IperfReport {
     pub retransmits: u64,
     /// TCP connections.
     pub streams: usize,
+}
+
+/// What the receiver of numbered UDP datagrams measured.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct IperfDatagrams {
+    /// At the receiver, bits per second.
+    pub bits_per_second: f64,
+    /// Datagrams sent.
+    pub datagrams: u64,
+    /// Of these, how many did not arrive.
+    pub lost: u64,
+    /// How many came after one with a higher number.
+    pub out_of_order: u64,
 }
 
 impl IperfServer {
@@ -73,6 +86,50 @@ impl IperfServer {
         Process::spawn(command)
     }
 
+    /// Starts a client that sends numbered UDP datagrams of some octets at a rate in Mbit/s; [`IperfServer::finish_datagrams`]
+    /// waits for it. `reverse`: the server sends.
+    ///
+    /// # Errors
+    /// As for [`Process::spawn`].
+    pub fn spawn_datagrams(
+        &self,
+        client: &Host,
+        server: &str,
+        seconds: u32,
+        (megabits, octets): (u32, u32),
+        reverse: bool,
+    ) -> Result<Process, LabError> {
+        let mut command = client.namespace().command("iperf3");
+        command.args(["--client", server, "--port", &self.port.to_string(), "--json", "--connect-timeout", "5000"]);
+        command.args(["--udp", "--bitrate", &format!("{megabits}M"), "--length", &octets.to_string()]);
+        command.args(["--time", &seconds.to_string(), "--get-server-output"]);
+        if reverse {
+            command.arg("--reverse");
+        }
+        Process::spawn(command)
+    }
+
+    /// Waits for such a client and reads what the receiver measured.
+    ///
+    /// # Errors
+    /// When the test failed.
+    pub fn finish_datagrams(client: Process, seconds: u32) -> Result<IperfDatagrams, LabError> {
+        let output = client.wait(Duration::from_secs(u64::from(seconds) + 20))?;
+        let command = output.command.clone();
+        let text = output.success()?;
+        let unexpected =
+            || LabError::Unexpected { command: command.clone(), expected: "sums in JSON", output: text.clone() };
+        let json: serde_json::Value = serde_json::from_str(&text).map_err(|_| unexpected())?;
+        let number = |path: &str| json.pointer(path).and_then(serde_json::Value::as_u64).ok_or_else(unexpected);
+        let rate = json.pointer("/end/streams/0/udp/bits_per_second").and_then(serde_json::Value::as_f64);
+        Ok(IperfDatagrams {
+            bits_per_second: rate.ok_or_else(unexpected)?,
+            datagrams: number("/end/streams/0/udp/packets")?,
+            lost: number("/end/streams/0/udp/lost_packets")?,
+            out_of_order: number("/end/streams/0/udp/out_of_order")?,
+        })
+    }
+
     /// Waits for a client and reads its report.
     ///
     /// # Errors
@@ -101,6 +158,17 @@ impl std::fmt::Display for IperfReport {
             f,
             "{megabits:.0} Mbit/s, {} octets, {} retransmits, {} connections",
             self.octets, self.retransmits, self.streams
+        )
+    }
+}
+
+impl std::fmt::Display for IperfDatagrams {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { bits_per_second, datagrams, lost, out_of_order } = self;
+        write!(
+            f,
+            "{:.0} Mbit/s, {datagrams} datagrams, {lost} lost, {out_of_order} out of order",
+            bits_per_second / 1e6
         )
     }
 }

@@ -5,7 +5,9 @@ use std::time::Duration;
 use proto::v1;
 
 use super::{
-    AccessSwitch, End, Host, HostConfig, Lab, LabError, Namespace, Nic, Node, NodeConfig, Ping, Site, Veth,
+    AccessSwitch, Edge, EdgeOptions, End, Host, HostConfig, Lab, LabError, Namespace, Nic, Node, NodeConfig, Ping,
+    Site, Veth,
+    edge_state::{customer_state, set_wan_mtu},
     forwarding::{UNDERLAY_VIFS, forwarding_state},
     wait,
 };
@@ -170,11 +172,21 @@ pub struct Options {
     pub nodes: bool,
     /// The NIC that CE1 drives; `None`: CE1 is a node in software, as CE2 always is.
     pub nic: Option<Nic>,
+    /// A regional edge between the sites, with IPsec tunnels to it, instead of two transit paths in the clear.
+    pub edge: Option<EdgeOptions>,
+}
+
+impl Options {
+    /// Through a regional edge in software.
+    #[must_use]
+    pub fn through_edge() -> Self {
+        Self { edge: Some(EdgeOptions::default()), ..Self::default() }
+    }
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { workers: 1, driver: v1::IoDriver::Auto, underlay_mtu: 1500, nodes: true, nic: None }
+        Self { workers: 1, driver: v1::IoDriver::Auto, underlay_mtu: 1500, nodes: true, nic: None, edge: None }
     }
 }
 
@@ -186,9 +198,10 @@ pub struct L3vpn {
     _switch: AccessSwitch,
     hosts: [[Host; 2]; 2],
     switch_namespace: Namespace,
-    transits: [Namespace; 2],
+    edge: Option<Edge>,
+    transits: Option<[Namespace; 2]>,
     ces: [Namespace; 2],
-    options: Options,
+    configs: [NodeConfig; 2],
     lab: Lab,
 }
 
@@ -200,14 +213,31 @@ impl L3vpn {
     pub fn new(options: &Options) -> Result<Self, LabError> {
         let lab = Lab::new()?;
         let ces = [lab.namespace("ce1")?, lab.namespace("ce2")?];
-        let transits = [lab.namespace("transit-a")?, lab.namespace("transit-b")?];
         let switch_namespace = lab.namespace("switch2")?;
-        for namespace in ces.iter().chain([&switch_namespace]).chain(&transits) {
+        for namespace in ces.iter().chain([&switch_namespace]) {
             namespace.silence_ipv6()?;
         }
         let [ce1, ce2] = &ces;
-        for (index, transit) in transits.iter().enumerate() {
-            plug_transit(transit, index, &ces, options.underlay_mtu)?;
+        let (mut transits, mut edge) = (None, None);
+        let mut configs = [Site::Ce1, Site::Ce2].map(|site| Self::config(site, options));
+        match &options.edge {
+            None => {
+                let both = [lab.namespace("transit-a")?, lab.namespace("transit-b")?];
+                for (index, transit) in both.iter().enumerate() {
+                    plug_transit(transit, index, &ces, options.underlay_mtu)?;
+                }
+                transits = Some(both);
+            }
+            Some(wanted) => {
+                let plugged = Edge::plug(&lab, &ces, options, wanted)?;
+                for (site, config) in [Site::Ce1, Site::Ce2].into_iter().zip(&mut configs) {
+                    config.state = customer_state(site, options.driver, &*plugged.associations()?);
+                    set_wan_mtu(&mut config.state, options.underlay_mtu);
+                    // Sequence numbers are reserved beside it: without it no node seals.
+                    config.last_state = Some(lab.directory().join(format!("{}.last.json", site.node())));
+                }
+                edge = Some(plugged);
+            }
         }
         let hosts = [
             [site1_host(&lab, ce1, Tenant::Blue)?, site2_host(&lab, &switch_namespace, Tenant::Blue)?],
@@ -222,22 +252,22 @@ impl L3vpn {
             &ports.each_ref().map(|(name, vid)| (name.as_str(), *vid)),
         )?;
 
+        let [config1, config2] = &configs;
         let nodes = match options.nodes {
             false => None,
-            true => Some([
-                Node::start(&lab, ce1, &Self::config(Site::Ce1, options))?,
-                Node::start(&lab, ce2, &Self::config(Site::Ce2, options))?,
-            ]),
+            true => Some([Node::start(&lab, ce1, config1)?, Node::start(&lab, ce2, config2)?]),
         };
-        let l3vpn =
-            Self { nodes, _switch: switch, hosts, switch_namespace, transits, ces, options: options.clone(), lab };
+        if let (Some(edge), true) = (&mut edge, options.nodes) {
+            edge.start(&lab)?;
+        }
+        let l3vpn = Self { nodes, _switch: switch, hosts, switch_namespace, edge, transits, ces, configs, lab };
         if options.nodes {
             l3vpn.wait_until_connected()?;
         }
         Ok(l3vpn)
     }
 
-    /// How a site's node is started.
+    /// How a site's node is started when there is no regional edge.
     #[must_use]
     pub fn config(site: Site, options: &Options) -> NodeConfig {
         let nic = options.nic.clone().filter(|_| site == Site::Ce1);
@@ -277,9 +307,12 @@ impl L3vpn {
     }
 
     /// Transit A and transit B.
-    #[must_use]
-    pub fn transits(&self) -> &[Namespace; 2] {
-        &self.transits
+    ///
+    /// # Errors
+    /// [`LabError::Violated`] when there is a regional edge in their place.
+    pub fn transits(&self) -> Result<&[Namespace; 2], LabError> {
+        let none = || LabError::Violated("a regional edge is in the place of the transit paths".to_owned());
+        self.transits.as_ref().ok_or_else(none)
     }
 
     /// Where the switch of site 2 lives; its trunk is the device `trunk`.
@@ -308,18 +341,42 @@ impl L3vpn {
         self.nodes.as_ref().ok_or_else(|| LabError::Violated("the topology was built without nodes".to_owned()))
     }
 
+    /// The regional edge.
+    ///
+    /// # Errors
+    /// [`LabError::Violated`] when the topology was built without one.
+    pub fn edge(&self) -> Result<&Edge, LabError> {
+        self.edge.as_ref().ok_or_else(|| LabError::Violated("there is no regional edge".to_owned()))
+    }
+
+    /// Every node: those of both sites, and the regional edge.
+    ///
+    /// # Errors
+    /// As for [`L3vpn::node`].
+    pub fn all_nodes(&self) -> Result<Vec<&Node>, LabError> {
+        let edge = self.edge.as_ref().map(Edge::node).transpose()?;
+        Ok(self.nodes()?.iter().chain(edge).collect())
+    }
+
+    /// Kills the node of the regional edge as a crash would, and starts it again with the state that it had kept.
+    ///
+    /// # Errors
+    /// As for [`Node::start`].
+    pub fn restart_edge_after_kill(&mut self) -> Result<(), LabError> {
+        let edge = self.edge.as_mut().ok_or_else(|| LabError::Violated("there is no regional edge".to_owned()))?;
+        edge.restart_after_kill(&self.lab)
+    }
+
     /// Kills a site's node as a crash would, and starts it again with the state that it had.
     ///
     /// # Errors
     /// As for [`Node::start`].
     pub fn restart_after_kill(&mut self, site: Site) -> Result<(), LabError> {
         let nodes = self.nodes.as_mut().ok_or_else(|| LabError::Violated("there are no nodes".to_owned()))?;
-        let config = Self::config(site, &self.options);
-        let [ce1, ce2] = &self.ces;
-        let [node1, node2] = nodes;
-        let (node, namespace) = if site == Site::Ce1 { (node1, ce1) } else { (node2, ce2) };
+        let ([ce1, ce2], [config1, config2], [node1, node2]) = (&self.ces, &self.configs, nodes);
+        let (node, namespace, config) = if site == Site::Ce1 { (node1, ce1, config1) } else { (node2, ce2, config2) };
         node.kill()?;
-        *node = Node::start(&self.lab, namespace, &config)?;
+        *node = Node::start(&self.lab, namespace, config)?;
         Ok(())
     }
 
@@ -328,11 +385,11 @@ impl L3vpn {
     /// # Errors
     /// [`LabError::Command`] with the node's log, [`LabError::Violated`] with the account.
     pub fn assert_healthy(&mut self) -> Result<(), LabError> {
-        for node in self.nodes.iter_mut().flatten() {
+        let edge = self.edge.as_mut().and_then(Edge::node_mut);
+        for node in self.nodes.iter_mut().flatten().chain(edge) {
             node.alive()?;
         }
-        let [ce1, ce2] = self.nodes()?;
-        super::assert_conserved(&[ce1, ce2])
+        super::assert_conserved(&self.all_nodes()?)
     }
 
     /// Cuts the link of CE1 to a tenant's host: the devices at both ends disappear.
@@ -380,7 +437,7 @@ impl L3vpn {
     #[must_use]
     pub fn diagnosis(&self) -> String {
         let mut text = String::new();
-        for node in self.nodes.iter().flatten() {
+        for node in self.all_nodes().unwrap_or_default() {
             let drops = node.client().drops();
             let account = node.client().status().map(|status| status.packets);
             let neighbours = node.client().neighbours();
@@ -400,6 +457,7 @@ fn access_port(tenant: Tenant) -> String {
 
 /// A router of plain IP between both nodes.
 fn plug_transit(transit: &Namespace, index: usize, ces: &[Namespace; 2], mtu: u16) -> Result<(), LabError> {
+    transit.silence_ipv6()?;
     transit.sysctl("ipv4/ip_forward", "1")?;
     for (site, ce) in [Site::Ce1, Site::Ce2].into_iter().zip(ces) {
         let uplinks = site.uplinks();

@@ -2,6 +2,8 @@
 
 use std::{
     fs,
+    io::Write as _,
+    os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
     process::Command,
     time::Duration,
@@ -48,7 +50,7 @@ impl Node {
         let programs = Programs::find()?;
         let name = config.state.node.clone();
         let state_file = lab.directory().join(format!("{name}.json"));
-        fs::write(&state_file, state_json(&config.state)?)
+        write_private(&state_file, &state_json(&config.state)?)
             .map_err(LabError::io(format!("write {}", state_file.display())))?;
         let socket = lab.directory().join(format!("{name}.sock"));
         let program = if config.nic.is_some() { &programs.dpu_fastpath } else { &programs.fallback_sw };
@@ -178,6 +180,13 @@ impl Node {
     pub fn stop(self) -> Result<Output, LabError> {
         self.process.terminate()
     }
+}
+
+/// Writes a file that holds keys.
+fn write_private(file: &Path, text: &str) -> std::io::Result<()> {
+    let mut options = fs::OpenOptions::new();
+    options.write(true).create(true).truncate(true).mode(0o600);
+    options.open(file)?.write_all(text.as_bytes())
 }
 
 /// The devices that carry a node's physical and virtual vifs.

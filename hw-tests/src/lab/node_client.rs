@@ -108,6 +108,22 @@ impl NodeClient {
         vifs.into_iter().next().ok_or_else(|| self.refused("ListVifs", Status::not_found(format!("vif {id}"))))
     }
 
+    /// All security associations.
+    ///
+    /// # Errors
+    /// [`LabError::Api`].
+    pub fn sas(&self) -> Result<Vec<v1::SaInfo>, LabError> {
+        Ok(self.call("ListSas", self.grpc.clone().list_sas(v1::ListSasRequest::default()))?.sas)
+    }
+
+    /// Packets dropped for one reason.
+    ///
+    /// # Errors
+    /// [`LabError::Api`].
+    pub fn dropped(&self, reason: &str) -> Result<u64, LabError> {
+        Ok(self.drops()?.iter().filter(|drop| drop.reason == reason).map(|drop| drop.packets).sum())
+    }
+
     /// Drops by reason, only those that were seen.
     ///
     /// # Errors

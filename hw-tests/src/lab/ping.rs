@@ -19,6 +19,8 @@ pub struct Ping<'a> {
     pub fragment: Fragment,
     /// Initial TTL or hop limit.
     pub ttl: Option<u8>,
+    /// Up to 16 octets that the data repeats.
+    pub pattern: Option<&'a [u8]>,
 }
 
 /// What `ping -M` says.
@@ -41,6 +43,7 @@ impl<'a> Ping<'a> {
             size: 56,
             fragment: Fragment::Allowed,
             ttl: None,
+            pattern: None,
         }
     }
 
@@ -74,6 +77,12 @@ impl<'a> Ping<'a> {
         Self { ttl: Some(ttl), ..self }
     }
 
+    /// With data that repeats these octets, at most 16.
+    #[must_use]
+    pub const fn pattern(self, pattern: &'a [u8]) -> Self {
+        Self { pattern: Some(pattern), ..self }
+    }
+
     /// Starts it; [`PingReport::from_output`] reads what it leaves.
     ///
     /// # Errors
@@ -87,6 +96,10 @@ impl<'a> Ping<'a> {
         if let Some(ttl) = self.ttl {
             command.args(["-t", &ttl.to_string()]);
         }
+        if let Some(pattern) = self.pattern {
+            let digits: String = pattern.iter().map(|octet| format!("{octet:02x}")).collect();
+            command.args(["-p", &digits]);
+        }
         Process::spawn({
             command.arg(self.destination);
             command
@@ -99,7 +112,11 @@ impl<'a> Ping<'a> {
         self.interval * self.count + Duration::from_secs(10)
     }
 
-    pub(crate) fn run(&self, namespace: &Namespace) -> Result<PingReport, LabError> {
+    /// Runs it to its end in a namespace.
+    ///
+    /// # Errors
+    /// When `ping` cannot run.
+    pub fn run(&self, namespace: &Namespace) -> Result<PingReport, LabError> {
         PingReport::from_output(self.spawn(namespace)?.wait(self.limit())?)
     }
 

@@ -10,7 +10,10 @@ use std::{
     thread::JoinHandle,
 };
 
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::{
+    fcntl::OFlag,
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+};
 
 use super::{LabError, Namespace, io::RawSocket};
 
@@ -45,7 +48,8 @@ impl AccessSwitch {
                 .collect::<Result<_, LabError>>()?,
             forwarded: Arc::default(),
         };
-        let (stopped, stop) = nix::unistd::pipe().map_err(LabError::os("pipe"))?;
+        // Closed in programs that the lab starts: one that lived longer would keep the write end open.
+        let (stopped, stop) = nix::unistd::pipe2(OFlag::O_CLOEXEC).map_err(LabError::os("pipe"))?;
         let forwarded = Arc::clone(&ports.forwarded);
         let thread = std::thread::Builder::new()
             .name("access-switch".to_owned())

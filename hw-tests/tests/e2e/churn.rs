@@ -151,7 +151,7 @@ fn ecmp_link_down_moves_flows_and_ping_goes_on() -> Result<(), String> {
         let mut l3vpn = L3vpn::new(&Options::default())?;
         let ce1 = l3vpn.node(Site::Ce1)?.client();
         let host1 = l3vpn.host(Tenant::Blue, Site::Ce1);
-        let [transit_a, transit_b] = l3vpn.transits();
+        let [transit_a, transit_b] = l3vpn.transits()?;
         let links = |transit: &Namespace, state: &str| {
             ["to-ce1", "to-ce2"].iter().try_for_each(|link| transit.ip(&format!("link set {link} {state}")).map(drop))
         };

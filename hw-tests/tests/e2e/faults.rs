@@ -204,7 +204,7 @@ fn fault_an_uplink_of_the_nic_goes_down() -> Result<(), String> {
             Ok::<_, LabError>(forward.and_then(leaves_on))
         };
         let first = uplink(client)?.ok_or_else(|| LabError::Violated("no flow into the tunnel".to_owned()))?;
-        let transit = l3vpn.transits().get(first).ok_or_else(|| LabError::Violated("no such transit".to_owned()))?;
+        let transit = l3vpn.transits()?.get(first).ok_or_else(|| LabError::Violated("no such transit".to_owned()))?;
         // On both sides, so that the other end takes the other way as well.
         for link in ["to-ce1", "to-ce2"] {
             transit.ip(&format!("link set {link} down"))?;

@@ -24,7 +24,7 @@ fn garbage_on_every_vif_while_traffic_goes_on() -> Result<(), String> {
             garbage.aim(l3vpn.host(tenant, Site::Ce1).namespace(), "eth0", mac(device)?)?;
         }
         garbage.aim(l3vpn.switch_namespace(), "trunk", mac("00:0c:29:0f:f4:a1")?)?;
-        let [a, b] = l3vpn.transits();
+        let [a, b] = l3vpn.transits()?;
         for (transit, device, target) in [
             (a, "to-ce1", "00:0c:29:01:01:61"),
             (b, "to-ce1", "00:0c:29:01:02:56"),

@@ -48,7 +48,7 @@ fn overlapping_tenants_are_isolated() -> Result<(), String> {
         for address in ["172.28.13.36", "172.28.13.1", "10.101.10.39", "10.101.9.245"] {
             host1.ping(&Ping::to(address).count(1))?.none_answered()?;
         }
-        let [transit, _] = l3vpn.transits();
+        let [transit, _] = l3vpn.transits()?;
         transit.ip("route add 192.168.100.0/24 via 172.28.13.36")?;
         Ping::to("192.168.100.100")
             .count(1)

@@ -15,7 +15,7 @@ fn l3vpn_between_two_sites() -> Result<(), String> {
     scenario("l3vpn_between_two_sites", || {
         let mut l3vpn = L3vpn::new(&Options::default())?;
         let captures = l3vpn
-            .transits()
+            .transits()?
             .iter()
             .map(|transit| Capture::start(l3vpn.lab(), transit, "to-ce2", 5000))
             .collect::<Result<Vec<_>, _>>()?;

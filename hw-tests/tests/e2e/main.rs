@@ -4,7 +4,9 @@
 mod churn;
 mod faults;
 mod garbage;
+mod ipsec;
 mod isolation;
+mod kernel_peer;
 mod l3vpn;
 mod lab;
 mod lifecycle;

@@ -75,7 +75,7 @@ fn offload_moves_bulk_traffic_to_the_nic() -> Result<(), String> {
     scenario("offload_moves_bulk_traffic_to_the_nic", || {
         let mut l3vpn = L3vpn::new(&on_twin(Nic::default()))?;
         let captures = l3vpn
-            .transits()
+            .transits()?
             .iter()
             .map(|transit| Capture::start(l3vpn.lab(), transit, "to-ce1", 5000))
             .collect::<Result<Vec<_>, _>>()?;

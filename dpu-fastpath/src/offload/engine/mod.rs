@@ -137,7 +137,7 @@ impl<B: Backend, L: Lowering> Engine<B, L> {
             shape_index: BTreeMap::new(),
             probe: Probe::default(),
             proactive: Proactive::default(),
-            sessions: Sessions::default(),
+            sessions: Sessions::above(config.sessions_above),
             tiers: [0; 4],
             reasons: BTreeMap::new(),
             totals: Totals::default(),

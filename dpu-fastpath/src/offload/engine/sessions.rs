@@ -82,6 +82,11 @@ pub(super) struct Sessions {
 }
 
 impl Sessions {
+    /// Numbers begin above this one.
+    pub(super) fn above(number: u32) -> Self {
+        Self { next: number, ..Self::default() }
+    }
+
     /// Something is to be done that does not wait for time.
     pub(super) fn busy(&self) -> bool {
         self.held.values().any(|held| held.stage == Stage::Offered)
@@ -98,7 +103,7 @@ impl Sessions {
 
     fn number(&mut self) -> Session {
         Session(self.free.pop().unwrap_or_else(|| {
-            self.next += 1;
+            self.next = self.next.wrapping_add(1);
             self.next
         }))
     }
@@ -383,7 +388,8 @@ impl<B: Backend, L: Lowering> Engine<B, L> {
         for offer in std::mem::take(&mut self.sessions.held).into_keys() {
             self.outbox.push(Report::SaGone { offer, reason: NotHeld::Lost });
         }
-        (self.sessions.free, self.sessions.next) = (Vec::new(), 0);
+        // Workers may send with the old numbers until they have read this: none of them comes to mean another session.
+        self.sessions.free.clear();
     }
 
     /// Tells workers which tunnels' flows may be forwarded by rules.

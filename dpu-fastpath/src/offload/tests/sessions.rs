@@ -287,3 +287,28 @@ fn switched_off_reset_and_moved_the_sas_come_back() {
     bed.settle();
     assert_eq!(told(&mut bed), [Report::SaLeave { offer: offer(4) }]);
 }
+
+/// Numbers of the sessions that workers were told of.
+fn numbers(bed: &mut Bed) -> Vec<u32> {
+    told(bed)
+        .into_iter()
+        .filter_map(|report| match report {
+            Report::SaHeld { session, .. } => Some(session),
+            _ => None,
+        })
+        .collect()
+}
+
+#[test]
+fn after_a_reset_no_number_means_another_session_than_before() {
+    let mut bed = protocol();
+    in_force(&mut bed, 1);
+    let before = numbers(&mut bed);
+    bed.nic.lock().unwrap().reset();
+    bed.settle();
+    told(&mut bed);
+    in_force(&mut bed, 2);
+    let after = numbers(&mut bed);
+    assert_eq!((before.len(), after.len()), (1, 1));
+    assert_ne!(before, after, "a worker may still send with the old one");
+}

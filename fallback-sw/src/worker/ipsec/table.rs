@@ -39,8 +39,8 @@ pub(super) struct Tunnel {
     vif: VifId,
     ipsec: IpsecTunnel,
     way: Way,
-    /// When this worker sent something last.
-    sent: u64,
+    /// When this worker sent something last; `None`: never, so that no NAT on the way knows of the tunnel.
+    sent: Option<u64>,
     /// What rules of the NIC forward into it is sealed there.
     pub(super) sealed_by_nic: bool,
 }
@@ -164,7 +164,7 @@ impl Ipsec {
     #[inline]
     pub(super) fn sent(&mut self, vif: VifId, now: u64) {
         if let Some(tunnel) = self.tunnel_place(vif).and_then(|place| self.tunnels.get_mut(place)) {
-            tunnel.sent = now;
+            tunnel.sent = Some(now);
         }
     }
 
@@ -189,7 +189,7 @@ impl Ipsec {
         let mut outbound: HashMap<SaId, Outbound> = self.outbound.drain(..).map(|sa| (sa.usage.sa.id, sa)).collect();
         let known = self.inbound.drain().map(|(_, sa)| sa).chain(self.parked.drain(..));
         let mut inbound: HashMap<SaId, Inbound> = known.map(|sa| (sa.usage.sa.id, sa)).collect();
-        let before: HashMap<VifId, (u64, bool)> =
+        let before: HashMap<VifId, (Option<u64>, bool)> =
             self.tunnels.drain(..).map(|tunnel| (tunnel.vif, (tunnel.sent, tunnel.sealed_by_nic))).collect();
         self.by_vif.clear();
         self.ends.clear();
@@ -212,7 +212,7 @@ impl Ipsec {
                 self.inbound.insert(sa.spi, made);
             }
             self.ends.push((ipsec.vrf, ipsec.source));
-            let (sent, sealed_by_nic) = before.get(&vif.id).copied().unwrap_or((now, false));
+            let (sent, sealed_by_nic) = before.get(&vif.id).copied().unwrap_or_default();
             let way = Way::Nowhere(DropReason::NoSa);
             let tunnel = Tunnel { vif: vif.id, ipsec: ipsec.clone(), way, sent, sealed_by_nic };
             self.tunnels.push(tunnel);
@@ -301,9 +301,11 @@ impl Ipsec {
         for tunnel in &mut self.tunnels {
             let Some(nat_t) = tunnel.ipsec.nat_t.filter(|nat_t| nat_t.keepalive_secs > 0) else { continue };
             let pause = u64::from(nat_t.keepalive_secs) * 1000;
-            // Of the workers, those keep the binding that send.
-            if matches!(tunnel.way, Way::Here(_)) && now.saturating_sub(tunnel.sent) >= pause {
-                tunnel.sent = now;
+            // Of the workers, those keep the binding that send. The first one makes it: what the other end sends by itself would
+            // find no way in.
+            let idle = tunnel.sent.is_none_or(|sent| now.saturating_sub(sent) >= pause);
+            if matches!(tunnel.way, Way::Here(_)) && idle {
+                tunnel.sent = Some(now);
                 due.push((tunnel.ipsec.vrf, keepalive(&tunnel.ipsec, nat_t)));
             }
         }

@@ -20,6 +20,11 @@ pub(crate) fn fold(mut total: u64) -> u16 {
     total as u16
 }
 
+/// The checksum of a header whose own field is zero.
+pub(crate) fn of(octets: &[u8]) -> u16 {
+    !fold(sum(octets))
+}
+
 /// The checksum after words that summed up to `old` became words that sum up to `new`: HC' = ~(~HC + ~m + m'), RFC 1624 equation 3.
 pub(crate) fn update(checksum: u16, old: u64, new: u64) -> u16 {
     !fold(u64::from(!checksum) + u64::from(!fold(old)) + new)

@@ -10,7 +10,7 @@ use super::error::{EAGAIN, EBUSY, EEXIST, EINVAL, ENOENT, ENOMEM, ENOSPC, ENOSYS
 pub enum FaultError {
     /// The key is none of the faults.
     #[error(
-        "unknown fault {0:?}; known: fail, fail_every, fail_errno, dead, slow, rate, full_at, counters, refresh, reset_at"
+        "unknown fault {0:?}; known: fail, fail_every, fail_errno, dead, slow, rate, full_at, counters, refresh, reset_at, sa_full_at"
     )]
     UnknownKey(String),
     /// The value is no number, or too large.
@@ -51,6 +51,8 @@ pub enum Fault {
     Refresh(Duration),
     /// `reset_at=N`.
     ResetAt(u64),
+    /// `sa_full_at=N`.
+    SaFullAt(u64),
 }
 
 impl Fault {
@@ -79,6 +81,7 @@ impl Fault {
             "counters" => Fault::Counters(number()?),
             "refresh" => Fault::Refresh(millis()?),
             "reset_at" => Fault::ResetAt(positive()?),
+            "sa_full_at" => Fault::SaFullAt(number()?),
             _ => return Err(FaultError::UnknownKey(key.to_owned())),
         })
     }
@@ -124,6 +127,8 @@ pub struct Faults {
     pub refresh: Option<Duration>,
     /// The NIC resets when it has seen this many packets since the fault was set.
     pub reset_at: Option<u64>,
+    /// Sessions of IPsec that fit, each way, in place of the profile's number.
+    pub sa_full_at: Option<u64>,
 }
 
 impl Default for Faults {
@@ -139,6 +144,7 @@ impl Default for Faults {
             counters: None,
             refresh: None,
             reset_at: None,
+            sa_full_at: None,
         }
     }
 }
@@ -166,6 +172,7 @@ impl Faults {
             Fault::Counters(counters) => self.counters = Some(counters),
             Fault::Refresh(interval) => self.refresh = Some(interval),
             Fault::ResetAt(packets) => self.reset_at = Some(packets),
+            Fault::SaFullAt(sessions) => self.sa_full_at = Some(sessions),
         }
     }
 

@@ -8,9 +8,10 @@ use super::counter::{AgeOwner, AgeState, Aged, Ages, Counter, Hits};
 use super::error::{EEXIST, EINVAL, ENODEV, ENOENT, ENOMEM, ErrorKind, FlowError};
 use super::fault::{Command, Fault, Faults};
 use super::item::Item;
-use super::pipeline::{SecurityEngine, Stats};
+use super::pipeline::Stats;
 use super::profile::Profile;
 use super::program::{self, Context, Needs, Op};
+use super::security::Sessions;
 use super::shape::{Compiled, Range, has_stray_bits};
 use super::table::{Domain, Location, Tables};
 
@@ -78,7 +79,7 @@ pub struct Nic {
     pub(crate) ages: Ages,
     pub(crate) indirects: Vec<Indirect>,
     pub(crate) free_indirects: Vec<u32>,
-    pub(crate) security: Option<Box<dyn SecurityEngine>>,
+    pub(crate) sessions: Sessions,
     pub(crate) stats: Stats,
     /// Rules whose pattern needs the payload read.
     pub(crate) deep_rules: u64,
@@ -110,7 +111,7 @@ impl Nic {
             ages: Ages::default(),
             indirects: Vec::new(),
             free_indirects: Vec::new(),
-            security: None,
+            sessions: Sessions::default(),
             stats: Stats::default(),
             deep_rules: 0,
             scratch: None,
@@ -167,11 +168,6 @@ impl Nic {
         }
     }
 
-    /// Gives the NIC an engine for SECURITY actions.
-    pub fn set_security(&mut self, engine: Box<dyn SecurityEngine>) {
-        self.security = Some(engine);
-    }
-
     /// Rules there are, those included whose insert has not taken effect.
     pub fn rule_count(&self) -> u64 {
         self.live_rules
@@ -198,7 +194,7 @@ impl Nic {
         }
     }
 
-    /// Loses all rules and indirect actions, as a NIC that was reset.
+    /// Loses all rules, indirect actions and sessions, as a NIC that was reset.
     pub fn reset(&mut self) {
         for index in 0..self.rules.len() {
             self.forget(index as u32);
@@ -212,6 +208,7 @@ impl Nic {
                 self.free_indirects.push(place);
             }
         }
+        self.sessions.clear();
         self.resets += 1;
     }
 
@@ -266,7 +263,7 @@ impl Nic {
                         Shared::Age(_) => ActionKind::Age,
                     })
                 },
-                has_security: self.security.is_some(),
+                has_session: &|session| self.sessions.contains(session),
             },
         )
     }

@@ -9,28 +9,12 @@ use super::frame::Frame;
 use super::layers::{Layers, bit, slot};
 use super::nic::Nic;
 use super::program::Op;
+use super::security::{Sessions, Verdict};
 use super::shape::{View, meta};
 use super::table::{Domain, Rank};
 
 /// Jumps and PASSTHRUs of one packet: jumps lead upward and PASSTHRU to lower ranks, so this bounds a table of nothing but those.
 const MAX_STEPS: usize = 256;
-
-/// What a security engine did to a packet.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum SecurityVerdict {
-    /// Ciphered or deciphered, and authentic.
-    Done,
-    /// Not authentic or a replay: the application gets the packet with a failure flag.
-    Failed,
-    /// Dropped by the engine.
-    Drop,
-}
-
-/// Sessions of inline IPsec. The model knows their numbers only.
-pub trait SecurityEngine: Send {
-    /// Applies a session to a packet that a rule with SECURITY matched.
-    fn apply(&mut self, session: u64, frame: &mut Frame) -> SecurityVerdict;
-}
 
 /// Why a packet was dropped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,7 +25,7 @@ pub enum DropReason {
     Isolated,
     /// The actions did not leave a whole packet: decapsulation where no header ends, or no Ethernet header at the end.
     Malformed,
-    /// The security engine refused it.
+    /// A session dropped it: beyond its limits, or nothing that it seals.
     Security,
     /// The port is none of this NIC's.
     NoPort,
@@ -111,6 +95,8 @@ enum Fate {
     Next,
     /// As if no rule had matched: SECURITY alone.
     Default,
+    /// A session has refused it: to the application, past all rules.
+    Refused,
 }
 
 /// A packet on its way.
@@ -230,7 +216,7 @@ impl Walk {
 struct Machine<'a> {
     counters: &'a mut [Counter],
     ages: &'a mut Ages,
-    security: Option<&'a mut (dyn SecurityEngine + 'static)>,
+    sessions: &'a mut Sessions,
     refresh: Duration,
     now: Duration,
 }
@@ -272,13 +258,16 @@ impl Machine<'_> {
                     let tag = walk.number(at) & !mask | data & mask;
                     walk.put(at, &tag.to_be_bytes());
                 }
-                Op::Security(session) => match self.security.as_mut().map(|engine| engine.apply(session, frame)) {
-                    Some(SecurityVerdict::Done) => {
+                Op::Security(session) => match self.sessions.apply(session, frame, &walk.layers) {
+                    Verdict::Done => {
                         walk.security = Some((session, true));
                         walk.parse(frame);
                     }
-                    Some(SecurityVerdict::Failed) => walk.security = Some((session, false)),
-                    Some(SecurityVerdict::Drop) | None => return Fate::Drop(DropReason::Security),
+                    Verdict::Refused => {
+                        walk.security = Some((session, false));
+                        return Fate::Refused;
+                    }
+                    Verdict::Drop => return Fate::Drop(DropReason::Security),
                 },
                 ref edit => {
                     if change(edit, walk, frame).is_none() {
@@ -416,7 +405,7 @@ impl Nic {
             let mut machine = Machine {
                 counters: &mut self.counters,
                 ages: &mut self.ages,
-                security: self.security.as_deref_mut(),
+                sessions: &mut self.sessions,
                 refresh,
                 now,
             };
@@ -445,7 +434,7 @@ impl Nic {
             }
             Fate::Queue(queue) => (port, Some(queue)),
             Fate::Application(port) => (port, None),
-            Fate::Jump(_) | Fate::Next | Fate::Default => {
+            Fate::Jump(_) | Fate::Next | Fate::Default | Fate::Refused => {
                 self.stats.missed += 1;
                 (port, None)
             }

@@ -2,7 +2,7 @@
 
 use super::action::{Action, ActionKind, Attr, FieldId, IndirectId, Modify, PortId};
 use super::edit::{set, value_layout};
-use super::error::{EINVAL, ENOTSUP, ErrorKind, FlowError};
+use super::error::{EINVAL, ENOENT, ENOTSUP, ErrorKind, FlowError};
 use super::layers::{bit, is_tag};
 use super::profile::Profile;
 use super::shape::meta::TAG_COUNT;
@@ -83,7 +83,7 @@ pub(crate) struct Context<'a> {
     pub(crate) has_port: &'a dyn Fn(PortId) -> bool,
     /// The type of an indirect action of this port.
     pub(crate) indirect: &'a dyn Fn(IndirectId) -> Option<ActionKind>,
-    pub(crate) has_security: bool,
+    pub(crate) has_session: &'a dyn Fn(u64) -> bool,
 }
 
 /// How many of what a list needs.
@@ -198,7 +198,9 @@ fn configuration(index: usize, action: &Action, context: &Context) -> Result<(),
         }
         Action::SetTag { index: tag, .. } if usize::from(tag) >= TAG_COUNT => conf(c"no tag of this index"),
         Action::ModifyField(modify) => modification(index, &modify),
-        Action::Security(_) if !context.has_security => refuse(ENOTSUP, c"this NIC has no security engine"),
+        Action::Security(session) if !(context.has_session)(session) => {
+            Err(FlowError::action(ENOENT, ErrorKind::ActionConf, index, c"no such session"))
+        }
         _ => Ok(()),
     }
 }

@@ -108,7 +108,12 @@ pub(super) unsafe extern "C" fn transmit(queue: *mut c_void, packets: *mut *mut 
         u64::from(unsafe { ffi::twin_mbuf_length(*raw) })
     };
     let lengths: Vec<u64> = packets.iter().map(octets).collect();
-    let sent = if flow::host_sends_untouched(twin.port) {
+    let with_session = |raw: &*mut ffi::rte_mbuf| {
+        let mut link = 0;
+        // SAFETY: a valid mbuf of the host's, and a place for the answer.
+        unsafe { ffi::twin_mbuf_tx_session(*raw, &mut link) != 0 }
+    };
+    let sent = if flow::host_sends_untouched(twin.port) && !packets.iter().any(with_session) {
         twin.send_raw(queue.number, packets)
     } else {
         // SAFETY: the host gives its packets away: all of them are taken.

@@ -133,6 +133,10 @@ unsafe fn create(vdev: *mut ffi::rte_vdev_device, name: &CStr, args: &Args) -> R
     data.nb_tx_queues = 1;
     data.dev_flags |= ffi::TWIN_FLOW_THREAD_SAFE;
     data.set_promiscuous(0);
+    if flow::with_nic(|nic| !nic.profile().sessions.is_empty()).unwrap_or(false) {
+        // SAFETY: the port, which outlives its context. Without memory for one the port has no IPsec.
+        dev.security_ctx = unsafe { ffi::twin_security_open(std::ptr::from_mut(dev).cast()) }.cast();
+    }
     let twin = Arc::new(Twin::new(port, lower));
     twin::enter(&twin);
     let shown = name.to_string_lossy();

@@ -154,6 +154,11 @@ pub(super) unsafe extern "C" fn close(dev: *mut ffi::rte_eth_dev) -> c_int {
         twin::leave(twin.port);
         flow::port_closed(twin.port);
         twin.forget_waiting();
+        // SAFETY: DPDK's structure of the port; its context came from `twin_security_open`, or is null.
+        unsafe {
+            let context = std::mem::replace(&mut (*dev).security_ctx, std::ptr::null_mut());
+            ffi::twin_security_close(context.cast());
+        }
         // The lower port is left with the last holder: a burst that is forwarding to this port right now.
     }
     0
@@ -238,8 +243,15 @@ unsafe extern "C" fn infos_get(dev: *mut ffi::rte_eth_dev, into: *mut ffi::rte_e
         info.max_tx_queues = QUEUES;
         // Tags have to reach the rules.
         info.rx_offload_capa = (lower.rx_offload_capa & !ffi::TWIN_RX_HIDDEN) | ffi::TWIN_RX_RSS_HASH;
+        let seals = flow::with_nic(|nic| !nic.profile().sessions.is_empty()).unwrap_or(false);
+        if seals {
+            info.rx_offload_capa |= ffi::TWIN_RX_SECURITY;
+        }
         info.rx_queue_offload_capa = 0;
         info.tx_offload_capa = lower.tx_offload_capa & !ffi::TWIN_TX_HIDDEN;
+        if seals {
+            info.tx_offload_capa |= ffi::TWIN_TX_SECURITY;
+        }
         info.tx_queue_offload_capa = 0;
         info.flow_type_rss_offloads = ffi::TWIN_RSS_TYPES;
         info.hash_key_size = 40;

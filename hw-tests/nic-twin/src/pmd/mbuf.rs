@@ -89,6 +89,21 @@ impl Packet {
         unsafe { ffi::twin_mbuf_meta(self.0.as_ptr(), value) }
     }
 
+    /// A session has opened it, or refused it.
+    pub(super) fn set_secured(&mut self, userdata: Option<u64>, done: bool) {
+        let userdata = userdata.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);
+        // SAFETY: a valid mbuf that is ours; null, or a value that lives until after the call.
+        unsafe { ffi::twin_mbuf_secured(self.0.as_ptr(), userdata, i32::from(!done)) }
+    }
+
+    /// The session that the application sends it with, and the octets of Ethernet before what is sealed.
+    pub(super) fn session(&self) -> Option<(u64, usize)> {
+        let mut link = 0;
+        // SAFETY: a valid mbuf that is ours, and a place for the answer.
+        let session = unsafe { ffi::twin_mbuf_tx_session(self.0.as_ptr(), &mut link) };
+        (session != 0).then_some((session, link as usize))
+    }
+
     /// Metadata that the application gave with it.
     pub(super) fn meta(&self) -> Option<u32> {
         let mut value = 0;

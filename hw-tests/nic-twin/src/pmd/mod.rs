@@ -15,4 +15,5 @@ mod flow;
 mod log;
 mod lower;
 mod mbuf;
+mod security;
 mod twin;

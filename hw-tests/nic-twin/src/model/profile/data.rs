@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::super::action::ActionKind as A;
 use super::super::error::{ENOMEM, ENOSPC};
 use super::super::item::ItemKind as I;
+use super::super::security::SessionKind;
 use super::Profile;
 use super::masks as m;
 
@@ -87,6 +88,11 @@ const TWIN: Profile = Profile {
     refuses_duplicates: false,
     stray_bits_miss: false,
     mark_bits: 32,
+    sessions: &[SessionKind::InlineCrypto, SessionKind::InlineProtocol],
+    max_sessions: 1 << 20,
+    esn: true,
+    max_window: 4096,
+    max_key: 32,
     items: ALL_ITEMS,
     actions: ALL_ACTIONS,
     not_transfer: &[],
@@ -211,6 +217,7 @@ const MLX5_SWS: Profile = Profile {
     drop_alone: true,
     modify_sub: false,
     modify_inner: false,
+    sessions: &[],
     ..TWIN
 };
 
@@ -243,6 +250,7 @@ const MLX5_HWS: Profile = Profile {
     ],
     not_root: &[A::ModifyField, A::Count, A::Age, A::Indirect],
     stages: Some(mlx5_stage),
+    sessions: &[],
     ..MLX5_SWS
 };
 
@@ -298,6 +306,7 @@ const BNXT: Profile = Profile {
         A::SetMacSrc,
         A::SetMacDst,
     ],
+    sessions: &[],
     ..TWIN
 };
 
@@ -351,6 +360,7 @@ const SFC: Profile = Profile {
         A::Indirect,
     ],
     not_transfer: &[A::Queue, A::Rss],
+    sessions: &[],
     ..TWIN
 };
 
@@ -400,6 +410,7 @@ const NFP: Profile = Profile {
         A::Mark,
         A::Queue,
     ],
+    max_sessions: 16_384,
     ..TWIN
 };
 
@@ -445,6 +456,9 @@ const CNXK: Profile = Profile {
         A::Rss,
         A::Security,
     ],
+    sessions: &[SessionKind::InlineProtocol],
+    // Outbound; inbound by the range of indices that the port is set to.
+    max_sessions: 4096,
     ..TWIN
 };
 
@@ -474,6 +488,8 @@ const ICE: Profile = Profile {
         (I::Esp, m::SPI),
     ],
     actions: &[A::Count, A::Drop, A::Mark, A::PassThru, A::Queue, A::Rss],
+    // Of iavf, by the driver of its virtual functions.
+    sessions: &[SessionKind::InlineCrypto],
     ..TWIN
 };
 
@@ -502,6 +518,10 @@ const IXGBE: Profile = Profile {
         (I::Esp, m::SPI),
     ],
     actions: &[A::Drop, A::Mark, A::Queue, A::Rss, A::Security],
+    sessions: &[SessionKind::InlineCrypto],
+    max_sessions: 1024,
+    esn: false,
+    max_key: 16,
     ..TWIN
 };
 

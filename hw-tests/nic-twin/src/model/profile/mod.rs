@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::action::{Action, ActionKind, Attr, Modify, ModifyOp};
 use super::error::{EINVAL, ENOTSUP, Errno, ErrorKind, FlowError};
 use super::item::{Item, ItemKind, MAX_SPEC};
+use super::security::SessionKind;
 use super::shape::effective_mask;
 
 /// Stages through which actions go in a fixed order.
@@ -45,6 +46,16 @@ pub struct Profile {
     pub refuses_duplicates: bool,
     /// A rule whose spec has bits outside its mask is taken and never hits.
     pub stray_bits_miss: bool,
+    /// Sessions of IPsec that it has.
+    pub sessions: &'static [SessionKind],
+    /// Sessions that fit, each way.
+    pub max_sessions: u64,
+    /// Extended sequence numbers.
+    pub esn: bool,
+    /// Packets of the largest replay window.
+    pub max_window: u32,
+    /// Octets of the longest key.
+    pub max_key: usize,
     /// Marks have this many bits.
     pub mark_bits: u32,
     pub(crate) items: &'static [(ItemKind, &'static [u8])],

@@ -150,14 +150,19 @@ pub(super) fn rules(port: u16) -> u64 {
     world().as_ref().map_or(0, |world| world.nic.rules_of(port).count() as u64)
 }
 
+/// Something that is asked of the NIC; `None`: there is none.
+pub(super) fn with_nic<T>(ask: impl FnOnce(&mut Nic) -> T) -> Option<T> {
+    world().as_mut().map(|world| ask(&mut world.nic))
+}
+
 /// Runs a burst from the wire through the NIC. All of it sees one state of the tables.
 pub(super) fn judge(port: u16, packets: Vec<Packet>) -> Vec<(Packet, Outcome)> {
-    run(port, packets, |nic, port, frame, _, now| nic.process(port, frame, now))
+    run(port, packets, |nic, port, frame, _, now| nic.process(port, frame, now), |_| None)
 }
 
 /// Runs a burst of the host's through the NIC.
 pub(super) fn judge_sent(port: u16, packets: Vec<Packet>) -> Vec<(Packet, Outcome)> {
-    run(port, packets, |nic, port, frame, meta, now| nic.transmit(port, frame, meta, now))
+    run(port, packets, |nic, port, frame, meta, now| nic.transmit(port, frame, meta, now), Packet::session)
 }
 
 /// Is there no rule that what the host sends on this port could meet?
@@ -169,6 +174,7 @@ fn run(
     port: u16,
     packets: Vec<Packet>,
     step: impl Fn(&mut Nic, u16, &mut Frame, Option<u32>, Duration) -> Outcome,
+    session: impl Fn(&Packet) -> Option<(u64, usize)>,
 ) -> Vec<(Packet, Outcome)> {
     let mut done = Vec::with_capacity(packets.len());
     let mut place = world();
@@ -177,14 +183,18 @@ fn run(
     let now = world.now();
     let mut frame = Frame::default();
     for mut packet in packets {
-        let meta = packet.meta();
+        let (meta, session) = (packet.meta(), session(&packet));
         packet.received_on(port);
         let Some(bytes) = packet.bytes() else {
             done.push((packet, Outcome::Drop(DropReason::Malformed)));
             continue;
         };
         frame.load(bytes);
-        let outcome = step(&mut world.nic, port, &mut frame, meta, now);
+        let outcome = match session {
+            None => step(&mut world.nic, port, &mut frame, meta, now),
+            Some((session, link)) if world.nic.transmit_sealed(session, &mut frame, link) => Outcome::Forward { port },
+            Some(_) => Outcome::Drop(DropReason::Security),
+        };
         if frame.bytes() != bytes && !matches!(outcome, Outcome::Drop(_)) {
             // No buffer is left for it, or none is large enough: lost, as in a NIC without memory.
             let Some(changed) = packet.with(frame.bytes()) else { continue };
@@ -200,6 +210,9 @@ fn run(
             }
             if let Some(meta) = delivery.meta {
                 packet.set_meta(meta);
+            }
+            if let Some((session, done)) = delivery.security {
+                packet.set_secured(world.nic.session_userdata(session), done);
             }
         }
         done.push((packet, outcome));

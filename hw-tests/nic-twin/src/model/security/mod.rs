@@ -1,0 +1,262 @@
+//! IPsec sessions (rte_security guide, "Inline Crypto" and "Inline protocol offload"): ESP in tunnel mode with AES-GCM.
+//!
+//! Where the guide leaves something open, this NIC does the following. The initial sequence number of a session for sending
+//! (`esn.value`) is that of its first packet; of a session for receiving it is the lowest that the window takes; 0 counts as 1. A packet that is
+//! refused on receipt goes to the application at once, as it was, and meets no further rule. Sent beyond a hard limit, a packet
+//! is dropped. Sessions are of the NIC: any port may use them.
+
+mod esp;
+mod window;
+
+use std::collections::BTreeMap;
+
+use super::error::{EBUSY, EEXIST, EINVAL, ENOENT, ENOSPC, ENOTSUP, Errno};
+use super::frame::Frame;
+use super::layers::{Layers, slot};
+use super::nic::Nic;
+use super::program::Op;
+use esp::Cipher;
+use window::Window;
+
+/// How much of ESP a session does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum SessionKind {
+    /// Cipher and check value.
+    InlineCrypto,
+    /// All of it.
+    InlineProtocol,
+}
+
+/// Which way its packets go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SessionWay {
+    /// Received: deciphered.
+    Ingress,
+    /// Sent: enciphered.
+    Egress,
+}
+
+/// Outer IPv4 header of a tunnel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct OuterHeader {
+    /// Source.
+    pub source: [u8; 4],
+    /// Destination.
+    pub destination: [u8; 4],
+    /// DSCP, where it is not copied.
+    pub dscp: u8,
+    /// Don't fragment, where it is not copied.
+    pub df: bool,
+    /// TTL.
+    pub ttl: u8,
+    /// Copy the DSCP of the packet inside.
+    pub copy_dscp: bool,
+    /// Copy its don't-fragment bit; of IPv6 `df` is taken.
+    pub copy_df: bool,
+    /// In UDP (RFC 3948): source and destination port.
+    pub udp: Option<(u16, u16)>,
+}
+
+/// When a session stops; 0: never.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Limits {
+    /// Packets.
+    pub packets: u64,
+    /// Octets of the packets inside.
+    pub bytes: u64,
+}
+
+/// A session as the application asks for it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SessionConfig {
+    /// How much of ESP.
+    pub kind: SessionKind,
+    /// Which way.
+    pub way: SessionWay,
+    /// Security parameters index.
+    pub spi: u32,
+    /// 16 or 32 octets.
+    pub key: Vec<u8>,
+    /// Of the nonce (RFC 4106 §4).
+    pub salt: [u8; 4],
+    /// Extended sequence numbers.
+    pub esn: bool,
+    /// ECN as of RFC 6040, both ways.
+    pub ecn: bool,
+    /// First number that is sent, or lowest that is received.
+    pub first: u64,
+    /// Packets of the replay window; 0: none.
+    pub window: u32,
+    /// What is put before ESP.
+    pub outer: OuterHeader,
+    /// Its end.
+    pub hard: Limits,
+    /// What comes back with each packet that inline protocol has opened.
+    pub userdata: u64,
+}
+
+/// What a session has done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct SessionStats {
+    /// Packets opened or sealed.
+    pub packets: u64,
+    /// Octets of the packets inside.
+    pub bytes: u64,
+    /// Not authentic, or with wrong padding, or no IP inside.
+    pub errors: u64,
+    /// Received before, or left of the window.
+    pub replays: u64,
+    /// Beyond the limits.
+    pub beyond: u64,
+}
+
+/// What became of a packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    Done,
+    Refused,
+    Drop,
+}
+
+struct Session {
+    config: SessionConfig,
+    cipher: Cipher,
+    window: Window,
+    /// Number of the next packet that is sent.
+    next: u64,
+    ip_id: u16,
+    stats: SessionStats,
+}
+
+/// All sessions of a NIC, by the application's number.
+#[derive(Default)]
+pub(crate) struct Sessions(BTreeMap<u64, Session>);
+
+impl Session {
+    fn new(config: SessionConfig) -> Option<Session> {
+        Some(Session {
+            cipher: Cipher::new(&config.key, config.salt)?,
+            window: Window::new(config.window, config.esn, config.first.max(1)),
+            next: config.first.max(1),
+            ip_id: 1,
+            stats: SessionStats::default(),
+            config,
+        })
+    }
+
+    fn is_beyond(&self) -> bool {
+        let Limits { packets, bytes } = self.config.hard;
+        let last = if self.config.esn { u64::MAX } else { u64::from(u32::MAX) };
+        (packets > 0 && self.stats.packets >= packets) || (bytes > 0 && self.stats.bytes >= bytes) || self.next > last
+    }
+
+    fn count(&mut self, octets: usize) {
+        self.stats.packets += 1;
+        self.stats.bytes += octets as u64;
+    }
+}
+
+impl Sessions {
+    pub(crate) fn contains(&self, number: u64) -> bool {
+        self.0.contains_key(&number)
+    }
+
+    pub(crate) fn clear(&mut self) {
+        self.0.clear();
+    }
+
+    /// A rule applies a session to a packet whose headers are known.
+    pub(crate) fn apply(&mut self, number: u64, frame: &mut Frame, layers: &Layers) -> Verdict {
+        let Some(session) = self.0.get_mut(&number) else { return Verdict::Drop };
+        let Some(ip) = layers.ip[0] else { return Verdict::Drop };
+        frame.truncate(ip.end);
+        match session.config.way {
+            SessionWay::Ingress => {
+                let esp = usize::from(layers.at[slot::ESP]);
+                if esp <= ip.at { Verdict::Refused } else { esp::open(session, frame, ip.at, esp) }
+            }
+            SessionWay::Egress => esp::seal(session, frame, ip.at),
+        }
+    }
+
+    /// The application gives a packet to be sealed, behind this many octets of Ethernet.
+    fn send(&mut self, number: u64, frame: &mut Frame, link: usize) -> Verdict {
+        let Some(session) = self.0.get_mut(&number) else { return Verdict::Drop };
+        if session.config.way == SessionWay::Ingress {
+            return Verdict::Drop;
+        }
+        let Some(end) = Layers::of_frame(frame.bytes(), false).end() else { return Verdict::Drop };
+        frame.truncate(end);
+        esp::seal(session, frame, link)
+    }
+}
+
+impl Nic {
+    /// Makes a session.
+    ///
+    /// # Errors
+    /// ENOTSUP: this NIC has no such sessions. EINVAL: key or window are none. ENOSPC: there are as many as fit. EEXIST: the number is used.
+    pub fn open_session(&mut self, number: u64, config: SessionConfig) -> Result<(), Errno> {
+        let profile = &self.profile;
+        if !profile.sessions.contains(&config.kind) {
+            return Err(ENOTSUP);
+        }
+        if config.window > profile.max_window || (config.esn && !profile.esn) || (config.key.len() > profile.max_key) {
+            return Err(ENOTSUP);
+        }
+        if self.sessions.contains(number) {
+            return Err(EEXIST);
+        }
+        let same = self.sessions.0.values().filter(|session| session.config.way == config.way).count() as u64;
+        if same >= profile.max_sessions || self.faults.sa_full_at.is_some_and(|most| same >= most) {
+            return Err(ENOSPC);
+        }
+        let session = Session::new(config).ok_or(EINVAL)?;
+        self.sessions.0.insert(number, session);
+        Ok(())
+    }
+
+    /// Ends a session.
+    ///
+    /// # Errors
+    /// ENOENT: there is none. EBUSY: rules use it.
+    pub fn close_session(&mut self, number: u64) -> Result<(), Errno> {
+        if !self.sessions.contains(number) {
+            return Err(ENOENT);
+        }
+        let uses = |op: &Op| matches!(op, Op::Security(session) if *session == number);
+        if self.rules.iter().any(|rule| rule.ops.iter().any(uses)) {
+            return Err(EBUSY);
+        }
+        self.sessions.0.remove(&number);
+        Ok(())
+    }
+
+    /// What a session has done.
+    pub fn session_stats(&self, number: u64) -> Option<SessionStats> {
+        self.sessions.0.get(&number).map(|session| session.stats)
+    }
+
+    /// Which way a session's packets go.
+    pub fn session_way(&self, number: u64) -> Option<SessionWay> {
+        self.sessions.0.get(&number).map(|session| session.config.way)
+    }
+
+    /// What the application wants back with what a session has opened; nothing of inline crypto.
+    pub fn session_userdata(&self, number: u64) -> Option<u64> {
+        let session = self.sessions.0.get(&number)?;
+        (session.config.kind == SessionKind::InlineProtocol).then_some(session.config.userdata)
+    }
+
+    /// Sessions there are.
+    pub fn session_count(&self) -> usize {
+        self.sessions.0.len()
+    }
+
+    /// A packet that the application sends with a session, behind this many octets of Ethernet; false: it is dropped. It goes to the wire
+    /// past all rules.
+    pub fn transmit_sealed(&mut self, number: u64, frame: &mut Frame, link: usize) -> bool {
+        self.stats.sent += 1;
+        self.sessions.send(number, frame, link) == Verdict::Done
+    }
+}

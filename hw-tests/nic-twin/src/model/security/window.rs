@@ -1,0 +1,100 @@
+//! The replay window (RFC 4303 §3.4.3 and Appendix A2), as a set of the numbers that were received.
+
+use std::collections::BTreeSet;
+
+/// Why a number is refused; `None` where there is no such number.
+pub(super) struct Replayed;
+
+/// The window of one session.
+pub(super) struct Window {
+    size: u64,
+    esn: bool,
+    /// Lowest number that may be received at all.
+    from: u64,
+    top: u64,
+    seen: BTreeSet<u64>,
+}
+
+impl Window {
+    /// Packets that it spans, 0: no protection; and the lowest number that it takes.
+    pub(super) fn new(size: u32, esn: bool, from: u64) -> Window {
+        Window { size: size.into(), esn, from, top: from - 1, seen: BTreeSet::new() }
+    }
+
+    /// The full number of which these are the lower 32 bits, if it may be received.
+    pub(super) fn check(&self, low: u32) -> Result<u64, Replayed> {
+        let number = if self.esn { self.nearest(low) } else { low.into() };
+        if self.size == 0 {
+            return Ok(number);
+        }
+        let left = number + self.size <= self.top;
+        if number < self.from || left || self.seen.contains(&number) { Err(Replayed) } else { Ok(number) }
+    }
+
+    /// RFC 4303 Appendix A2.2: the half that is not sent is the one with which the number is in the window, or else right of it.
+    fn nearest(&self, low: u32) -> u64 {
+        let (low, high) = (u64::from(low), self.top >> 32);
+        let first = (self.top + 1).saturating_sub(self.size.max(1));
+        let same = high << 32 | low;
+        if same >= first && same >> 32 == high {
+            // In the window or right of it; or it is of the round before, when the window reaches back into that.
+            let before = same.checked_sub(1 << 32).filter(|number| *number >= first);
+            return before.unwrap_or(same);
+        }
+        same + (1 << 32)
+    }
+
+    /// The packet with this number was authentic.
+    pub(super) fn take(&mut self, number: u64) {
+        self.top = self.top.max(number);
+        self.seen.insert(number);
+        let first = (self.top + 1).saturating_sub(self.size);
+        while self.seen.first().is_some_and(|oldest| *oldest < first) {
+            self.seen.pop_first();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn takes(window: &mut Window, number: u64) -> bool {
+        match window.check(number as u32) {
+            Ok(full) if full == number => {
+                window.take(number);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    #[test]
+    fn each_number_is_taken_once_in_any_order_inside_the_window() {
+        let mut window = Window::new(64, false, 1);
+        for number in [1, 5, 3, 2, 4, 100, 37, 99, 38] {
+            assert!(takes(&mut window, number), "{number}");
+            assert!(!takes(&mut window, number), "{number} twice");
+        }
+        assert!(!takes(&mut window, 36), "left of the window");
+        assert!(!takes(&mut window, 0));
+    }
+
+    #[test]
+    fn numbers_below_the_first_are_not_taken() {
+        let mut window = Window::new(64, true, 1000);
+        assert!(!takes(&mut window, 999));
+        assert!(takes(&mut window, 1000));
+    }
+
+    #[test]
+    fn the_half_that_is_not_sent_is_found_across_the_end_of_a_round() {
+        let round = 1_u64 << 32;
+        let mut window = Window::new(64, true, round - 10);
+        for number in [round - 10, round - 1, round + 3, round - 2, round, round + 60, round - 3] {
+            assert!(takes(&mut window, number), "{number:#x}");
+        }
+        assert!(!takes(&mut window, round - 4), "left of the window");
+        assert!(takes(&mut window, round + 61));
+    }
+}

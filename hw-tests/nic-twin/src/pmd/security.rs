@@ -1,0 +1,136 @@
+//! rte_security: sessions by their address, which is what rules and packets name them by.
+
+use std::ffi::{c_int, c_uint, c_void};
+
+use super::{
+    ffi,
+    flow::{self, with_nic},
+    lower::Status,
+};
+use crate::model::{EINVAL, ENOTSUP, Limits, OuterHeader, SessionConfig, SessionKind, SessionWay};
+
+/// The operations, as the shim puts them into the context of each port.
+// SAFETY: a table of optional functions, for which zeros are "none".
+#[unsafe(export_name = "twin_security_operations")]
+pub(super) static OPERATIONS: ffi::rte_security_ops = ffi::rte_security_ops {
+    session_create: Some(session_create),
+    session_get_size: Some(session_get_size),
+    session_stats_get: Some(session_stats_get),
+    session_destroy: Some(session_destroy),
+    set_pkt_metadata: Some(set_pkt_metadata),
+    capabilities_get: Some(capabilities_get),
+    ..unsafe { std::mem::zeroed() }
+};
+
+/// Sessions are the NIC's; their memory holds nothing of it.
+const PRIVATE: c_uint = 8;
+
+fn status(result: Result<(), i32>) -> Status {
+    result.map_or_else(|errno| -errno, |()| 0)
+}
+
+/// # Safety
+/// `key` of the flat session points to `key_length` octets.
+unsafe fn config(flat: &ffi::twin_session) -> Option<SessionConfig> {
+    if flat.key.is_null() || flat.key_length > 32 {
+        return None;
+    }
+    // SAFETY: by the contract of this function.
+    let key = unsafe { std::slice::from_raw_parts(flat.key, flat.key_length as usize) }.to_vec();
+    Some(SessionConfig {
+        kind: if flat.protocol != 0 { SessionKind::InlineProtocol } else { SessionKind::InlineCrypto },
+        way: if flat.egress != 0 { SessionWay::Egress } else { SessionWay::Ingress },
+        spi: flat.spi,
+        key,
+        salt: flat.salt,
+        esn: flat.esn != 0,
+        ecn: flat.ecn != 0,
+        first: flat.first,
+        window: flat.window,
+        outer: OuterHeader {
+            source: flat.source,
+            destination: flat.destination,
+            dscp: flat.dscp,
+            df: flat.df != 0,
+            ttl: flat.ttl,
+            copy_dscp: flat.copy_dscp != 0,
+            copy_df: flat.copy_df != 0,
+            udp: (flat.udp != 0).then_some((flat.udp_source, flat.udp_destination)),
+        },
+        hard: Limits { packets: flat.packets_hard, bytes: flat.bytes_hard },
+        userdata: flat.userdata,
+    })
+}
+
+unsafe extern "C" fn session_create(
+    _device: *mut c_void,
+    conf: *mut ffi::rte_security_session_conf,
+    session: *mut ffi::rte_security_session,
+) -> c_int {
+    if conf.is_null() {
+        return -EINVAL;
+    }
+    // SAFETY: plain data, for which zeros are a value.
+    let mut flat: ffi::twin_session = unsafe { std::mem::zeroed() };
+    // SAFETY: the application's configuration, and a place for what is read of it.
+    let read = unsafe { ffi::twin_session_read(conf, &mut flat) };
+    if read != 0 {
+        return read;
+    }
+    // SAFETY: the key is the application's, for as long as this call lasts.
+    let Some(config) = (unsafe { config(&flat) }) else { return -EINVAL };
+    status(with_nic(|nic| nic.open_session(session.addr() as u64, config)).unwrap_or(Err(ENOTSUP)))
+}
+
+unsafe extern "C" fn session_destroy(_device: *mut c_void, session: *mut ffi::rte_security_session) -> c_int {
+    status(with_nic(|nic| nic.close_session(session.addr() as u64)).unwrap_or(Err(ENOTSUP)))
+}
+
+unsafe extern "C" fn session_get_size(_device: *mut c_void) -> c_uint {
+    PRIVATE
+}
+
+unsafe extern "C" fn session_stats_get(
+    _device: *mut c_void,
+    session: *mut ffi::rte_security_session,
+    into: *mut ffi::rte_security_stats,
+) -> c_int {
+    let number = session.addr() as u64;
+    let known = with_nic(|nic| Some((nic.session_stats(number)?, nic.session_way(number)?))).flatten();
+    let Some((stats, way)) = known.filter(|_| !into.is_null()) else { return -EINVAL };
+    let egress = c_int::from(way == SessionWay::Egress);
+    let errors = stats.errors + stats.beyond;
+    // SAFETY: the application's place for the answer.
+    unsafe { ffi::twin_stats_write(into, egress, stats.packets, stats.bytes, errors, stats.replays) };
+    0
+}
+
+unsafe extern "C" fn set_pkt_metadata(
+    _device: *mut c_void,
+    session: *mut ffi::rte_security_session,
+    packet: *mut ffi::rte_mbuf,
+    _parameters: *mut c_void,
+) -> c_int {
+    // SAFETY: an mbuf of the application's; the place was registered with the first port.
+    unsafe { ffi::twin_mbuf_set_session(packet, session.addr() as u64) };
+    0
+}
+
+unsafe extern "C" fn capabilities_get(_device: *mut c_void) -> *const ffi::rte_security_capability {
+    let make = |nic: &mut crate::model::Nic| {
+        let profile = nic.profile();
+        let kinds = profile.sessions.iter().fold(0, |kinds, kind| {
+            kinds
+                | match kind {
+                    SessionKind::InlineCrypto => 1,
+                    SessionKind::InlineProtocol => 2,
+                }
+        });
+        // SAFETY: no pointers go in; the list lives as long as the process, and the NIC's lock is held.
+        unsafe {
+            let key = u32::try_from(profile.max_key).unwrap_or(0);
+            ffi::twin_capabilities(kinds, c_int::from(profile.esn), profile.max_window, key)
+        }
+    };
+    flow::with_nic(make).unwrap_or(std::ptr::null())
+}
