@@ -7,8 +7,8 @@ mod tunnels;
 use std::{fs, path::Path, time::Duration};
 
 use hw_tests::lab::{
-    Capture, IperfDatagrams, IperfServer, L3vpn, LabError, LeakWatch, Options, Ping, Sequence, SequenceReport, Site,
-    Tenant, Tunnel, TunnelEnd, WebServer, check_capture, lost_in_rings, scenario, until,
+    Capture, EdgeOptions, IperfDatagrams, IperfServer, L3vpn, LabError, LeakWatch, Nic, Options, Ping, Sequence,
+    SequenceReport, Site, Tenant, Tunnel, TunnelEnd, WebServer, check_capture, lost_in_rings, scenario, until,
 };
 
 /// What a scenario measured, past the harness's capture.
@@ -44,6 +44,25 @@ fn walk_a_goes_through_a_regional_edge_and_nothing_of_it_is_in_the_clear() -> Re
     })
 }
 
+#[test]
+fn walk_a_goes_through_a_regional_edge_that_drives_a_nic() -> Result<(), String> {
+    scenario("walk_a_goes_through_a_regional_edge_that_drives_a_nic", || {
+        let edge = Some(EdgeOptions { nic: Some(Nic::default()) });
+        let mut l3vpn = L3vpn::new(&Options { edge, ..Options::default() })?;
+        let leaks = LeakWatch::start(l3vpn.lab(), l3vpn.edge()?)?;
+        reach(&l3vpn)?;
+        let rekeyed = l3vpn.rekey(&Tunnel::ALL)?;
+        let traffic = Traffic::start(&l3vpn, 10, 2)?;
+        let (iperf, sequences) = traffic.stop(&l3vpn)?;
+        figures(&format!("rekeyed in {} ms; {iperf}", rekeyed.took.as_millis()));
+        for sequence in sequences {
+            assert_eq!((sequence.lost(), sequence.there.duplicated, sequence.back.duplicated), (0, 0, 0), "{sequence}");
+        }
+        leaks.nothing_leaked()?;
+        l3vpn.assert_healthy()
+    })
+}
+
 /// Ping: both families, both directions, both tenants, gateways near and far; small and large.
 fn reach(l3vpn: &L3vpn) -> Result<(), LabError> {
     for tenant in Tenant::ALL {
@@ -55,7 +74,10 @@ fn reach(l3vpn: &L3vpn) -> Result<(), LabError> {
                 Site::Ce2 => ["192.168.1.100", "fd00:1::100"],
             };
             for destination in hosts.into_iter().chain(far.gateways()) {
-                host.ping(&Ping::to(destination))?.all_answered()?;
+                let answered = host.ping(&Ping::to(destination))?.all_answered();
+                answered.map_err(|error| {
+                    LabError::Violated(format!("{} to {destination}: {error}{}", host.role(), l3vpn.diagnosis()))
+                })?;
             }
             let [v4, _] = hosts;
             host.ping(&Ping::to(v4).pattern(MARKER))?.all_answered()?;
