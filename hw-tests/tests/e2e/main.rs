@@ -4,6 +4,7 @@
 mod churn;
 mod faults;
 mod garbage;
+mod inline;
 mod ipsec;
 mod isolation;
 mod kernel_peer;
