@@ -1,0 +1,10 @@
+use super::{
+    super::{
+        Lifetime, SaKey,
+        testing::{ipsec, vif_id},
+    },
+    *,
+};
+use crate::forwarding::{Delta, State, Vif};
+
+fn empty() {}
