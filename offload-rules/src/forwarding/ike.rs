@@ -127,9 +127,14 @@ impl Snapshot {
         next
     }
 
+    /// The tunnel of a vif as the state has it, without what IKE has added.
+    #[must_use]
+    pub fn configured_tunnel(&self, vif: VifId) -> Option<&IpsecTunnel> {
+        self.tables.vifs.get(u32::from(vif.get()))?.configured.kind.tunnel()
+    }
+
     fn is_ike_tunnel(&self, vif: VifId, local: Ipv4Addr) -> bool {
-        let tunnel = self.tables.vifs.get(u32::from(vif.get())).and_then(|entry| entry.configured.kind.tunnel());
-        tunnel.is_some_and(|tunnel| tunnel.ike && tunnel.source == local)
+        self.configured_tunnel(vif).is_some_and(|tunnel| tunnel.ike && tunnel.source == local)
     }
 
     /// Brings the layer in line with the tunnels, and the tunnels with the layer: the SAs, the newest first, and the other end
