@@ -7,7 +7,7 @@ CARGO ?= cargo
 help:
 	@echo 'make setup   install the Debian packages that are missing'
 	@echo 'make demo    two tenants between two sites through a regional edge (IPsec), with real hosts; then with a NIC under CE1'
-	@echo 'make test    unit, property, differential and end-to-end tests; the NIC twin under dpdk-testpmd'
+	@echo 'make test    unit, property, differential and end-to-end tests, with a stock kernel in QEMU too; the NIC twin under dpdk-testpmd'
 	@echo 'make lint    format, clippy, documentation, licences and advisories'
 	@echo 'make bench   memory-to-memory, offload and kernel I/O benchmarks, with the targets beside them'
 	@echo 'make bench-peers   fetch what bench compares with and setup does not install (Open vSwitch with DPDK)'

@@ -30,6 +30,12 @@ wanted=(
     libclang-dev:
     libdpdk-dev:            # the library, and its virtual devices
     dpdk:dpdk-devbind.py    # binds NICs
+    qemu-system-x86:qemu-system-x86_64  # the machine of a stock kernel, a peer of the tests
+    seabios:                # its firmware
+    busybox-static:busybox  # its programs
+    cpio:cpio               # packs them
+    kmod:modprobe           # finds the kernel's modules
+    libc6-dev:              # its static part: a program that runs there
     dpdk-dev:dpdk-testpmd   # the judges of the NIC twin, and the neighbour of `make bench`
 )
 # AES-GCM of `--aead ipsec-mb`
@@ -210,4 +216,8 @@ if ! have_driver_headers "$(driver_headers_dir "$version")"; then
     install_driver_headers "$version"
 elif [ ${#missing[@]} -eq 0 ]; then
     echo "setup: everything is there"
+fi
+# The kernel that the tests boot, so that they need no network. The demo and the benchmarks do without.
+if ! "$(dirname "$0")/vm/image.sh" --fetch; then
+    echo "setup: without that kernel the tests with a virtual machine will fail" >&2
 fi

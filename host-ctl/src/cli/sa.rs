@@ -11,7 +11,7 @@ use super::text::row;
 /// # Errors
 /// Those of `out`.
 pub fn render(response: &ListSasResponse, whole: bool, out: &mut impl fmt::Write) -> fmt::Result {
-    const WIDTHS: [usize; 9] = [12, 12, 10, 10, 10, 11, 21, 21, 14];
+    const WIDTHS: [usize; 11] = [12, 12, 10, 10, 10, 11, 21, 21, 14, 15, 8];
     if whole {
         for (i, info) in response.sas.iter().enumerate() {
             if i > 0 {
@@ -35,6 +35,8 @@ pub fn render(response: &ListSasResponse, whole: bool, out: &mut impl fmt::Write
             &"Bytes",
             &"Replay drops",
             &"Auth failures",
+            &"Rekeys",
+            &"Left",
         ],
     )?;
     for info in &response.sas {
@@ -54,6 +56,8 @@ pub fn render(response: &ListSasResponse, whole: bool, out: &mut impl fmt::Write
                 &info.bytes,
                 &replayed,
                 &info.authentication_failed,
+                &info.rekeys,
+                &left(info).unwrap_or_else(|| "-".to_owned()),
             ],
         )?;
     }
@@ -133,16 +137,14 @@ fn one(info: &SaInfo, out: &mut impl fmt::Write) -> fmt::Result {
         SaTier::SaInSoftware => writeln!(out, "ESP in: Software({})", info.not_in_nic_reason)?,
         tier => writeln!(out, "ESP in: {}", self::tier(tier))?,
     }
-    write!(out, "Age: {} s Left:", info.age_secs)?;
+    writeln!(out, "Age: {} s Left: {}", info.age_secs, left(info).unwrap_or_else(|| "not limited".to_owned()))
+}
+
+/// What is left of the hard lifetime, where it is limited.
+fn left(info: &SaInfo) -> Option<String> {
     let left = [("packets", info.packets_left), ("bytes", info.bytes_left), ("seconds", info.seconds_left)];
-    let mut limited = false;
-    for (what, count) in left {
-        if let Some(count) = count {
-            write!(out, " {count} {what}")?;
-            limited = true;
-        }
-    }
-    writeln!(out, "{}", if limited { "" } else { " not limited" })
+    let limited: Vec<_> = left.iter().filter_map(|(what, count)| Some(format!("{} {what}", (*count)?))).collect();
+    if limited.is_empty() { None } else { Some(limited.join(" ")) }
 }
 
 #[cfg(test)]
@@ -209,9 +211,9 @@ pub(super) mod tests {
         let mut text = String::new();
         render(&ListSasResponse { sas: vec![outbound(), inbound()] }, false, &mut text).unwrap();
         insta::assert_snapshot!(text, @"
-        SAId        SPI         Direction Vif       State     ESP in     Packets              Bytes                Replay drops  Auth failures
-        0xffff0060  0xc0de0001  Outbound  vif0/4111 Active    NIC        83300681             44061827864          0             0
-        0xffff5f70  0x1234      Inbound   vif0/4111 Expiring  Software   10                   900                  3             4
+        SAId        SPI         Direction Vif       State     ESP in     Packets              Bytes                Replay drops  Auth failures  Rekeys  Left
+        0xffff0060  0xc0de0001  Outbound  vif0/4111 Active    NIC        83300681             44061827864          0             0              3       120 seconds
+        0xffff5f70  0x1234      Inbound   vif0/4111 Expiring  Software   10                   900                  3             4              0       -
         ");
     }
 

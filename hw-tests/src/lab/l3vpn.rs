@@ -252,14 +252,15 @@ impl L3vpn {
             &ports.each_ref().map(|(name, vid)| (name.as_str(), *vid)),
         )?;
 
+        // First: what comes for a regional edge that is not there would wait for the second ARP request of NAT and router.
+        if let (Some(edge), true) = (&mut edge, options.nodes) {
+            edge.start(&lab)?;
+        }
         let [config1, config2] = &configs;
         let nodes = match options.nodes {
             false => None,
             true => Some([Node::start(&lab, ce1, config1)?, Node::start(&lab, ce2, config2)?]),
         };
-        if let (Some(edge), true) = (&mut edge, options.nodes) {
-            edge.start(&lab)?;
-        }
         let l3vpn = Self { nodes, _switch: switch, hosts, switch_namespace, edge, transits, ces, configs, lab };
         if options.nodes {
             l3vpn.wait_until_connected()?;
@@ -446,6 +447,9 @@ impl L3vpn {
                 node.name(),
                 node.log()
             );
+            for info in node.client().sas().unwrap_or_default() {
+                text += &format!("  {info:?}\n");
+            }
         }
         text
     }

@@ -160,7 +160,15 @@ impl Node {
     /// # Errors
     /// [`LabError::Timeout`] when it does not go.
     pub fn crash(self) -> Result<Output, LabError> {
-        self.process.signal(nix::sys::signal::Signal::SIGKILL)?;
+        self.end_by(nix::sys::signal::Signal::SIGKILL)
+    }
+
+    /// Ends the daemon with a signal.
+    ///
+    /// # Errors
+    /// [`LabError::Timeout`] when it does not go.
+    pub fn end_by(self, signal: nix::sys::signal::Signal) -> Result<Output, LabError> {
+        self.process.signal(signal)?;
         self.process.wait(Duration::from_secs(5))
     }
 

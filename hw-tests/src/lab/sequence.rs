@@ -81,7 +81,8 @@ pub struct Sequence {
     sent: Arc<AtomicU64>,
     returned: Arc<AtomicU64>,
     sender: JoinHandle<std::io::Result<()>>,
-    far: JoinHandle<Received>,
+    /// `None`: somebody else sends them back.
+    far: Option<JoinHandle<Received>>,
     near: JoinHandle<Received>,
 }
 
@@ -95,6 +96,22 @@ impl Sequence {
         (far, far_address): (&Host, SocketAddr),
         interval: Duration,
     ) -> Result<Self, LabError> {
+        Self::begin((near, near_address), (Some(far), far_address), interval)
+    }
+
+    /// Sends from `near` to an address where a program that is not the lab's sends them back. The report has nothing of that end.
+    ///
+    /// # Errors
+    /// The socket cannot be made.
+    pub fn toward(near: (&Host, SocketAddr), far: SocketAddr, interval: Duration) -> Result<Self, LabError> {
+        Self::begin(near, (None, far), interval)
+    }
+
+    fn begin(
+        (near, near_address): (&Host, SocketAddr),
+        (far, far_address): (Option<&Host>, SocketAddr),
+        interval: Duration,
+    ) -> Result<Self, LabError> {
         let socket = |host: &Host, own: SocketAddr| {
             host.namespace().inside(|| {
                 let bound = || {
@@ -105,7 +122,8 @@ impl Sequence {
                 bound().map_err(LabError::io(format!("bind {own}")))
             })
         };
-        let (near, far) = (socket(near, near_address)?, socket(far, far_address)?);
+        let near = socket(near, near_address)?;
+        let far = far.map(|host| socket(host, far_address)).transpose()?;
         let clone = near.try_clone().map_err(LabError::io("share a socket"))?;
         let stop = Arc::new(AtomicBool::new(false));
         let (sent, returned) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
@@ -113,9 +131,9 @@ impl Sequence {
             let (stop, sent) = (Arc::clone(&stop), Arc::clone(&sent));
             move || send(&clone, far_address, interval, &stop, &sent)
         });
-        let far = std::thread::spawn({
+        let far = far.map(|far| {
             let stop = Arc::clone(&stop);
-            move || receive(&far, &stop, true, &AtomicU64::new(0))
+            std::thread::spawn(move || receive(&far, &stop, true, &AtomicU64::new(0)))
         });
         let near = std::thread::spawn({
             let (stop, returned) = (Arc::clone(&stop), Arc::clone(&returned));
@@ -138,7 +156,8 @@ impl Sequence {
         self.stop.store(true, Ordering::Relaxed);
         let ended = || LabError::Violated("a thread of the numbered datagrams has panicked".to_owned());
         self.sender.join().map_err(|_| ended())?.map_err(LabError::io("send a numbered datagram"))?;
-        let (there, back) = (self.far.join().map_err(|_| ended())?, self.near.join().map_err(|_| ended())?);
+        let there = self.far.map(JoinHandle::join).transpose().map_err(|_| ended())?.unwrap_or_default();
+        let back = self.near.join().map_err(|_| ended())?;
         Ok(SequenceReport { sent: self.sent.load(Ordering::Relaxed), there, back })
     }
 }

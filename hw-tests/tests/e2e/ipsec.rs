@@ -1,10 +1,14 @@
 //! Walk A through a regional edge: two tunnels from each site, ESP on every link that nobody trusts.
 
-use std::{fs, path::Path};
+mod secrets;
+mod size;
+mod tunnels;
+
+use std::{fs, path::Path, time::Duration};
 
 use hw_tests::lab::{
-    Capture, IperfServer, L3vpn, LabError, LeakWatch, Options, Ping, Site, Tenant, Tunnel, TunnelEnd, WebServer,
-    check_capture, scenario,
+    Capture, IperfDatagrams, IperfServer, L3vpn, LabError, LeakWatch, Options, Ping, Sequence, SequenceReport, Site,
+    Tenant, Tunnel, TunnelEnd, WebServer, check_capture, lost_in_rings, scenario, until,
 };
 
 /// What a scenario measured, past the harness's capture.
@@ -147,4 +151,132 @@ fn the_watch_sees_a_leak(l3vpn: &L3vpn) -> Result<(), LabError> {
         Err(LabError::Violated(seen)) if seen.contains("lan of nat") && seen.contains("icmp") => Ok(()),
         other => Err(LabError::Violated(format!("a ping in the clear was not seen: {other:?}"))),
     }
+}
+
+/// Octets of iperf3's datagrams, and the loads that are tried, in Mbit/s.
+const DATAGRAM: u32 = 1200;
+const LOADS: [u32; 5] = [60, 40, 20, 10, 5];
+const REKEYS: u32 = 50;
+
+#[test]
+fn fifty_rekeys_of_all_tunnels_under_load_lose_and_double_nothing() -> Result<(), String> {
+    scenario("fifty_rekeys_of_all_tunnels_under_load_lose_and_double_nothing", || {
+        rekeys_under_load(&Options::through_edge(), REKEYS)
+    })
+}
+
+#[test]
+fn rekeys_with_an_sa_for_each_of_two_workers_lose_and_double_nothing() -> Result<(), String> {
+    scenario("rekeys_with_an_sa_for_each_of_two_workers_lose_and_double_nothing", || {
+        rekeys_under_load(&Options { workers: 2, ..Options::through_edge() }, 10)
+    })
+}
+
+fn rekeys_under_load(options: &Options, rekeys: u32) -> Result<(), LabError> {
+    let mut l3vpn = L3vpn::new(options)?;
+    let load = load_without_loss(&l3vpn)?;
+    let leaks = LeakWatch::start(l3vpn.lab(), l3vpn.edge()?)?;
+    // The first SAs lost what was sent before all nodes ran.
+    l3vpn.rekey(&Tunnel::ALL)?;
+    let seconds = 3 + rekeys / 5;
+    let traffic = Traffic::start(&l3vpn, load, seconds)?;
+    let (mut packets, mut took) = (0, Duration::ZERO);
+    let before = traffic.returned();
+    for round in 1..=rekeys {
+        // Each SA carries something before it is replaced.
+        let wanted = traffic.returned() + 20;
+        until("datagrams between two rekeys", Duration::from_secs(10), || {
+            Ok((traffic.returned() >= wanted).then_some(()))
+        })?;
+        let rekeyed = l3vpn.rekey(&Tunnel::ALL)?;
+        assert_eq!(rekeyed.missing, 0, "rekey {round}: {rekeyed:?}");
+        packets += rekeyed.packets;
+        took += rekeyed.took;
+    }
+    let during = traffic.returned() - before;
+    let (iperf, sequences) = traffic.stop(&l3vpn)?;
+    figures(&format!(
+        "{rekeys} rekeys of {} tunnels, {} ms each, {packets} packets went with the SAs that were replaced",
+        Tunnel::ALL.len(),
+        (took / rekeys).as_millis()
+    ));
+    figures(&format!("iperf3 at {load} Mbit/s beside it: {iperf}"));
+    for sequence in &sequences {
+        figures(&format!("numbered datagrams: {sequence}"));
+    }
+    assert!(during > u64::from(rekeys) * 20, "only {during} datagrams during the rekeys");
+    assert_eq!((iperf.lost, iperf.out_of_order), (0, 0));
+    for sequence in sequences {
+        // With several workers two of them may open packets of one flow, before and after a rekey.
+        assert_eq!((sequence.lost(), sequence.there.duplicated, sequence.back.duplicated), (0, 0, 0));
+        if options.workers == 1 {
+            sequence.perfect()?;
+        }
+    }
+    // As many SAs as in the beginning, and each end says how often it was given new ones.
+    for (node, count) in [(l3vpn.node(Site::Ce1)?, 4), (l3vpn.edge()?.node()?, 8)] {
+        let sas = node.client().sas()?;
+        assert_eq!(sas.len(), count * options.workers as usize, "{}: {sas:#?}", node.name());
+        assert!(sas.iter().all(|info| info.rekeys >= rekeys.into()), "{}: {sas:#?}", node.name());
+        for reason in ["No SA", "Unknown SPI", "ESP Replay Duplicate", "ESP Replay Too Old", "SA Sequence Pending"] {
+            assert_eq!(node.client().dropped(reason)?, 0, "{}: {reason}", node.name());
+        }
+    }
+    leaks.nothing_leaked()?;
+    l3vpn.assert_healthy()
+}
+
+/// iperf3 over UDP beside numbered datagrams of several flows.
+struct Traffic {
+    server: IperfServer,
+    running: hw_tests::lab::Process,
+    seconds: u32,
+    sequences: Vec<Sequence>,
+}
+
+impl Traffic {
+    fn start(l3vpn: &L3vpn, load: u32, seconds: u32) -> Result<Self, LabError> {
+        let (host1, host2) = (l3vpn.host(Tenant::Blue, Site::Ce1), l3vpn.host(Tenant::Blue, Site::Ce2));
+        let server = IperfServer::start(host2, 5201)?;
+        let running = server.spawn_datagrams(host1, "192.168.1.100", seconds, (load, DATAGRAM), false)?;
+        // Several flows: both tunnels have some of them.
+        let sequence = |port: u16| {
+            let (near, far) = (([192, 168, 100, 100], port).into(), ([192, 168, 1, 100], port).into());
+            Sequence::start((host1, near), (host2, far), Duration::from_millis(4))
+        };
+        let sequences = (7000..7004).map(sequence).collect::<Result<_, _>>()?;
+        Ok(Self { server, running, seconds, sequences })
+    }
+
+    fn returned(&self) -> u64 {
+        self.sequences.iter().map(Sequence::returned).min().unwrap_or_default()
+    }
+
+    fn stop(self, l3vpn: &L3vpn) -> Result<(IperfDatagrams, Vec<SequenceReport>), LabError> {
+        let Self { server, running, seconds, sequences } = self;
+        let reports = sequences.into_iter().map(Sequence::stop).collect::<Result<_, _>>()?;
+        let iperf = IperfServer::finish_datagrams(running, seconds)?;
+        drop(server);
+        for node in l3vpn.all_nodes()? {
+            let lost = lost_in_rings(&node.client().vifs()?);
+            assert_eq!(lost, 0, "{} lost {lost} frames before it saw them", node.name());
+        }
+        Ok((iperf, reports))
+    }
+}
+
+/// The largest of the loads that this machine carries without a rekey, at this moment.
+fn load_without_loss(l3vpn: &L3vpn) -> Result<u32, LabError> {
+    for load in LOADS {
+        let (iperf, sequences) = Traffic::start(l3vpn, load, 3)?.stop(l3vpn)?;
+        let clean = sequences.into_iter().all(|sequence| sequence.perfect().is_ok());
+        figures(&format!(
+            "without rekey, {load} Mbit/s: {iperf}, numbered datagrams {}",
+            if clean { "whole" } else { "not" }
+        ));
+        if iperf.lost == 0 && clean {
+            return Ok(load);
+        }
+    }
+    Err(LabError::Violated(format!("the lab carries none of {LOADS:?} Mbit/s without loss")))
 }

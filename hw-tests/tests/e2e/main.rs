@@ -6,6 +6,7 @@ mod faults;
 mod garbage;
 mod ipsec;
 mod isolation;
+mod kernel_peer;
 mod l3vpn;
 mod lab;
 mod lifecycle;
