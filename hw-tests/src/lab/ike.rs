@@ -154,7 +154,10 @@ impl IkeLab {
             let conf = conf.replace("/run/charon.vici", &vici).replace("/run/peer.vici", &vici);
             write(format!("{name}.strongswan.conf"), conf)?;
             let text = read(&format!("{prefix}swanctl.conf"))?;
-            write(format!("{name}.swanctl.conf"), text.replace("esp_proposals = aes256gcm16", &format!("esp_proposals = {esp}")))?;
+            write(
+                format!("{name}.swanctl.conf"),
+                text.replace("esp_proposals = aes256gcm16", &format!("esp_proposals = {esp}")),
+            )?;
         }
         let config = NodeConfig { state: state(&read("node.json")?)?, workers: 2, last_state: None, nic: None };
         let node = Node::start(&lab, &ours, &config)?;

@@ -55,7 +55,11 @@ fn ike_rekeys_lose_no_datagram() -> Result<(), String> {
         let sequence = lab.sequence()?;
         for round in 0..6 {
             let before = outbound(&lab)?;
-            if round % 2 == 0 { lab.charon().rekey_child()? } else { lab.peer().rekey_child()? };
+            if round % 2 == 0 {
+                lab.charon().rekey_child()?
+            } else {
+                lab.peer().rekey_child()?
+            };
             until("the new SA to send", TIME, || Ok((outbound(&lab)? != before).then_some(())))?;
             let returned = sequence.returned();
             until("traffic on it", TIME, || Ok((sequence.returned() > returned + 50).then_some(())))?;

@@ -85,9 +85,8 @@ impl Snapshot {
             return Err(IkeSaError::Window(sa.window));
         }
         let same_spi = |known: &Arc<Sa>| inbound && known.direction == sa.direction && known.spi == sa.spi;
-        let same_way = |known: &Arc<IkeSa>| {
-            known.sa.direction == sa.direction && (known.sa.spi, known.peer) == (sa.spi, new.peer)
-        };
+        let same_way =
+            |known: &Arc<IkeSa>| known.sa.direction == sa.direction && (known.sa.spi, known.peer) == (sa.spi, new.peer);
         if sa.id.get() < FIRST_IKE_SA
             || self.sa(sa.id).is_some()
             || self.sas().any(same_spi)

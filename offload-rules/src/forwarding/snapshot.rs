@@ -7,7 +7,9 @@ use std::{
 
 use super::{
     Acl, IkeSa, MplsLabel, Neighbour, NeighbourTable, Nexthop, PathMtuTable, Route, Sa, Settings, State, Vif, VifKind,
-    VlanTag, Vrf, addrmap::AddrMap, idmap::IdMap,
+    VlanTag, Vrf,
+    addrmap::AddrMap,
+    idmap::IdMap,
     tables::{Tables, Versioned},
 };
 use crate::{
@@ -105,9 +107,7 @@ impl Snapshot {
             DependencyKind::Nexthop(id) => tables.nexthops.get(id.get()).map(|entry| entry.version),
             DependencyKind::Label(label) => tables.labels.get(label.get()).map(|(_, version)| *version),
             DependencyKind::Acl(id) => tables.acls.get(id.get()).map(|entry| entry.version),
-            DependencyKind::Sa(id) => {
-                self.sa_version(id).map(|version| version.max(self.end_of(id).unwrap_or(0)))
-            }
+            DependencyKind::Sa(id) => self.sa_version(id).map(|version| version.max(self.end_of(id).unwrap_or(0))),
             DependencyKind::Neighbour(vif, address) => self.neighbours.get(vif, address).map(|n| n.generation),
             DependencyKind::Addresses => Some(self.owners_version),
             DependencyKind::PathMtu(destination) => self.path_mtus.get(destination).map(|(_, version)| version),

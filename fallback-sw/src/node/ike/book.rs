@@ -94,8 +94,7 @@ impl Book {
     /// [`Refused`]; nothing has changed then.
     pub fn add(&mut self, snapshot: &Snapshot, new: NewSa, now: u64) -> Result<Snapshot, Refused> {
         let inbound = new.direction == SaDirection::Inbound;
-        let (local, peer) =
-            if inbound { (new.destination, new.source) } else { (new.source, new.destination) };
+        let (local, peer) = if inbound { (new.destination, new.source) } else { (new.source, new.destination) };
         let vif = tunnel(snapshot, new.if_id, local, peer)?;
         let id = SaId::new(self.next_id).map_err(|_| Refused::Ended)?;
         let sa = Sa {

@@ -211,7 +211,8 @@ impl Request {
         let verb = words.next().ok_or_else(|| Refused::Bad("an empty line".to_owned()))?;
         let mut given = Words(BTreeMap::new());
         for word in words {
-            let (name, value) = word.split_once('=').ok_or_else(|| Refused::Bad("a word is no name=value".to_owned()))?;
+            let (name, value) =
+                word.split_once('=').ok_or_else(|| Refused::Bad("a word is no name=value".to_owned()))?;
             if given.0.insert(name, value).is_some() {
                 return Err(Refused::Bad("a name is given twice".to_owned()));
             }

@@ -39,12 +39,9 @@ fn tunnel(snapshot: &Snapshot) -> IpsecTunnel {
 #[test]
 fn the_newest_sa_sends_and_gives_the_tunnel_its_other_end() {
     let mut snapshot = begun();
-    for (number, direction) in [
-        (1, SaDirection::Inbound),
-        (2, SaDirection::Outbound),
-        (3, SaDirection::Inbound),
-        (4, SaDirection::Outbound),
-    ] {
+    for (number, direction) in
+        [(1, SaDirection::Inbound), (2, SaDirection::Outbound), (3, SaDirection::Inbound), (4, SaDirection::Outbound)]
+    {
         snapshot = snapshot.with_ike_sa(negotiated(number, direction)).unwrap();
     }
     let id = |number: u32| SaId::new(FIRST_IKE_SA + number).unwrap();
@@ -65,7 +62,8 @@ fn the_newest_sa_sends_and_gives_the_tunnel_its_other_end() {
 fn a_change_of_the_state_neither_loses_nor_shows_what_ike_has_negotiated() {
     let snapshot = begun().with_ike_sa(negotiated(2, SaDirection::Outbound)).unwrap();
     assert_eq!(snapshot.to_state(), state());
-    let delta = Delta { base_generation: 1, generation: 2, routes: vec![route(8, "10.0.0.0/8", 0, None)], ..Delta::default() };
+    let delta =
+        Delta { base_generation: 1, generation: 2, routes: vec![route(8, "10.0.0.0/8", 0, None)], ..Delta::default() };
     let with_nexthop = snapshot.with_delta(Delta { routes: Vec::new(), ..delta }).unwrap();
     assert_eq!(tunnel(&with_nexthop), tunnel(&snapshot));
     let again = with_nexthop.with_state(State { generation: 3, vrfs: vec![vrf(8), vrf(18)], ..state() }).unwrap();
