@@ -10,7 +10,7 @@ fn outbound(lab: &IkeLab) -> Result<u32, LabError> {
     let sas = lab.sas()?;
     let of = |sa: &v1::SaInfo| sa.sa.as_ref().map(|sa| (sa.direction(), sa.spi));
     let active = sas.iter().filter(|sa| sa.state() == v1::SaState::SaActive).filter_map(of);
-    let found = active.filter(|(direction, _)| *direction == v1::SaDirection::Outbound).map(|(_, spi)| spi).last();
+    let found = active.filter(|(direction, _)| *direction == v1::SaDirection::Outbound).map(|(_, spi)| spi).next_back();
     found.ok_or_else(|| LabError::Violated("no outbound SA is active".to_owned()))
 }
 

@@ -188,3 +188,38 @@ fn idle(used: &Used, id: SaId, packets: u64) -> String {
     }
     entry.1.map_or_else(|| "never".to_owned(), |last| now.duration_since(last).as_secs().to_string())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn filled(text: &[u8]) -> Buffer {
+        let mut buffer = Buffer::new();
+        buffer.free()[..text.len()].copy_from_slice(text);
+        buffer.len = text.len();
+        buffer
+    }
+
+    #[test]
+    fn lines_are_taken_one_by_one_and_wiped() {
+        let mut buffer = filled(b"get-spi\nflush\nque");
+        assert_eq!(buffer.request(), Some(Ok(Request::GetSpi)));
+        assert_eq!(buffer.request(), Some(Ok(Request::Flush)));
+        assert_eq!(buffer.request(), None);
+        assert_eq!((&buffer.octets[..buffer.len], &buffer.octets[buffer.len..20]), (&b"que"[..], &[0; 17][..]));
+    }
+
+    #[test]
+    fn a_line_without_an_end_fills_the_buffer_and_no_more() {
+        let mut buffer = filled(&[b'x'; MAX_LINE]);
+        assert_eq!(buffer.request(), None);
+        assert!(buffer.free().is_empty());
+    }
+
+    #[test]
+    fn a_broken_line_costs_nothing_of_the_next_one() {
+        let mut buffer = filled(b"\xff=\nget-spi\n");
+        assert!(matches!(buffer.request(), Some(Err(Refused::Bad(_)))));
+        assert_eq!(buffer.request(), Some(Ok(Request::GetSpi)));
+    }
+}
