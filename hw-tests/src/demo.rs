@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use proto::v1;
 
 use crate::lab::{
-    Capture, EDGE_ART, EdgeOptions, IperfServer, L3vpn, LabError, LeakWatch, Node, Options, Ping, Sequence, Site,
+    Capture, EDGE_ART, EdgeOptions, Fan, IperfServer, L3vpn, LabError, LeakWatch, Node, Options, Ping, Sequence, Site,
     TOPOLOGY_ART, Tenant, Tunnel, TunnelEnd, WebServer, check_capture, lost_in_rings,
 };
 
@@ -19,10 +19,12 @@ const SHOWN_FLOWS: usize = 30;
 
 /// Seconds of the iperf3 run with rekeys in its middle, and its load: Mbit/s, octets of a datagram.
 const REKEY_SECONDS: u32 = 6;
-const REKEY_LOAD: (u32, u32) = (40, 1200);
+const REKEY_LOAD: (u32, u32) = (20, 1200);
 /// Rekeys of all tunnels in the middle of it.
 const REKEYS: usize = 3;
 const DATAGRAM_PORT: u16 = 7000;
+/// New flows that show how both tunnels share.
+const SPLIT_FLOWS: u16 = 500;
 
 /// Runs the demo and prints it.
 ///
@@ -279,6 +281,16 @@ fn ecmp(l3vpn: &L3vpn) -> Result<Vec<u64>, LabError> {
         println!("CE1, member {member}, tunnel vif {vif}: {packets} packets, {held} flows");
         sent.push(packets);
     }
+    let far = (l3vpn.host(Tenant::Blue, Site::Ce2), "192.168.1.100");
+    let mut fan = Fan::open(l3vpn.host(Tenant::Blue, Site::Ce1), far, SPLIT_FLOWS)?;
+    let arrived = fan.send()?.len();
+    let paths = fan.paths(client)?;
+    let of = |member: i32| paths.values().filter(|index| **index == member).count();
+    println!(
+        "CE1, {SPLIT_FLOWS} new flows of a datagram each: {} in 4111, {} in 4109; {arrived} arrived",
+        of(0),
+        of(1)
+    );
     let edge = l3vpn.edge()?.node()?.client();
     for tunnel in Tunnel::ALL {
         let vif = tunnel.vif(TunnelEnd::Regional);

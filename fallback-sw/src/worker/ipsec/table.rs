@@ -271,6 +271,10 @@ impl Ipsec {
             }
             tunnel.way = way;
         }
+        // What has never sent has a keepalive to send, now.
+        if self.tunnels.iter().any(|tunnel| tunnel.sent.is_none() && matches!(tunnel.way, Way::Here(_))) {
+            self.next_look = 0;
+        }
     }
 
     pub(super) fn grant(&mut self, grants: &[Grant], id: usize, workers: usize) {
