@@ -118,6 +118,22 @@ impl IkeLab {
     /// # Errors
     /// No strongSwan, and what namespaces, node and charon fail with.
     pub fn new(esp: &str) -> Result<Self, LabError> {
+        Self::with(esp, |_| ())
+    }
+
+    /// Like [`IkeLab::new`], with a tunnel whose other end is whoever authenticates.
+    ///
+    /// # Errors
+    /// As for [`IkeLab::new`].
+    pub fn with_any_peer(esp: &str) -> Result<Self, LabError> {
+        Self::with(esp, |state| {
+            for tunnel in state.vifs.iter_mut().filter_map(|vif| vif.tunnel.as_mut()) {
+                tunnel.destination.clear();
+            }
+        })
+    }
+
+    fn with(esp: &str, change: impl FnOnce(&mut v1::ForwardingState)) -> Result<Self, LabError> {
         let plugin = plugin()?;
         let lab = Lab::new()?;
         let [ours, theirs, host] = ["ours", "theirs", "host"].map(|role| lab.namespace(role));
@@ -159,7 +175,9 @@ impl IkeLab {
                 text.replace("esp_proposals = aes256gcm16", &format!("esp_proposals = {esp}")),
             )?;
         }
-        let config = NodeConfig { state: state(&read("node.json")?)?, workers: 2, last_state: None, nic: None };
+        let mut state = state(&read("node.json")?)?;
+        change(&mut state);
+        let config = NodeConfig { state, workers: 2, last_state: None, nic: None };
         let node = Node::start(&lab, &ours, &config)?;
         host_device(&ours)?;
         let charon = Charon::start(folder, &ours, "us", Some(&plugin))?;
