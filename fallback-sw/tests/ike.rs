@@ -1,5 +1,7 @@
 //! What charon's plugin may ask of a node, and what comes of what it should not: each refusal typed, and nothing lost by it.
 
+#![allow(clippy::unwrap_used, reason = "a test that fails says where")]
+
 use std::sync::Arc;
 
 use fallback_sw::{
