@@ -4,6 +4,7 @@
 mod churn;
 mod faults;
 mod garbage;
+mod ike;
 mod inline;
 mod ipsec;
 mod isolation;
