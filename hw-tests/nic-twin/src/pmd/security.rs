@@ -14,6 +14,7 @@ use crate::model::{EINVAL, ENOTSUP, Limits, OuterHeader, SessionConfig, SessionK
 #[unsafe(export_name = "twin_security_operations")]
 pub(super) static OPERATIONS: ffi::rte_security_ops = ffi::rte_security_ops {
     session_create: Some(session_create),
+    session_update: Some(session_update),
     session_get_size: Some(session_get_size),
     session_stats_get: Some(session_stats_get),
     session_destroy: Some(session_destroy),
@@ -80,6 +81,25 @@ unsafe extern "C" fn session_create(
     // SAFETY: the key is the application's, for as long as this call lasts.
     let Some(config) = (unsafe { config(&flat) }) else { return -EINVAL };
     status(with_nic(|nic| nic.open_session(session.addr() as u64, config)).unwrap_or(Err(ENOTSUP)))
+}
+
+/// The sequence number of what is sent is all that changes in a session's life.
+unsafe extern "C" fn session_update(
+    _device: *mut c_void,
+    session: *mut ffi::rte_security_session,
+    conf: *mut ffi::rte_security_session_conf,
+) -> c_int {
+    if conf.is_null() {
+        return -EINVAL;
+    }
+    // SAFETY: plain data, for which zeros are a value.
+    let mut flat: ffi::twin_session = unsafe { std::mem::zeroed() };
+    // SAFETY: the application's configuration, and a place for what is read of it.
+    let read = unsafe { ffi::twin_session_read(conf, &mut flat) };
+    if read != 0 {
+        return read;
+    }
+    status(with_nic(|nic| nic.renumber_session(session.addr() as u64, flat.first)).unwrap_or(Err(ENOTSUP)))
 }
 
 unsafe extern "C" fn session_destroy(_device: *mut c_void, session: *mut ffi::rte_security_session) -> c_int {

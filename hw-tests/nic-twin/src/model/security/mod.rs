@@ -18,6 +18,10 @@ use super::program::Op;
 use esp::Cipher;
 use window::Window;
 
+/// What a rule names instead of a session to say "the one of the packet's SPI" (SECURITY without a configuration, as
+/// drivers of NICs with inline protocol take it). No session has this number.
+pub const BY_SPI: u64 = u64::MAX;
+
 /// How much of ESP a session does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum SessionKind {
@@ -161,14 +165,27 @@ impl Sessions {
         self.0.contains_key(&number)
     }
 
+    /// The session that a rule means for a packet: [`BY_SPI`] finds the receiving one of inline protocol with the packet's SPI.
+    pub(crate) fn meant(&self, number: u64, frame: &Frame, layers: &Layers) -> Option<u64> {
+        if number != BY_SPI {
+            return Some(number);
+        }
+        let spi = frame.bytes().get(usize::from(layers.at[slot::ESP])..)?.first_chunk::<4>()?;
+        let spi = u32::from_be_bytes(*spi);
+        let receives = |config: &SessionConfig| {
+            config.way == SessionWay::Ingress && config.kind == SessionKind::InlineProtocol && config.spi == spi
+        };
+        self.0.iter().find(|(_, session)| receives(&session.config)).map(|(number, _)| *number)
+    }
+
     pub(crate) fn clear(&mut self) {
         self.0.clear();
     }
 
     /// A rule applies a session to a packet whose headers are known.
     pub(crate) fn apply(&mut self, number: u64, frame: &mut Frame, layers: &Layers) -> Verdict {
-        let Some(session) = self.0.get_mut(&number) else { return Verdict::Drop };
         let Some(ip) = layers.ip[0] else { return Verdict::Drop };
+        let Some(session) = self.0.get_mut(&number) else { return Verdict::Drop };
         frame.truncate(ip.end);
         match session.config.way {
             SessionWay::Ingress => {
@@ -204,6 +221,9 @@ impl Nic {
         if config.window > profile.max_window || (config.esn && !profile.esn) || (config.key.len() > profile.max_key) {
             return Err(ENOTSUP);
         }
+        if number == BY_SPI {
+            return Err(EINVAL);
+        }
         if self.sessions.contains(number) {
             return Err(EEXIST);
         }
@@ -229,6 +249,19 @@ impl Nic {
             return Err(EBUSY);
         }
         self.sessions.0.remove(&number);
+        Ok(())
+    }
+
+    /// The number of the next packet that a session sends; 0 counts as 1.
+    ///
+    /// # Errors
+    /// ENOENT: there is no such session. EINVAL: it receives.
+    pub fn renumber_session(&mut self, number: u64, next: u64) -> Result<(), Errno> {
+        let session = self.sessions.0.get_mut(&number).ok_or(ENOENT)?;
+        if session.config.way == SessionWay::Ingress {
+            return Err(EINVAL);
+        }
+        session.next = next.max(1);
         Ok(())
     }
 
