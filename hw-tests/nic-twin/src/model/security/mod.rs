@@ -202,8 +202,10 @@ impl Sessions {
         if session.config.way == SessionWay::Ingress {
             return Verdict::Drop;
         }
-        let Some(end) = Layers::of_frame(frame.bytes(), false).end() else { return Verdict::Drop };
-        frame.truncate(end);
+        // The packet itself tells its family: the type before it may be that of the header to come.
+        let packet = frame.bytes().get(link..).unwrap_or_default();
+        let Some(end) = Layers::of_packet(packet, false).end() else { return Verdict::Drop };
+        frame.truncate(link + end);
         esp::seal(session, frame, link)
     }
 }
