@@ -53,7 +53,9 @@ int twin_session_read(const struct rte_security_session_conf *conf, struct twin_
 		return -ENOTSUP;
 	out->egress = ipsec->direction == RTE_SECURITY_IPSEC_SA_DIR_EGRESS;
 	/* Only what this NIC writes itself has an outer header of its making. */
-	if (out->protocol && out->egress && ipsec->tunnel.type != RTE_SECURITY_IPSEC_TUNNEL_IPV4)
+	out->v6 = out->protocol && out->egress && ipsec->tunnel.type == RTE_SECURITY_IPSEC_TUNNEL_IPV6;
+	/* Over IPv6 a datagram needs a checksum (RFC 8200 section 8.1), which this NIC does not make. */
+	if (out->v6 && ipsec->options.udp_encap)
 		return -ENOTSUP;
 	out->key = crypto->aead.key.data;
 	out->key_length = crypto->aead.key.length;
@@ -71,6 +73,14 @@ int twin_session_read(const struct rte_security_session_conf *conf, struct twin_
 	out->udp = ipsec->options.udp_encap;
 	out->udp_source = ipsec->udp.sport != 0 ? ipsec->udp.sport : 4500;
 	out->udp_destination = ipsec->udp.dport != 0 ? ipsec->udp.dport : 4500;
+	if (out->v6) {
+		memcpy(out->source6, &ipsec->tunnel.ipv6.src_addr, sizeof(out->source6));
+		memcpy(out->destination6, &ipsec->tunnel.ipv6.dst_addr, sizeof(out->destination6));
+		out->label = ipsec->tunnel.ipv6.flabel;
+		out->dscp = ipsec->tunnel.ipv6.dscp;
+		out->ttl = ipsec->tunnel.ipv6.hlimit != 0 ? ipsec->tunnel.ipv6.hlimit : 64;
+		return 0;
+	}
 	memcpy(out->source, &ipsec->tunnel.ipv4.src_ip, sizeof(out->source));
 	memcpy(out->destination, &ipsec->tunnel.ipv4.dst_ip, sizeof(out->destination));
 	out->dscp = ipsec->tunnel.ipv4.dscp;
@@ -122,9 +132,10 @@ const struct rte_security_capability *twin_capabilities(uint32_t kinds, int esn,
 			if (kind == 2) {
 				one->ipsec.options.ecn = 1;
 				one->ipsec.options.stats = 1;
-				one->ipsec.options.copy_dscp = egress;
-				one->ipsec.options.copy_df = egress;
-				one->ipsec.replay_win_sz_max = egress ? 0 : window;
+				/* Of the other way they say nothing, and are taken there too. */
+				one->ipsec.options.copy_dscp = 1;
+				one->ipsec.options.copy_df = 1;
+				one->ipsec.replay_win_sz_max = window;
 			}
 			one->crypto_capabilities = key > 16 ? gcm_both : gcm_128;
 			one->ol_flags = egress ? RTE_SECURITY_TX_OLOAD_NEED_MDATA : 0;

@@ -62,6 +62,10 @@ struct twin_session {
 	uint8_t salt[4];
 	uint8_t source[4];
 	uint8_t destination[4];
+	uint8_t source6[16];
+	uint8_t destination6[16];
+	uint32_t label;
+	uint8_t v6;
 	uint16_t udp_source;
 	uint16_t udp_destination;
 	uint8_t protocol;
@@ -75,7 +79,7 @@ struct twin_session {
 	uint8_t df;
 	uint8_t ttl;
 };
-/* 0, or -EINVAL, -ENOTSUP: not ESP in tunnel mode over IPv4 with AES-GCM. */
+/* 0, or -EINVAL, -ENOTSUP: not ESP in tunnel mode with AES-GCM, or UDP over IPv6. */
 int twin_session_read(const struct rte_security_session_conf *conf, struct twin_session *out);
 /* Kinds: 1 inline crypto, 2 inline protocol. An array that ends with an element without action. */
 const struct rte_security_capability *twin_capabilities(uint32_t kinds, int esn, uint32_t window, uint32_t key);

@@ -51,6 +51,7 @@ unsafe fn config(flat: &ffi::twin_session) -> Option<SessionConfig> {
         outer: OuterHeader {
             source: flat.source,
             destination: flat.destination,
+            v6: (flat.v6 != 0).then_some((flat.source6, flat.destination6, flat.label)),
             dscp: flat.dscp,
             df: flat.df != 0,
             ttl: flat.ttl,

@@ -40,18 +40,20 @@ pub enum SessionWay {
     Egress,
 }
 
-/// Outer IPv4 header of a tunnel.
+/// Outer IPv4 or IPv6 header of a tunnel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct OuterHeader {
     /// Source.
     pub source: [u8; 4],
     /// Destination.
     pub destination: [u8; 4],
+    /// With these the header is IPv6: source, destination, flow label.
+    pub v6: Option<([u8; 16], [u8; 16], u32)>,
     /// DSCP, where it is not copied.
     pub dscp: u8,
     /// Don't fragment, where it is not copied.
     pub df: bool,
-    /// TTL.
+    /// TTL or hop limit.
     pub ttl: u8,
     /// Copy the DSCP of the packet inside.
     pub copy_dscp: bool,
