@@ -63,6 +63,8 @@ int twin_session_read(const struct rte_security_session_conf *conf, struct twin_
 	memcpy(out->salt, &ipsec->salt, sizeof(out->salt));
 	out->first = ipsec->esn.value;
 	out->window = ipsec->replay_win_sz;
+	out->packets_soft = ipsec->life.packets_soft_limit;
+	out->bytes_soft = ipsec->life.bytes_soft_limit;
 	out->packets_hard = ipsec->life.packets_hard_limit;
 	out->bytes_hard = ipsec->life.bytes_hard_limit;
 	out->userdata = (uint64_t)(uintptr_t)conf->userdata;
@@ -159,6 +161,21 @@ void twin_stats_write(struct rte_security_stats *stats, int egress, uint64_t pac
 		stats->ipsec.ibytes = bytes;
 		stats->ipsec.ierrors = errors + replays;
 	}
+}
+
+void twin_expired(uint16_t port, uint64_t userdata, uint32_t which)
+{
+	static const enum rte_eth_event_ipsec_subtype subtypes[] = {
+		RTE_ETH_EVENT_IPSEC_SA_PKT_EXPIRY, RTE_ETH_EVENT_IPSEC_SA_BYTE_EXPIRY,
+		RTE_ETH_EVENT_IPSEC_SA_PKT_HARD_EXPIRY, RTE_ETH_EVENT_IPSEC_SA_BYTE_HARD_EXPIRY,
+		RTE_ETH_EVENT_IPSEC_ESN_OVERFLOW,
+	};
+	struct rte_eth_event_ipsec_desc told = { .metadata = userdata };
+
+	if (which >= RTE_DIM(subtypes))
+		return;
+	told.subtype = subtypes[which];
+	rte_eth_dev_callback_process(&rte_eth_devices[port], RTE_ETH_EVENT_IPSEC, &told);
 }
 
 extern const struct rte_security_ops twin_security_operations;

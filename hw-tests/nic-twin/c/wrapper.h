@@ -52,6 +52,8 @@ void twin_mbuf_set_session(struct rte_mbuf *packet, uint64_t session);
 /* rte_security, flat. Addresses and salt as on the wire. */
 struct twin_session {
 	uint64_t first;
+	uint64_t packets_soft;
+	uint64_t bytes_soft;
 	uint64_t packets_hard;
 	uint64_t bytes_hard;
 	uint64_t userdata;
@@ -85,6 +87,8 @@ int twin_session_read(const struct rte_security_session_conf *conf, struct twin_
 const struct rte_security_capability *twin_capabilities(uint32_t kinds, int esn, uint32_t window, uint32_t key);
 void twin_stats_write(struct rte_security_stats *stats, int egress, uint64_t packets, uint64_t bytes, uint64_t errors,
 	uint64_t replays);
+/* Tells the application of a limit that was met: 0 and 1 soft, 2 and 3 hard, of packets and octets; 4: no number is left. */
+void twin_expired(uint16_t port, uint64_t userdata, uint32_t which);
 /* The context of a port; NULL: no memory. */
 void *twin_security_open(void *device);
 void twin_security_close(void *context);

@@ -7,7 +7,7 @@ use super::{
     flow::{self, with_nic},
     lower::Status,
 };
-use crate::model::{EINVAL, ENOTSUP, Limits, OuterHeader, SessionConfig, SessionKind, SessionWay};
+use crate::model::{EINVAL, ENOTSUP, Expiry, Limits, OuterHeader, SessionConfig, SessionKind, SessionWay};
 
 /// The operations, as the shim puts them into the context of each port.
 // SAFETY: a table of optional functions, for which zeros are "none".
@@ -59,6 +59,7 @@ unsafe fn config(flat: &ffi::twin_session) -> Option<SessionConfig> {
             copy_df: flat.copy_df != 0,
             udp: (flat.udp != 0).then_some((flat.udp_source, flat.udp_destination)),
         },
+        soft: Limits { packets: flat.packets_soft, bytes: flat.bytes_soft },
         hard: Limits { packets: flat.packets_hard, bytes: flat.bytes_hard },
         userdata: flat.userdata,
     })
@@ -105,6 +106,21 @@ unsafe extern "C" fn session_update(
 
 unsafe extern "C" fn session_destroy(_device: *mut c_void, session: *mut ffi::rte_security_session) -> c_int {
     status(with_nic(|nic| nic.close_session(session.addr() as u64)).unwrap_or(Err(ENOTSUP)))
+}
+
+/// Tells the application, through a port, which limits sessions have met. The NIC is free meanwhile: the application may ask it.
+pub(super) fn tell_expiries(port: u16) {
+    for (userdata, expiry) in with_nic(crate::model::Nic::take_expiries).unwrap_or_default() {
+        let which = match expiry {
+            Expiry::Packets => 0,
+            Expiry::Bytes => 1,
+            Expiry::PacketsHard => 2,
+            Expiry::BytesHard => 3,
+            Expiry::Numbers => 4,
+        };
+        // SAFETY: a port of this driver.
+        unsafe { ffi::twin_expired(port, userdata, which) };
+    }
 }
 
 unsafe extern "C" fn session_get_size(_device: *mut c_void) -> c_uint {

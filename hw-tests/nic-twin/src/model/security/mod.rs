@@ -95,6 +95,8 @@ pub struct SessionConfig {
     pub window: u32,
     /// What is put before ESP.
     pub outer: OuterHeader,
+    /// When its end is announced.
+    pub soft: Limits,
     /// Its end.
     pub hard: Limits,
     /// What comes back with each packet that inline protocol has opened.
@@ -116,6 +118,21 @@ pub struct SessionStats {
     pub beyond: u64,
 }
 
+/// A limit of a session that was met.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Expiry {
+    /// Soft, in packets.
+    Packets,
+    /// Soft, in octets.
+    Bytes,
+    /// Hard, in packets.
+    PacketsHard,
+    /// Hard, in octets.
+    BytesHard,
+    /// There is no next sequence number.
+    Numbers,
+}
+
 /// What became of a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Verdict {
@@ -131,6 +148,10 @@ struct Session {
     /// Number of the next packet that is sent.
     next: u64,
     ip_id: u16,
+    /// Limits that were met, each once.
+    met: Vec<Expiry>,
+    /// How many of them were told.
+    told: usize,
     stats: SessionStats,
 }
 
@@ -145,20 +166,43 @@ impl Session {
             window: Window::new(config.window, config.esn, config.first.max(1)),
             next: config.first.max(1),
             ip_id: 1,
+            met: Vec::new(),
+            told: 0,
             stats: SessionStats::default(),
             config,
         })
     }
 
-    fn is_beyond(&self) -> bool {
+    /// Is this packet beyond what the session may do? If so, that is remembered, to be told.
+    fn is_beyond(&mut self) -> bool {
         let Limits { packets, bytes } = self.config.hard;
         let last = if self.config.esn { u64::MAX } else { u64::from(u32::MAX) };
-        (packets > 0 && self.stats.packets >= packets) || (bytes > 0 && self.stats.bytes >= bytes) || self.next > last
+        let met = [
+            (packets > 0 && self.stats.packets >= packets, Expiry::PacketsHard),
+            (bytes > 0 && self.stats.bytes >= bytes, Expiry::BytesHard),
+            (self.next > last, Expiry::Numbers),
+        ];
+        let Some((_, expiry)) = met.into_iter().find(|(met, _)| *met) else { return false };
+        self.meet(expiry);
+        true
+    }
+
+    fn meet(&mut self, expiry: Expiry) {
+        if !self.met.contains(&expiry) {
+            self.met.push(expiry);
+        }
     }
 
     fn count(&mut self, octets: usize) {
         self.stats.packets += 1;
         self.stats.bytes += octets as u64;
+        let Limits { packets, bytes } = self.config.soft;
+        if packets > 0 && self.stats.packets >= packets {
+            self.meet(Expiry::Packets);
+        }
+        if bytes > 0 && self.stats.bytes >= bytes {
+            self.meet(Expiry::Bytes);
+        }
     }
 }
 
@@ -283,6 +327,17 @@ impl Nic {
     pub fn session_userdata(&self, number: u64) -> Option<u64> {
         let session = self.sessions.0.get(&number)?;
         (session.config.kind == SessionKind::InlineProtocol).then_some(session.config.userdata)
+    }
+
+    /// Limits that sessions met since they were last asked for, each with its session's userdata.
+    pub fn take_expiries(&mut self) -> Vec<(u64, Expiry)> {
+        let mut all = Vec::new();
+        for session in self.sessions.0.values_mut().filter(|session| session.told < session.met.len()) {
+            let news = session.met.iter().skip(session.told);
+            all.extend(news.map(|expiry| (session.config.userdata, *expiry)));
+            session.told = session.met.len();
+        }
+        all
     }
 
     /// Sessions there are.
