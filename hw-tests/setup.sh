@@ -18,6 +18,11 @@ wanted=(
     python3-scapy:          # another implementation of ESP
     python3-cryptography:   # scapy's ciphers
     xz-utils:xz             # opens DPDK's source archive
+    bzip2:bzip2             # opens strongSwan's
+    strongswan-swanctl:swanctl          # IKE: its command line
+    charon-systemd:charon-systemd       # IKE: its daemon
+    libcharon-extra-plugins:            # ESP of its own, in user space: the peer of our ESP
+    libstrongswan-standard-plugins:     # AES-GCM
     make:make
     gcc:cc                  # links the Rust programs
     pkg-config:pkg-config   # finds DPDK
@@ -108,8 +113,60 @@ source_mirrors() {
             '$2 == codename || index($2, codename "-") == 1 { print "deb-src" options, $0 }' | sort -u
 }
 
-# install_driver_headers VERSION, in a shell of its own: the source package of exactly the installed libdpdk-dev, by lists of
-# our own, so that the machine's configuration of apt stays as it is; of it, only the headers.
+# fetch_source LIBRARY: into the folder that one is in, the source package of exactly the installed library, by lists of our own, so
+# that the machine's configuration of apt stays as it is. Prints the archive of the project itself; the other one is Debian's packaging,
+# which some mirrors lose and nobody here needs. apt has checked what it has left.
+fetch_source() {
+    local package archive options
+    package=$(dpkg-query -W -f '${source:Package}=${source:Version}' "$1")
+    mkdir -p lists/partial archives/partial
+    source_mirrors >sources.list
+    if [ ! -s sources.list ]; then
+        echo "setup: apt has no list of this release's packages: run 'apt-get update', then this again" >&2
+        return 1
+    fi
+    options=(
+        -q
+        -o Dir::Etc::sourcelist="$PWD/sources.list" -o Dir::Etc::sourceparts=- -o Dir::State::lists="$PWD/lists"
+        -o Dir::Cache="$PWD" -o Dir::Cache::archives="$PWD/archives"
+        -o APT::Sandbox::User=root      # the folder is root's alone
+    )
+    { apt-get "${options[@]}" update && apt-get "${options[@]}" source --download-only "$package"; } >log 2>&1 || true
+    archive=$(find . -maxdepth 1 -name '*.orig.tar.*' ! -name '*.asc' | head -1)
+    if [ -z "$archive" ]; then
+        cat log >&2
+        echo "setup: no source package $package: apt-get install $1 brings the release that the mirror has" >&2
+        return 1
+    fi
+    echo "$archive"
+}
+
+# Where hw-tests/charon-plugin/build.sh looks for strongSwan's headers; the version as in the name of Debian's source archive.
+strongswan_headers_dir() {
+    echo "/usr/local/include/strongswan-$(dpkg-query -W -f '${source:Upstream-Version}' libstrongswan)"
+}
+
+# A plugin of charon is written against headers that are in strongSwan's source tree only. In a shell of its own.
+install_strongswan_headers() (
+    target=$(strongswan_headers_dir)
+    if [ "$(id -u)" -ne 0 ]; then
+        echo "setup: strongSwan's headers belong in $target, which needs root: run 'sudo make setup'" >&2
+        exit 1
+    fi
+    echo "setup: fetching strongSwan's headers"
+    work=$(mktemp -d)
+    trap 'rm -rf "$work"' EXIT
+    cd "$work"
+    archive=$(fetch_source libstrongswan)
+    mkdir headers
+    tar xf "$archive" -C headers --strip-components=2 --wildcards '*/src/libstrongswan/*.h' '*/src/libcharon/*.h'
+    rm -rf "$target"
+    install -d "$target"
+    cp -r headers/libstrongswan headers/libcharon "$target"
+    echo "setup: installed $target"
+)
+
+# install_driver_headers VERSION, in a shell of its own: of the source package of the installed libdpdk-dev, only the headers.
 install_driver_headers() (
     package=$(dpkg-query -W -f '${source:Package}=${source:Version}' libdpdk-dev)
     target=$(driver_headers_dir "$1")
@@ -120,26 +177,9 @@ install_driver_headers() (
     echo "setup: fetching the driver headers of $package"
     work=$(mktemp -d)
     trap 'rm -rf "$work"' EXIT
-    mkdir -p "$work/lists/partial" "$work/archives/partial" "$work/headers"
-    source_mirrors >"$work/sources.list"
-    if [ ! -s "$work/sources.list" ]; then
-        echo "setup: apt has no list of this release's packages: run 'apt-get update', then this again" >&2
-        exit 1
-    fi
-    options=(
-        -q
-        -o Dir::Etc::sourcelist="$work/sources.list" -o Dir::Etc::sourceparts=- -o Dir::State::lists="$work/lists"
-        -o Dir::Cache="$work" -o Dir::Cache::archives="$work/archives"
-        -o APT::Sandbox::User=root      # the folder is root's alone
-    )
     cd "$work"
-    if ! { apt-get "${options[@]}" update && apt-get "${options[@]}" source --download-only "$package"; } >log 2>&1; then
-        cat log >&2
-        echo "setup: no source package $package: apt-get install libdpdk-dev brings the release that the mirror has" >&2
-        exit 1
-    fi
-    # One archive of DPDK itself; the other one is Debian's packaging.
-    archive=$(find . -maxdepth 1 -name '*.orig.tar.*' ! -name '*.asc' | head -1)
+    mkdir headers
+    archive=$(fetch_source libdpdk-dev)
     tar tf "$archive" >members
     for header in "${driver_headers[@]}"; do
         member=$(grep "/$header\$" members | head -1 || true)
@@ -169,6 +209,9 @@ if [ ${#missing[@]} -gt 0 ]; then
 fi
 version=$(pkg-config --modversion libdpdk)
 add_flow_header
+if [ ! -s "$(strongswan_headers_dir)/libcharon/daemon.h" ]; then
+    install_strongswan_headers
+fi
 if ! have_driver_headers "$(driver_headers_dir "$version")"; then
     install_driver_headers "$version"
 elif [ ${#missing[@]} -eq 0 ]; then

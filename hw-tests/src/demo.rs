@@ -19,7 +19,7 @@ const SHOWN_FLOWS: usize = 30;
 
 /// Seconds of the iperf3 run with rekeys in its middle, and its load: Mbit/s, octets of a datagram.
 const REKEY_SECONDS: u32 = 6;
-const REKEY_LOAD: (u32, u32) = (40, 1200);
+const REKEY_LOAD: (u32, u32) = (20, 1200);
 /// Rekeys of all tunnels in the middle of it.
 const REKEYS: usize = 3;
 const DATAGRAM_PORT: u16 = 7000;

@@ -364,3 +364,27 @@ proptest! {
         }
     }
 }
+
+/// A packet that strongSwan 5.9.8 sealed (kernel-libipsec, AES-GCM-256 without ESN): caught with tcpdump on the wire between the
+/// ends of the IKE scenarios, the key read from the log of its charon at `chd = 4`. It protected nothing else.
+#[test]
+fn a_captured_strongswan_packet_opens_with_its_keys() {
+    let key = octets("ba335d861dbce966f3a96f808573c9d5c9979b1c8e8a511e0d240c9aad0ac0968e9c6a1e");
+    let captured = octets(concat!(
+        "c3b1da7f0000000500a7979c4c0c67977334f69c64577c8435ea4594564e7a9ebcad8caed867cd43befed11c0ad64ebb",
+        "fc4fa0c6f9061471295225a58dc5e86b794580b7285cd707d6891ef7b373db01e9f6fb6705a05916a9dd82e4a385c979",
+        "d9dac0d0e8c01913d415edf55f805cf0f69122eecd815f91",
+    ));
+    assert_eq!(envelope(&captured), Envelope::Esp(0xc3b1_da7f));
+    let config = InboundConfig { spi: 0xc3b1_da7f, key: Key::new(&key).unwrap(), esn: false, window: 64 };
+    let mut sa = InboundSa::new(&config).unwrap();
+    let mut esp = captured.clone();
+    let Opened::Packet { at, len } = sa.open(&mut esp).unwrap() else { panic!("a dummy") };
+    let inside = &esp[at..at + len];
+    // An answer to a ping, from 192.168.1.100 to 192.168.100.100.
+    assert_eq!((len, inside[9], inside[20]), (84, 1, 0));
+    assert_eq!(inside[12..20], [192, 168, 1, 100, 192, 168, 100, 100]);
+    assert_eq!(sa.open(&mut captured.clone()), Err(OpenError::Replay(ReplayError::Seen)));
+    let mut other = InboundSa::new(&InboundConfig { key: Key::new(&[7; 36]).unwrap(), ..config }).unwrap();
+    assert_eq!(other.open(&mut captured.clone()), Err(OpenError::Authentication));
+}

@@ -14,7 +14,10 @@ use offload_rules::{
     forwarding::{Delta, Sa, SaDirection, Snapshot, State, StateErrors},
 };
 
-use super::sequences::Sequences;
+use super::{
+    ike::{self, Book},
+    sequences::Sequences,
+};
 use crate::worker::{Event, Grant, NeighbourKey, SaNews};
 
 /// Milliseconds after which a neighbour that has not been heard of is asked again (RFC 4861 §10 REACHABLE_TIME).
@@ -65,6 +68,7 @@ pub struct Control {
     heard: BTreeMap<NeighbourKey, Heard>,
     path_mtus: BTreeMap<IpAddr, u64>,
     sequences: Sequences,
+    ike: Book,
     /// A NIC may hold SAs.
     nic: bool,
     /// Outbound SAs that have been given numbers.
@@ -90,6 +94,7 @@ impl Control {
             heard: BTreeMap::new(),
             path_mtus: BTreeMap::new(),
             sequences,
+            ike: Book::default(),
             nic,
             granted: BTreeMap::new(),
             grants: Vec::new(),
@@ -140,6 +145,7 @@ impl Control {
             }
         }
         self.rekeys.retain(|vif, _| next.vif(*vif).is_some());
+        self.ike.compare(&self.snapshot, &next);
         let published = self.publish(next);
         self.reserve();
         published
@@ -178,6 +184,47 @@ impl Control {
         Ok(self.applied(next))
     }
 
+    /// Does what charon's plugin asks. With the answer's words; a new snapshot is in force when there is one.
+    pub fn ike(&mut self, request: ike::Request, now: u64) -> (Result<String, ike::Refused>, Option<Arc<Snapshot>>) {
+        use ike::Request;
+        let snapshot = Arc::clone(&self.snapshot);
+        let next = match request {
+            Request::Hello { charon, .. } => {
+                self.ike.hello(charon, &snapshot, now);
+                return (Ok(format!("version={}", ike::VERSION)), None);
+            }
+            Request::GetSpi => return (Ok(format!("spi={:08x}", self.ike.get_spi(&snapshot, now))), None),
+            Request::QuerySa { spi, destination } => {
+                return (Book::find(&snapshot, spi, destination).map(|sa| sa.sa.id.to_string()), None);
+            }
+            Request::AddSa(new) => self.ike.add(&snapshot, *new, now),
+            Request::UpdateSa { spi, destination, new_source, new_destination, udp } => {
+                Book::update(&snapshot, (spi, destination), (new_source, new_destination), udp)
+            }
+            Request::DelSa { spi, destination } => {
+                Book::find(&snapshot, spi, destination).map(|sa| snapshot.without_ike_sas(&[sa.sa.id]))
+            }
+            Request::Flush => {
+                let all: Vec<_> = snapshot.ike_sas().map(|sa| sa.sa.id).collect();
+                Ok(snapshot.without_ike_sas(&all))
+            }
+        };
+        match next {
+            Ok(next) => {
+                let published = self.applied(next);
+                // charon knows what it has asked for.
+                self.ike.take_events();
+                (Ok(String::new()), Some(published))
+            }
+            Err(refused) => (Err(refused), None),
+        }
+    }
+
+    /// What charon's plugin is to be told.
+    pub fn take_ike_events(&mut self) -> Vec<ike::Event> {
+        self.ike.take_events()
+    }
+
     fn publish(&mut self, next: Snapshot) -> Arc<Snapshot> {
         self.heard.retain(|(vif, address), _| next.neighbour(*vif, *address).is_some());
         self.snapshot = Arc::new(next);
@@ -210,8 +257,9 @@ impl Control {
             match event {
                 Event::Sa { sa, news } => {
                     match news {
-                        SaNews::Expiring => {}
+                        SaNews::Expiring => self.ike.expired(&self.snapshot, sa, false),
                         SaNews::Ended(_) => {
+                            self.ike.expired(&self.snapshot, sa, true);
                             let next = self.snapshot.with_sa_ended(sa);
                             actions.snapshot = Some(self.publish(next));
                         }
@@ -305,6 +353,12 @@ impl Control {
             self.heard.remove(&(vif, address));
             self.snapshot = Arc::new(self.snapshot.without_neighbour(vif, address));
             actions.snapshot = Some(Arc::clone(&self.snapshot));
+        }
+        let due = self.ike.due(now);
+        if !due.is_empty() {
+            let next = self.snapshot.without_ike_sas(&due);
+            actions.snapshot = Some(self.applied(next));
+            self.ike.take_events();
         }
         let over: Vec<_> = self.path_mtus.iter().filter(|(_, until)| **until <= now).map(|(to, _)| *to).collect();
         for destination in over {

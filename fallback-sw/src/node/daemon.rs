@@ -17,6 +17,7 @@ use tokio_stream::wrappers::UnixListenerStream;
 use tonic::service::Routes;
 
 use super::{
+    ike,
     offload_link::OffloadLink,
     runtime::{Config, Handle, OnWorkerStart, Runtime},
     service::{self, NodeService},
@@ -39,6 +40,9 @@ pub struct RunArgs {
     /// Unix socket of the introspection API.
     #[arg(long, value_name = "PATH", default_value = "/run/sluicegate/node.sock", env = "SLUICEGATE_SOCKET")]
     pub socket: PathBuf,
+    /// Unix socket for charon's kernel plugin (IKE with strongSwan); off unless given.
+    #[arg(long, value_name = "PATH")]
+    pub ike_socket: Option<PathBuf>,
     /// Worker threads; 0: one for each processor.
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub workers: usize,
@@ -181,6 +185,10 @@ pub fn run(args: &RunArgs, equip: impl FnOnce(usize, &Snapshot) -> anyhow::Resul
         // The socket comes first: a second node must not touch any interface.
         let listener = service::listen(&args.socket).await?;
         let _remove = RemoveOnDrop(args.socket.clone());
+        let ike = match &args.ike_socket {
+            Some(path) => Some((ike::listen(path).await?, RemoveOnDrop(path.clone()))),
+            None => None,
+        };
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
         let Equipment { ports, on_worker_start, offload, mut attachment, aead, epoch, keep } =
@@ -191,6 +199,10 @@ pub fn run(args: &RunArgs, equip: impl FnOnce(usize, &Snapshot) -> anyhow::Resul
         let config = Config { workers, last_state: args.last_state.clone(), ports, on_worker_start, offload, epoch };
         let runtime = Runtime::start(config, snapshot).context("starting the node")?;
         tracing::info!(socket = %args.socket.display(), workers, "node running");
+        let _remove_ike = ike.map(|(listener, remove)| {
+            tokio::spawn(ike::serve(listener, runtime.handle()));
+            remove
+        });
         let node = NodeServer::new(NodeService::new(runtime.handle())).max_decoding_message_size(MAX_MESSAGE);
         let mut routes = Routes::new(node);
         if let Some(attachment) = &mut attachment {

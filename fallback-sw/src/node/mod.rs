@@ -6,6 +6,7 @@ pub mod decode;
 pub mod encode;
 pub mod filter;
 pub mod hit_rate;
+pub mod ike;
 pub mod machine;
 pub mod offload_link;
 pub mod persist;

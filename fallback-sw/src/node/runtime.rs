@@ -15,10 +15,11 @@ use offload_rules::{
     MacAddr, SaId, VifId,
     forwarding::{Delta, PortConfig, Sa, SaDirection, Snapshot, State, StateError, StateErrors, Vif},
 };
-use tokio::sync::oneshot;
+use tokio::sync::{broadcast, oneshot};
 
 use super::{
     control::{Actions, Control},
+    ike,
     offload_link::OffloadLink,
     persist,
     thread::{Command, Mailbox, Report, Thread, Waker},
@@ -32,6 +33,8 @@ use crate::{
 
 /// Time between two looks at what is due.
 const TICK: Duration = Duration::from_millis(100);
+/// Events that a plugin may be behind before it has to ask for all that it knows.
+const IKE_EVENTS: usize = 256;
 /// Milliseconds between two attempts to open a device.
 const RETRY_MS: u64 = 500;
 
@@ -79,6 +82,8 @@ pub enum Message {
     ApplyState(Box<State>, oneshot::Sender<Result<u64, StateErrors>>),
     /// Put a change in force.
     ApplyDelta(Box<Delta>, oneshot::Sender<Result<u64, StateErrors>>),
+    /// Charon's plugin asks.
+    Ike(Box<ike::Request>, oneshot::Sender<Result<String, ike::Refused>>),
     /// Let someone look.
     Inspect(Look),
     /// End.
@@ -110,6 +115,7 @@ pub struct Ended;
 #[derive(Clone)]
 pub struct Handle {
     messages: Sender<Message>,
+    ike_events: broadcast::Sender<ike::Event>,
     workers: Vec<WorkerHandle>,
     epoch: Instant,
 }
@@ -151,6 +157,22 @@ impl Handle {
         let (reply, answer) = oneshot::channel();
         self.send(Message::ApplyDelta(Box::new(delta), reply))?;
         answer.await.map_err(|_| Ended)
+    }
+
+    /// Does what charon's plugin asks.
+    ///
+    /// # Errors
+    /// [`ike::Refused`].
+    pub async fn ike(&self, request: ike::Request) -> Result<String, ike::Refused> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Message::Ike(Box::new(request), reply)).map_err(|_| ike::Refused::Ended)?;
+        answer.await.map_err(|_| ike::Refused::Ended)?
+    }
+
+    /// What charon's plugin is told from now on.
+    #[must_use]
+    pub fn ike_events(&self) -> broadcast::Receiver<ike::Event> {
+        self.ike_events.subscribe()
     }
 
     /// Looks at what the node knows.
@@ -276,13 +298,15 @@ impl Runtime {
         if let Some(link) = &config.offload {
             link.adopt(&snapshot);
         }
-        let handle = Handle { messages, workers: workers.clone(), epoch };
+        let ike_events = broadcast::Sender::new(IKE_EVENTS);
+        let handle = Handle { messages, ike_events: ike_events.clone(), workers: workers.clone(), epoch };
         let nic = config.offload.is_some();
         let control = ControlThread {
             config,
             control: Control::with_sequences(snapshot, sequences, nic),
             sequences: file,
             ungranted: Vec::new(),
+            ike_events,
             workers,
             ports: BTreeMap::new(),
             status: BTreeMap::new(),
@@ -352,6 +376,7 @@ struct ControlThread {
     sequences: Option<PathBuf>,
     /// Numbers that are not on disk yet.
     ungranted: Vec<Grant>,
+    ike_events: broadcast::Sender<ike::Event>,
 }
 
 impl ControlThread {
@@ -374,7 +399,6 @@ impl ControlThread {
                 next_tick = Instant::now() + TICK;
                 let actions = self.control.tick(self.now());
                 self.act(actions);
-                self.grant();
                 self.reconcile_ports();
                 if self.now() >= next_watch {
                     next_watch = self.now() + RETRY_MS;
@@ -399,6 +423,14 @@ impl ControlThread {
                 let applied = self.accept(&delta.sas).and_then(|()| self.control.apply_delta(*delta));
                 let _ = reply.send(self.applied(applied));
             }
+            Message::Ike(request, reply) => {
+                let (answer, snapshot) = self.control.ike(*request, self.now());
+                self.grant();
+                if let Some(snapshot) = snapshot {
+                    self.adopt(&snapshot);
+                }
+                let _ = reply.send(answer);
+            }
             Message::Inspect(look) => look(&self.control, &self.status),
             Message::Stop => {}
         }
@@ -409,6 +441,7 @@ impl ControlThread {
         // Before the SAs that use them.
         self.grant();
         self.adopt(&snapshot);
+        self.tell_ike();
         self.reconcile_ports();
         if let Some(file) = &self.config.last_state
             && let Err(error) = persist::save(file, &snapshot.to_state())
@@ -433,17 +466,28 @@ impl ControlThread {
         if self.ungranted.is_empty() {
             return;
         }
-        let Some(file) = &self.sequences else { return };
-        if let Err(error) = persist::save_sequences(file, self.control.sequences()) {
-            tracing::error!(%error, file = %file.display(), "sequence numbers could not be reserved, trying again");
+        // Without a file there are only SAs of IKE, whose keys no other life of the node has.
+        if let Some(file) = &self.sequences
+            && let Err(error) = persist::save_sequences(file, self.control.sequences())
+        {
+            let file = file.display();
+            tracing::error!(%error, %file, "sequence numbers could not be reserved, trying again");
             return;
         }
         let grants: Arc<[Grant]> = std::mem::take(&mut self.ungranted).into();
         self.workers.iter().for_each(|worker| worker.tell(Command::Grant(Arc::clone(&grants))));
     }
 
+    /// Tells charon's plugin, if one listens.
+    fn tell_ike(&mut self) {
+        for event in self.control.take_ike_events() {
+            let _ = self.ike_events.send(event);
+        }
+    }
+
     fn act(&mut self, actions: Actions) {
         self.grant();
+        self.tell_ike();
         for (sa, news) in actions.sas {
             match news {
                 SaNews::Expiring => tracing::warn!(%sa, "soft lifetime over, time for a new security association"),

@@ -60,6 +60,10 @@ impl Node {
         if let Some(file) = &config.last_state {
             command.arg("--last-state").arg(file);
         }
+        let with_ike = |vif: &v1::Vif| vif.tunnel.as_ref().is_some_and(|tunnel| tunnel.ike.is_some());
+        if config.state.vifs.iter().any(with_ike) {
+            command.arg("--ike-socket").arg(lab.directory().join(format!("{name}.ike.sock")));
+        }
         let mut twin = None;
         if let Some(nic) = &config.nic {
             let control = lab.directory().join(format!("{name}.twin"));

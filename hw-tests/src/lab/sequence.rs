@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Host, LabError};
+use super::{Host, LabError, Namespace};
 
 /// Time that the last datagrams have to arrive.
 const QUIET: Duration = Duration::from_millis(700);
@@ -96,6 +96,18 @@ impl Sequence {
         (far, far_address): (&Host, SocketAddr),
         interval: Duration,
     ) -> Result<Self, LabError> {
+        Self::between((near.namespace(), near_address), (far.namespace(), far_address), interval)
+    }
+
+    /// Like [`Sequence::start`], between namespaces that are no hosts of an L3VPN.
+    ///
+    /// # Errors
+    /// The sockets cannot be made.
+    pub fn between(
+        (near, near_address): (&Namespace, SocketAddr),
+        (far, far_address): (&Namespace, SocketAddr),
+        interval: Duration,
+    ) -> Result<Self, LabError> {
         Self::begin((near, near_address), (Some(far), far_address), interval)
     }
 
@@ -104,16 +116,16 @@ impl Sequence {
     /// # Errors
     /// The socket cannot be made.
     pub fn toward(near: (&Host, SocketAddr), far: SocketAddr, interval: Duration) -> Result<Self, LabError> {
-        Self::begin(near, (None, far), interval)
+        Self::begin((near.0.namespace(), near.1), (None, far), interval)
     }
 
     fn begin(
-        (near, near_address): (&Host, SocketAddr),
-        (far, far_address): (Option<&Host>, SocketAddr),
+        (near, near_address): (&Namespace, SocketAddr),
+        (far, far_address): (Option<&Namespace>, SocketAddr),
         interval: Duration,
     ) -> Result<Self, LabError> {
-        let socket = |host: &Host, own: SocketAddr| {
-            host.namespace().inside(|| {
+        let socket = |namespace: &Namespace, own: SocketAddr| {
+            namespace.inside(|| {
                 let bound = || {
                     let socket = UdpSocket::bind(own)?;
                     socket.set_read_timeout(Some(Duration::from_millis(50)))?;

@@ -53,7 +53,7 @@ fn walk_a_goes_through_a_regional_edge_that_drives_a_nic() -> Result<(), String>
         reach(&l3vpn)?;
         let rekeyed = l3vpn.rekey(&Tunnel::ALL)?;
         let traffic = Traffic::start(&l3vpn, 10, 2)?;
-        let (iperf, sequences) = traffic.stop(&l3vpn)?;
+        let (iperf, sequences) = traffic.stop()?;
         figures(&format!("rekeyed in {} ms; {iperf}", rekeyed.took.as_millis()));
         for sequence in sequences {
             assert_eq!((sequence.lost(), sequence.there.duplicated, sequence.back.duplicated), (0, 0, 0), "{sequence}");
@@ -177,7 +177,7 @@ fn the_watch_sees_a_leak(l3vpn: &L3vpn) -> Result<(), LabError> {
 
 /// Octets of iperf3's datagrams, and the loads that are tried, in Mbit/s.
 const DATAGRAM: u32 = 1200;
-const LOADS: [u32; 5] = [60, 40, 20, 10, 5];
+const LOADS: [u32; 6] = [160, 80, 40, 20, 10, 5];
 const REKEYS: u32 = 50;
 
 #[test]
@@ -196,45 +196,25 @@ fn rekeys_with_an_sa_for_each_of_two_workers_lose_and_double_nothing() -> Result
 
 fn rekeys_under_load(options: &Options, rekeys: u32) -> Result<(), LabError> {
     let mut l3vpn = L3vpn::new(options)?;
-    let load = load_without_loss(&l3vpn)?;
     let leaks = LeakWatch::start(l3vpn.lab(), l3vpn.edge()?)?;
     // The first SAs lost what was sent before all nodes ran.
     l3vpn.rekey(&Tunnel::ALL)?;
-    let seconds = 3 + rekeys / 5;
-    let traffic = Traffic::start(&l3vpn, load, seconds)?;
-    let (mut packets, mut took) = (0, Duration::ZERO);
-    let before = traffic.returned();
-    for round in 1..=rekeys {
-        // Each SA carries something before it is replaced.
-        let wanted = traffic.returned() + 20;
-        until("datagrams between two rekeys", Duration::from_secs(10), || {
-            Ok((traffic.returned() >= wanted).then_some(()))
-        })?;
-        let rekeyed = l3vpn.rekey(&Tunnel::ALL)?;
-        assert_eq!(rekeyed.missing, 0, "rekey {round}: {rekeyed:?}");
-        packets += rekeyed.packets;
-        took += rekeyed.took;
-    }
-    let during = traffic.returned() - before;
-    let (iperf, sequences) = traffic.stop(&l3vpn)?;
-    figures(&format!(
-        "{rekeys} rekeys of {} tunnels, {} ms each, {packets} packets went with the SAs that were replaced",
-        Tunnel::ALL.len(),
-        (took / rekeys).as_millis()
-    ));
-    figures(&format!("iperf3 at {load} Mbit/s beside it: {iperf}"));
-    for sequence in &sequences {
-        figures(&format!("numbered datagrams: {sequence}"));
-    }
-    assert!(during > u64::from(rekeys) * 20, "only {during} datagrams during the rekeys");
-    assert_eq!((iperf.lost, iperf.out_of_order), (0, 0));
-    for sequence in sequences {
-        // With several workers two of them may open packets of one flow, before and after a rekey.
-        assert_eq!((sequence.lost(), sequence.there.duplicated, sequence.back.duplicated), (0, 0, 0));
-        if options.workers == 1 {
-            sequence.perfect()?;
+    let mut whole = false;
+    for load in LOADS {
+        if !carried_without_rekey(&l3vpn, load)? {
+            continue;
         }
+        let before = lost_beside_the_nodes(&l3vpn)?;
+        whole = rekeys_beside(&l3vpn, load, rekeys)?;
+        let lost = lost_beside_the_nodes(&l3vpn)? - before;
+        if whole || lost == 0 {
+            break;
+        }
+        figures(&format!(
+            "{lost} frames were lost in the machine's queues, before a node or a host saw them: once more with less"
+        ));
     }
+    assert!(whole, "packets were lost or doubled: {}", l3vpn.diagnosis());
     // As many SAs as in the beginning, and each end says how often it was given new ones.
     for (node, count) in [(l3vpn.node(Site::Ce1)?, 4), (l3vpn.edge()?.node()?, 8)] {
         let sas = node.client().sas()?;
@@ -246,6 +226,62 @@ fn rekeys_under_load(options: &Options, rekeys: u32) -> Result<(), LabError> {
     }
     leaks.nothing_leaked()?;
     l3vpn.assert_healthy()
+}
+
+/// Replaces all SAs of all tunnels while traffic runs; whether every packet of it arrived, once.
+fn rekeys_beside(l3vpn: &L3vpn, load: u32, rekeys: u32) -> Result<bool, LabError> {
+    let traffic = Traffic::start(l3vpn, load, 3 + rekeys / 5)?;
+    let (mut packets, mut missing, mut took) = (0, 0, Duration::ZERO);
+    let before = traffic.returned();
+    for _ in 0..rekeys {
+        // Each SA carries something before it is replaced.
+        let wanted = traffic.returned() + 20;
+        until("datagrams between two rekeys", Duration::from_secs(10), || {
+            Ok((traffic.returned() >= wanted).then_some(()))
+        })?;
+        let rekeyed = l3vpn.rekey(&Tunnel::ALL)?;
+        packets += rekeyed.packets;
+        missing += rekeyed.missing;
+        took += rekeyed.took;
+    }
+    let during = traffic.returned() - before;
+    assert!(during > u64::from(rekeys) * 20, "only {during} datagrams during the rekeys");
+    let (iperf, sequences) = traffic.stop()?;
+    figures(&format!(
+        "{rekeys} rekeys of {} tunnels, {} ms each, {packets} packets went with the SAs that were replaced, {missing} did not arrive",
+        Tunnel::ALL.len(),
+        (took / rekeys).as_millis()
+    ));
+    figures(&format!("iperf3 at {load} Mbit/s beside it: {iperf}"));
+    let mut whole = missing == 0 && (iperf.lost, iperf.out_of_order) == (0, 0);
+    for sequence in sequences {
+        figures(&format!("numbered datagrams: {sequence}"));
+        whole &= sequence.perfect().is_ok();
+    }
+    Ok(whole)
+}
+
+/// Frames and datagrams that no node and no program ever saw: rings of the nodes' devices, the kernel's backlog, the hosts' sockets.
+fn lost_beside_the_nodes(l3vpn: &L3vpn) -> Result<u64, LabError> {
+    let mut lost = 0;
+    for node in l3vpn.all_nodes()? {
+        lost += lost_in_rings(&node.client().vifs()?);
+    }
+    // One line for each processor; the second word is what did not fit into its backlog.
+    let backlog = fs::read_to_string("/proc/net/softnet_stat").map_err(LabError::io("read /proc/net/softnet_stat"))?;
+    let second = |line: &str| line.split_whitespace().nth(1).and_then(|word| u64::from_str_radix(word, 16).ok());
+    lost += backlog.lines().filter_map(second).sum::<u64>();
+    for site in [Site::Ce1, Site::Ce2] {
+        let path = "/proc/thread-self/net/snmp";
+        let host = l3vpn.host(Tenant::Blue, site).namespace();
+        let text = host.inside(|| fs::read_to_string(path).map_err(LabError::io(format!("read {path}"))))?;
+        // "Udp: InDatagrams NoPorts InErrors OutDatagrams RcvbufErrors ...", then the same with numbers.
+        let mut udp = text.lines().filter(|line| line.starts_with("Udp:")).map(str::split_whitespace);
+        let (names, values) = (udp.next().into_iter().flatten(), udp.next().into_iter().flatten());
+        let full = names.zip(values).find(|(name, _)| *name == "RcvbufErrors");
+        lost += full.and_then(|(_, value)| value.parse::<u64>().ok()).unwrap_or_default();
+    }
+    Ok(lost)
 }
 
 /// iperf3 over UDP beside numbered datagrams of several flows.
@@ -274,31 +310,19 @@ impl Traffic {
         self.sequences.iter().map(Sequence::returned).min().unwrap_or_default()
     }
 
-    fn stop(self, l3vpn: &L3vpn) -> Result<(IperfDatagrams, Vec<SequenceReport>), LabError> {
+    fn stop(self) -> Result<(IperfDatagrams, Vec<SequenceReport>), LabError> {
         let Self { server, running, seconds, sequences } = self;
         let reports = sequences.into_iter().map(Sequence::stop).collect::<Result<_, _>>()?;
         let iperf = IperfServer::finish_datagrams(running, seconds)?;
         drop(server);
-        for node in l3vpn.all_nodes()? {
-            let lost = lost_in_rings(&node.client().vifs()?);
-            assert_eq!(lost, 0, "{} lost {lost} frames before it saw them", node.name());
-        }
         Ok((iperf, reports))
     }
 }
 
-/// The largest of the loads that this machine carries without a rekey, at this moment.
-fn load_without_loss(l3vpn: &L3vpn) -> Result<u32, LabError> {
-    for load in LOADS {
-        let (iperf, sequences) = Traffic::start(l3vpn, load, 3)?.stop(l3vpn)?;
-        let clean = sequences.into_iter().all(|sequence| sequence.perfect().is_ok());
-        figures(&format!(
-            "without rekey, {load} Mbit/s: {iperf}, numbered datagrams {}",
-            if clean { "whole" } else { "not" }
-        ));
-        if iperf.lost == 0 && clean {
-            return Ok(load);
-        }
-    }
-    Err(LabError::Violated(format!("the lab carries none of {LOADS:?} Mbit/s without loss")))
+/// Does this machine carry a load without a rekey, at this moment?
+fn carried_without_rekey(l3vpn: &L3vpn, load: u32) -> Result<bool, LabError> {
+    let (iperf, sequences) = Traffic::start(l3vpn, load, 3)?.stop()?;
+    let whole = iperf.lost == 0 && sequences.into_iter().all(|sequence| sequence.perfect().is_ok());
+    figures(&format!("without rekey, {load} Mbit/s: {iperf}: {}", if whole { "carried" } else { "too much" }));
+    Ok(whole)
 }

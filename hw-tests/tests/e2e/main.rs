@@ -4,6 +4,7 @@
 mod churn;
 mod faults;
 mod garbage;
+mod ike;
 mod ipsec;
 mod isolation;
 mod kernel_peer;

@@ -45,6 +45,7 @@ impl Snapshot {
         }
         next.neighbours.retain_vifs(|vif| next.tables.vifs.contains(vif));
         next.refresh_macs();
+        next.refresh_ike();
         let versions =
             |snapshot: &Self| snapshot.tables.vifs.iter().map(|(id, vif)| (id, vif.version)).collect::<Vec<_>>();
         if versions(&next) != versions(self) {
@@ -215,6 +216,7 @@ impl Snapshot {
             let vifs = self.tables.vifs.clone();
             self.neighbours.retain_vifs(|vif| vifs.contains(vif));
             self.refresh_macs();
+            self.refresh_ike();
             self.refresh_owners();
         }
     }

@@ -25,7 +25,7 @@ impl Snapshot {
     /// With an SA at its end: its lifetime is over or its sequence numbers are used up. Holds until the SA is replaced.
     #[must_use]
     pub fn with_sa_ended(&self, sa: SaId) -> Self {
-        let Some(of) = self.tables.sas.get(sa.get()).map(|entry| entry.version) else { return self.clone() };
+        let Some(of) = self.sa_version(sa) else { return self.clone() };
         if self.end_of(sa).is_some() {
             return self.clone();
         }
@@ -36,14 +36,20 @@ impl Snapshot {
 
     /// Version in which an SA came to its end.
     pub(super) fn end_of(&self, sa: SaId) -> Option<u64> {
-        let entry = self.tables.sas.get(sa.get())?;
-        self.ended.get(sa.get()).filter(|(of, _)| *of == entry.version).map(|(_, end)| *end)
+        let version = self.sa_version(sa)?;
+        self.ended.get(sa.get()).filter(|(of, _)| *of == version).map(|(_, end)| *end)
+    }
+
+    /// Version in which an SA came, configured or negotiated.
+    pub(super) fn sa_version(&self, sa: SaId) -> Option<u64> {
+        let configured = self.tables.sas.get(sa.get()).map(|entry| entry.version);
+        configured.or_else(|| self.ike.get(sa.get()).map(|entry| entry.version))
     }
 
     /// Is the SA there, and not at its end?
     #[must_use]
     pub fn is_sa_usable(&self, sa: SaId) -> bool {
-        self.tables.sas.contains(sa.get()) && self.end_of(sa).is_none()
+        self.sa(sa).is_some() && self.end_of(sa).is_none()
     }
 
     /// The vif of a VRF that has this address as its own.

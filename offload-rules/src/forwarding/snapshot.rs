@@ -6,8 +6,11 @@ use std::{
 };
 
 use super::{
-    Acl, MplsLabel, Neighbour, NeighbourTable, Nexthop, PathMtuTable, Route, Sa, Settings, State, Vif, VifKind,
-    VlanTag, Vrf, addrmap::AddrMap, idmap::IdMap, tables::Tables,
+    Acl, IkeSa, MplsLabel, Neighbour, NeighbourTable, Nexthop, PathMtuTable, Route, Sa, Settings, State, Vif, VifKind,
+    VlanTag, Vrf,
+    addrmap::AddrMap,
+    idmap::IdMap,
+    tables::{Tables, Versioned},
 };
 use crate::{
     AclId, Label, MacAddr, NexthopId, SaId, VifId, VrfId,
@@ -40,6 +43,8 @@ pub struct Snapshot {
     pub(super) oper: IdMap<(bool, u64)>,
     /// SAs that are at their end: the version of the SA that it is said of, and that of the end.
     pub(super) ended: IdMap<(u64, u64)>,
+    /// SAs that IKE has negotiated.
+    pub(super) ike: IdMap<Versioned<IkeSa>>,
 }
 
 impl Default for Snapshot {
@@ -66,6 +71,7 @@ impl Snapshot {
             owners_version: 1,
             oper: IdMap::default(),
             ended: IdMap::default(),
+            ike: IdMap::default(),
         }
     }
 
@@ -101,9 +107,7 @@ impl Snapshot {
             DependencyKind::Nexthop(id) => tables.nexthops.get(id.get()).map(|entry| entry.version),
             DependencyKind::Label(label) => tables.labels.get(label.get()).map(|(_, version)| *version),
             DependencyKind::Acl(id) => tables.acls.get(id.get()).map(|entry| entry.version),
-            DependencyKind::Sa(id) => {
-                tables.sas.get(id.get()).map(|entry| entry.version.max(self.end_of(id).unwrap_or(0)))
-            }
+            DependencyKind::Sa(id) => self.sa_version(id).map(|version| version.max(self.end_of(id).unwrap_or(0))),
             DependencyKind::Neighbour(vif, address) => self.neighbours.get(vif, address).map(|n| n.generation),
             DependencyKind::Addresses => Some(self.owners_version),
             DependencyKind::PathMtu(destination) => self.path_mtus.get(destination).map(|(_, version)| version),
@@ -231,15 +235,17 @@ impl Snapshot {
         self.tables.acls.values().map(|entry| &entry.object)
     }
 
-    /// A security association.
+    /// A security association: configured or negotiated.
     #[must_use]
     pub fn sa(&self, id: SaId) -> Option<&Arc<Sa>> {
-        self.tables.sas.get(id.get()).map(|entry| &entry.object)
+        let configured = self.tables.sas.get(id.get()).map(|entry| &entry.object);
+        configured.or_else(|| self.ike.get(id.get()).map(|entry| &entry.object.sa))
     }
 
     /// All security associations by id.
     pub fn sas(&self) -> impl Iterator<Item = &Arc<Sa>> {
-        self.tables.sas.values().map(|entry| &entry.object)
+        let negotiated = self.ike.values().map(|entry| &entry.object.sa);
+        self.tables.sas.values().map(|entry| &entry.object).chain(negotiated)
     }
 
     /// A neighbour.

@@ -64,6 +64,7 @@ pub(crate) fn ipsec(outbound: &[u32], inbound: &[u32], vrf: u32) -> VifKind {
         vrf: vrf_id(vrf),
         df: DfPolicy::Copy,
         dscp: None,
+        ike: false,
     }))
 }
 

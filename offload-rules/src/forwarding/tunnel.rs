@@ -14,7 +14,7 @@ pub const DEFAULT_KEEPALIVE_SECS: u32 = 20;
 pub struct IpsecTunnel {
     /// Outer source, an address of this node.
     pub source: Ipv4Addr,
-    /// Outer destination.
+    /// Outer destination. With `ike` unspecified until someone has authenticated, if any may.
     pub destination: Ipv4Addr,
     /// In UDP (RFC 3948); `None`: ESP is IP protocol 50.
     pub nat_t: Option<NatT>,
@@ -29,6 +29,8 @@ pub struct IpsecTunnel {
     pub df: DfPolicy,
     /// Outer DSCP, 0..=63; `None`: that of the packet inside (RFC 4301 §5.1.2.1).
     pub dscp: Option<u8>,
+    /// IKE negotiates its SAs: the state lists none.
+    pub ike: bool,
 }
 
 /// ESP in UDP.

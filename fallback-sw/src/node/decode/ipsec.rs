@@ -99,7 +99,12 @@ fn key(object: &mut Object<'_>, text: &str) -> Option<SaKey> {
 
 pub(super) fn tunnel(object: &mut Object<'_>, tunnel: &pb::IpsecTunnel) -> Option<IpsecTunnel> {
     let source = address(object, "tunnel.source", &tunnel.source);
-    let destination = address(object, "tunnel.destination", &tunnel.destination);
+    let ike = tunnel.ike.is_some();
+    let destination = if ike && tunnel.destination.is_empty() {
+        Some(Ipv4Addr::UNSPECIFIED)
+    } else {
+        address(object, "tunnel.destination", &tunnel.destination)
+    };
     let outbound = object.ids("tunnel.outbound_sas", &tunnel.outbound_sas, SaId::new);
     let inbound = object.ids("tunnel.inbound_sas", &tunnel.inbound_sas, SaId::new);
     let vrf = object.id("tunnel.vrf", tunnel.vrf, VrfId::new);
@@ -129,6 +134,7 @@ pub(super) fn tunnel(object: &mut Object<'_>, tunnel: &pb::IpsecTunnel) -> Optio
         vrf: vrf?,
         df: df?,
         dscp: dscp?,
+        ike,
     })
 }
 

@@ -53,7 +53,7 @@ fn lifetime(lifetime: &Lifetime) -> Option<pb::Lifetime> {
 pub(super) fn tunnel(tunnel: &IpsecTunnel) -> pb::IpsecTunnel {
     pb::IpsecTunnel {
         source: tunnel.source.to_string(),
-        destination: tunnel.destination.to_string(),
+        destination: if tunnel.destination.is_unspecified() { String::new() } else { tunnel.destination.to_string() },
         nat_t: tunnel.nat_t.map(|nat_t| pb::NatTraversal {
             source_port: nat_t.source_port.into(),
             destination_port: nat_t.destination_port.into(),
@@ -70,5 +70,6 @@ pub(super) fn tunnel(tunnel: &IpsecTunnel) -> pb::IpsecTunnel {
         }
         .into(),
         dscp: tunnel.dscp.map(Into::into),
+        ike: tunnel.ike.then_some(pb::IkeKeys {}),
     }
 }

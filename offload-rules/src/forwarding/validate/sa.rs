@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use super::Check;
 use crate::{
     SaId, VifId,
-    forwarding::{IpsecTunnel, KEY_LENGTHS, MAX_WINDOW, MIN_SPI, Sa, SaDirection},
+    forwarding::{FIRST_IKE_SA, IKE_SPIS, IpsecTunnel, KEY_LENGTHS, MAX_WINDOW, MIN_SPI, Sa, SaDirection},
 };
 
 /// Where an SA is named: the vif, and by which field.
@@ -17,6 +17,7 @@ impl<'a> Check<'a> {
         let tables = self.tables;
         let mut spis: HashMap<u32, SaId> = HashMap::new();
         let mut keys: HashMap<&'a [u8], SaId> = HashMap::new();
+        let has_ike = tables.vifs.values().any(|entry| entry.configured.kind.tunnel().is_some_and(|tunnel| tunnel.ike));
         for sa in tables.sas.values().map(|entry| &*entry.object) {
             self.sa(sa);
             let object = format_args!("sa {}", sa.id);
@@ -24,6 +25,10 @@ impl<'a> Check<'a> {
                 && let Some(owner) = spis.insert(sa.spi, sa.id)
             {
                 let problem = format_args!("{:#x} is that of sa {owner} too; packets must tell them apart", sa.spi);
+                self.found.push(object, "spi", problem);
+            }
+            if has_ike && sa.direction == SaDirection::Inbound && IKE_SPIS.contains(&sa.spi) {
+                let problem = format_args!("{:#x} is kept for IKE: use one outside of 0xc0000000..=0xcfffffff", sa.spi);
                 self.found.push(object, "spi", problem);
             }
             // Two counters under one key would use each sequence number, and so each nonce, twice.
@@ -42,6 +47,10 @@ impl<'a> Check<'a> {
 
     fn sa(&mut self, sa: &Sa) {
         let object = format_args!("sa {}", sa.id);
+        if sa.id.get() >= FIRST_IKE_SA {
+            let problem = format_args!("is kept for SAs that IKE negotiates; use one below {FIRST_IKE_SA}");
+            self.found.push(object, "id", problem);
+        }
         if sa.spi < MIN_SPI {
             let problem = format_args!("{} is reserved; use {MIN_SPI} and above (RFC 4303 §2.1)", sa.spi);
             self.found.push(object, "spi", problem);
@@ -80,6 +89,9 @@ impl<'a> Check<'a> {
     fn ipsec_tunnel(&mut self, vif: VifId, tunnel: &IpsecTunnel, uses: &mut Uses) {
         let object = format_args!("vif {vif}");
         for (field, address) in [("source", tunnel.source), ("destination", tunnel.destination)] {
+            if tunnel.ike && field == "destination" && address.is_unspecified() {
+                continue;
+            }
             if address.is_unspecified() || address.is_multicast() || address.is_broadcast() || address.is_loopback() {
                 let problem =
                     format_args!("{address} is no address of one node; use the unicast address of a tunnel end");
@@ -96,6 +108,10 @@ impl<'a> Check<'a> {
                     self.found.push(object, format_args!("tunnel.nat_t.{field}"), "0 is no port; use 4500");
                 }
             }
+        }
+        if tunnel.ike && !(tunnel.outbound.is_empty() && tunnel.inbound.is_empty() && tunnel.nat_t.is_none()) {
+            let problem = "negotiates SAs and NAT traversal; leave outbound_sas, inbound_sas and nat_t out";
+            self.found.push(object, "tunnel.ike", problem);
         }
         if let Some(dscp) = tunnel.dscp.filter(|dscp| *dscp > 63) {
             self.found.push(object, "tunnel.dscp", format_args!("{dscp} is out of range; use 0..=63"));

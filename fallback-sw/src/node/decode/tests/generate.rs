@@ -255,6 +255,7 @@ fn any_tunnel() -> impl Strategy<Value = VifKind> {
                 vrf,
                 df,
                 dscp,
+                ike: false,
             }))
         },
     )
