@@ -53,7 +53,9 @@ int twin_session_read(const struct rte_security_session_conf *conf, struct twin_
 		return -ENOTSUP;
 	out->egress = ipsec->direction == RTE_SECURITY_IPSEC_SA_DIR_EGRESS;
 	/* Only what this NIC writes itself has an outer header of its making. */
-	if (out->protocol && out->egress && ipsec->tunnel.type != RTE_SECURITY_IPSEC_TUNNEL_IPV4)
+	out->v6 = out->protocol && out->egress && ipsec->tunnel.type == RTE_SECURITY_IPSEC_TUNNEL_IPV6;
+	/* Over IPv6 a datagram needs a checksum (RFC 8200 section 8.1), which this NIC does not make. */
+	if (out->v6 && ipsec->options.udp_encap)
 		return -ENOTSUP;
 	out->key = crypto->aead.key.data;
 	out->key_length = crypto->aead.key.length;
@@ -61,6 +63,8 @@ int twin_session_read(const struct rte_security_session_conf *conf, struct twin_
 	memcpy(out->salt, &ipsec->salt, sizeof(out->salt));
 	out->first = ipsec->esn.value;
 	out->window = ipsec->replay_win_sz;
+	out->packets_soft = ipsec->life.packets_soft_limit;
+	out->bytes_soft = ipsec->life.bytes_soft_limit;
 	out->packets_hard = ipsec->life.packets_hard_limit;
 	out->bytes_hard = ipsec->life.bytes_hard_limit;
 	out->userdata = (uint64_t)(uintptr_t)conf->userdata;
@@ -71,6 +75,14 @@ int twin_session_read(const struct rte_security_session_conf *conf, struct twin_
 	out->udp = ipsec->options.udp_encap;
 	out->udp_source = ipsec->udp.sport != 0 ? ipsec->udp.sport : 4500;
 	out->udp_destination = ipsec->udp.dport != 0 ? ipsec->udp.dport : 4500;
+	if (out->v6) {
+		memcpy(out->source6, &ipsec->tunnel.ipv6.src_addr, sizeof(out->source6));
+		memcpy(out->destination6, &ipsec->tunnel.ipv6.dst_addr, sizeof(out->destination6));
+		out->label = ipsec->tunnel.ipv6.flabel;
+		out->dscp = ipsec->tunnel.ipv6.dscp;
+		out->ttl = ipsec->tunnel.ipv6.hlimit != 0 ? ipsec->tunnel.ipv6.hlimit : 64;
+		return 0;
+	}
 	memcpy(out->source, &ipsec->tunnel.ipv4.src_ip, sizeof(out->source));
 	memcpy(out->destination, &ipsec->tunnel.ipv4.dst_ip, sizeof(out->destination));
 	out->dscp = ipsec->tunnel.ipv4.dscp;
@@ -122,9 +134,10 @@ const struct rte_security_capability *twin_capabilities(uint32_t kinds, int esn,
 			if (kind == 2) {
 				one->ipsec.options.ecn = 1;
 				one->ipsec.options.stats = 1;
-				one->ipsec.options.copy_dscp = egress;
-				one->ipsec.options.copy_df = egress;
-				one->ipsec.replay_win_sz_max = egress ? 0 : window;
+				/* Of the other way they say nothing, and are taken there too. */
+				one->ipsec.options.copy_dscp = 1;
+				one->ipsec.options.copy_df = 1;
+				one->ipsec.replay_win_sz_max = window;
 			}
 			one->crypto_capabilities = key > 16 ? gcm_both : gcm_128;
 			one->ol_flags = egress ? RTE_SECURITY_TX_OLOAD_NEED_MDATA : 0;
@@ -148,6 +161,21 @@ void twin_stats_write(struct rte_security_stats *stats, int egress, uint64_t pac
 		stats->ipsec.ibytes = bytes;
 		stats->ipsec.ierrors = errors + replays;
 	}
+}
+
+void twin_expired(uint16_t port, uint64_t userdata, uint32_t which)
+{
+	static const enum rte_eth_event_ipsec_subtype subtypes[] = {
+		RTE_ETH_EVENT_IPSEC_SA_PKT_EXPIRY, RTE_ETH_EVENT_IPSEC_SA_BYTE_EXPIRY,
+		RTE_ETH_EVENT_IPSEC_SA_PKT_HARD_EXPIRY, RTE_ETH_EVENT_IPSEC_SA_BYTE_HARD_EXPIRY,
+		RTE_ETH_EVENT_IPSEC_ESN_OVERFLOW,
+	};
+	struct rte_eth_event_ipsec_desc told = { .metadata = userdata };
+
+	if (which >= RTE_DIM(subtypes))
+		return;
+	told.subtype = subtypes[which];
+	rte_eth_dev_callback_process(&rte_eth_devices[port], RTE_ETH_EVENT_IPSEC, &told);
 }
 
 extern const struct rte_security_ops twin_security_operations;

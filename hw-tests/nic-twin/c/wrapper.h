@@ -52,6 +52,8 @@ void twin_mbuf_set_session(struct rte_mbuf *packet, uint64_t session);
 /* rte_security, flat. Addresses and salt as on the wire. */
 struct twin_session {
 	uint64_t first;
+	uint64_t packets_soft;
+	uint64_t bytes_soft;
 	uint64_t packets_hard;
 	uint64_t bytes_hard;
 	uint64_t userdata;
@@ -62,6 +64,10 @@ struct twin_session {
 	uint8_t salt[4];
 	uint8_t source[4];
 	uint8_t destination[4];
+	uint8_t source6[16];
+	uint8_t destination6[16];
+	uint32_t label;
+	uint8_t v6;
 	uint16_t udp_source;
 	uint16_t udp_destination;
 	uint8_t protocol;
@@ -75,12 +81,14 @@ struct twin_session {
 	uint8_t df;
 	uint8_t ttl;
 };
-/* 0, or -EINVAL, -ENOTSUP: not ESP in tunnel mode over IPv4 with AES-GCM. */
+/* 0, or -EINVAL, -ENOTSUP: not ESP in tunnel mode with AES-GCM, or UDP over IPv6. */
 int twin_session_read(const struct rte_security_session_conf *conf, struct twin_session *out);
 /* Kinds: 1 inline crypto, 2 inline protocol. An array that ends with an element without action. */
 const struct rte_security_capability *twin_capabilities(uint32_t kinds, int esn, uint32_t window, uint32_t key);
 void twin_stats_write(struct rte_security_stats *stats, int egress, uint64_t packets, uint64_t bytes, uint64_t errors,
 	uint64_t replays);
+/* Tells the application of a limit that was met: 0 and 1 soft, 2 and 3 hard, of packets and octets; 4: no number is left. */
+void twin_expired(uint16_t port, uint64_t userdata, uint32_t which);
 /* The context of a port; NULL: no memory. */
 void *twin_security_open(void *device);
 void twin_security_close(void *context);
@@ -109,7 +117,8 @@ static const uint64_t TWIN_RSS_TYPES = RTE_ETH_RSS_IP | RTE_ETH_RSS_TCP | RTE_ET
 static const uint64_t TWIN_RX_HIDDEN = RTE_ETH_RX_OFFLOAD_VLAN_STRIP | RTE_ETH_RX_OFFLOAD_QINQ_STRIP |
 	RTE_ETH_RX_OFFLOAD_TCP_LRO;
 static const uint64_t TWIN_RX_RSS_HASH = RTE_ETH_RX_OFFLOAD_RSS_HASH;
-static const uint64_t TWIN_TX_HIDDEN = RTE_ETH_TX_OFFLOAD_MBUF_FAST_FREE;
+static const uint64_t TWIN_RX_CHECKSUM = RTE_ETH_RX_OFFLOAD_CHECKSUM;
+static const uint64_t TWIN_TX_FAST_FREE = RTE_ETH_TX_OFFLOAD_MBUF_FAST_FREE;
 static const uint64_t TWIN_RX_SECURITY = RTE_ETH_RX_OFFLOAD_SECURITY;
 static const uint64_t TWIN_TX_SECURITY = RTE_ETH_TX_OFFLOAD_SECURITY;
 static const uint32_t TWIN_FLOW_THREAD_SAFE = RTE_ETH_DEV_FLOW_OPS_THREAD_SAFE;

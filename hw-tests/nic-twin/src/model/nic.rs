@@ -11,7 +11,7 @@ use super::item::Item;
 use super::pipeline::Stats;
 use super::profile::Profile;
 use super::program::{self, Context, Needs, Op};
-use super::security::Sessions;
+use super::security::{BY_SPI, SessionKind, Sessions};
 use super::shape::{Compiled, Range, has_stray_bits};
 use super::table::{Domain, Location, Tables};
 
@@ -263,7 +263,12 @@ impl Nic {
                         Shared::Age(_) => ActionKind::Age,
                     })
                 },
-                has_session: &|session| self.sessions.contains(session),
+                has_session: &|session| {
+                    let by_spi = session == BY_SPI
+                        && attr.ingress
+                        && self.profile.sessions.contains(&SessionKind::InlineProtocol);
+                    by_spi || self.sessions.contains(session)
+                },
             },
         )
     }

@@ -258,17 +258,21 @@ impl Machine<'_> {
                     let tag = walk.number(at) & !mask | data & mask;
                     walk.put(at, &tag.to_be_bytes());
                 }
-                Op::Security(session) => match self.sessions.apply(session, frame, &walk.layers) {
-                    Verdict::Done => {
-                        walk.security = Some((session, true));
-                        walk.parse(frame);
+                Op::Security(session) => {
+                    // A packet that no session is for stays as it is, and goes on as the rule says.
+                    let Some(session) = self.sessions.meant(session, frame, &walk.layers) else { continue };
+                    match self.sessions.apply(session, frame, &walk.layers) {
+                        Verdict::Done => {
+                            walk.security = Some((session, true));
+                            walk.parse(frame);
+                        }
+                        Verdict::Refused => {
+                            walk.security = Some((session, false));
+                            return Fate::Refused;
+                        }
+                        Verdict::Drop => return Fate::Drop(DropReason::Security),
                     }
-                    Verdict::Refused => {
-                        walk.security = Some((session, false));
-                        return Fate::Refused;
-                    }
-                    Verdict::Drop => return Fate::Drop(DropReason::Security),
-                },
+                }
                 ref edit => {
                     if change(edit, walk, frame).is_none() {
                         return Fate::Drop(DropReason::Malformed);

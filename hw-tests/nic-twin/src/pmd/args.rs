@@ -7,6 +7,8 @@ pub(super) enum Below {
     Port(String),
     /// A network device of the kernel; a `net_af_packet` is made for it.
     Interface(String),
+    /// A `net_ring` that is made for it: what is sent comes back.
+    Loop,
 }
 
 /// A twin's arguments: what is below it; the rest describes the NIC and is the model's.
@@ -26,8 +28,8 @@ pub(super) enum ArgsError {
     /// Not of the form key=value.
     #[error("argument {0:?} is not key=value")]
     NotAPair(String),
-    /// Neither or both of the two.
-    #[error("give what lies below: either port=<name of a DPDK port> or iface=<network device>")]
+    /// None, or more than one.
+    #[error("give what lies below: one of port=<name of a DPDK port>, iface=<network device> and loop=1")]
     NoPort,
     /// Given twice.
     #[error("argument {0:?} is given twice")]
@@ -49,9 +51,10 @@ pub(super) fn parse(text: &str) -> Result<Args, ArgsError> {
         Some(pairs.remove(at).1)
     };
     let control = take("control");
-    let below = match (take("port"), take("iface")) {
-        (Some(port), None) => Below::Port(port),
-        (None, Some(interface)) => Below::Interface(interface),
+    let below = match (take("port"), take("iface"), take("loop").as_deref()) {
+        (Some(port), None, None) => Below::Port(port),
+        (None, Some(interface), None) => Below::Interface(interface),
+        (None, None, Some("1")) => Below::Loop,
         _ => return Err(ArgsError::NoPort),
     };
     Ok(Args { below, control, nic: pairs })
@@ -68,11 +71,12 @@ mod tests {
         let nic = [("profile", "mlx5-hws"), ("full_at", "100")];
         assert_eq!(args.nic, nic.map(|(key, value)| (key.to_owned(), value.to_owned())));
         assert_eq!(parse("iface=veth0").unwrap().below, Below::Interface("veth0".to_owned()));
+        assert_eq!(parse("loop=1").unwrap().below, Below::Loop);
     }
 
     #[test]
     fn arguments_without_one_port_below_are_refused() {
-        for text in ["", "profile=twin", "port=a,iface=b", "port="] {
+        for text in ["", "profile=twin", "port=a,iface=b", "port=", "loop=2", "port=a,loop=1"] {
             assert_eq!(parse(text), Err(ArgsError::NoPort), "{text:?}");
         }
         assert_eq!(parse("port"), Err(ArgsError::NotAPair("port".to_owned())));

@@ -6,6 +6,7 @@ use super::{
     ethdev::Queue,
     ffi, flow,
     mbuf::Packet,
+    security,
     twin::{self, Twin},
 };
 use crate::model::{Delivery, Outcome};
@@ -22,6 +23,7 @@ pub(super) unsafe extern "C" fn receive(queue: *mut c_void, into: *mut *mut ffi:
         let _turn = queue.twin.poll(queue.number, &mut arrived, room - ready.len());
         if !arrived.is_empty() {
             work(queue, arrived, &mut ready);
+            security::tell_expiries(queue.twin.port);
         }
     }
     let mut bytes = 0;
@@ -119,6 +121,7 @@ pub(super) unsafe extern "C" fn transmit(queue: *mut c_void, packets: *mut *mut 
         // SAFETY: the host gives its packets away: all of them are taken.
         let owned = packets.iter().filter_map(|raw| unsafe { Packet::from_raw(*raw) }).collect();
         through_rules(queue, owned);
+        security::tell_expiries(twin.port);
         count
     };
     twin.counters.sent_packets.fetch_add(u64::from(sent), Ordering::Relaxed);

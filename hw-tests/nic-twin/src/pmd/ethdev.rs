@@ -245,10 +245,10 @@ unsafe extern "C" fn infos_get(dev: *mut ffi::rte_eth_dev, into: *mut ffi::rte_e
         info.rx_offload_capa = (lower.rx_offload_capa & !ffi::TWIN_RX_HIDDEN) | ffi::TWIN_RX_RSS_HASH;
         let seals = flow::with_nic(|nic| !nic.profile().sessions.is_empty()).unwrap_or(false);
         if seals {
-            info.rx_offload_capa |= ffi::TWIN_RX_SECURITY;
+            info.rx_offload_capa |= ffi::TWIN_RX_SECURITY | ffi::TWIN_RX_CHECKSUM;
         }
         info.rx_queue_offload_capa = 0;
-        info.tx_offload_capa = lower.tx_offload_capa & !ffi::TWIN_TX_HIDDEN;
+        info.tx_offload_capa = lower.tx_offload_capa | ffi::TWIN_TX_FAST_FREE;
         if seals {
             info.tx_offload_capa |= ffi::TWIN_TX_SECURITY;
         }

@@ -33,6 +33,7 @@ impl Lower {
     pub(super) fn open(below: &Below, twin: &CStr) -> Result<Lower, Status> {
         let (name, interface) = match below {
             Below::Port(name) => (CString::new(name.as_str()).map_err(|_| -EINVAL)?, None),
+            Below::Loop => (ring_device()?, None),
             Below::Interface(interface) => {
                 let mtu = mtu_of(interface)?;
                 let known = u16::try_from(mtu).unwrap_or(u16::MAX - L2);
@@ -133,6 +134,15 @@ impl Drop for Lower {
             }
         }
     }
+}
+
+/// Makes a `net_ring`, whose one ring is read where it is written, and tells its name.
+fn ring_device() -> Result<CString, Status> {
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    let name = CString::new(format!("net_ring_twin{number}")).map_err(|_| -EINVAL)?;
+    // SAFETY: NUL-terminated strings.
+    check(unsafe { ffi::rte_eal_hotplug_add(c"vdev".as_ptr(), name.as_ptr(), c"".as_ptr()) })?;
+    Ok(name)
 }
 
 /// Makes a `net_af_packet` for a network device of the kernel, and tells its name.

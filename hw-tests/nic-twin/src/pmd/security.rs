@@ -7,13 +7,14 @@ use super::{
     flow::{self, with_nic},
     lower::Status,
 };
-use crate::model::{EINVAL, ENOTSUP, Limits, OuterHeader, SessionConfig, SessionKind, SessionWay};
+use crate::model::{EINVAL, ENOTSUP, Expiry, Limits, OuterHeader, SessionConfig, SessionKind, SessionWay};
 
 /// The operations, as the shim puts them into the context of each port.
 // SAFETY: a table of optional functions, for which zeros are "none".
 #[unsafe(export_name = "twin_security_operations")]
 pub(super) static OPERATIONS: ffi::rte_security_ops = ffi::rte_security_ops {
     session_create: Some(session_create),
+    session_update: Some(session_update),
     session_get_size: Some(session_get_size),
     session_stats_get: Some(session_stats_get),
     session_destroy: Some(session_destroy),
@@ -50,6 +51,7 @@ unsafe fn config(flat: &ffi::twin_session) -> Option<SessionConfig> {
         outer: OuterHeader {
             source: flat.source,
             destination: flat.destination,
+            v6: (flat.v6 != 0).then_some((flat.source6, flat.destination6, flat.label)),
             dscp: flat.dscp,
             df: flat.df != 0,
             ttl: flat.ttl,
@@ -57,6 +59,7 @@ unsafe fn config(flat: &ffi::twin_session) -> Option<SessionConfig> {
             copy_df: flat.copy_df != 0,
             udp: (flat.udp != 0).then_some((flat.udp_source, flat.udp_destination)),
         },
+        soft: Limits { packets: flat.packets_soft, bytes: flat.bytes_soft },
         hard: Limits { packets: flat.packets_hard, bytes: flat.bytes_hard },
         userdata: flat.userdata,
     })
@@ -82,8 +85,42 @@ unsafe extern "C" fn session_create(
     status(with_nic(|nic| nic.open_session(session.addr() as u64, config)).unwrap_or(Err(ENOTSUP)))
 }
 
+/// The sequence number of what is sent is all that changes in a session's life.
+unsafe extern "C" fn session_update(
+    _device: *mut c_void,
+    session: *mut ffi::rte_security_session,
+    conf: *mut ffi::rte_security_session_conf,
+) -> c_int {
+    if conf.is_null() {
+        return -EINVAL;
+    }
+    // SAFETY: plain data, for which zeros are a value.
+    let mut flat: ffi::twin_session = unsafe { std::mem::zeroed() };
+    // SAFETY: the application's configuration, and a place for what is read of it.
+    let read = unsafe { ffi::twin_session_read(conf, &mut flat) };
+    if read != 0 {
+        return read;
+    }
+    status(with_nic(|nic| nic.renumber_session(session.addr() as u64, flat.first)).unwrap_or(Err(ENOTSUP)))
+}
+
 unsafe extern "C" fn session_destroy(_device: *mut c_void, session: *mut ffi::rte_security_session) -> c_int {
     status(with_nic(|nic| nic.close_session(session.addr() as u64)).unwrap_or(Err(ENOTSUP)))
+}
+
+/// Tells the application, through a port, which limits sessions have met. The NIC is free meanwhile: the application may ask it.
+pub(super) fn tell_expiries(port: u16) {
+    for (userdata, expiry) in with_nic(crate::model::Nic::take_expiries).unwrap_or_default() {
+        let which = match expiry {
+            Expiry::Packets => 0,
+            Expiry::Bytes => 1,
+            Expiry::PacketsHard => 2,
+            Expiry::BytesHard => 3,
+            Expiry::Numbers => 4,
+        };
+        // SAFETY: a port of this driver.
+        unsafe { ffi::twin_expired(port, userdata, which) };
+    }
 }
 
 unsafe extern "C" fn session_get_size(_device: *mut c_void) -> c_uint {

@@ -29,7 +29,7 @@ pub(crate) struct Judge {
     folder: tempfile::TempDir,
 }
 
-fn library() -> PathBuf {
+pub(crate) fn library() -> PathBuf {
     let program = std::env::current_exe().unwrap();
     let folder = program.parent().unwrap();
     let built = [folder.join("libnic_twin.so"), folder.parent().unwrap().join("libnic_twin.so")];

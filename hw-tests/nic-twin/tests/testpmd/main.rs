@@ -1,6 +1,7 @@
 //! What dpdk-testpmd finds when it uses the twin like a NIC, in the spirit of DPDK's own test suite.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod autotest;
 mod judge;
 
 use judge::{FIRST, Judge, SECOND};

@@ -124,7 +124,11 @@ pub(super) fn open(session: &mut Session, frame: &mut Frame, ip: usize, at: usiz
         return Verdict::Drop;
     }
     let mut inside = inside.to_vec();
-    let outer_tos = octets.get(ip + 1).copied().unwrap_or(0);
+    let outer_tos = match octets.get(ip..ip + 2) {
+        Some(&[first, second]) if first >> 4 == 6 => first << 4 | second >> 4,
+        Some(&[_, tos]) => tos,
+        _ => 0,
+    };
     if session.config.ecn && !combine_ecn(&mut inside, outer_tos) {
         session.stats.errors += 1;
         return Verdict::Refused;
@@ -223,7 +227,7 @@ pub(super) fn seal(session: &mut Session, frame: &mut Frame, link: usize) -> Ver
         return Verdict::Drop;
     };
     let mut sealed = head.to_vec();
-    set_type(&mut sealed, 4);
+    set_type(&mut sealed, if session.config.outer.v6.is_some() { 6 } else { 4 });
     sealed.extend(outer);
     sealed.extend(esp);
     session.count(inside.len());
@@ -233,12 +237,21 @@ pub(super) fn seal(session: &mut Session, frame: &mut Frame, link: usize) -> Ver
     Verdict::Done
 }
 
-/// Outer IPv4 and UDP for so many octets of ESP; `None`: too long.
+/// Outer IP and, over IPv4, UDP for so many octets of ESP; `None`: too long.
 fn outer(header: &OuterHeader, ecn: bool, inside: &[u8], esp: usize, id: u16) -> Option<Vec<u8>> {
     let v6 = inside[0] >> 4 == 6;
     let tos = if v6 { inside[0] << 4 | inside[1] >> 4 } else { inside[1] };
     let dscp = if header.copy_dscp { tos & 0xfc } else { header.dscp << 2 };
     let tos = dscp | if ecn { tos & 3 } else { 0 };
+    if let Some((source, destination, label)) = header.v6 {
+        let word = 6 << 28 | u32::from(tos) << 20 | label & 0x000f_ffff;
+        let mut octets = word.to_be_bytes().to_vec();
+        octets.extend(u16::try_from(esp).ok()?.to_be_bytes());
+        octets.extend([50, header.ttl]);
+        octets.extend(source);
+        octets.extend(destination);
+        return Some(octets);
+    }
     let df = if header.copy_df && !v6 { inside[6] & 0x40 != 0 } else { header.df };
     let udp = if header.udp.is_some() { 8 } else { 0 };
     let total = u16::try_from(20 + udp + esp).ok()?;

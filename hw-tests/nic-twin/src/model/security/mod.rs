@@ -18,6 +18,10 @@ use super::program::Op;
 use esp::Cipher;
 use window::Window;
 
+/// What a rule names instead of a session to say "the one of the packet's SPI" (SECURITY without a configuration, as
+/// drivers of NICs with inline protocol take it). No session has this number.
+pub const BY_SPI: u64 = u64::MAX;
+
 /// How much of ESP a session does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum SessionKind {
@@ -36,18 +40,20 @@ pub enum SessionWay {
     Egress,
 }
 
-/// Outer IPv4 header of a tunnel.
+/// Outer IPv4 or IPv6 header of a tunnel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct OuterHeader {
     /// Source.
     pub source: [u8; 4],
     /// Destination.
     pub destination: [u8; 4],
+    /// With these the header is IPv6: source, destination, flow label.
+    pub v6: Option<([u8; 16], [u8; 16], u32)>,
     /// DSCP, where it is not copied.
     pub dscp: u8,
     /// Don't fragment, where it is not copied.
     pub df: bool,
-    /// TTL.
+    /// TTL or hop limit.
     pub ttl: u8,
     /// Copy the DSCP of the packet inside.
     pub copy_dscp: bool,
@@ -89,6 +95,8 @@ pub struct SessionConfig {
     pub window: u32,
     /// What is put before ESP.
     pub outer: OuterHeader,
+    /// When its end is announced.
+    pub soft: Limits,
     /// Its end.
     pub hard: Limits,
     /// What comes back with each packet that inline protocol has opened.
@@ -110,6 +118,21 @@ pub struct SessionStats {
     pub beyond: u64,
 }
 
+/// A limit of a session that was met.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Expiry {
+    /// Soft, in packets.
+    Packets,
+    /// Soft, in octets.
+    Bytes,
+    /// Hard, in packets.
+    PacketsHard,
+    /// Hard, in octets.
+    BytesHard,
+    /// There is no next sequence number.
+    Numbers,
+}
+
 /// What became of a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Verdict {
@@ -125,6 +148,10 @@ struct Session {
     /// Number of the next packet that is sent.
     next: u64,
     ip_id: u16,
+    /// Limits that were met, each once.
+    met: Vec<Expiry>,
+    /// How many of them were told.
+    told: usize,
     stats: SessionStats,
 }
 
@@ -139,20 +166,43 @@ impl Session {
             window: Window::new(config.window, config.esn, config.first.max(1)),
             next: config.first.max(1),
             ip_id: 1,
+            met: Vec::new(),
+            told: 0,
             stats: SessionStats::default(),
             config,
         })
     }
 
-    fn is_beyond(&self) -> bool {
+    /// Is this packet beyond what the session may do? If so, that is remembered, to be told.
+    fn is_beyond(&mut self) -> bool {
         let Limits { packets, bytes } = self.config.hard;
         let last = if self.config.esn { u64::MAX } else { u64::from(u32::MAX) };
-        (packets > 0 && self.stats.packets >= packets) || (bytes > 0 && self.stats.bytes >= bytes) || self.next > last
+        let met = [
+            (packets > 0 && self.stats.packets >= packets, Expiry::PacketsHard),
+            (bytes > 0 && self.stats.bytes >= bytes, Expiry::BytesHard),
+            (self.next > last, Expiry::Numbers),
+        ];
+        let Some((_, expiry)) = met.into_iter().find(|(met, _)| *met) else { return false };
+        self.meet(expiry);
+        true
+    }
+
+    fn meet(&mut self, expiry: Expiry) {
+        if !self.met.contains(&expiry) {
+            self.met.push(expiry);
+        }
     }
 
     fn count(&mut self, octets: usize) {
         self.stats.packets += 1;
         self.stats.bytes += octets as u64;
+        let Limits { packets, bytes } = self.config.soft;
+        if packets > 0 && self.stats.packets >= packets {
+            self.meet(Expiry::Packets);
+        }
+        if bytes > 0 && self.stats.bytes >= bytes {
+            self.meet(Expiry::Bytes);
+        }
     }
 }
 
@@ -161,14 +211,27 @@ impl Sessions {
         self.0.contains_key(&number)
     }
 
+    /// The session that a rule means for a packet: [`BY_SPI`] finds the receiving one of inline protocol with the packet's SPI.
+    pub(crate) fn meant(&self, number: u64, frame: &Frame, layers: &Layers) -> Option<u64> {
+        if number != BY_SPI {
+            return Some(number);
+        }
+        let spi = frame.bytes().get(usize::from(layers.at[slot::ESP])..)?.first_chunk::<4>()?;
+        let spi = u32::from_be_bytes(*spi);
+        let receives = |config: &SessionConfig| {
+            config.way == SessionWay::Ingress && config.kind == SessionKind::InlineProtocol && config.spi == spi
+        };
+        self.0.iter().find(|(_, session)| receives(&session.config)).map(|(number, _)| *number)
+    }
+
     pub(crate) fn clear(&mut self) {
         self.0.clear();
     }
 
     /// A rule applies a session to a packet whose headers are known.
     pub(crate) fn apply(&mut self, number: u64, frame: &mut Frame, layers: &Layers) -> Verdict {
-        let Some(session) = self.0.get_mut(&number) else { return Verdict::Drop };
         let Some(ip) = layers.ip[0] else { return Verdict::Drop };
+        let Some(session) = self.0.get_mut(&number) else { return Verdict::Drop };
         frame.truncate(ip.end);
         match session.config.way {
             SessionWay::Ingress => {
@@ -185,8 +248,10 @@ impl Sessions {
         if session.config.way == SessionWay::Ingress {
             return Verdict::Drop;
         }
-        let Some(end) = Layers::of_frame(frame.bytes(), false).end() else { return Verdict::Drop };
-        frame.truncate(end);
+        // The packet itself tells its family: the type before it may be that of the header to come.
+        let packet = frame.bytes().get(link..).unwrap_or_default();
+        let Some(end) = Layers::of_packet(packet, false).end() else { return Verdict::Drop };
+        frame.truncate(link + end);
         esp::seal(session, frame, link)
     }
 }
@@ -203,6 +268,9 @@ impl Nic {
         }
         if config.window > profile.max_window || (config.esn && !profile.esn) || (config.key.len() > profile.max_key) {
             return Err(ENOTSUP);
+        }
+        if number == BY_SPI {
+            return Err(EINVAL);
         }
         if self.sessions.contains(number) {
             return Err(EEXIST);
@@ -232,6 +300,19 @@ impl Nic {
         Ok(())
     }
 
+    /// The number of the next packet that a session sends; 0 counts as 1.
+    ///
+    /// # Errors
+    /// ENOENT: there is no such session. EINVAL: it receives.
+    pub fn renumber_session(&mut self, number: u64, next: u64) -> Result<(), Errno> {
+        let session = self.sessions.0.get_mut(&number).ok_or(ENOENT)?;
+        if session.config.way == SessionWay::Ingress {
+            return Err(EINVAL);
+        }
+        session.next = next.max(1);
+        Ok(())
+    }
+
     /// What a session has done.
     pub fn session_stats(&self, number: u64) -> Option<SessionStats> {
         self.sessions.0.get(&number).map(|session| session.stats)
@@ -246,6 +327,17 @@ impl Nic {
     pub fn session_userdata(&self, number: u64) -> Option<u64> {
         let session = self.sessions.0.get(&number)?;
         (session.config.kind == SessionKind::InlineProtocol).then_some(session.config.userdata)
+    }
+
+    /// Limits that sessions met since they were last asked for, each with its session's userdata.
+    pub fn take_expiries(&mut self) -> Vec<(u64, Expiry)> {
+        let mut all = Vec::new();
+        for session in self.sessions.0.values_mut().filter(|session| session.told < session.met.len()) {
+            let news = session.met.iter().skip(session.told);
+            all.extend(news.map(|expiry| (session.config.userdata, *expiry)));
+            session.told = session.met.len();
+        }
+        all
     }
 
     /// Sessions there are.

@@ -220,7 +220,9 @@ impl OwnedAction {
             ffi::RTE_FLOW_ACTION_TYPE_PORT_REPRESENTOR => {
                 Action::PortRepresentor(u16::from_ne_bytes(field!(self, rte_flow_action_ethdev.port_id)?))
             }
-            ffi::RTE_FLOW_ACTION_TYPE_SECURITY => Action::Security(u64::from_ne_bytes(*octets.first_chunk()?)),
+            ffi::RTE_FLOW_ACTION_TYPE_SECURITY => Action::Security(
+                octets.first_chunk().map_or(crate::model::BY_SPI, |session| u64::from_ne_bytes(*session)),
+            ),
             ffi::RTE_FLOW_ACTION_TYPE_INDIRECT => {
                 Action::Indirect(indirect(u64::from_ne_bytes(*octets.first_chunk()?))?)
             }
