@@ -165,7 +165,6 @@ impl Flow {
                     destination: "103.135.56.40".parse().unwrap(),
                     udp: Some((4500, 4500)),
                     dscp: None,
-                    ike: false,
                     df: DfPolicy::Copy,
                 })));
             }
