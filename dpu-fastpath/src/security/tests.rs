@@ -45,6 +45,7 @@ fn spec(kind: SessionKind, sa: Sa) -> SessionSpec {
             vrf: VrfId::new(1).unwrap(),
             df: DfPolicy::Copy,
             dscp: None,
+            ike: false,
         },
         first: 700,
         most: Lifetime { packets: 1000, bytes: 2_000_000, seconds: 30 },

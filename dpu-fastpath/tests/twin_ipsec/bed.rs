@@ -229,7 +229,7 @@ pub(crate) fn spec(kind: SessionKind, direction: SaDirection, key: &[u8], esn: b
             vrf: VrfId::new(1).unwrap(),
             df: DfPolicy::Copy,
             dscp: None,
-            ike: Default::default(),
+            ike: false,
         },
         first: if outbound { 700 } else { 1 },
         most: Lifetime::default(),

@@ -114,7 +114,7 @@ pub enum Refused {
     /// Another version.
     #[error("bad-version {0}; this node speaks {VERSION}")]
     Version(u32),
-    /// The line is not ended within [`MAX_LINE`].
+    /// The line is not ended within 1024 octets.
     #[error("too-long a line has {MAX_LINE} octets at most")]
     TooLong,
     /// `hello` has to come first, once.
