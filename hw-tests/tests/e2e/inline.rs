@@ -2,9 +2,7 @@
 
 use std::time::Duration;
 
-use hw_tests::lab::{
-    EdgeOptions, L3vpn, LabError, LeakWatch, Nic, NodeClient, Options, Site, Tunnel, scenario, until,
-};
+use hw_tests::lab::{EdgeOptions, L3vpn, LabError, LeakWatch, Nic, NodeClient, Options, Site, Tunnel, scenario, until};
 use proto::v1::{FlowTier, SaTier};
 
 use crate::offload::{datagrams, go_on, until_settled, until_tier};

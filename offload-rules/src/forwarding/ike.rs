@@ -9,15 +9,16 @@ use super::{
 };
 use crate::{SaId, VifId};
 
-/// First number of an SA that IKE has negotiated; those of the forwarding state are below.
-pub const FIRST_IKE_SA: u32 = 1 << 31;
+/// Numbers of SAs that IKE has negotiated; those of the forwarding state are outside, as those of controllers that count from
+/// 0xffff0000 are.
+pub const IKE_SAS: RangeInclusive<u32> = 0x8000_0000..=0xbfff_ffff;
 /// Indices that the node hands out for IKE; an inbound SA of the forwarding state has none of them when a tunnel has IKE.
 pub const IKE_SPIS: RangeInclusive<u32> = 0xc000_0000..=0xcfff_ffff;
 
 /// An SA that IKE has negotiated, and where it belongs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IkeSa {
-    /// The SA; its number is [`FIRST_IKE_SA`] or above, a newer one has a larger number.
+    /// The SA; its number is one of [`IKE_SAS`], a newer one has a larger number.
     pub sa: Arc<Sa>,
     /// Its tunnel.
     pub vif: VifId,
@@ -87,7 +88,7 @@ impl Snapshot {
         let same_spi = |known: &Arc<Sa>| inbound && known.direction == sa.direction && known.spi == sa.spi;
         let same_way =
             |known: &Arc<IkeSa>| known.sa.direction == sa.direction && (known.sa.spi, known.peer) == (sa.spi, new.peer);
-        if sa.id.get() < FIRST_IKE_SA
+        if !IKE_SAS.contains(&sa.id.get())
             || self.sa(sa.id).is_some()
             || self.sas().any(same_spi)
             || self.ike_sas().any(same_way)

@@ -33,7 +33,7 @@ mod vrf;
 pub use acl::{Ace, Acl, Action, Scope};
 pub use error::{StateError, StateErrors};
 pub use fib::Fib;
-pub use ike::{FIRST_IKE_SA, IKE_SPIS, IkeSa, IkeSaError};
+pub use ike::{IKE_SAS, IKE_SPIS, IkeSa, IkeSaError};
 pub use listener::{Listener, ListenerTable};
 pub use mpls::MplsLabel;
 pub use neighbour::{Neighbour, NeighbourTable, PathMtuTable};

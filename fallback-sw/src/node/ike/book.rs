@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, hash::BuildHasher, net::Ipv4Addr, sync::Arc};
 
 use offload_rules::{
     SaId, VifId,
-    forwarding::{DEFAULT_WINDOW, FIRST_IKE_SA, IKE_SPIS, IkeSa, MAX_WINDOW, Sa, SaDirection, Snapshot},
+    forwarding::{DEFAULT_WINDOW, IKE_SAS, IKE_SPIS, IkeSa, MAX_WINDOW, Sa, SaDirection, Snapshot},
 };
 
 use super::line::{Event, NewSa, Refused};
@@ -38,7 +38,7 @@ impl Default for Book {
             charon: None,
             reserved: BTreeMap::new(),
             orphans: BTreeMap::new(),
-            next_id: FIRST_IKE_SA,
+            next_id: *IKE_SAS.start(),
             events: Vec::new(),
         }
     }
@@ -96,7 +96,10 @@ impl Book {
         let inbound = new.direction == SaDirection::Inbound;
         let (local, peer) = if inbound { (new.destination, new.source) } else { (new.source, new.destination) };
         let vif = tunnel(snapshot, new.if_id, local, peer)?;
-        let id = SaId::new(self.next_id).map_err(|_| Refused::Ended)?;
+        let id = Some(self.next_id)
+            .filter(|id| IKE_SAS.contains(id))
+            .and_then(|id| SaId::new(id).ok())
+            .ok_or(Refused::Ended)?;
         let sa = Sa {
             id,
             spi: new.spi,

@@ -104,11 +104,13 @@ struct Usage {
     ended: Option<DropReason>,
     /// Not offered to a NIC before this time, in milliseconds of the node's clock: its packets come beside the NIC's rule.
     not_in_nic_before: u64,
+    /// How often they did.
+    beside_nic: u32,
 }
 
 impl Usage {
     const fn new(sa: Arc<Sa>, now: u64) -> Self {
-        Self { sa, packets: 0, bytes: 0, since: now, expiring: false, ended: None, not_in_nic_before: 0 }
+        Self { sa, packets: 0, bytes: 0, since: now, expiring: false, ended: None, not_in_nic_before: 0, beside_nic: 0 }
     }
 
     /// Counts a packet.

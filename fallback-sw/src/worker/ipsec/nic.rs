@@ -181,11 +181,8 @@ impl Ipsec {
         let due = |usage: &Usage, hold: &Hold| {
             usage.ended.is_none() && matches!(hold, Hold::Software { again, .. } if *again <= now)
         };
-        let in_use = |id: SaId, list: fn(&super::table::Tunnel) -> &[SaId], tunnels: &[super::table::Tunnel]| {
-            tunnels.iter().any(|tunnel| list(tunnel).contains(&id))
-        };
-        for sa in &mut self.outbound {
-            if !due(&sa.usage, &sa.hold) || !in_use(sa.usage.sa.id, super::table::Tunnel::outbound, &self.tunnels) {
+        for (place, sa) in self.outbound.iter_mut().enumerate() {
+            if !due(&sa.usage, &sa.hold) || !self.tunnels.iter().any(|tunnel| tunnel.sends_with(place)) {
                 continue;
             }
             let Some(numbers) = split(sa.sa.next_sequence(), sa.granted()) else { continue };
@@ -229,10 +226,13 @@ impl Ipsec {
     }
 
     /// Packets of an inbound SA that a NIC holds come another way than past the NIC's rule, by another port or in fragments: without
-    /// the NIC's window they cannot be told from replayed ones, so the SA is taken back, for a while.
+    /// the NIC's window they cannot be told from replayed ones, so the SA is taken back, each time for longer.
     pub(super) fn take_back_from_nic(&mut self, spi: u32, now: u64) {
         let Some(sa) = self.inbound.get_mut(&spi) else { return };
-        sa.usage.not_in_nic_before = now + RARELY_MS;
+        // Once may be what a NIC did that was just reset.
+        let pause = (AGAIN_MS << sa.usage.beside_nic.min(6)).min(RARELY_MS);
+        sa.usage.beside_nic += 1;
+        sa.usage.not_in_nic_before = now + pause;
         self.desk.give_back(&mut sa.hold, false);
     }
 

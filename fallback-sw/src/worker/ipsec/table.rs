@@ -46,8 +46,9 @@ pub(super) struct Tunnel {
 }
 
 impl Tunnel {
-    pub(super) fn outbound(&self) -> &[SaId] {
-        &self.ipsec.outbound
+    /// Does it send with this worker's SA at that place?
+    pub(super) fn sends_with(&self, place: usize) -> bool {
+        self.way == Way::Here(place)
     }
 }
 
@@ -271,6 +272,12 @@ impl Ipsec {
             }
             tunnel.way = way;
         }
+        // What was sealed with before, the NIC must not go on to seal with: the peer may let go of it.
+        for (place, sa) in self.outbound.iter_mut().enumerate() {
+            if !self.tunnels.iter().any(|tunnel| tunnel.sends_with(place)) {
+                self.desk.give_back(&mut sa.hold, false);
+            }
+        }
         // What has never sent has a keepalive to send, now.
         if self.tunnels.iter().any(|tunnel| tunnel.sent.is_none() && matches!(tunnel.way, Way::Here(_))) {
             self.next_look = 0;
@@ -317,7 +324,7 @@ impl Ipsec {
     }
 
     pub(super) fn statuses(&self, now: u64) -> Vec<SaStatus> {
-        let active = |place| self.tunnels.iter().any(|tunnel| tunnel.way == Way::Here(place));
+        let active = |place| self.tunnels.iter().any(|tunnel| tunnel.sends_with(place));
         let outbound = self.outbound.iter().enumerate().map(|(place, sa)| sa.status(active(place), now));
         outbound.chain(self.inbound.values().map(|sa| sa.status(now))).collect()
     }

@@ -27,7 +27,7 @@ fn begun() -> Snapshot {
 
 fn negotiated(number: u32, direction: SaDirection) -> IkeSa {
     let spi = IKE_SPIS.start() + number;
-    let id = SaId::new(FIRST_IKE_SA + number).unwrap();
+    let id = SaId::new(IKE_SAS.start() + number).unwrap();
     let sa = Sa { id, spi, ..sa(number, direction) };
     IkeSa { sa: Arc::new(sa), vif: vif_id(9), local: LOCAL, peer: PEER, udp: Some((4500, 1024)) }
 }
@@ -44,7 +44,7 @@ fn the_newest_sa_sends_and_gives_the_tunnel_its_other_end() {
     {
         snapshot = snapshot.with_ike_sa(negotiated(number, direction)).unwrap();
     }
-    let id = |number: u32| SaId::new(FIRST_IKE_SA + number).unwrap();
+    let id = |number: u32| SaId::new(IKE_SAS.start() + number).unwrap();
     let now = tunnel(&snapshot);
     assert_eq!((now.outbound, now.inbound), (vec![id(4), id(2)], vec![id(3), id(1)]));
     assert_eq!(now.destination, PEER);
@@ -99,5 +99,5 @@ fn the_state_keeps_out_of_what_is_kept_for_ike() {
     let refused = |sas: Vec<Sa>| begun().with_state(State { generation: 2, sas, ..state() }).unwrap_err().to_string();
     let taken = Sa { spi: *IKE_SPIS.start(), ..sa(1, SaDirection::Inbound) };
     assert!(refused(vec![taken]).contains("kept for IKE"));
-    assert!(refused(vec![sa(FIRST_IKE_SA, SaDirection::Outbound)]).contains("kept for SAs that IKE negotiates"));
+    assert!(refused(vec![sa(*IKE_SAS.start(), SaDirection::Outbound)]).contains("kept for SAs that IKE negotiates"));
 }

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use super::Check;
 use crate::{
     SaId, VifId,
-    forwarding::{FIRST_IKE_SA, IKE_SPIS, IpsecTunnel, KEY_LENGTHS, MAX_WINDOW, MIN_SPI, Sa, SaDirection},
+    forwarding::{IKE_SAS, IKE_SPIS, IpsecTunnel, KEY_LENGTHS, MAX_WINDOW, MIN_SPI, Sa, SaDirection},
 };
 
 /// Where an SA is named: the vif, and by which field.
@@ -47,8 +47,9 @@ impl<'a> Check<'a> {
 
     fn sa(&mut self, sa: &Sa) {
         let object = format_args!("sa {}", sa.id);
-        if sa.id.get() >= FIRST_IKE_SA {
-            let problem = format_args!("is kept for SAs that IKE negotiates; use one below {FIRST_IKE_SA}");
+        if IKE_SAS.contains(&sa.id.get()) {
+            let (first, last) = (IKE_SAS.start(), IKE_SAS.end());
+            let problem = format_args!("is kept for SAs that IKE negotiates; use one outside of {first}..={last}");
             self.found.push(object, "id", problem);
         }
         if sa.spi < MIN_SPI {
