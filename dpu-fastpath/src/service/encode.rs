@@ -53,6 +53,7 @@ pub(super) fn status(status: &EngineStatus, driver: &str) -> pb::OffloadStatus {
         latency_p50_us: latency(status.latency_p50),
         latency_p99_us: latency(status.latency_p99),
         last_reset_ms: None,
+        ipsec_sessions: status.sessions as u64,
     }
 }
 

@@ -26,6 +26,7 @@ pub fn render_status(status: &OffloadStatus, out: &mut impl fmt::Write) -> fmt::
     line(out, "  Partial", flows.partial)?;
     line(out, "  Pending", flows.pending)?;
     line(out, "  Software", flows.software)?;
+    line(out, "SAs in the NIC", status.ipsec_sessions)?;
     render_tables(status, out)?;
     render_totals(status, out)?;
     render_failures(status, out)?;

@@ -58,6 +58,7 @@ fn a_busy_engine_is_shown_at_a_glance() {
         latency_p50_us: Some(18),
         latency_p99_us: Some(3740),
         last_reset_ms: Some(60_000),
+        ipsec_sessions: 8,
     };
     insta::assert_snapshot!(text(|out| render_status(&status, out)), @"
     Offload:                  on
@@ -68,6 +69,7 @@ fn a_busy_engine_is_shown_at_a_glance() {
       Partial:                3
       Pending:                2
       Software:               7
+    SAs in the NIC:           8
     Tables (used/limit):
       tenant:                 1500/4000 (37.5 %)
       tunnel:                 1499/unknown
