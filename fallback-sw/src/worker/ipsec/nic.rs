@@ -146,9 +146,13 @@ impl Desk {
         Self { worker, serial: 0, on, requests: Vec::new() }
     }
 
-    fn next(&mut self) -> OfferId {
+    /// Offers an SA of the tunnel `vif` with these numbers.
+    fn offer(&mut self, usage: &Usage, vif: VifId, numbers: Range<u64>, now: u64) -> Hold {
         self.serial += 1;
-        OfferId { worker: self.worker, serial: self.serial }
+        let offer = OfferId { worker: self.worker, serial: self.serial };
+        let (sa, left) = (Arc::clone(&usage.sa), left(usage, now));
+        self.requests.push(Request::Offer { offer, sa, vif, numbers: numbers.clone(), left });
+        Hold::Offered { offer, numbers }
     }
 
     /// Asks for an SA to be returned that is going, or has gone.
@@ -186,15 +190,7 @@ impl Ipsec {
                 continue;
             }
             let Some(numbers) = split(sa.sa.next_sequence(), sa.granted()) else { continue };
-            let offer = desk.next();
-            desk.requests.push(Request::Offer {
-                offer,
-                sa: Arc::clone(&sa.usage.sa),
-                vif: sa.vif,
-                numbers: numbers.clone(),
-                left: left(&sa.usage, now),
-            });
-            sa.hold = Hold::Offered { offer, numbers };
+            sa.hold = desk.offer(&sa.usage, sa.vif, numbers, now);
         }
         for sa in self.inbound.values_mut() {
             if !due(&sa.usage, &sa.hold) {
@@ -202,15 +198,7 @@ impl Ipsec {
             }
             // What was opened here must not be opened there once more.
             let numbers = sa.sa.window().map_or(0, crate::esp::Window::top) + 1..u64::MAX;
-            let offer = desk.next();
-            desk.requests.push(Request::Offer {
-                offer,
-                sa: Arc::clone(&sa.usage.sa),
-                vif: sa.vif,
-                numbers: numbers.clone(),
-                left: left(&sa.usage, now),
-            });
-            sa.hold = Hold::Offered { offer, numbers };
+            sa.hold = desk.offer(&sa.usage, sa.vif, numbers, now);
         }
     }
 
