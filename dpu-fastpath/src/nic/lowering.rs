@@ -84,8 +84,13 @@ impl Lowering for NicLowering {
         vif: VifId,
         offered: &mut dyn FnMut(VifId) -> Vec<SessionKind>,
     ) -> Result<SessionPlace, NotHeld> {
-        let place = self.profile.session(snapshot, vif, offered)?;
-        if self.ports.has(place.port) { Ok(place) } else { Err(NotHeld::Underlay) }
+        // A port that is not there, or not yet, offers nothing: that is no word of the NIC's about the SA.
+        let mut there = true;
+        let place = self.profile.session(snapshot, vif, &mut |port| {
+            there = self.ports.has(port);
+            if there { offered(port) } else { Vec::new() }
+        });
+        if there { place } else { Err(NotHeld::Underlay) }
     }
 
     fn open_rule(
