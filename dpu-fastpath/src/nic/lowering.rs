@@ -78,6 +78,10 @@ impl Lowering for NicLowering {
         rules
     }
 
+    fn begins_with_any_number(&self) -> bool {
+        self.profile.begins_with_any_number()
+    }
+
     fn session(
         &self,
         snapshot: &Snapshot,

@@ -46,6 +46,11 @@ pub trait Lowering: Send {
     /// Rules that do not belong to a flow: steering of packets to the tables of flows.
     fn proactive(&self, snapshot: &Snapshot) -> Vec<Rule>;
 
+    /// Does a session of the whole protocol begin with the number that it is given? Otherwise with 1.
+    fn begins_with_any_number(&self) -> bool {
+        true
+    }
+
     /// How the NIC would hold an SA of the tunnel `vif`, if its driver offers these kinds of sessions for it.
     ///
     /// # Errors
@@ -142,6 +147,10 @@ impl Lowering for NicProfile {
 
     fn proactive(&self, snapshot: &Snapshot) -> Vec<Rule> {
         proactive(snapshot, self)
+    }
+
+    fn begins_with_any_number(&self) -> bool {
+        Self::begins_with_any_number(self)
     }
 
     fn session(

@@ -260,6 +260,40 @@ fn once_the_nic_keeps_the_window_software_opens_nothing_beside_it_and_afterwards
     assert_eq!(net.ce1.all_drops(), [("ESP Replay Duplicate", 2), ("ESP Beside NIC", 1)]);
 }
 
+#[test]
+fn what_comes_beside_the_nics_rule_takes_the_sa_back_when_it_is_genuine_and_each_time_for_longer() {
+    let mut net = one_way_back();
+    net.ce1.wait(1500);
+    asked(&mut net);
+    let (genuine, _) = answer(&mut net, 5000);
+    let mut forged = genuine.clone();
+    *forged.last_mut().unwrap() ^= 1;
+    assert!(net.ce1.receive(WAN, &forged).is_empty());
+    net.ce1.wait(200);
+    assert!(asked(&mut net).is_empty(), "whoever can send a frame could switch the NIC off");
+    let id = OfferId { worker: 0, serial: net_serial(&net) };
+    assert!(net.ce1.receive(WAN, &genuine).is_empty());
+    net.ce1.wait(200);
+    assert!(matches!(asked(&mut net)[..], [Request::Return { offer, at_once: false }] if offer == id));
+    net.ce1.report(Report::SaGone { offer: id, reason: NotHeld::Pending });
+    assert_eq!(status(&net, CE1_DOWN[0]).nic, Err(NotHeld::Underlay));
+    let (next, _) = answer(&mut net, 5000);
+    assert_eq!(net.ce1.receive(WAN, &next).len(), 1, "software has it");
+    // And once more, after a second.
+    net.ce1.wait(1000);
+    let again = offers(&mut net).into_iter().find(|offer| offer.sa == CE1_DOWN[0].0).unwrap();
+    held(&mut net, &again, 3);
+    net.ce1.wait(1500);
+    let (beside, _) = answer(&mut net, 5000);
+    assert!(net.ce1.receive(WAN, &beside).is_empty());
+    net.ce1.report(Report::SaGone { offer: again.id, reason: NotHeld::Pending });
+    asked(&mut net);
+    net.ce1.wait(1500);
+    assert!(offers(&mut net).is_empty(), "two seconds now");
+    net.ce1.wait(1000);
+    assert_eq!(offers(&mut net).len(), 1);
+}
+
 /// The serial number of the offer of the first inbound SA.
 fn net_serial(net: &Net) -> u32 {
     let _ = net;

@@ -14,17 +14,30 @@ void twin_mbuf_secured(struct rte_mbuf *packet, const uint64_t *userdata, int re
 		*rte_security_dynfield(packet) = userdata != NULL ? (rte_security_dynfield_t)*userdata : 0;
 }
 
-uint64_t twin_mbuf_tx_session(const struct rte_mbuf *packet, uint32_t *link)
+int twin_mbuf_tx_session(const struct rte_mbuf *packet, uint64_t *session, uint32_t *link)
 {
-	if (!(packet->ol_flags & RTE_MBUF_F_TX_SEC_OFFLOAD) || !rte_security_dynfield_is_registered())
+	if (!(packet->ol_flags & RTE_MBUF_F_TX_SEC_OFFLOAD))
 		return 0;
 	*link = packet->l2_len;
-	return (uint64_t)*rte_security_dynfield((struct rte_mbuf *)(uintptr_t)packet);
+	*session = rte_security_dynfield_is_registered() ?
+		(uint64_t)*rte_security_dynfield((struct rte_mbuf *)(uintptr_t)packet) : 0;
+	return 1;
 }
 
 void twin_mbuf_set_session(struct rte_mbuf *packet, uint64_t session)
 {
 	*rte_security_dynfield(packet) = (rte_security_dynfield_t)session;
+}
+
+/* Does this NIC do all that is asked for? What would be left undone in silence is refused. */
+static int is_done(const struct rte_security_ipsec_sa_options *asked, int protocol)
+{
+	if (asked->iv_gen_disable || asked->dec_ttl || asked->copy_flabel || asked->tunnel_hdr_verify ||
+			asked->udp_ports_verify || asked->ip_csum_enable || asked->l4_csum_enable ||
+			asked->ip_reassembly_en)
+		return 0;
+	/* With inline crypto the headers are the application's. */
+	return protocol || !(asked->esn || asked->ecn || asked->copy_dscp || asked->copy_df);
 }
 
 int twin_session_read(const struct rte_security_session_conf *conf, struct twin_session *out)
@@ -45,6 +58,8 @@ int twin_session_read(const struct rte_security_session_conf *conf, struct twin_
 	if (conf->protocol != RTE_SECURITY_PROTOCOL_IPSEC || ipsec->proto != RTE_SECURITY_IPSEC_SA_PROTO_ESP)
 		return -ENOTSUP;
 	if (ipsec->mode != RTE_SECURITY_IPSEC_SA_MODE_TUNNEL)
+		return -ENOTSUP;
+	if (!is_done(&ipsec->options, out->protocol))
 		return -ENOTSUP;
 	if (crypto == NULL)
 		return -EINVAL;

@@ -225,6 +225,13 @@ impl NicProfile {
         })
     }
 
+    /// Does a session of the whole protocol begin with the number that it is given? cnxk's driver (cnxk_ethdev_sec.c) does not read
+    /// `esn.value`: numbers begin with 1, so that what has been used before must not go there.
+    #[must_use]
+    pub fn begins_with_any_number(&self) -> bool {
+        self.name != "cnxk"
+    }
+
     /// Can packets be opened and sealed on the way from port to port, without software?
     #[must_use]
     pub fn seals_between_ports(&self) -> bool {

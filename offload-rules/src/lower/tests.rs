@@ -8,7 +8,7 @@ use crate::{
     flow::FlowKey,
     forwarding::{
         NexthopKind, Snapshot, State, VlanTag,
-        testing::{base, label, nexthop, receive, tag, vif_id, vlan, vrf_id},
+        testing::{base, composite, encap, ipsec, label, nexthop, receive, route, tag, vif_id, vlan, vrf_id},
     },
 };
 
@@ -201,4 +201,28 @@ fn a_nic_without_jumps_has_no_steering() {
     for name in ["bnxt", "sfc", "nfp", "cnxk", "ice", "ixgbe"] {
         assert!(proactive(&snapshot(state()), &NicProfile::by_name(name).unwrap()).is_empty(), "{name}");
     }
+}
+
+#[test]
+fn the_route_to_a_tunnels_far_end_names_its_port_and_none_where_it_spreads() {
+    let mut state = state();
+    state.nexthops.extend([
+        nexthop(901, NexthopKind::Resolve { oif: vif_id(1) }),
+        nexthop(902, encap(2, "0200000000020200000000030800")),
+        nexthop(903, composite(&[901, 902])),
+        nexthop(904, composite(&[85, 86])),
+        nexthop(905, NexthopKind::Drop),
+    ]);
+    let to = |last: u8| format!("203.0.113.{last}");
+    let routes = (1..=5).map(|last| route(8, &format!("{}/32", to(last)), 900 + u32::from(last), None));
+    state.routes.extend(routes);
+    let snapshot = snapshot(state);
+    let mut tunnel = ipsec(&[], &[], 8).tunnel().unwrap().clone();
+    let mut found = |last| {
+        tunnel.destination = to(last).parse().unwrap();
+        underlay(&snapshot, &tunnel)
+    };
+    let [first, second] = [Some(vif_id(1)), Some(vif_id(2))];
+    assert_eq!([1, 2, 3, 4, 5].map(&mut found), [first, second, None, first, None]);
+    assert_eq!(found(6), first, "by the default route");
 }

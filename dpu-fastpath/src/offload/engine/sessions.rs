@@ -195,7 +195,12 @@ impl<B: Backend, L: Lowering> Engine<B, L> {
         let offered = held.offered.clone();
         let Offered { sa, vif, numbers, .. } = &offered;
         let backend = &mut self.backend;
-        let place = self.lowering.session(&self.snapshot, *vif, &mut |port| kinds(backend, port, sa));
+        let whole = numbers.start <= 1 || self.lowering.begins_with_any_number();
+        let place = self.lowering.session(&self.snapshot, *vif, &mut |port| {
+            let mut kinds = kinds(backend, port, sa);
+            kinds.retain(|kind| whole || *kind != SessionKind::InlineProtocol);
+            kinds
+        });
         let place = match place {
             Ok(place) => place,
             Err(reason) => return self.gone(offer, reason),

@@ -171,3 +171,59 @@ unsafe extern "C" fn capabilities_get(_device: *mut c_void) -> *const ffi::rte_s
     };
     flow::with_nic(make).unwrap_or(std::ptr::null())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is said to a session with these options and without a cipher: EINVAL, for that, where the options are all done.
+    fn read(kind: u32, set: impl FnOnce(&mut ffi::rte_security_ipsec_sa_options)) -> c_int {
+        // SAFETY: plain data, for which zeros are a value.
+        let mut conf: ffi::rte_security_session_conf = unsafe { std::mem::zeroed() };
+        conf.action_type = kind;
+        conf.protocol = ffi::RTE_SECURITY_PROTOCOL_IPSEC;
+        // SAFETY: all of the union is zeros.
+        let ipsec = unsafe { &mut conf.__bindgen_anon_1.ipsec };
+        ipsec.proto = ffi::RTE_SECURITY_IPSEC_SA_PROTO_ESP;
+        ipsec.mode = ffi::RTE_SECURITY_IPSEC_SA_MODE_TUNNEL;
+        set(&mut ipsec.options);
+        // SAFETY: plain data, for which zeros are a value.
+        let mut flat: ffi::twin_session = unsafe { std::mem::zeroed() };
+        // SAFETY: both live through the call.
+        unsafe { ffi::twin_session_read(&conf, &mut flat) }
+    }
+
+    #[test]
+    fn an_option_that_is_not_done_is_refused() {
+        type Set = fn(&mut ffi::rte_security_ipsec_sa_options);
+        let (crypto, protocol) =
+            (ffi::RTE_SECURITY_ACTION_TYPE_INLINE_CRYPTO, ffi::RTE_SECURITY_ACTION_TYPE_INLINE_PROTOCOL);
+        let never: [Set; 8] = [
+            |options| options.set_iv_gen_disable(1),
+            |options| options.set_dec_ttl(1),
+            |options| options.set_copy_flabel(1),
+            |options| options.set_tunnel_hdr_verify(1),
+            |options| options.set_udp_ports_verify(1),
+            |options| options.set_ip_csum_enable(1),
+            |options| options.set_l4_csum_enable(1),
+            |options| options.set_ip_reassembly_en(1),
+        ];
+        let by_protocol: [Set; 4] = [
+            |options| options.set_esn(1),
+            |options| options.set_ecn(1),
+            |options| options.set_copy_dscp(1),
+            |options| options.set_copy_df(1),
+        ];
+        for kind in [crypto, protocol] {
+            assert_eq!(read(kind, |_| {}), -EINVAL);
+            assert_eq!(read(kind, |options| options.set_udp_encap(1)), -EINVAL);
+            for (number, set) in never.iter().enumerate() {
+                assert_eq!(read(kind, set), -ENOTSUP, "kind {kind}, option {number}");
+            }
+        }
+        for (number, set) in by_protocol.iter().enumerate() {
+            assert_eq!(read(crypto, set), -ENOTSUP, "option {number}");
+            assert_eq!(read(protocol, set), -EINVAL, "option {number}");
+        }
+    }
+}
