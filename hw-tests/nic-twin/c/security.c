@@ -32,12 +32,12 @@ void twin_mbuf_set_session(struct rte_mbuf *packet, uint64_t session)
 /* Does this NIC do all that is asked for? What would be left undone in silence is refused. */
 static int is_done(const struct rte_security_ipsec_sa_options *asked, int protocol)
 {
-	if (asked->iv_gen_disable || asked->dec_ttl || asked->copy_flabel || asked->tunnel_hdr_verify ||
+	if (asked->dec_ttl || asked->copy_flabel || asked->tunnel_hdr_verify ||
 			asked->udp_ports_verify || asked->ip_csum_enable || asked->l4_csum_enable ||
 			asked->ip_reassembly_en)
 		return 0;
 	/* With inline crypto the headers are the application's. */
-	return protocol || !(asked->esn || asked->ecn || asked->copy_dscp || asked->copy_df);
+	return protocol || !(asked->iv_gen_disable || asked->esn || asked->ecn || asked->copy_dscp || asked->copy_df);
 }
 
 int twin_session_read(const struct rte_security_session_conf *conf, struct twin_session *out)
@@ -88,6 +88,7 @@ int twin_session_read(const struct rte_security_session_conf *conf, struct twin_
 	out->copy_dscp = ipsec->options.copy_dscp;
 	out->copy_df = ipsec->options.copy_df;
 	out->udp = ipsec->options.udp_encap;
+	out->iv_given = out->egress && ipsec->options.iv_gen_disable;
 	out->udp_source = ipsec->udp.sport != 0 ? ipsec->udp.sport : 4500;
 	out->udp_destination = ipsec->udp.dport != 0 ? ipsec->udp.dport : 4500;
 	if (out->v6) {
@@ -149,7 +150,8 @@ const struct rte_security_capability *twin_capabilities(uint32_t kinds, int esn,
 			if (kind == 2) {
 				one->ipsec.options.ecn = 1;
 				one->ipsec.options.stats = 1;
-				/* Of the other way they say nothing, and are taken there too. */
+				/* Of the other way these say nothing, and are taken there too. */
+				one->ipsec.options.iv_gen_disable = 1;
 				one->ipsec.options.copy_dscp = 1;
 				one->ipsec.options.copy_df = 1;
 				one->ipsec.replay_win_sz_max = window;

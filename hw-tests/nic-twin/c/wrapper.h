@@ -80,6 +80,8 @@ struct twin_session {
 	uint8_t dscp;
 	uint8_t df;
 	uint8_t ttl;
+	/* The IV is not the NIC's to make. */
+	uint8_t iv_given;
 };
 /* 0, or -EINVAL, -ENOTSUP: not ESP in tunnel mode with AES-GCM, or UDP over IPv6, or an option that this NIC does not do. */
 int twin_session_read(const struct rte_security_session_conf *conf, struct twin_session *out);

@@ -21,6 +21,7 @@ fn config(kind: SessionKind, way: SessionWay) -> SessionConfig {
         spi: SPI,
         key: vec![7; 32],
         salt: [1, 2, 3, 4],
+        iv: None,
         esn: kind == PROTOCOL,
         ecn: kind == PROTOCOL,
         first: 1,
@@ -135,6 +136,12 @@ fn a_session_is_renumbered_forwards_alone() {
     assert_eq!(sent(&mut nic), Some((7, 7)));
     assert_eq!(nic.renumber_session(ONE, 7), Err(EINVAL));
     assert_eq!(sent(&mut nic), Some((8, 8)), "a refused number changes nothing");
+    // With an IV from outside the nonce does not come from the number.
+    let mut nic = with(|config| config.iv = Some([0, 0, 0, 0, 0, 0, 1, 2]), PROTOCOL, SessionWay::Egress);
+    assert_eq!(nic.renumber_session(ONE, 7), Ok(()));
+    assert_eq!(sent(&mut nic), Some((7, 0x102)));
+    assert_eq!(nic.renumber_session(ONE, 2), Ok(()));
+    assert_eq!(sent(&mut nic), Some((2, 0x102)));
 }
 
 #[test]

@@ -215,7 +215,7 @@ pub(super) fn seal(session: &mut Session, frame: &mut Frame, link: usize) -> Ver
     let padding = (4 - (text.len() + 2) % 4) % 4;
     text.extend((1..=padding).map(|octet| octet as u8));
     text.extend([padding as u8, next]);
-    let iv = number.to_be_bytes();
+    let iv = session.config.iv.unwrap_or(number.to_be_bytes());
     let aad = aad(session.config.spi, number, session.config.esn);
     let Some(icv) = session.cipher.encipher(&iv, &aad, &mut text) else { return Verdict::Drop };
     let mut esp = session.config.spi.to_be_bytes().to_vec();

@@ -50,6 +50,11 @@ impl Window {
         same.checked_add(1 << 32)
     }
 
+    /// Takes lower numbers too, as far as it reaches back.
+    pub(super) fn without_floor(self) -> Window {
+        Window { from: 1, ..self }
+    }
+
     /// The packet with this number was authentic.
     pub(super) fn take(&mut self, number: u64) {
         self.top = self.top.max(number);
@@ -91,6 +96,16 @@ mod tests {
         let mut window = Window::new(64, true, 1000);
         assert!(!takes(&mut window, 999));
         assert!(takes(&mut window, 1000));
+    }
+
+    #[test]
+    fn without_a_floor_lower_numbers_are_taken_as_far_as_the_window_reaches() {
+        let mut window = Window::new(64, true, 1000).without_floor();
+        assert!(!takes(&mut window, 935));
+        for number in [936, 999, 1000] {
+            assert!(takes(&mut window, number), "{number}");
+            assert!(!takes(&mut window, number), "{number} twice");
+        }
     }
 
     #[test]
