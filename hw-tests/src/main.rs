@@ -97,7 +97,8 @@ fn main() -> ExitCode {
         }
         Command::Lab { lab, plain, edge_nic, without_nodes, nic } => {
             let nic = nic.as_deref().map(Nic::of);
-            let edge = (!plain).then(|| EdgeOptions { nic: edge_nic.as_deref().map(Nic::of) });
+            let edge =
+                (!plain).then(|| EdgeOptions { nic: edge_nic.as_deref().map(Nic::of), ..EdgeOptions::default() });
             demo::hold(&Options { nic, edge, ..lab.options(!without_nodes) })
         }
         Command::Sweep => sweep().map(|removed| removed.iter().for_each(|what| println!("removed {what}"))),

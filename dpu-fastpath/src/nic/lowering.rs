@@ -88,8 +88,13 @@ impl Lowering for NicLowering {
         vif: VifId,
         offered: &mut dyn FnMut(VifId) -> Vec<SessionKind>,
     ) -> Result<SessionPlace, NotHeld> {
-        let place = self.profile.session(snapshot, vif, offered)?;
-        if self.ports.has(place.port) { Ok(place) } else { Err(NotHeld::Underlay) }
+        // A port that is not there, or not yet, offers nothing: that is no word of the NIC's about the SA.
+        let mut there = true;
+        let place = self.profile.session(snapshot, vif, &mut |port| {
+            there = self.ports.has(port);
+            if there { offered(port) } else { Vec::new() }
+        });
+        if there { place } else { Err(NotHeld::Underlay) }
     }
 
     fn open_rule(
@@ -129,5 +134,40 @@ impl Lowering for NicLowering {
             return Err(Unsupported::ForeignPort);
         }
         self.profile.partial(snapshot, direction, priority, mark, queue)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use fallback_sw::node::decode;
+
+    use super::*;
+    use crate::port::Prepare as _;
+
+    #[test]
+    fn of_a_port_that_is_not_there_yet_nothing_is_asked_and_nothing_said_about_the_sa() {
+        let state = r#"{"generation": "1", "node": "ce", "vrfs": [{"id": 2, "name": "wan"}, {"id": 8, "name": "tunnels"}], "vifs": [
+            {"id": 1, "name": "wan", "type": "PHYSICAL", "mac": "02:00:00:00:00:01", "vrf": 2,
+             "addresses": ["198.51.100.2/24"]},
+            {"id": 11, "name": "tunnel", "type": "TUNNEL", "vrf": 8, "tunnel":
+                {"source": "192.0.2.1", "destination": "198.51.100.1", "vrf": 2}}],
+            "nexthops": [{"id": 13, "vrf": 2, "resolve": {"oif": 1}}],
+            "routes": [{"vrf": 2, "prefix": "198.51.100.0/24", "nexthop": 13}]}"#;
+        let message: proto::v1::ForwardingState = proto::json::parse(state, "test state").unwrap();
+        let snapshot = Snapshot::empty().with_state(decode::state(&message).unwrap()).unwrap();
+        let [wan, tunnel] = [1, 11].map(|id| VifId::new(id).unwrap());
+        let ports = NicPorts::new(false);
+        let lowering = NicLowering::new(NicProfile::by_name("twin").unwrap(), ports.clone());
+        let mut asked = Vec::new();
+        let early = lowering.session(&snapshot, tunnel, &mut |port| {
+            asked.push(port);
+            Vec::new()
+        });
+        assert_eq!((early.err(), asked), (Some(NotHeld::Underlay), Vec::new()));
+        ports.started(wan, 0, 1);
+        let place = lowering.session(&snapshot, tunnel, &mut |_| vec![SessionKind::InlineProtocol]).unwrap();
+        assert_eq!((place.port, place.kind), (wan, SessionKind::InlineProtocol));
+        let none = lowering.session(&snapshot, tunnel, &mut |_| Vec::new());
+        assert_eq!(none.err(), Some(NotHeld::Unsupported), "now the NIC has spoken");
     }
 }

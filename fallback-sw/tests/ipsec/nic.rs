@@ -294,6 +294,18 @@ fn what_comes_beside_the_nics_rule_takes_the_sa_back_when_it_is_genuine_and_each
     assert_eq!(offers(&mut net).len(), 1);
 }
 
+#[test]
+fn an_sa_whose_port_was_not_open_is_offered_again_soon_and_one_that_the_nic_has_no_session_for_rarely() {
+    let (mut net, first) = with_nic();
+    net.ce1.report(Report::SaGone { offer: of(&first, CE1_UP[0]).id, reason: NotHeld::Underlay });
+    net.ce1.report(Report::SaGone { offer: of(&first, CE1_DOWN[0]).id, reason: NotHeld::Unsupported });
+    net.ce1.wait(2500);
+    let again: Vec<u32> = offers(&mut net).into_iter().map(|offer| offer.sa).collect();
+    assert_eq!(again, [CE1_UP[0].0]);
+    net.ce1.wait(60_000);
+    assert!(offers(&mut net).iter().any(|offer| offer.sa == CE1_DOWN[0].0));
+}
+
 /// The serial number of the offer of the first inbound SA.
 fn net_serial(net: &Net) -> u32 {
     let _ = net;

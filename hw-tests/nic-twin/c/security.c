@@ -14,17 +14,30 @@ void twin_mbuf_secured(struct rte_mbuf *packet, const uint64_t *userdata, int re
 		*rte_security_dynfield(packet) = userdata != NULL ? (rte_security_dynfield_t)*userdata : 0;
 }
 
-uint64_t twin_mbuf_tx_session(const struct rte_mbuf *packet, uint32_t *link)
+int twin_mbuf_tx_session(const struct rte_mbuf *packet, uint64_t *session, uint32_t *link)
 {
-	if (!(packet->ol_flags & RTE_MBUF_F_TX_SEC_OFFLOAD) || !rte_security_dynfield_is_registered())
+	if (!(packet->ol_flags & RTE_MBUF_F_TX_SEC_OFFLOAD))
 		return 0;
 	*link = packet->l2_len;
-	return (uint64_t)*rte_security_dynfield((struct rte_mbuf *)(uintptr_t)packet);
+	*session = rte_security_dynfield_is_registered() ?
+		(uint64_t)*rte_security_dynfield((struct rte_mbuf *)(uintptr_t)packet) : 0;
+	return 1;
 }
 
 void twin_mbuf_set_session(struct rte_mbuf *packet, uint64_t session)
 {
 	*rte_security_dynfield(packet) = (rte_security_dynfield_t)session;
+}
+
+/* Does this NIC do all that is asked for? What would be left undone in silence is refused. */
+static int is_done(const struct rte_security_ipsec_sa_options *asked, int protocol)
+{
+	if (asked->dec_ttl || asked->copy_flabel || asked->tunnel_hdr_verify ||
+			asked->udp_ports_verify || asked->ip_csum_enable || asked->l4_csum_enable ||
+			asked->ip_reassembly_en)
+		return 0;
+	/* With inline crypto the headers are the application's. */
+	return protocol || !(asked->iv_gen_disable || asked->esn || asked->ecn || asked->copy_dscp || asked->copy_df);
 }
 
 int twin_session_read(const struct rte_security_session_conf *conf, struct twin_session *out)
@@ -45,6 +58,8 @@ int twin_session_read(const struct rte_security_session_conf *conf, struct twin_
 	if (conf->protocol != RTE_SECURITY_PROTOCOL_IPSEC || ipsec->proto != RTE_SECURITY_IPSEC_SA_PROTO_ESP)
 		return -ENOTSUP;
 	if (ipsec->mode != RTE_SECURITY_IPSEC_SA_MODE_TUNNEL)
+		return -ENOTSUP;
+	if (!is_done(&ipsec->options, out->protocol))
 		return -ENOTSUP;
 	if (crypto == NULL)
 		return -EINVAL;
@@ -73,6 +88,7 @@ int twin_session_read(const struct rte_security_session_conf *conf, struct twin_
 	out->copy_dscp = ipsec->options.copy_dscp;
 	out->copy_df = ipsec->options.copy_df;
 	out->udp = ipsec->options.udp_encap;
+	out->iv_given = out->egress && ipsec->options.iv_gen_disable;
 	out->udp_source = ipsec->udp.sport != 0 ? ipsec->udp.sport : 4500;
 	out->udp_destination = ipsec->udp.dport != 0 ? ipsec->udp.dport : 4500;
 	if (out->v6) {
@@ -134,7 +150,8 @@ const struct rte_security_capability *twin_capabilities(uint32_t kinds, int esn,
 			if (kind == 2) {
 				one->ipsec.options.ecn = 1;
 				one->ipsec.options.stats = 1;
-				/* Of the other way they say nothing, and are taken there too. */
+				/* Of the other way these say nothing, and are taken there too. */
+				one->ipsec.options.iv_gen_disable = 1;
 				one->ipsec.options.copy_dscp = 1;
 				one->ipsec.options.copy_df = 1;
 				one->ipsec.replay_win_sz_max = window;

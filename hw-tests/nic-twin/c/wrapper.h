@@ -44,8 +44,8 @@ int twin_mbuf_get_meta(const struct rte_mbuf *packet, uint32_t *value);
 /* What was received is described for the host: a session has opened it, with the application's value where there is one, or
  * has refused it. */
 void twin_mbuf_secured(struct rte_mbuf *packet, const uint64_t *userdata, int refused);
-/* The session that the host sends it with, and the octets of Ethernet; 0: none. */
-uint64_t twin_mbuf_tx_session(const struct rte_mbuf *packet, uint32_t *link);
+/* 1: the host wants it sealed, with this session (0: it named none), behind so many octets of Ethernet. */
+int twin_mbuf_tx_session(const struct rte_mbuf *packet, uint64_t *session, uint32_t *link);
 
 void twin_mbuf_set_session(struct rte_mbuf *packet, uint64_t session);
 
@@ -80,8 +80,10 @@ struct twin_session {
 	uint8_t dscp;
 	uint8_t df;
 	uint8_t ttl;
+	/* The IV is not the NIC's to make. */
+	uint8_t iv_given;
 };
-/* 0, or -EINVAL, -ENOTSUP: not ESP in tunnel mode with AES-GCM, or UDP over IPv6. */
+/* 0, or -EINVAL, -ENOTSUP: not ESP in tunnel mode with AES-GCM, or UDP over IPv6, or an option that this NIC does not do. */
 int twin_session_read(const struct rte_security_session_conf *conf, struct twin_session *out);
 /* Kinds: 1 inline crypto, 2 inline protocol. An array that ends with an element without action. */
 const struct rte_security_capability *twin_capabilities(uint32_t kinds, int esn, uint32_t window, uint32_t key);
@@ -120,5 +122,6 @@ static const uint64_t TWIN_RX_RSS_HASH = RTE_ETH_RX_OFFLOAD_RSS_HASH;
 static const uint64_t TWIN_RX_CHECKSUM = RTE_ETH_RX_OFFLOAD_CHECKSUM;
 static const uint64_t TWIN_TX_FAST_FREE = RTE_ETH_TX_OFFLOAD_MBUF_FAST_FREE;
 static const uint64_t TWIN_RX_SECURITY = RTE_ETH_RX_OFFLOAD_SECURITY;
+static const uint64_t TWIN_TX_SEALED = RTE_MBUF_F_TX_SEC_OFFLOAD;
 static const uint64_t TWIN_TX_SECURITY = RTE_ETH_TX_OFFLOAD_SECURITY;
 static const uint32_t TWIN_FLOW_THREAD_SAFE = RTE_ETH_DEV_FLOW_OPS_THREAD_SAFE;

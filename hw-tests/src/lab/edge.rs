@@ -6,14 +6,16 @@ use std::{
     time::Duration,
 };
 
+use proto::v1;
+
 use super::{
     End, Lab, LabError, Namespace, Nic, Node, NodeConfig, Options, Veth,
     edge_state::{
         CE1_ADDRESS, CE1_UPLINK, CE2_UPLINK, EDGE_ADDRESSES, EDGE_EAST, EDGE_WEST, NAT_ADDRESS, NAT_PORTS, edge_state,
-        set_wan_mtu,
+        set_tunnel_policy, set_wan_mtu,
     },
     forwarding::Uplink,
-    sa::Associations,
+    sa::{Associations, Tunnel, TunnelEnd},
 };
 
 /// The topology as text.
@@ -38,6 +40,8 @@ pub const EDGE_ART: &str = r"
 pub struct EdgeOptions {
     /// The NIC that the regional edge drives; `None`: a node in software.
     pub nic: Option<Nic>,
+    /// Its tunnels have Policy: what goes from one to another makes flows, which a NIC can do. Otherwise each packet walks.
+    pub flows: bool,
 }
 
 /// Everything between the customer edges.
@@ -49,6 +53,7 @@ pub struct Edge {
     nat: Namespace,
     internet: Namespace,
     config: NodeConfig,
+    flows: bool,
     associations: Mutex<Associations>,
 }
 
@@ -77,9 +82,13 @@ impl Edge {
         let associations = Associations::new(options.workers)?;
         let mut state = edge_state(options.driver, &associations);
         set_wan_mtu(&mut state, mtu);
+        if edge.flows {
+            set_tunnel_policy(&mut state.vifs);
+        }
         let last_state = Some(lab.directory().join("re.last.json"));
         let config = NodeConfig { state, workers: options.workers, last_state, nic: edge.nic.clone() };
-        Ok(Self { node: None, namespace, nat, internet, config, associations: Mutex::new(associations) })
+        let (flows, associations) = (edge.flows, Mutex::new(associations));
+        Ok(Self { node: None, namespace, nat, internet, config, flows, associations })
     }
 
     pub(crate) fn start(&mut self, lab: &Lab) -> Result<(), LabError> {
@@ -109,6 +118,15 @@ impl Edge {
     /// [`LabError::Violated`] when a thread panicked while it changed them.
     pub fn associations(&self) -> Result<MutexGuard<'_, Associations>, LabError> {
         self.associations.lock().map_err(|_| LabError::Violated("the lab's SAs are in disorder".to_owned()))
+    }
+
+    /// The vif at an end of a tunnel with these SAs, as it was made in the beginning.
+    pub(crate) fn vif_with(&self, tunnel: Tunnel, end: TunnelEnd, outbound: Vec<u32>, inbound: Vec<u32>) -> v1::Vif {
+        let mut vif = tunnel.vif_with(end, outbound, inbound);
+        if self.flows && end == TunnelEnd::Regional {
+            set_tunnel_policy(std::slice::from_mut(&mut vif));
+        }
+        vif
     }
 
     pub(crate) fn node_mut(&mut self) -> Option<&mut Node> {

@@ -193,6 +193,13 @@ pub(crate) fn set_wan_mtu(state: &mut v1::ForwardingState, mtu: u16) {
     }
 }
 
+/// With Policy, what comes out of a tunnel is looked up as a flow; otherwise each packet walks.
+pub(crate) fn set_tunnel_policy(vifs: &mut [v1::Vif]) {
+    for vif in vifs.iter_mut().filter(|vif| vif.tunnel.is_some()) {
+        vif.flags = Some(v1::VifFlags { policy: true, ..v1::VifFlags::default() });
+    }
+}
+
 fn begin(node: &str) -> v1::ForwardingState {
     let vrf = |id, name: &str| v1::Vrf { id, name: name.to_owned() };
     v1::ForwardingState {

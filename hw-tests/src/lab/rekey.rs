@@ -46,7 +46,8 @@ impl L3vpn {
     /// [`LabError::Api`] when a node refuses a change.
     pub fn rekey(&self, tunnels: &[Tunnel]) -> Result<Rekeyed, LabError> {
         let begun = Instant::now();
-        let mut associations = self.edge()?.associations()?;
+        let edge = self.edge()?;
+        let mut associations = edge.associations()?;
         let made: Vec<(Tunnel, Pair, Pair)> = tunnels
             .iter()
             .map(|tunnel| Ok((*tunnel, associations.of(*tunnel).clone(), associations.make()?)))
@@ -56,19 +57,19 @@ impl L3vpn {
         self.everywhere(&changes, |change, end, delta| {
             let ((old_out, old_in), (_, new_in)) = (change.old.at(end), change.new.at(end));
             delta.sas.extend(new_in.iter().map(Sa::inbound));
-            delta.vifs.push(change.tunnel.vif_with(end, ids(old_out), both(new_in, old_in)));
+            delta.vifs.push(edge.vif_with(change.tunnel, end, ids(old_out), both(new_in, old_in)));
         })?;
         // The old outbound SAs stay behind the new ones, so that what was sent with them can be counted.
         self.everywhere(&changes, |change, end, delta| {
             let ((old_out, old_in), (new_out, new_in)) = (change.old.at(end), change.new.at(end));
             delta.sas.extend(new_out.iter().map(Sa::outbound));
-            delta.vifs.push(change.tunnel.vif_with(end, both(new_out, old_out), both(new_in, old_in)));
+            delta.vifs.push(edge.vif_with(change.tunnel, end, both(new_out, old_out), both(new_in, old_in)));
         })?;
         let (packets, missing) = self.arrived(&changes)?;
         self.everywhere(&changes, |change, end, delta| {
             let (new_out, new_in) = change.new.at(end);
             delta.remove_sas.extend(change.old.all().map(|sa| sa.id));
-            delta.vifs.push(change.tunnel.vif_with(end, ids(new_out), ids(new_in)));
+            delta.vifs.push(edge.vif_with(change.tunnel, end, ids(new_out), ids(new_in)));
         })?;
         for (tunnel, _, new) in made.iter().cloned() {
             associations.replace(tunnel, new);
@@ -87,7 +88,7 @@ impl L3vpn {
         outbound: Vec<u32>,
         inbound: Vec<u32>,
     ) -> Result<(), LabError> {
-        let vifs = vec![tunnel.vif_with(end, outbound, inbound)];
+        let vifs = vec![self.edge()?.vif_with(tunnel, end, outbound, inbound)];
         let delta = v1::ForwardingDelta { vifs, ..v1::ForwardingDelta::default() };
         self.end(tunnel.site, end)?.client().change(delta).map(drop)
     }

@@ -47,7 +47,7 @@ fn walk_a_goes_through_a_regional_edge_and_nothing_of_it_is_in_the_clear() -> Re
 #[test]
 fn walk_a_goes_through_a_regional_edge_that_drives_a_nic() -> Result<(), String> {
     scenario("walk_a_goes_through_a_regional_edge_that_drives_a_nic", || {
-        let edge = Some(EdgeOptions { nic: Some(Nic::default()) });
+        let edge = Some(EdgeOptions { nic: Some(Nic::default()), ..EdgeOptions::default() });
         let mut l3vpn = L3vpn::new(&Options { edge, ..Options::default() })?;
         let leaks = LeakWatch::start(l3vpn.lab(), l3vpn.edge()?)?;
         reach(&l3vpn)?;

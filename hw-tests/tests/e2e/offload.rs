@@ -65,7 +65,8 @@ pub(crate) fn go_on(sequence: &Sequence, datagrams: u64) -> Result<(), LabError>
     until("numbered datagrams to come back", LIMIT, || Ok((sequence.returned() >= target).then_some(())))
 }
 
-fn hardware_packets(client: &NodeClient) -> Result<u64, LabError> {
+/// Packets that the NIC has handled, as the hit rate has it.
+pub(crate) fn hardware_packets(client: &NodeClient) -> Result<u64, LabError> {
     let total = client.hit_rate()?.total.unwrap_or_default();
     Ok(total.hardware.unwrap_or_default().packets)
 }

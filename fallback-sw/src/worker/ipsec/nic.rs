@@ -22,7 +22,7 @@ use crate::{
     packet::{NicNote, Packet, parse},
 };
 
-/// Milliseconds before an SA is offered again that the NIC did not take, or has lost.
+/// Milliseconds before an SA is offered again that the NIC did not take, or has lost, or whose port may not be open yet.
 const AGAIN_MS: u64 = 1000;
 /// The same where nothing but another configuration makes a difference.
 const RARELY_MS: u64 = 60_000;
@@ -300,7 +300,7 @@ impl Ipsec {
                     _ => {}
                 }
                 let pause = match reason {
-                    NotHeld::Unsupported | NotHeld::Underlay => RARELY_MS,
+                    NotHeld::Unsupported => RARELY_MS,
                     _ => AGAIN_MS,
                 };
                 let (reason, again) = match usage.not_in_nic_before {

@@ -10,7 +10,7 @@ use super::error::{EAGAIN, EBUSY, EEXIST, EINVAL, ENOENT, ENOMEM, ENOSPC, ENOSYS
 pub enum FaultError {
     /// The key is none of the faults.
     #[error(
-        "unknown fault {0:?}; known: fail, fail_every, fail_errno, dead, slow, rate, full_at, counters, refresh, reset_at, sa_full_at"
+        "unknown fault {0:?}; known: fail, fail_every, fail_errno, dead, slow, rate, full_at, counters, refresh, reset_at, sa_full_at, no_floor"
     )]
     UnknownKey(String),
     /// The value is no number, or too large.
@@ -53,6 +53,8 @@ pub enum Fault {
     ResetAt(u64),
     /// `sa_full_at=N`.
     SaFullAt(u64),
+    /// `no_floor=1`.
+    NoFloor(bool),
 }
 
 impl Fault {
@@ -66,15 +68,16 @@ impl Fault {
         let positive = || value.parse::<u64>().ok().filter(|&n| n > 0).ok_or_else(|| bad("a number above 0"));
         let millis =
             || value.parse::<u32>().map(|ms| Duration::from_millis(ms.into())).map_err(|_| bad("milliseconds"));
+        let yes = || match value {
+            "0" => Ok(false),
+            "1" => Ok(true),
+            _ => Err(bad("0 or 1")),
+        };
         Ok(match key {
             "fail" => Fault::Fail(positive()?),
             "fail_every" => Fault::FailEvery(positive()?),
             "fail_errno" => Fault::FailErrno(errno(value).ok_or_else(|| bad("an errno, such as ENOSPC or 28"))?),
-            "dead" => Fault::Dead(match value {
-                "0" => false,
-                "1" => true,
-                _ => return Err(bad("0 or 1")),
-            }),
+            "dead" => Fault::Dead(yes()?),
             "slow" => Fault::Slow(millis()?),
             "rate" => Fault::Rate(positive()?),
             "full_at" => Fault::FullAt(number()?),
@@ -82,6 +85,7 @@ impl Fault {
             "refresh" => Fault::Refresh(millis()?),
             "reset_at" => Fault::ResetAt(positive()?),
             "sa_full_at" => Fault::SaFullAt(number()?),
+            "no_floor" => Fault::NoFloor(yes()?),
             _ => return Err(FaultError::UnknownKey(key.to_owned())),
         })
     }
@@ -129,6 +133,8 @@ pub struct Faults {
     pub reset_at: Option<u64>,
     /// Sessions of IPsec that fit, each way, in place of the profile's number.
     pub sa_full_at: Option<u64>,
+    /// A session that receives, opened from now on, takes numbers below its first one as far as its window reaches back.
+    pub no_floor: bool,
 }
 
 impl Default for Faults {
@@ -145,6 +151,7 @@ impl Default for Faults {
             refresh: None,
             reset_at: None,
             sa_full_at: None,
+            no_floor: false,
         }
     }
 }
@@ -173,6 +180,7 @@ impl Faults {
             Fault::Refresh(interval) => self.refresh = Some(interval),
             Fault::ResetAt(packets) => self.reset_at = Some(packets),
             Fault::SaFullAt(sessions) => self.sa_full_at = Some(sessions),
+            Fault::NoFloor(none) => self.no_floor = none,
         }
     }
 

@@ -41,4 +41,6 @@ pub use item::{ETH_HAS_VLAN, INTEGRITY_BITS, IPV6_HAS_EXT, Item, ItemKind, MAX_S
 pub use nic::{Inserted, Nic, RuleId};
 pub use pipeline::{Delivery, DropReason, Outcome, Stats};
 pub use profile::Profile;
-pub use security::{BY_SPI, Expiry, Limits, OuterHeader, SessionConfig, SessionKind, SessionStats, SessionWay};
+pub use security::{
+    BY_SPI, Expiry, Limits, NO_SESSION, OuterHeader, SessionConfig, SessionKind, SessionStats, SessionWay,
+};

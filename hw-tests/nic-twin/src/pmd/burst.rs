@@ -5,7 +5,7 @@ use std::{ffi::c_void, sync::atomic::Ordering};
 use super::{
     ethdev::Queue,
     ffi, flow,
-    mbuf::Packet,
+    mbuf::{Packet, session_of},
     security,
     twin::{self, Twin},
 };
@@ -110,12 +110,11 @@ pub(super) unsafe extern "C" fn transmit(queue: *mut c_void, packets: *mut *mut 
         u64::from(unsafe { ffi::twin_mbuf_length(*raw) })
     };
     let lengths: Vec<u64> = packets.iter().map(octets).collect();
-    let with_session = |raw: &*mut ffi::rte_mbuf| {
-        let mut link = 0;
-        // SAFETY: a valid mbuf of the host's, and a place for the answer.
-        unsafe { ffi::twin_mbuf_tx_session(*raw, &mut link) != 0 }
+    let to_seal = |raw: &*mut ffi::rte_mbuf| {
+        // SAFETY: a valid mbuf of the host's.
+        unsafe { session_of(*raw) }.is_some()
     };
-    let sent = if flow::host_sends_untouched(twin.port) && !packets.iter().any(with_session) {
+    let sent = if flow::host_sends_untouched(twin.port) && !packets.iter().any(to_seal) {
         twin.send_raw(queue.number, packets)
     } else {
         // SAFETY: the host gives its packets away: all of them are taken.

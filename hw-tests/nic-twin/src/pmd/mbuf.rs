@@ -3,6 +3,18 @@
 use std::ptr::NonNull;
 
 use super::ffi;
+use crate::model::NO_SESSION;
+
+/// See [`Packet::session`].
+///
+/// # Safety
+/// `raw` is a valid mbuf.
+pub(super) unsafe fn session_of(raw: *const ffi::rte_mbuf) -> Option<(u64, usize)> {
+    let (mut session, mut link) = (NO_SESSION, 0);
+    // SAFETY: by the contract of this function; places for the answer.
+    let sealed = unsafe { ffi::twin_mbuf_tx_session(raw, &mut session, &mut link) };
+    (sealed != 0).then_some((session, link as usize))
+}
 
 /// An mbuf that belongs to the holder.
 #[derive(Debug)]
@@ -96,12 +108,11 @@ impl Packet {
         unsafe { ffi::twin_mbuf_secured(self.0.as_ptr(), userdata, i32::from(!done)) }
     }
 
-    /// The session that the application sends it with, and the octets of Ethernet before what is sealed.
+    /// What the application wants it sealed with, and the octets of Ethernet before what is sealed. It may have named no session; that is
+    /// no packet to be sent in the clear.
     pub(super) fn session(&self) -> Option<(u64, usize)> {
-        let mut link = 0;
-        // SAFETY: a valid mbuf that is ours, and a place for the answer.
-        let session = unsafe { ffi::twin_mbuf_tx_session(self.0.as_ptr(), &mut link) };
-        (session != 0).then_some((session, link as usize))
+        // SAFETY: a valid mbuf that is ours.
+        unsafe { session_of(self.0.as_ptr()) }
     }
 
     /// Metadata that the application gave with it.
@@ -116,5 +127,21 @@ impl Drop for Packet {
     fn drop(&mut self) {
         // SAFETY: a valid mbuf that is ours alone to free.
         unsafe { ffi::twin_mbuf_free(self.0.as_ptr()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_packet_to_be_sealed_without_a_session_is_no_packet_in_the_clear() {
+        // SAFETY: plain data, for which zeros are a value.
+        let mut raw: ffi::rte_mbuf = unsafe { std::mem::zeroed() };
+        // SAFETY: an mbuf that outlives each call.
+        let session = |raw: &ffi::rte_mbuf| unsafe { session_of(raw) };
+        assert_eq!(session(&raw), None);
+        raw.ol_flags = ffi::TWIN_TX_SEALED;
+        assert_eq!(session(&raw), Some((NO_SESSION, 0)));
     }
 }

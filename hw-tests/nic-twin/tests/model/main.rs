@@ -7,4 +7,5 @@ mod limits;
 mod matching;
 mod oracle;
 mod parsing;
+mod sessions;
 mod tables;

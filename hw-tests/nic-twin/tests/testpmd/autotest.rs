@@ -21,7 +21,8 @@ fn inline_ipsec_autotest_passes_what_applies_and_fails_nothing() {
         .args(["--kill-after=5", "60", "dpdk-test", "-d"])
         .arg(&driver)
         .args(["--no-huge", "-m", "512", "--no-pci", "--no-telemetry", "--no-shconf", "-l", "0"])
-        .arg("--vdev=net_twin0,loop=1")
+        // Its cases of replay begin in the middle of their window.
+        .arg("--vdev=net_twin0,loop=1,no_floor=1")
         .env("RUNTIME_DIRECTORY", folder.path())
         .env("DPDK_TEST", "inline_ipsec_autotest")
         .stdin(Stdio::null())
@@ -29,7 +30,7 @@ fn inline_ipsec_autotest_passes_what_applies_and_fails_nothing() {
         .expect("dpdk-test is there after make setup");
     let log = String::from_utf8_lossy(&output.stdout);
     let figures = ["Tests Total", "Tests Passed", "Tests Skipped", "Tests Failed"].map(|name| figure(&log, name));
-    assert_eq!(figures, [Some(93), Some(31), Some(62), Some(0)], "{log}");
+    assert_eq!(figures, [Some(93), Some(41), Some(52), Some(0)], "{log}");
     assert!(output.status.success(), "{}", output.status);
-    println!("inline_ipsec_autotest: 31 of 93 passed, 62 do not apply, 0 failed");
+    println!("inline_ipsec_autotest: 41 of 93 passed, 52 do not apply, 0 failed");
 }

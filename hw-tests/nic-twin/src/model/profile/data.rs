@@ -410,7 +410,8 @@ const NFP: Profile = Profile {
         A::Mark,
         A::Queue,
     ],
-    max_sessions: 16_384,
+    // Its driver ciphers by the metadata of mbufs, without rules (nfp_ipsec.c), and matches no ESP: no session that a rule could use.
+    sessions: &[],
     ..TWIN
 };
 
@@ -487,9 +488,12 @@ const ICE: Profile = Profile {
         (I::Sctp, m::PORTS),
         (I::Esp, m::SPI),
     ],
-    actions: &[A::Count, A::Drop, A::Mark, A::PassThru, A::Queue, A::Rss],
-    // Of iavf, by the driver of its virtual functions.
+    // SECURITY and the sessions are of iavf, the driver of its virtual functions.
+    actions: &[A::Count, A::Drop, A::Mark, A::PassThru, A::Queue, A::Rss, A::Security],
     sessions: &[SessionKind::InlineCrypto],
+    // No figure published: the firmware tells the driver. Small, so that running full is met early.
+    max_sessions: 1024,
+    esn: false,
     ..TWIN
 };
 

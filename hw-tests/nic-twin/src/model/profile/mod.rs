@@ -46,7 +46,7 @@ pub struct Profile {
     pub refuses_duplicates: bool,
     /// A rule whose spec has bits outside its mask is taken and never hits.
     pub stray_bits_miss: bool,
-    /// Sessions of IPsec that it has.
+    /// Sessions of IPsec that it has, and that its rules can use.
     pub sessions: &'static [SessionKind],
     /// Sessions that fit, each way.
     pub max_sessions: u64,

@@ -3,7 +3,7 @@
 use aes_gcm::{AeadInPlace, Aes128Gcm, Aes256Gcm, KeyInit, Nonce, Tag};
 
 use super::{OuterHeader, Session, SessionKind, Verdict};
-use crate::model::{checksum, frame::Frame};
+use crate::model::{checksum, frame::Frame, layers::Layers};
 
 /// SPI and sequence number, then the explicit part of the nonce.
 const HEADER: usize = 8;
@@ -206,16 +206,16 @@ pub(super) fn seal(session: &mut Session, frame: &mut Frame, link: usize) -> Ver
         6 => IPV6,
         _ => return Verdict::Drop,
     };
-    if session.is_beyond() {
+    let number = if session.is_beyond() { None } else { session.number() };
+    let Some(number) = number else {
         session.stats.beyond += 1;
         return Verdict::Drop;
-    }
-    let number = session.next;
+    };
     let mut text = inside.to_vec();
     let padding = (4 - (text.len() + 2) % 4) % 4;
     text.extend((1..=padding).map(|octet| octet as u8));
     text.extend([padding as u8, next]);
-    let iv = number.to_be_bytes();
+    let iv = session.config.iv.unwrap_or(number.to_be_bytes());
     let aad = aad(session.config.spi, number, session.config.esn);
     let Some(icv) = session.cipher.encipher(&iv, &aad, &mut text) else { return Verdict::Drop };
     let mut esp = session.config.spi.to_be_bytes().to_vec();
@@ -231,7 +231,7 @@ pub(super) fn seal(session: &mut Session, frame: &mut Frame, link: usize) -> Ver
     sealed.extend(outer);
     sealed.extend(esp);
     session.count(inside.len());
-    session.next += 1;
+    session.next = number.checked_add(1);
     session.ip_id = session.ip_id.wrapping_add(1);
     frame.load(&sealed);
     Verdict::Done
@@ -274,9 +274,16 @@ fn outer(header: &OuterHeader, ecn: bool, inside: &[u8], esp: usize, id: u16) ->
 
 /// The application has built ESP; the text is in the clear, and the check value has its room.
 fn encipher_built(session: &mut Session, frame: &mut Frame, link: usize) -> Verdict {
+    // The packet itself tells its family. Over IPv6 a datagram needs a checksum (RFC 8200 §8.1), which would be of the clear text.
+    let packet = Layers::of_packet(frame.bytes().get(link..).unwrap_or_default(), false);
+    let Some(ip) = packet.ip[0].filter(|ip| !ip.fragment) else { return Verdict::Drop };
+    let behind = match (ip.protocol, ip.version) {
+        (50, _) => 0,
+        (17, 4) => 8,
+        _ => return Verdict::Drop,
+    };
+    let Some(at) = ip.l4.map(|l4| link + l4 + behind) else { return Verdict::Drop };
     let octets = frame.bytes_mut();
-    let Some(header) = octets.get(link).map(|first| usize::from(first & 15) * 4) else { return Verdict::Drop };
-    let at = link + header + if octets.get(link + 9) == Some(&17) { 8 } else { 0 };
     let Some(esp) = octets.get_mut(at..).filter(|esp| esp.len() >= HEADER + IV + 2 + ICV) else { return Verdict::Drop };
     let low = u32::from_be_bytes([esp[4], esp[5], esp[6], esp[7]]);
     let (head, rest) = esp.split_at_mut(HEADER + IV);

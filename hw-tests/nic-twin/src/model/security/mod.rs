@@ -2,8 +2,8 @@
 //!
 //! Where the guide leaves something open, this NIC does the following. The initial sequence number of a session for sending
 //! (`esn.value`) is that of its first packet; of a session for receiving it is the lowest that the window takes; 0 counts as 1. A packet that is
-//! refused on receipt goes to the application at once, as it was, and meets no further rule. Sent beyond a hard limit, a packet
-//! is dropped. Sessions are of the NIC: any port may use them.
+//! refused on receipt goes to the application at once, as it was, and meets no further rule. Sent beyond a hard limit or
+//! the last number, or to be sealed without a session, a packet is dropped. Sessions are of the NIC: any port may use them.
 
 mod esp;
 mod window;
@@ -21,6 +21,9 @@ use window::Window;
 /// What a rule names instead of a session to say "the one of the packet's SPI" (SECURITY without a configuration, as
 /// drivers of NICs with inline protocol take it). No session has this number.
 pub const BY_SPI: u64 = u64::MAX;
+
+/// What a packet names that is to be sealed and names no session. No session has this number.
+pub const NO_SESSION: u64 = 0;
 
 /// How much of ESP a session does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -85,6 +88,9 @@ pub struct SessionConfig {
     pub key: Vec<u8>,
     /// Of the nonce (RFC 4106 §4).
     pub salt: [u8; 4],
+    /// The explicit part of every nonce, where the application gives it. That is for tests with known vectors alone: under one key a
+    /// second packet gives the key away.
+    pub iv: Option<[u8; 8]>,
     /// Extended sequence numbers.
     pub esn: bool,
     /// ECN as of RFC 6040, both ways.
@@ -145,8 +151,8 @@ struct Session {
     config: SessionConfig,
     cipher: Cipher,
     window: Window,
-    /// Number of the next packet that is sent.
-    next: u64,
+    /// Number of the next packet that is sent; `None` after the last there is.
+    next: Option<u64>,
     ip_id: u16,
     /// Limits that were met, each once.
     met: Vec<Expiry>,
@@ -164,7 +170,7 @@ impl Session {
         Some(Session {
             cipher: Cipher::new(&config.key, config.salt)?,
             window: Window::new(config.window, config.esn, config.first.max(1)),
-            next: config.first.max(1),
+            next: Some(config.first.max(1)),
             ip_id: 1,
             met: Vec::new(),
             told: 0,
@@ -173,14 +179,26 @@ impl Session {
         })
     }
 
+    /// The last number that may be sent.
+    fn last(&self) -> u64 {
+        if self.config.esn { u64::MAX } else { u32::MAX.into() }
+    }
+
+    /// The number of the packet that is sent now. `None`: there is none, which is remembered, to be told.
+    fn number(&mut self) -> Option<u64> {
+        let number = self.next.filter(|number| *number <= self.last());
+        if number.is_none() {
+            self.meet(Expiry::Numbers);
+        }
+        number
+    }
+
     /// Is this packet beyond what the session may do? If so, that is remembered, to be told.
     fn is_beyond(&mut self) -> bool {
         let Limits { packets, bytes } = self.config.hard;
-        let last = if self.config.esn { u64::MAX } else { u64::from(u32::MAX) };
         let met = [
             (packets > 0 && self.stats.packets >= packets, Expiry::PacketsHard),
             (bytes > 0 && self.stats.bytes >= bytes, Expiry::BytesHard),
-            (self.next > last, Expiry::Numbers),
         ];
         let Some((_, expiry)) = met.into_iter().find(|(met, _)| *met) else { return false };
         self.meet(expiry);
@@ -260,16 +278,18 @@ impl Nic {
     /// Makes a session.
     ///
     /// # Errors
-    /// ENOTSUP: this NIC has no such sessions. EINVAL: key or window are none. ENOSPC: there are as many as fit. EEXIST: the number is used.
+    /// ENOTSUP: this NIC has no such sessions. EINVAL: the key is none, or the number. ENOSPC: there are as many as fit. EEXIST: the number is used.
     pub fn open_session(&mut self, number: u64, config: SessionConfig) -> Result<(), Errno> {
         let profile = &self.profile;
         if !profile.sessions.contains(&config.kind) {
             return Err(ENOTSUP);
         }
-        if config.window > profile.max_window || (config.esn && !profile.esn) || (config.key.len() > profile.max_key) {
+        // The half of a number that is not sent is known to inline protocol only.
+        let esn = profile.esn && config.kind == SessionKind::InlineProtocol;
+        if config.window > profile.max_window || (config.esn && !esn) || (config.key.len() > profile.max_key) {
             return Err(ENOTSUP);
         }
-        if number == BY_SPI {
+        if number == BY_SPI || number == NO_SESSION {
             return Err(EINVAL);
         }
         if self.sessions.contains(number) {
@@ -279,7 +299,10 @@ impl Nic {
         if same >= profile.max_sessions || self.faults.sa_full_at.is_some_and(|most| same >= most) {
             return Err(ENOSPC);
         }
-        let session = Session::new(config).ok_or(EINVAL)?;
+        let mut session = Session::new(config).ok_or(EINVAL)?;
+        if self.faults.no_floor {
+            session.window = session.window.without_floor();
+        }
         self.sessions.0.insert(number, session);
         Ok(())
     }
@@ -300,16 +323,22 @@ impl Nic {
         Ok(())
     }
 
-    /// The number of the next packet that a session sends; 0 counts as 1.
+    /// The number of the next packet that a session sends; 0 counts as 1. It goes forwards alone: a number that is used again under one
+    /// key gives the key away (RFC 4106 §3.1). With an IV from outside the nonce does not come from it, and it goes anywhere.
     ///
     /// # Errors
-    /// ENOENT: there is no such session. EINVAL: it receives.
+    /// ENOENT: there is no such session. EINVAL: it receives, or has sent this number or a later one, or there is no such number.
     pub fn renumber_session(&mut self, number: u64, next: u64) -> Result<(), Errno> {
         let session = self.sessions.0.get_mut(&number).ok_or(ENOENT)?;
         if session.config.way == SessionWay::Ingress {
             return Err(EINVAL);
         }
-        session.next = next.max(1);
+        let next = next.max(1);
+        let is_back = session.next.is_none_or(|reached| next < reached);
+        if next > session.last() || (is_back && session.config.iv.is_none()) {
+            return Err(EINVAL);
+        }
+        session.next = Some(next);
         Ok(())
     }
 
@@ -349,6 +378,8 @@ impl Nic {
     /// past all rules.
     pub fn transmit_sealed(&mut self, number: u64, frame: &mut Frame, link: usize) -> bool {
         self.stats.sent += 1;
-        self.sessions.send(number, frame, link) == Verdict::Done
+        let sealed = self.sessions.send(number, frame, link) == Verdict::Done;
+        self.stats.dropped += u64::from(!sealed);
+        sealed
     }
 }
