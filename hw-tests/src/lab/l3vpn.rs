@@ -9,6 +9,7 @@ use super::{
     Site, Veth,
     edge_state::{customer_state, set_wan_mtu},
     forwarding::{UNDERLAY_VIFS, forwarding_state},
+    sa::{Tunnel, TunnelEnd},
     wait,
 };
 
@@ -414,7 +415,26 @@ impl L3vpn {
         for tenant in Tenant::ALL {
             self.wait_until_reachable(tenant, Duration::from_secs(15))?;
         }
-        Ok(())
+        if self.edge.is_some() { self.wait_until_bound() } else { Ok(()) }
+    }
+
+    /// Waits until CE1 has sent by each of its tunnels: the NAT in front of it lets nothing else in.
+    fn wait_until_bound(&self) -> Result<(), LabError> {
+        let host = self.host(Tenant::Blue, Site::Ce1);
+        wait::until("both tunnels of CE1 to have come through the NAT", Duration::from_secs(15), || {
+            // Each ping is another flow, and chooses its tunnel anew.
+            host.ping(&Ping::to("192.168.1.100").count(1))?;
+            let arrived = self.edge()?.node()?.client().sas()?;
+            let arrived = |tunnel: &Tunnel| {
+                let vif = tunnel.vif(TunnelEnd::Regional);
+                let is_inbound = |sa: &v1::SaInfo| {
+                    sa.vif == vif && sa.sa.as_ref().is_some_and(|sa| sa.direction() == v1::SaDirection::Inbound)
+                };
+                arrived.iter().any(|sa| is_inbound(sa) && sa.packets > 0)
+            };
+            let mut tunnels = Tunnel::ALL.iter().filter(|tunnel| tunnel.site == Site::Ce1);
+            Ok(tunnels.all(arrived).then_some(()))
+        })
     }
 
     /// Waits until a tenant's host of site 1 reaches that of site 2.
