@@ -19,7 +19,6 @@ wanted=(
     python3-cryptography:   # scapy's ciphers
     xz-utils:xz             # opens DPDK's source archive
     bzip2:bzip2             # opens strongSwan's
-    openssl:openssl         # certificates of the tests
     strongswan-swanctl:swanctl          # IKE: its command line
     charon-systemd:charon-systemd       # IKE: its daemon
     libcharon-extra-plugins:            # ESP of its own, in user space: the peer of our ESP
