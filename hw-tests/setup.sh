@@ -1,223 +1,228 @@
 #!/usr/bin/env bash
-# Installs what building, the demo, the tests and the benchmarks use, where it is missing: Debian packages, and the headers that
-# DPDK keeps for drivers. Idempotent: with everything there it does nothing, and needs no rights and no network.
+# setup.sh [--plan] [demo|test|lint|bench|all]: installs what that target of the Makefile uses, where it is missing: Debian packages, programs
+# unpacked below target/tools, the headers that DPDK and strongSwan keep for plug-ins, the kernel that tests boot, cargo-deny. It says
+# first what, how large, and for what. Nothing is removed from the machine and no service starts. Idempotent: with everything there it
+# does nothing, and needs no rights and no network. --plan: only says what packages it would bring.
 set -euo pipefail
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+root=$(dirname "$here")
+target=${CARGO_TARGET_DIR:-target}
+[[ $target == /* ]] || target=$root/$target
+tools=$target/tools
+PATH=$PATH:/usr/sbin:/sbin
 
-# package: a program of it (none: a library), and what it is used for
-wanted=(
-    iproute2:ip             # namespaces, links, routes
-    ethtool:ethtool         # offloads off: complete frames on every link
-    iputils-ping:ping
-    traceroute:traceroute
-    curl:curl
-    nginx-light:nginx
-    iperf3:iperf3
-    nftables:nft            # the NAT in front of a customer edge
-    tcpdump:tcpdump         # captures
-    tshark:tshark           # dissects them
-    python3-scapy:          # another implementation of ESP
-    python3-cryptography:   # scapy's ciphers
-    xz-utils:xz             # opens DPDK's source archive
-    bzip2:bzip2             # opens strongSwan's
-    strongswan-swanctl:swanctl          # IKE: its command line
-    charon-systemd:charon-systemd       # IKE: its daemon
-    libcharon-extra-plugins:            # ESP of its own, in user space: the peer of our ESP
-    libstrongswan-standard-plugins:     # AES-GCM
-    make:make
-    gcc:cc                  # links the Rust programs
-    pkg-config:pkg-config   # finds DPDK
-    clang:clang             # reads DPDK's headers for the Rust bindings
-    libclang-dev:
-    libdpdk-dev:            # the library, and its virtual devices
-    dpdk:dpdk-devbind.py    # binds NICs
-    qemu-system-x86:qemu-system-x86_64  # the machine of a stock kernel, a peer of the tests
-    seabios:                # its firmware
-    busybox-static:busybox  # its programs
-    cpio:cpio               # packs them
-    kmod:modprobe           # finds the kernel's modules
-    libc6-dev:              # its static part: a program that runs there
-    dpdk-dev:dpdk-testpmd   # the judges of the NIC twin, and the neighbour of `make bench`
-)
-# AES-GCM of `--aead ipsec-mb`
-[ "$(uname -m)" != x86_64 ] || wanted+=(libipsec-mb-dev:)
-
-installed() {
-    dpkg-query -W -f '${Status}\n' "$1" 2>/dev/null | grep -q ' installed$'
-}
-
-missing=()
-for entry in "${wanted[@]}"; do
-    package=${entry%%:*}
-    program=${entry#*:}
-    if [ -n "$program" ]; then
-        PATH=$PATH:/usr/sbin:/sbin command -v "$program" >/dev/null || missing+=("$package")
-    else
-        installed "$package" || missing+=("$package")
-    fi
-done
+plan_only=
+if [ "${1:-}" = --plan ]; then
+    plan_only=yes
+    shift
+fi
+case ${1:-all} in
+    demo) parts="build demo" ;;
+    test) parts="build demo test" ;;
+    lint) parts="build lint" ;;
+    bench) parts="build demo bench" ;;
+    all) parts="build demo test lint bench" ;;
+    *) echo "setup: '$1' is no target: say demo, test, lint, bench or all" >&2; exit 1 ;;
+esac
 if ! command -v cargo >/dev/null; then
     echo "setup: cargo is missing: install Rust 1.95 or newer (https://rustup.rs)" >&2
     exit 1
 fi
+work=$(mktemp -d)
+unpacking=""
+trap '[ -z "$unpacking" ] || kill -- "-$unpacking" 2>/dev/null; forget_policy; rm -rf "$work"' EXIT
+trap 'exit 130' INT TERM
+# shellcheck source=hw-tests/setup/apt.sh
+. "$here/setup/apt.sh"
+# shellcheck source=hw-tests/setup/tools.sh
+. "$here/setup/tools.sh"
+# shellcheck source=hw-tests/setup/headers.sh
+. "$here/setup/headers.sh"
 
-# apt-get with root's rights, or the command to type. Nothing that runs is removed for it.
-apt_install() {
-    # dpdk-dev needs rdma-core, so udev. A machine without udev (a container) would get the newest one, and with it a newer
-    # libudev1 and systemd; the udev that goes with the libudev1 in use leaves them alone.
-    if [[ " $* " == *dpdk* ]] && ! installed udev; then
-        set -- "$@" "udev=$(dpkg-query -W -f '${Version}' libudev1)"
-    fi
-    echo "setup: installing $*"
-    if [ "$(id -u)" -ne 0 ]; then
-        echo "setup: installing needs root: run 'sudo make setup', or install by hand: apt-get install $*" >&2
-        return 1
-    fi
-    if ! DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends --no-remove "$@"; then
-        echo "setup: apt cannot install these: upgrade the machine (apt-get upgrade), then run this again" >&2
-        return 1
-    fi
+installed() {
+    [[ $(dpkg-query -W -f '${Status}\n' "$1" 2>/dev/null) == *" installed"* ]]
 }
 
-# What a DPDK driver is written against is in DPDK's source tree, not in libdpdk-dev. The NIC twin is a driver.
-driver_headers=(ethdev_driver.h ethdev_vdev.h bus_vdev_driver.h dev_driver.h bus_driver.h)
-# Adds what libdpdk-dev has up to 25.07 and leaves out from 25.11 on.
-add_flow_header() {
-    [ -s "$(pkg-config --variable=includedir libdpdk)/rte_flow_driver.h" ] || driver_headers+=(rte_flow_driver.h)
+# is_program NAME [WORD]: it is in PATH, runs, and has that word in what it says of its version: others bear the same name
+is_program() {
+    command -v "$1" >/dev/null || return 1
+    [ -n "${2:-}" ] || return 0
+    local said
+    case $1 in
+        ping) said=$("$1" -V 2>&1 </dev/null) ;;
+        busybox) said=$("$1" 2>&1 </dev/null) ;;
+        *) said=$("$1" --version 2>&1 </dev/null) ;;
+    esac || true
+    [[ $said == *"$2"* ]]
 }
 
-# driver_headers_dir VERSION: where build.rs of hw-tests/nic-twin looks, unless DPDK_DRIVER_INCLUDE names another folder
-driver_headers_dir() {
-    echo "/usr/local/include/dpdk-driver-$1"
+# libclang's library and the headers of that version, where bindgen looks
+has_libclang() {
+    compgen -G "/usr/lib/llvm-*/lib/clang/*/include/stddef.h" >/dev/null || compgen -G "${LIBCLANG_PATH:-/nowhere}/clang/*" >/dev/null || return 1
+    compgen -G "/usr/lib/llvm-*/lib/libclang[.-][s0-9]*" >/dev/null || [ -n "${LIBCLANG_PATH:-}" ]
 }
 
-have_driver_headers() {
-    local header
-    for header in "${driver_headers[@]}"; do
-        [ -s "$1/$header" ] || return 1
-    done
+# is_there SET PACKAGE CHECK
+is_there() {
+    local check
+    read -ra check <<<"$3"
+    case ${check[0]} in
+        program) is_program "${check[@]:1}" || { [ "$1" = apt ] && has_tool spare "$2"; } ;;
+        file) [ -s "${check[1]}" ] ;;
+        installed) installed "$2" ;;
+        libclang) has_libclang ;;
+    esac || { [ "$1" != apt ] && has_tool "$1" "$2"; }
 }
 
-# Lines of a sources.list for the source packages of this release, from the mirrors that the machine uses already.
-source_mirrors() {
-    local id codename keyring options=""
-    # shellcheck disable=SC1091
-    id=$(. /etc/os-release && echo "$ID")
-    # shellcheck disable=SC1091
-    codename=$(. /etc/os-release && echo "$VERSION_CODENAME")
-    keyring=/usr/share/keyrings/$id-archive-keyring.gpg
-    [ ! -s "$keyring" ] || options=" [signed-by=$keyring]"
-    # apt's own placeholders:
-    # shellcheck disable=SC2016
-    apt-get indextargets --format '$(REPO_URI) $(RELEASE) $(COMPONENT)' 'Created-By: Packages' |
-        awk -v codename="$codename" -v options="$options" \
-            '$2 == codename || index($2, codename "-") == 1 { print "deb-src" options, $0 }' | sort -u
+# The version that the release has, or the one whose library is there.
+libclang_version() {
+    local version
+    version=$(dpkg-query -W -f '${Package}\n' 'libclang1-[0-9]*' 2>/dev/null | sort -V | tail -1)
+    version=${version:-$(apt-cache depends libclang1 2>/dev/null | awk '$1 == "Depends:" { print $2; exit }')}
+    echo "${version#libclang1-}"
 }
 
-# fetch_source LIBRARY: into the folder that one is in, the source package of exactly the installed library, by lists of our own, so
-# that the machine's configuration of apt stays as it is. Prints the archive of the project itself; the other one is Debian's packaging,
-# which some mirrors lose and nobody here needs. apt has checked what it has left.
-fetch_source() {
-    local package archive options
-    package=$(dpkg-query -W -f '${source:Package}=${source:Version}' "$1")
-    mkdir -p lists/partial archives/partial
-    source_mirrors >sources.list
-    if [ ! -s sources.list ]; then
-        echo "setup: apt has no list of this release's packages: run 'apt-get update', then this again" >&2
-        return 1
-    fi
-    options=(
-        -q
-        -o Dir::Etc::sourcelist="$PWD/sources.list" -o Dir::Etc::sourceparts=- -o Dir::State::lists="$PWD/lists"
-        -o Dir::Cache="$PWD" -o Dir::Cache::archives="$PWD/archives"
-        -o APT::Sandbox::User=root      # the folder is root's alone
-    )
-    { apt-get "${options[@]}" update && apt-get "${options[@]}" source --download-only "$package"; } >log 2>&1 || true
-    archive=$(find . -maxdepth 1 -name '*.orig.tar.*' ! -name '*.asc' | head -1)
-    if [ -z "$archive" ]; then
-        cat log >&2
-        echo "setup: no source package $package: apt-get install $1 brings the release that the mirror has" >&2
-        return 1
-    fi
-    echo "$archive"
+# missing: lines "SET PACKAGE CHECK" of what is not there, and $work/purposes
+missing() {
+    local where set package check purpose part clang=""
+    while IFS='|' read -r where set package check purpose; do
+        [[ $where != \#* && -n $package ]] || continue
+        for part in ${where//,/ }; do
+            [[ " $parts " == *" $part "* ]] || continue
+            is_there "$set" "$package" "$check" && break
+            if [[ $package == *LIBCLANG* ]]; then
+                clang=${clang:-$(libclang_version)}
+                package=${package/LIBCLANG/${clang:-14}}
+            fi
+            echo "$package|$purpose" >>"$work/purposes"
+            echo "$set $package $check"
+            break
+        done
+    done <"$here/setup/packages.txt"
 }
 
-# Where hw-tests/charon-plugin/build.sh looks for strongSwan's headers; the version as in the name of Debian's source archive.
-strongswan_headers_dir() {
-    echo "/usr/local/include/strongswan-$(dpkg-query -W -f '${source:Upstream-Version}' libstrongswan)"
-}
-
-# A plugin of charon is written against headers that are in strongSwan's source tree only. In a shell of its own.
-install_strongswan_headers() (
-    target=$(strongswan_headers_dir)
-    if [ "$(id -u)" -ne 0 ]; then
-        echo "setup: strongSwan's headers belong in $target, which needs root: run 'sudo make setup'" >&2
-        exit 1
-    fi
-    echo "setup: fetching strongSwan's headers"
-    work=$(mktemp -d)
-    trap 'rm -rf "$work"' EXIT
-    cd "$work"
-    archive=$(fetch_source libstrongswan)
-    mkdir headers
-    tar xf "$archive" -C headers --strip-components=2 --wildcards '*/src/libstrongswan/*.h' '*/src/libcharon/*.h'
-    rm -rf "$target"
-    install -d "$target"
-    cp -r headers/libstrongswan headers/libcharon "$target"
-    echo "setup: installed $target"
-)
-
-# install_driver_headers VERSION, in a shell of its own: of the source package of the installed libdpdk-dev, only the headers.
-install_driver_headers() (
-    package=$(dpkg-query -W -f '${source:Package}=${source:Version}' libdpdk-dev)
-    target=$(driver_headers_dir "$1")
-    if [ "$(id -u)" -ne 0 ]; then
-        echo "setup: DPDK's driver headers belong in $target, which needs root: run 'sudo make setup'" >&2
-        exit 1
-    fi
-    echo "setup: fetching the driver headers of $package"
-    work=$(mktemp -d)
-    trap 'rm -rf "$work"' EXIT
-    cd "$work"
-    mkdir headers
-    archive=$(fetch_source libdpdk-dev)
-    tar tf "$archive" >members
-    for header in "${driver_headers[@]}"; do
-        member=$(grep "/$header\$" members | head -1 || true)
-        if [ -z "$member" ]; then
-            echo "setup: $package has no $header" >&2
-            exit 1
+# What apt cannot install beside what is there is unpacked like the tools, if it is a program; $packages is what is left.
+set_apart() {
+    local package alone=() left=() stuck=0
+    for package in "${packages[@]}"; do
+        if resolve "$package"; then
+            left+=("$package")
+        elif grep -q "^apt $package program" "$work/missing"; then
+            alone+=("$package")
+        else
+            echo "setup: $package ($(grep -m1 "^$package|" "$work/purposes" | cut -d'|' -f2)) cannot be installed:" >&2
+            why_not "$package" | sed 's/^/setup:   /' >&2
+            stuck=1
         fi
-        tar xf "$archive" -O "$member" >"headers/$header"
     done
-    # They go with the installed library if a driver's translation unit compiles.
-    # shellcheck disable=SC2046
-    if ! printf '#include <%s>\n' ethdev_driver.h ethdev_vdev.h |
-        cc -fsyntax-only -DALLOW_EXPERIMENTAL_API -DALLOW_INTERNAL_API $(pkg-config --cflags libdpdk) -Iheaders -x c -; then
-        echo "setup: the driver headers of $package do not compile against the installed DPDK" >&2
-        exit 1
+    [ "$stuck" = 0 ] || return 1
+    packages=("${left[@]}")
+    if [ ${#packages[@]} -gt 0 ] && ! resolve "${packages[@]}"; then
+        echo "setup: each of these can be installed, but not all of them: ${packages[*]}" >&2
+        why_not "${packages[0]}" | sed 's/^/setup:   /' >&2
+        return 1
     fi
-    install -d "$target"
-    install -m 644 headers/* "$target"
-    echo "setup: installed $target"
-)
+    sets[spare]="${alone[*]}"
+}
 
-if [ ${#missing[@]} -gt 0 ]; then
-    if [ "$(id -u)" -eq 0 ]; then
-        apt-get update -q
+install_missing() {
+    local set package check lines
+    packages=()
+    declare -gA sets=()
+    while read -r set package check; do
+        if [ "$set" = apt ]; then packages+=("$package"); else sets[$set]+=" $package"; fi
+    done <"$work/missing"
+    if [ -z "$plan_only" ] && [ "$(id -u)" -ne 0 ] && [ ${#packages[@]} -gt 0 ]; then
+        echo "setup: installing needs root: run 'sudo env PATH=\"\$PATH\" make setup', or install by hand: apt-get install ${packages[*]}" >&2
+        return 1
     fi
-    apt_install "${missing[@]}"
+    if [ ${#packages[@]} -gt 0 ] && ! resolve "${packages[@]}"; then
+        set_apart
+    fi
+
+    echo "setup: what ${1:-all} needs and this machine has not:"
+    if [ ${#packages[@]} -gt 0 ]; then
+        sizes <"$work/plan" | say_sizes "installed by apt" "${packages[@]}"
+        lines=$(upgrades)
+        if [ -n "$lines" ]; then
+            echo "  brought to the version that these need:"
+            sed 's/^/    /' <<<"$lines"
+        fi
+    fi
+    for set in "${!sets[@]}"; do
+        [ -n "${sets[$set]}" ] || continue
+        # shellcheck disable=SC2086
+        plan_tools ${sets[$set]}
+        # shellcheck disable=SC2086
+        sizes <"$work/plan.tools" | say_sizes "only unpacked, $(basename "$target")/tools/$set" ${sets[$set]}
+    done
+    [ -z "$plan_only" ] || exit 0
+    # Fetching and unpacking these goes on while apt, which does one thing at a time, installs the others. In a process group of its
+    # own, which ends with the set-up.
+    set -m
+    unpack_sets &
+    unpacking=$!
+    set +m
+    if [ ${#packages[@]} -gt 0 ]; then
+        install_packages "${packages[@]}"
+    fi
+    wait "$unpacking"
+    unpacking=""
+}
+
+unpack_sets() {
+    local set
+    for set in "${!sets[@]}"; do
+        # shellcheck disable=SC2086
+        [ -z "${sets[$set]}" ] || unpack_tools "$set" ${sets[$set]}
+    done
+}
+
+# The versions of strongSwan whose headers a plugin is built against: of the unpacked one, and of the installed one.
+strongswan_versions() {
+    awk '$1 == "libstrongswan" { sub(/\+b[0-9]+$/, "", $2); print $2 }' "$tools/strongswan/packages" 2>/dev/null || true
+    dpkg-query -W -f '${source:Version}\n' libstrongswan 2>/dev/null || true
+}
+
+done_something=
+preferences >"$work/newer"
+: >"$work/purposes"
+missing >"$work/missing"
+if [ -s "$work/missing" ]; then
+    if [ "$(id -u)" -eq 0 ]; then
+        apt_get newer update >"$work/update.log" 2>&1 || cat "$work/update.log" >&2
+        # Names of packages can depend on the lists.
+        : >"$work/purposes"
+        missing >"$work/missing"
+    fi
+    install_missing "${1:-all}"
+    done_something=yes
 fi
+[ -z "$plan_only" ] || { echo "setup: ${1:-all}: no package is missing"; exit 0; }
 version=$(pkg-config --modversion libdpdk)
-add_flow_header
-if [ ! -s "$(strongswan_headers_dir)/libcharon/daemon.h" ]; then
-    install_strongswan_headers
-fi
 if ! have_driver_headers "$(driver_headers_dir "$version")"; then
     install_driver_headers "$version"
-elif [ ${#missing[@]} -eq 0 ]; then
-    echo "setup: everything is there"
+    done_something=yes
 fi
-# The kernel that the tests boot, so that they need no network. The demo and the benchmarks do without.
-if ! "$(dirname "$0")/vm/image.sh" --fetch; then
-    echo "setup: without that kernel the tests with a virtual machine will fail" >&2
+if [[ " $parts " == *" test "* ]]; then
+    mkdir -p "$tools"
+    for version in $(strongswan_versions | sort -u); do
+        if [ ! -s "$tools/strongswan-headers-$version/libcharon/daemon.h" ]; then
+            install_strongswan_headers "$version"
+            done_something=yes
+        fi
+    done
+    # The kernel that the tests boot, so that they need no network.
+    if ! "$here/vm/image.sh" --fetch; then
+        echo "setup: without that kernel the tests with a virtual machine will fail" >&2
+    fi
+fi
+if [[ " $parts " == *" lint "* ]] && ! command -v cargo-deny >/dev/null; then
+    "$here/setup/cargo-deny.sh"
+    done_something=yes
+fi
+if [ -n "$done_something" ]; then
+    echo "setup: ${1:-all}: everything is there now"
+else
+    echo "setup: ${1:-all}: everything is there"
 fi

@@ -9,11 +9,11 @@ use fallback_sw::{
     node::daemon::{self, AeadChoice, Equipment},
 };
 
-use offload_rules::forwarding::Snapshot;
+use offload_rules::{forwarding::Snapshot, lower::Ability};
 
 use crate::{
-    nic::{self, NicPorts, Offload, Start},
-    port::{DpdkPorts, Eal, EalArgs, Memory, PortMap, eal},
+    nic::{self, Identity, Offload, Start},
+    port::{self, DpdkPorts, Eal, EalArgs, Memory, PortMap, eal},
 };
 
 /// How the daemon runs.
@@ -27,17 +27,21 @@ pub struct RunArgs {
     /// What DPDK is told.
     #[command(flatten)]
     pub dpdk: DpdkArgs,
-    /// The NIC's profile, for rules in hardware: `auto` goes by the driver of the first port, `none` forwards in software.
+    /// The NIC's profile, for rules in hardware: `auto` asks the driver of the first port, `none` forwards in software.
     #[arg(long, value_name = "PROFILE", default_value = "auto")]
     pub nic: String,
+    /// Leave flows in software for whose packets the NIC does not check IP headers (checksum, length). Without it such a NIC forwards
+    /// them, wrong headers included.
+    #[arg(long)]
+    pub strict_offload: bool,
 }
 
 /// What DPDK is told.
 #[derive(Debug, Default, Args)]
 #[command(next_help_heading = "DPDK")]
 pub struct DpdkArgs {
-    /// Vifs on DEVICE use this Ethernet device of DPDK: a PCI address or the name of a virtual device. May be repeated; the
-    /// kernel drives all other devices.
+    /// Vifs on DEVICE use this Ethernet device of DPDK: a PCI address, the name of a virtual device, or a representor as pf0vf3 or
+    /// 0000:08:00.0/vf3. May be repeated; the kernel drives all other devices.
     #[arg(long = "port", value_name = "DEVICE=ETHDEV")]
     pub ports: Vec<PortMap>,
     /// Make a virtual device: `net_af_packet0,iface=eth0`. May be repeated.
@@ -63,7 +67,7 @@ impl DpdkArgs {
         self.ports.is_empty() && self.vdevs.is_empty() && self.pci.is_empty() && self.drivers.is_empty()
     }
 
-    fn eal(&self) -> EalArgs {
+    pub(crate) fn eal(&self) -> EalArgs {
         EalArgs {
             memory: self.no_huge.map_or(Memory::Hugepages, |mib| Memory::Ordinary { mib }),
             pci: self.pci.clone(),
@@ -100,33 +104,52 @@ fn equip(args: &RunArgs, workers: usize, snapshot: &Snapshot) -> anyhow::Result<
     }
     let eal = Arc::new(Eal::start(&dpdk.eal(), &dpdk.drivers)?);
     tracing::info!(devices = eal.ethdevs().join(" "), "DPDK started");
-    let driver = dpdk.ports.first().and_then(|map| eal.driver(&map.ethdev)).unwrap_or_default();
-    let profile = if args.nic == "auto" { nic::of_driver(driver) } else { named };
-    let mut ports = DpdkPorts::new(Arc::clone(&eal), &dpdk.ports, Box::new(KernelPorts))?;
+    let map = port::resolve(&eal, &dpdk.ports)?;
+    let mut nic = if args.nic == "none" { None } else { nic::identify(&eal, &map, named)? };
+    if let Some(nic) = &mut nic {
+        nic.profile.strict = args.strict_offload;
+    }
+    let mut ports = DpdkPorts::new(Arc::clone(&eal), &map, Box::new(KernelPorts))?;
     let mut equipment = Equipment {
         on_worker_start: Some(Arc::new(|_worker| eal::register_thread())),
         keep: Box::new(eal),
         ..Equipment::default()
     };
-    match profile {
-        Some(profile) => {
-            tracing::info!(profile = profile.name, driver, "rules go to the NIC");
-            let nic_ports = NicPorts::new(nic::by_templates(&profile));
+    match nic {
+        Some(nic) => {
+            let about = nic.about();
+            let Identity { profile, driver, .. } = &nic;
+            tracing::info!(profile = profile.name, driver, layout = about.layout, "rules go to the NIC");
+            for finding in &about.findings {
+                tracing::warn!("{finding}");
+            }
+            tell_abilities(&nic);
+            let nic_ports = nic.ports();
             ports = ports.prepared_by(Box::new(nic_ports.clone()));
             let start = Start {
-                profile,
+                profile: nic.profile,
                 ports: nic_ports,
                 workers,
                 snapshot: Arc::new(snapshot.clone()),
                 epoch: equipment.epoch,
-                driver: driver.to_owned(),
+                about,
             };
             let (offload, link) = Offload::start(start)?;
             equipment.offload = Some(link);
             equipment.attachment = Some(Box::new(offload));
         }
-        None => tracing::info!(driver, "no rules for this NIC: all packets are forwarded in software"),
+        None => tracing::info!("no rules for this NIC: all packets are forwarded in software"),
     }
     equipment.ports = Box::new(ports);
     Ok(equipment)
+}
+
+/// What an operator should know before flows wait for it in vain.
+fn tell_abilities(nic: &Identity) {
+    let abilities = nic.abilities();
+    if abilities.can(Ability::Forwards) {
+        tracing::info!(%abilities, "what the NIC can do");
+    } else {
+        tracing::warn!(%abilities, "the NIC forwards no flow: software does");
+    }
 }

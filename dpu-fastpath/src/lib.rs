@@ -5,6 +5,7 @@ mod hash;
 pub mod nic;
 pub mod offload;
 pub mod port;
+pub mod probe;
 pub mod replay;
 pub mod rte_flow;
 pub mod security;

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use dpu_fastpath::{
     daemon::{self, RunArgs},
+    probe::{self, ProbeArgs},
     replay::{self, ReplayArgs},
 };
 use fallback_sw::node::daemon::{self as node, CheckArgs};
@@ -27,6 +28,8 @@ enum Command {
     Check(CheckArgs),
     /// Run captures through a node, with the twin of a NIC in front of it: no root, no sockets, the same outcome each time.
     Replay(Box<ReplayArgs>),
+    /// Ask the NIC's driver which rules it takes: nothing is forwarded, and no flow is needed.
+    Probe(Box<ProbeArgs>),
 }
 
 fn main() -> ExitCode {
@@ -34,5 +37,6 @@ fn main() -> ExitCode {
         Command::Run(args) => daemon::run(&args),
         Command::Check(args) => node::check(&args),
         Command::Replay(args) => replay::run(*args),
+        Command::Probe(args) => probe::run(&args),
     })
 }

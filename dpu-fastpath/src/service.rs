@@ -9,7 +9,7 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet};
 
 use fallback_sw::{node::runtime::Ended, offload::OffloadId};
-use offload_rules::lower::NotOffloaded;
+use offload_rules::lower::{NotOffloaded, PortFacts};
 use proto::v1 as pb;
 use tonic::{Request, Response, Status};
 
@@ -74,18 +74,37 @@ pub trait Flows: Send + Sync + 'static {
     async fn indices(&self, ids: BTreeSet<OffloadId>) -> Result<BTreeMap<(OffloadId, u8), u64>, Ended>;
 }
 
+/// What does not change about a NIC while the node runs.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct AboutNic {
+    /// Driver of its ports, as DPDK names it.
+    pub driver: String,
+    /// Version of DPDK.
+    pub dpdk: String,
+    /// How rules lead from port to port.
+    pub layout: String,
+    /// How rules are given to the driver.
+    pub engine: String,
+    /// Its ports: as vifs name the device, as DPDK does, and what they are at a switch.
+    pub ports: Vec<(String, String, PortFacts)>,
+    /// What is missing for flows to be in the NIC, each with what to do about it.
+    pub findings: Vec<String>,
+    /// What it can do with flows, by its profile.
+    pub abilities: String,
+}
+
 /// The service.
 #[derive(Debug, Clone)]
 pub struct OffloadService<E, F> {
     engine: E,
     flows: F,
-    driver: String,
+    nic: AboutNic,
 }
 
 impl<E: OffloadView, F: Flows> OffloadService<E, F> {
-    /// For this engine and these workers; `driver` is that of the NIC's ports.
-    pub const fn new(engine: E, flows: F, driver: String) -> Self {
-        Self { engine, flows, driver }
+    /// For this engine and these workers.
+    pub const fn new(engine: E, flows: F, nic: AboutNic) -> Self {
+        Self { engine, flows, nic }
     }
 
     /// The rules of one direction. A rule without a flow is of neither.
@@ -108,7 +127,7 @@ impl<E: OffloadView, F: Flows> pb::offload_server::Offload for OffloadService<E,
         _: Request<pb::GetOffloadStatusRequest>,
     ) -> Result<Response<pb::OffloadStatus>, Status> {
         let status = self.engine.status().await.map_err(ended)?;
-        Ok(Response::new(encode::status(&status, &self.driver)))
+        Ok(Response::new(encode::status(&status, &self.nic)))
     }
 
     async fn list_reasons(

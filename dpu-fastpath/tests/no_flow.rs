@@ -29,7 +29,7 @@ fn rule(vif: VifId) -> Rule {
     Rule {
         table: Table::Flows,
         priority: 2,
-        items: vec![Item::Port(vif), Item::Eth { dst: None, has_vlan: false }],
+        items: vec![Item::Port(vif), Item::Eth { dst: None, has_vlan: Some(false) }],
         actions: vec![Action::Count, Action::Drop],
     }
 }

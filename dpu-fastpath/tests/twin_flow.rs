@@ -163,7 +163,7 @@ fn flow(table: Table, sport: u16) -> Rule {
         priority: 2,
         items: vec![
             Item::Port(vif(3)),
-            Item::Eth { dst: Some(ROUTER), has_vlan: false },
+            Item::Eth { dst: Some(ROUTER), has_vlan: Some(false) },
             Item::Ipv4 {
                 src: Some([10, 0, 0, 1].into()),
                 dst: Some([10, 0, 1, 1].into()),
@@ -236,13 +236,61 @@ fn a_flow_is_forwarded_by_the_template_api() {
 }
 
 #[test]
+fn a_shape_of_which_more_rules_come_than_its_table_holds_gets_another_table() {
+    let nic = Nic::new("profile=twin", true);
+    let mut backend = nic.asynchronous(Style::default());
+    // The twin refuses a rule that is one too many for its table (ENOSPC).
+    let rules = SIZES.table + 2;
+    for token in 0..Token::from(rules) {
+        create(&mut *backend, token, &flow(Table::Flows, 4000 + token as u16));
+    }
+    let last = (4000 + rules - 1) as u16;
+    assert_eq!(nic.pass(&frame(ROUTER, [2, 0, 0, 0, 0, 1], 64, last)), Way::Wire(frame(NEXT, ROUTER.0, 63, last)));
+    assert_eq!(nic.pass(&arriving(64)), Way::Wire(frame(NEXT, ROUTER.0, 63, 4000)), "and the first is there still");
+    // The place of one that goes is taken by the next.
+    backend.destroy(0).unwrap();
+    assert_eq!(settle(&mut *backend, 1), [Completion::Destroyed(0)]);
+    create(&mut *backend, Token::from(rules), &flow(Table::Flows, 3999));
+    backend.flush().unwrap();
+}
+
+#[test]
+fn a_port_tells_what_has_left_by_it_and_not_what_a_nic_counts_and_drops() {
+    let mut nic = Nic::new("profile=twin", false);
+    let mut backend = nic.synchronous();
+    create(&mut *backend, 7, &flow(Table::Flows, 4000));
+    assert_eq!(backend.left(vif(4)), Some(0));
+    for _ in 0..3 {
+        assert!(matches!(nic.pass(&arriving(64)), Way::Wire(_)));
+    }
+    assert_eq!((backend.left(vif(4)), backend.left(vif(3))), (Some(3), Some(0)), "those that the NIC has forwarded");
+    assert_eq!(backend.left(vif(9)), None, "no port");
+
+    // As mlx5's switch does from wire to wire (rdma-core dr_action.c, DR_ACTION_TYP_VPORT).
+    nic.say("swallow=1");
+    let counted = |backend: &mut dyn Backend| backend.query(7).unwrap().packets;
+    dpdk::wait("the fault is in force", || {
+        nic.wires[0].arrive(&arriving(64));
+        assert!(dpdk::receive(nic.ports[0]).is_empty(), "software gets none");
+        let left = std::iter::from_fn(|| nic.wires[1].sent()).count();
+        (left == 0).then_some(())
+    });
+    let (before, left) = (counted(&mut *backend), backend.left(vif(4)));
+    for _ in 0..5 {
+        nic.wires[0].arrive(&arriving(64));
+        dpdk::receive(nic.ports[0]);
+    }
+    assert_eq!((counted(&mut *backend), backend.left(vif(4))), (before + 5, left));
+}
+
+#[test]
 fn a_flow_behind_a_jump_is_forwarded_as_mlx5_steers_in_hardware() {
     let nic = Nic::new("profile=mlx5-hws,refresh=1", true);
     let mut backend = nic.asynchronous(Style { field: FieldStyle::Modify, ..Style::default() });
     let jump = Rule {
         table: Table::Steering,
         priority: 0,
-        items: vec![Item::Port(vif(3)), Item::Eth { dst: Some(ROUTER), has_vlan: false }],
+        items: vec![Item::Port(vif(3)), Item::Eth { dst: Some(ROUTER), has_vlan: Some(false) }],
         actions: vec![Action::Jump(Table::Tenant)],
     };
     create(&mut *backend, 1, &jump);
@@ -261,10 +309,9 @@ fn outer() -> Vec<u8> {
 fn encap() -> Rule {
     Rule {
         actions: vec![
-            Action::RawDecap(vec![0; 14]),
             Action::Count,
             Action::SetTtl { version: 4, ttl: 63 },
-            Action::RawEncap(outer()),
+            Action::Reformat { off: vec![0; 14], on: outer() },
             Action::Port(vif(4)),
         ],
         ..flow(Table::Flows, 4000)
@@ -279,7 +326,7 @@ fn decap() -> Rule {
     }
     let mut items = vec![
         Item::Port(vif(4)),
-        Item::Eth { dst: Some(NEXT), has_vlan: false },
+        Item::Eth { dst: Some(NEXT), has_vlan: Some(false) },
         Item::Ipv4 {
             src: Some([198, 51, 100, 1].into()),
             dst: Some([198, 51, 100, 2].into()),
@@ -300,10 +347,9 @@ fn decap() -> Rule {
         priority: 2,
         items,
         actions: vec![
-            Action::RawDecap(outer()),
+            Action::Reformat { off: outer(), on: ethernet },
             Action::Count,
             Action::SetTtl { version: 4, ttl: 62 },
-            Action::RawEncap(ethernet),
             Action::Port(vif(3)),
         ],
     }

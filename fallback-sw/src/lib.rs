@@ -13,4 +13,5 @@ pub mod offload;
 pub mod packet;
 mod prefetch;
 pub mod replay;
+pub mod shares;
 pub mod worker;

@@ -196,6 +196,21 @@ fn wrong_usage_exits_with_1_and_help_with_0() {
 }
 
 #[test]
+fn case_10_warnings_about_a_change_in_force_stand_on_standard_error_and_are_no_failure() {
+    let node = Node::start();
+    let delta = r#"{"baseGeneration": 7, "generation": 9}"#;
+    let ran = node.run_with_input("state delta -", delta);
+    assert_eq!((ran.status, ran.out.as_str()), (Some(0), "Generation 9 is in force\n"));
+    assert_eq!(ran.err, "host-ctl: warning: /x/last.json: no space\nhost-ctl: warning: sa 17\n");
+    let ran = node.run_with_input("--json state delta -", delta);
+    assert!(ran.out.contains("\"/x/last.json: no space\""), "{}", ran.out);
+    assert_eq!(
+        node.run_with_input("state delta -", r#"{"baseGeneration": 7, "generation": 8}"#).ok(),
+        "Generation 8 is in force\n"
+    );
+}
+
+#[test]
 fn a_state_that_was_written_is_applied_again() {
     let node = Node::start();
     for get in ["state get", "--json state get"] {
@@ -208,7 +223,7 @@ fn a_state_that_was_written_is_applied_again() {
         assert_eq!(node.seen.lock().unwrap().state.take(), Some(read));
     }
     let out = node.run_with_input("--json state apply -", r#"{"generation": 8}"#).ok();
-    assert_eq!(out, "{\n  \"generation\": \"8\"\n}\n");
+    assert_eq!(out, "{\n  \"generation\": \"8\",\n  \"warnings\": []\n}\n");
 }
 
 #[test]

@@ -1,14 +1,23 @@
 #!/usr/bin/env bash
-# build.sh FOLDER: builds charon's plugin into FOLDER (target/charon-plugin when none is given) against the headers of the installed
-# strongSwan, which hw-tests/setup.sh fetches. Does nothing when it is up to date. Prints the path of the plugin.
+# build.sh [--tools]: builds charon's plugin for the installed strongSwan, or for the one below target/tools (--tools), against
+# headers that hw-tests/setup.sh fetches. Does nothing when it is up to date. Prints the path of the plugin.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-folder=${1:-$here/../../target/charon-plugin}
-version=$(dpkg-query -W -f '${source:Upstream-Version}' libstrongswan)
-include=/usr/local/include/strongswan-$version
+root=$(cd "$here/../.." && pwd)
+target=${CARGO_TARGET_DIR:-target}
+[[ $target == /* ]] || target=$root/$target
+tools=$target/tools
+if [ "${1:-}" = --tools ]; then
+    version=$(awk '$1 == "libstrongswan" { sub(/\+b[0-9]+$/, "", $2); print $2 }' "$tools/strongswan/packages")
+elif ! version=$(dpkg-query -W -f '${source:Version}' libstrongswan 2>/dev/null); then
+    echo "charon-plugin: strongSwan is not installed (charon-systemd strongswan-swanctl); --tools builds for that of the tests" >&2
+    exit 1
+fi
+include=$tools/strongswan-headers-$version
+folder=$target/charon-plugin/$version
 plugin=$folder/libstrongswan-kernel-sluicegate.so
 if [ ! -s "$include/libcharon/daemon.h" ]; then
-    echo "charon-plugin: no headers of strongSwan $version in $include: run 'sudo make setup'" >&2
+    echo "charon-plugin: no headers of strongSwan $version in $include: run 'make setup'" >&2
     exit 1
 fi
 mkdir -p "$folder"

@@ -3,20 +3,17 @@
 use std::{
     env,
     path::{Path, PathBuf},
-    process::Command,
 };
 
 /// The first and the first unsupported version (DPDK's are year.month).
-const VERSIONS: std::ops::Range<&str> = "22.11".."27";
+const VERSIONS: std::ops::Range<&str> = "22.11".."25";
 
 /// What a driver needs and the -dev package leaves out.
 const HEADERS: [&str; 5] = ["ethdev_driver.h", "ethdev_vdev.h", "bus_vdev_driver.h", "dev_driver.h", "bus_driver.h"];
 
-/// In the -dev package up to 25.07, left out from 25.11 on.
-const FLOW_HEADER: &str = "rte_flow_driver.h";
-
 /// Types that Rust has no layout for; the driver doesn't look into them.
-const OPAQUE: &str = "rte_arp_hdr|rte_arp_ipv4|rte_gtp_psc_generic_hdr|rte_l2tpv2_combined_msg_hdr|rte_ecpri.*";
+const OPAQUE: &str =
+    "_IO_FILE|rte_arp_hdr|rte_arp_ipv4|rte_gtp_psc_generic_hdr|rte_l2tpv2_combined_msg_hdr|rte_ecpri.*";
 
 const FUNCTIONS: &str = "twin_.*|rte_eth_(dev_.*|macaddr_get|rx_queue_setup|tx_queue_setup|stats_.*|link_get_nowait|\
     promiscuous_.*|allmulticast_.*|linkstatus_.*|random_addr)|rte_flow_error_set|rte_flow_dynf_.*|rte_vdev_register|rte_zmalloc|rte_free|\
@@ -38,15 +35,14 @@ fn fail(what: &str) -> ! {
     std::process::exit(1)
 }
 
-/// `DPDK_DRIVER_INCLUDE`, or where `make setup` puts the headers of this version; `public`: where the -dev package's are.
-fn driver_headers(version: &str, public: &[PathBuf]) -> PathBuf {
+/// `DPDK_DRIVER_INCLUDE`, or where `make setup` puts the headers of this version.
+fn driver_headers(version: &str) -> PathBuf {
     println!("cargo::rerun-if-env-changed=DPDK_DRIVER_INCLUDE");
     let folder = env::var_os("DPDK_DRIVER_INCLUDE")
         .map_or_else(|| PathBuf::from(format!("/usr/local/include/dpdk-driver-{version}")), PathBuf::from);
     // Cargo looks again once they are there.
     println!("cargo::rerun-if-changed={}", folder.display());
-    let has_flow_header = public.iter().any(|folder| folder.join(FLOW_HEADER).is_file());
-    for header in HEADERS.into_iter().chain((!has_flow_header).then_some(FLOW_HEADER)) {
+    for header in HEADERS {
         if !folder.join(header).is_file() {
             fail(&format!("{} is not there (DPDK {version})", folder.join(header).display()));
         }
@@ -54,10 +50,13 @@ fn driver_headers(version: &str, public: &[PathBuf]) -> PathBuf {
     folder
 }
 
-/// libclang is loaded by bindgen with a panic when it is missing: look first.
+/// bindgen loads libclang, and panics when there is none: whether it does is seen before, and said in other words.
 fn has_libclang() -> bool {
-    let runs = |program| Command::new(program).arg("--version").output().is_ok_and(|output| output.status.success());
-    env::var_os("LIBCLANG_PATH").is_some() || runs("clang") || runs("llvm-config")
+    let told = std::panic::take_hook();
+    std::panic::set_hook(Box::new(|_| ()));
+    let loaded = std::panic::catch_unwind(bindgen::clang_version).is_ok();
+    std::panic::set_hook(told);
+    loaded
 }
 
 fn bind(includes: &[PathBuf], flags: &[String], out: &Path) -> Result<(), String> {
@@ -84,7 +83,7 @@ fn bind(includes: &[PathBuf], flags: &[String], out: &Path) -> Result<(), String
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-changed=c");
-    println!("cargo::rustc-check-cfg=cfg(flow_fp_ops, queue_stats)");
+    println!("cargo::rustc-check-cfg=cfg(flow_fp_ops)");
     if env::var_os("CARGO_FEATURE_PMD").is_none() {
         return;
     }
@@ -93,7 +92,7 @@ fn main() {
         Err(error) => fail(&error.to_string()),
     };
     if !has_libclang() {
-        fail("clang is missing: bindings are made from DPDK's headers with libclang");
+        fail("libclang is missing: bindings are made from DPDK's headers with it");
     }
     println!("cargo::rustc-link-lib=rte_bus_vdev");
     println!("cargo::rustc-link-lib=rte_security");
@@ -103,13 +102,9 @@ fn main() {
     if version >= (24, 3) {
         println!("cargo::rustc-cfg=flow_fp_ops");
     }
-    // From 25.11 statistics of queues are not in `rte_eth_stats`, and a driver is passed a place for them.
-    if version >= (25, 11) {
-        println!("cargo::rustc-cfg=queue_stats");
-    }
 
     let mut includes = dpdk.include_paths.clone();
-    includes.push(driver_headers(&dpdk.version, &dpdk.include_paths));
+    includes.push(driver_headers(&dpdk.version));
     let mut flags: Vec<String> =
         ["-include", "rte_config.h", "-DALLOW_EXPERIMENTAL_API", "-DALLOW_INTERNAL_API"].map(str::to_owned).to_vec();
     if env::var("CARGO_CFG_TARGET_ARCH").is_ok_and(|arch| arch == "x86_64") {

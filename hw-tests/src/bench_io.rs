@@ -205,7 +205,7 @@ impl Bench {
             vifs: vec![vif(1, "in0", "10.1.0.1/16"), vif(2, "out0", "10.2.255.1/16")],
             vrfs: vec![v1::Vrf { id: 1, name: "bench".to_owned() }],
             nexthops: vec![
-                nexthop(1, Kind::Resolve(v1::ResolveNexthop { oif: 1 })),
+                nexthop(1, Kind::Resolve(v1::ResolveNexthop { oif: 1, ..Default::default() })),
                 nexthop(2, Kind::Encap(v1::EncapNexthop { oif: 2, encap_data })),
             ],
             routes: vec![route("10.1.0.0/16", 1), route("10.2.0.0/16", 2)],

@@ -283,14 +283,23 @@ fn ecmp(l3vpn: &L3vpn) -> Result<Vec<u64>, LabError> {
     }
     let far = (l3vpn.host(Tenant::Blue, Site::Ce2), "192.168.1.100");
     let mut fan = Fan::open(l3vpn.host(Tenant::Blue, Site::Ce1), far, SPLIT_FLOWS)?;
-    let arrived = fan.send()?.len();
+    let counted_before = l3vpn.counted_losses()?;
+    let round = fan.send()?;
+    let counted = l3vpn.counted_losses()?.saturating_sub(counted_before);
     let paths = fan.paths(client)?;
     let of = |member: i32| paths.values().filter(|index| **index == member).count();
     println!(
-        "CE1, {SPLIT_FLOWS} new flows of a datagram each: {} in 4111, {} in 4109; {arrived} arrived",
+        "CE1, {} new flows of a datagram each: {} in 4111, {} in 4109; {} arrived, {counted} were counted as lost on the way, \
+         {} found the receiver's socket full",
+        round.sent,
         of(0),
-        of(1)
+        of(1),
+        round.arrived.len(),
+        round.overflowed,
     );
+    if round.missing() > counted {
+        return Err(LabError::Violated(format!("{} datagrams are in nobody's counters", round.missing() - counted)));
+    }
     let edge = l3vpn.edge()?.node()?.client();
     for tunnel in Tunnel::ALL {
         let vif = tunnel.vif(TunnelEnd::Regional);

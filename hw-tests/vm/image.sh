@@ -26,7 +26,10 @@ fail() {
     exit 1
 }
 
-for program in busybox cpio modprobe depmod dpkg-deb ip cc flock; do
+# Unpacked by ../setup.sh where none is installed; static.
+busybox=$target/tools/vm/usr/bin/busybox
+[ -x "$busybox" ] || busybox=$(command -v busybox) || fail "busybox is missing: run 'make setup'"
+for program in cpio modprobe depmod dpkg-deb ip cc flock; do
     command -v $program >/dev/null || fail "$program is missing: run 'make setup'"
 done
 mkdir -p "$cache"
@@ -89,7 +92,7 @@ version=${kernel#"$cache/kernel-"}
 # One image for each set of what goes into it.
 made_from=$({
     sha256sum "$here/image.sh" "$here/init" "$here/peer.c"
-    for program in busybox ip; do sha256sum "$(command -v $program)"; done
+    sha256sum "$busybox" "$(command -v ip)"
 } | cut -d' ' -f1 | sha256sum | cut -c1-16)
 image=$cache/$version-$made_from
 
@@ -105,7 +108,7 @@ copy_program() {
 make_image() {
     local module file name list
     mkdir -p "$work"/root/{bin,sbin,dev,proc,sys,run,tmp,modules} "$work/image"
-    copy_program "$(command -v busybox)" bin
+    copy_program "$busybox" bin
     copy_program "$(command -v ip)" sbin
     cc -static -O1 -Wall -Werror -o "$work/root/sbin/peer" "$here/peer.c"
     install "$here/init" "$work/root/init"

@@ -119,11 +119,20 @@ pub enum DropReason {
     EspRefusedByNic,
     /// ESP for an SA whose replay window the NIC keeps, in a form that the NIC does not take: fragmented, with IP options.
     EspBesideNic,
+    /// ICMP error about a packet of an own tunnel that was not sent, or that no router has reason to refuse: foreign SPI, sequence number
+    /// not sent lately, DF clear, no longer than the MTU that is told (RFC 4301 §8.2.1).
+    IcmpQuoteNotSent,
+    /// Which sequence numbers the SA's key has used is not known: a number could be used twice (RFC 4106 §2).
+    SaRefused,
+    /// Link-local source or destination, and not for this node on the link that it came in on.
+    LinkLocal,
+    /// In the clear, but its source is reached through an IPsec tunnel: it should have come protected (RFC 4301 §5.2).
+    Unprotected,
 }
 
 impl DropReason {
     /// How many there are, with the unused 0.
-    pub const COUNT: usize = Self::EspBesideNic as usize + 1;
+    pub const COUNT: usize = Self::Unprotected as usize + 1;
 
     /// All reasons in the order that the command line prints.
     #[must_use]
@@ -204,6 +213,10 @@ impl DropReason {
             Self::NoSa => "No SA",
             Self::EspRefusedByNic => "ESP Refused by NIC",
             Self::EspBesideNic => "ESP Beside NIC",
+            Self::IcmpQuoteNotSent => "ICMP Quote Not Sent",
+            Self::SaRefused => "SA Refused",
+            Self::LinkLocal => "Link Local",
+            Self::Unprotected => "Not Protected",
         }
     }
 }
@@ -266,6 +279,10 @@ static ALL: &[DropReason] = &[
     DropReason::NoSa,
     DropReason::EspRefusedByNic,
     DropReason::EspBesideNic,
+    DropReason::IcmpQuoteNotSent,
+    DropReason::SaRefused,
+    DropReason::LinkLocal,
+    DropReason::Unprotected,
 ];
 
 #[cfg(test)]

@@ -1,6 +1,8 @@
 //! Rules against packets, by a matcher that knows nothing of how rules are made.
 #![allow(missing_docs, clippy::unwrap_used, clippy::panic)]
 
+#[path = "lowering/dialects.rs"]
+mod dialects;
 #[path = "lowering/document.rs"]
 mod document;
 #[path = "lowering/flow.rs"]

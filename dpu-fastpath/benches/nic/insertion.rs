@@ -36,7 +36,7 @@ fn rules(site: &Site, requests: &[Request], profile: &NicProfile) -> Vec<Rule> {
         Request::Install { directions, .. } => directions.iter().flatten().collect(),
         _ => Vec::new(),
     });
-    directions.map(|direction| profile.full(site.snapshot(), direction, PRIORITY).expect("a rule").0).collect()
+    directions.map(|direction| profile.full(site.snapshot(), direction, PRIORITY).expect("a rule").0.rule).collect()
 }
 
 /// Takes everything at once, and costs nothing.

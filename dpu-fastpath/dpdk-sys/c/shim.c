@@ -141,3 +141,13 @@ int sys_rte_mbuf_tx_security(struct rte_mbuf *m, void *ctx, void *session, uint1
 int sys_rte_security_dynfield_is_registered(void) { return rte_security_dynfield_is_registered(); }
 
 uint64_t sys_rte_security_dynfield_get(struct rte_mbuf *m) { return *rte_security_dynfield(m); }
+
+void sys_rte_flow_table_specialize(struct rte_flow_template_table_attr *attr, int wire)
+{
+#ifdef RTE_FLOW_TABLE_SPECIALIZE_TRANSFER_WIRE_ORIG
+	attr->specialize |= wire ? RTE_FLOW_TABLE_SPECIALIZE_TRANSFER_WIRE_ORIG : RTE_FLOW_TABLE_SPECIALIZE_TRANSFER_VPORT_ORIG;
+#else
+	(void)attr;
+	(void)wire;
+#endif
+}

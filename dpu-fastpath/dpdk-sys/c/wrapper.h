@@ -92,6 +92,9 @@ int sys_rte_flow_dynf_metadata_avail(void);
 int sys_rte_flow_item_eth_has_vlan(const struct rte_flow_item_eth *item);
 int sys_rte_flow_item_vlan_has_more(const struct rte_flow_item_vlan *item);
 
+/* Tells the driver that all packets of a transfer table come from the wire, or that none does. Nothing before 23.03. */
+void sys_rte_flow_table_specialize(struct rte_flow_template_table_attr *attr, int wire);
+
 /* The context is opaque: its type went from struct rte_security_ctx to void with 23.11. */
 int sys_rte_security_set_pkt_metadata(void *ctx, void *session, struct rte_mbuf *m, void *params);
 /* Asks for the session to be applied to a frame on its way out, whose Ethernet header and tags have l2_len octets and whose IP
@@ -103,6 +106,7 @@ uint64_t sys_rte_security_dynfield_get(struct rte_mbuf *m);
 /* Macros that bindgen cannot evaluate, because they call other macros. */
 #define SYS_CONST(name) static const uint64_t sys_##name = name
 
+SYS_CONST(RTE_ETH_DEV_INTR_RMV);
 SYS_CONST(RTE_ETH_RX_OFFLOAD_VLAN_STRIP);
 SYS_CONST(RTE_ETH_RX_OFFLOAD_IPV4_CKSUM);
 SYS_CONST(RTE_ETH_RX_OFFLOAD_UDP_CKSUM);
@@ -145,6 +149,7 @@ SYS_CONST(RTE_ETH_DEV_CAPA_RUNTIME_TX_QUEUE_SETUP);
 SYS_CONST(RTE_ETH_DEV_CAPA_RXQ_SHARE);
 SYS_CONST(RTE_ETH_DEV_CAPA_FLOW_RULE_KEEP);
 SYS_CONST(RTE_ETH_DEV_CAPA_FLOW_SHARED_OBJECT_KEEP);
+SYS_CONST(RTE_ETH_DEV_REPRESENTOR);
 SYS_CONST(RTE_MBUF_F_RX_FDIR);
 SYS_CONST(RTE_MBUF_F_RX_FDIR_ID);
 SYS_CONST(RTE_MBUF_F_RX_IP_CKSUM_MASK);

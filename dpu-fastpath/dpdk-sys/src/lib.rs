@@ -1,10 +1,9 @@
 //! Bindings to the public API of the DPDK that is installed: EAL, ethdev, mbuf, mempool, rte_flow, rte_security, ring, log.
 //!
-//! They are made from its headers when this crate is built (22.11 up to, but without, 27): no header of DPDK and no binding made
+//! They are made from its headers when this crate is built (22.11 up to, but without, 25): no header of DPDK and no binding made
 //! from one is part of the source. What the bindings hold is documented at <https://doc.dpdk.org/api/>; the names are DPDK's.
 //!
-//! Run with 22.11. With 24.11 the libraries of this crate, nic-twin and dpu-fastpath pass `cargo check`; nothing was linked or run.
-//! With 25.11 only the shims in C were compiled, without linking: bindings and Rust code were not tried.
+//! Built and tested with 22.11 (Debian 12) and 24.11 (Debian 13, `hw-tests/debian-13.sh`); not with the releases in between.
 //!
 //! - An enumeration is a module of constants: `rte_flow_item_type::RTE_FLOW_ITEM_TYPE_ETH`, with `rte_flow_item_type::Type`.
 //! - Static inline functions (`rte_eth_rx_burst`, `rte_pktmbuf_alloc` and so on) come from a shim in C under their own names, as do

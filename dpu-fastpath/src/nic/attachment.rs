@@ -16,12 +16,12 @@ use tonic::service::Routes;
 use super::{NicLowering, NicPorts, connect};
 use crate::{
     offload::{Config, Deliver, EngineStatus, Failure, Handle, InstalledRule, Mismatch, Runner, RunnerConfig},
-    service::{NodeFlows, OffloadService, OffloadView, Switched},
+    service::{AboutNic, NodeFlows, OffloadService, OffloadView, Switched},
 };
 
 /// Requests that wait in the ring of one worker.
 const RING: usize = 4096;
-/// How long one attempt waits for the first port to open.
+/// How long one attempt waits for the ports to open.
 const PORTS: Duration = Duration::from_millis(500);
 /// How long an operator waits for all flows to be back in software.
 const DRAIN: Duration = Duration::from_secs(5);
@@ -40,15 +40,15 @@ pub struct Start {
     pub snapshot: Arc<Snapshot>,
     /// Zero of the node's clock.
     pub epoch: Instant,
-    /// Driver of the NIC, as operators know it.
-    pub driver: String,
+    /// What operators are told of it.
+    pub about: AboutNic,
 }
 
 /// The engine of a node.
 pub struct Offload {
     runner: Option<Runner>,
     node: Arc<OnceLock<runtime::Handle>>,
-    driver: String,
+    about: AboutNic,
 }
 
 impl Offload {
@@ -57,7 +57,7 @@ impl Offload {
     /// # Errors
     /// No thread.
     pub fn start(start: Start) -> std::io::Result<(Self, OffloadLink)> {
-        let Start { profile, ports, workers, snapshot, epoch, driver } = start;
+        let Start { profile, ports, workers, snapshot, epoch, about } = start;
         let node = Arc::new(OnceLock::new());
         let lowering = NicLowering::new(profile.clone(), ports.clone());
         let open = move || -> Result<_, Failure> {
@@ -70,7 +70,7 @@ impl Offload {
         let handle = runner.handle();
         let rings = (0..workers).filter_map(|worker| handle.ring(worker)).collect();
         let adopt = Arc::new(move |snapshot: &Arc<Snapshot>| handle.adopt(snapshot));
-        Ok((Self { runner: Some(runner), node, driver }, OffloadLink::new(rings, adopt)))
+        Ok((Self { runner: Some(runner), node, about }, OffloadLink::new(rings, adopt)))
     }
 }
 
@@ -79,7 +79,7 @@ impl Attachment for Offload {
         let _ = self.node.set(node.clone());
         let Some(runner) = &self.runner else { return routes };
         let view = View { engine: runner.handle(), node: node.clone() };
-        let service = OffloadService::new(view, NodeFlows::new(node.clone()), self.driver.clone());
+        let service = OffloadService::new(view, NodeFlows::new(node.clone()), self.about.clone());
         routes.add_service(OffloadServer::new(service))
     }
 

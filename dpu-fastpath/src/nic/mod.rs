@@ -2,18 +2,21 @@
 //! driver wants.
 
 mod attachment;
+mod identity;
 mod lowering;
 mod ports;
 
 use offload_rules::lower::{Api, NicProfile};
 
 pub use attachment::{Offload, Start};
+pub use identity::{Identity, Seen, WrongEngine, identify};
 pub use lowering::NicLowering;
 pub use ports::NicPorts;
 
 use crate::{
     offload::{Backend, Failure},
-    rte_flow::{Asynchronous, Style, Synchronous},
+    port::eal,
+    rte_flow::{Asynchronous, Gated, Style, Synchronous},
 };
 
 /// Operations of a synchronous driver in one round of the engine.
@@ -27,29 +30,33 @@ pub struct UnknownProfile {
     pub name: String,
 }
 
-/// The profile with this name.
+/// The profile with this name, for the DPDK that is running.
 ///
 /// # Errors
 /// [`UnknownProfile`].
 pub fn profile(name: &str) -> Result<NicProfile, UnknownProfile> {
-    NicProfile::by_name(name).ok_or_else(|| UnknownProfile { name: name.to_owned() })
+    NicProfile::of_version(name, eal::version()).ok_or_else(|| UnknownProfile { name: name.to_owned() })
 }
 
 /// The profile for a driver, as DPDK names it; `None`: a device that takes no rules, or of which nothing is known.
 #[must_use]
 pub fn of_driver(driver: &str) -> Option<NicProfile> {
-    NicProfile::by_name(match driver {
-        // Hardware steering is asked for by the device argument dv_flow_en=2, which the driver does not tell: name it by --nic.
+    let name = match driver {
+        // With the device argument dv_flow_en=2 it is mlx5-hws: `identify` asks.
         "mlx5_pci" | "mlx5_auxiliary" | "mlx5_eth" => "mlx5-sws",
         "net_bnxt" => "bnxt",
         "net_sfc_efx" | "net_sfc" => "sfc",
-        "net_nfp_pf" | "net_nfp_vf" | "net_nfp" => "nfp",
+        // Virtual functions of nfp, ixgbe and txgbe take no rules, and ice's DCF has no Flow Director.
+        "net_nfp_pf" | "net_nfp" => "nfp",
         "net_cn9k" | "net_cn10k" | "net_cn20k" => "cnxk",
-        "net_ice" | "net_ice_dcf" => "ice",
-        "net_ixgbe" | "net_ixgbe_vf" => "ixgbe",
+        "net_ice" => "ice",
+        "net_iavf" => "iavf",
+        "net_ixgbe" => "ixgbe",
+        "net_txgbe" => "txgbe",
         "net_twin" => "twin",
         _ => return None,
-    })
+    };
+    NicProfile::of_version(name, eal::version())
 }
 
 /// Whether rules go to the driver by templates.
@@ -65,9 +72,37 @@ pub fn by_templates(profile: &NicProfile) -> bool {
 pub fn connect(profile: &NicProfile, ports: &NicPorts) -> Result<Box<dyn Backend>, Failure> {
     let style = Style::of(profile);
     let (map, sessions) = (ports.map(), ports.sessions());
+    let gate = map.gate();
     match ports.opened() {
         None => Err(Failure::from_errno(libc::EAGAIN, "no port of the NIC is open yet")),
-        Some(Some(sizes)) => Ok(Box::new(Asynchronous::new(map, style, sizes).with_sessions(sessions))),
-        Some(None) => Ok(Box::new(Synchronous::new(map, style, SYNCHRONOUS_DEPTH).with_sessions(sessions))),
+        Some(Some(sizes)) => {
+            Ok(Box::new(Gated::new(Asynchronous::new(map, style, sizes).with_sessions(sessions), gate)))
+        }
+        Some(None) => {
+            let backend = Synchronous::new(map, style, SYNCHRONOUS_DEPTH).with_sessions(sessions);
+            Ok(Box::new(Gated::new(backend, gate)))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn drivers_are_known_by_the_names_that_they_register() {
+        for (driver, name) in [
+            ("net_iavf", Some("iavf")),
+            ("net_txgbe", Some("txgbe")),
+            ("net_ixgbe", Some("ixgbe")),
+            ("net_cn10k", Some("cnxk")),
+            // ixgbe_ethdev.c and txgbe_ethdev_vf.c give their virtual functions no rte_flow.
+            ("net_ixgbe_vf", None),
+            ("net_txgbe_vf", None),
+            ("net_null", None),
+        ] {
+            assert_eq!(of_driver(driver).map(|profile| profile.name), name, "{driver}");
+        }
+        assert_eq!(of_driver("net_bnxt").map(|profile| profile.version), Some(eal::version()));
     }
 }

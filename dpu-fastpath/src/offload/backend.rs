@@ -144,6 +144,12 @@ pub trait Backend: Send {
     /// The rule has no counter, or it cannot be read now.
     fn query(&mut self, token: Token) -> Result<Hits, Failure>;
 
+    /// Packets that have left by the port of this vif's device since it began, those that the NIC forwards included. `None`: it does not
+    /// tell, or its link is down.
+    fn left(&mut self, _port: VifId) -> Option<u64> {
+        None
+    }
+
     /// Appends rules to `into` that have seen no packet for the time of their AGE action.
     ///
     /// # Errors
@@ -227,6 +233,10 @@ impl<B: Backend + ?Sized> Backend for Box<B> {
         (**self).query(token)
     }
 
+    fn left(&mut self, port: VifId) -> Option<u64> {
+        (**self).left(port)
+    }
+
     fn aged(&mut self, into: &mut Vec<Token>) -> Result<(), Failure> {
         (**self).aged(into)
     }
@@ -262,7 +272,8 @@ impl<B: Backend + ?Sized> Backend for Box<B> {
 pub fn classify(errno: i32) -> FailureClass {
     match errno.saturating_abs() {
         libc::ENOTSUP | libc::EINVAL | libc::ENOSYS => FailureClass::Shape,
-        libc::ENOSPC | libc::ENOMEM | libc::ENOENT => FailureClass::Capacity,
+        // ENODATA: mlx5 has no counters left (mlx5_flow_dv.c, `flow_dv_counter_pool_prepare`).
+        libc::ENOSPC | libc::ENOMEM | libc::ENOENT | libc::ENODATA => FailureClass::Capacity,
         libc::EAGAIN | libc::EBUSY => FailureClass::Busy,
         libc::EEXIST => FailureClass::Duplicate,
         libc::ETIMEDOUT => FailureClass::Timeout,
@@ -278,7 +289,7 @@ mod tests {
     fn errnos_have_the_classes_that_drivers_mean_whatever_their_sign() {
         for (errnos, class) in [
             (&[libc::ENOTSUP, libc::EOPNOTSUPP, libc::EINVAL, libc::ENOSYS][..], FailureClass::Shape),
-            (&[libc::ENOSPC, libc::ENOMEM, libc::ENOENT], FailureClass::Capacity),
+            (&[libc::ENOSPC, libc::ENOMEM, libc::ENOENT, libc::ENODATA], FailureClass::Capacity),
             (&[libc::EAGAIN, libc::EWOULDBLOCK, libc::EBUSY], FailureClass::Busy),
             (&[libc::EEXIST], FailureClass::Duplicate),
             (&[libc::EIO, libc::ENODEV, 0, i32::MIN], FailureClass::Device),

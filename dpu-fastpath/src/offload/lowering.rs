@@ -7,8 +7,8 @@ use offload_rules::{
     VifId,
     forwarding::{Sa, Snapshot},
     lower::{
-        Direction, Ipsec, NicProfile, Rule, Session, Shape, Unsupported, canary, lower, open_rule, partial, priority,
-        proactive, seal_rule, underlay,
+        Chain, Direction, Ipsec, NicProfile, Rule, Session, Shape, Unsupported, canary, lower, open_rule, partial,
+        priority, proactive, seal_rule, underlay,
     },
 };
 
@@ -39,11 +39,12 @@ pub trait Lowering: Send {
     /// Rules that the NIC holds, where that is known.
     fn capacity(&self) -> Option<usize>;
 
-    /// Rules to try at start, each with the shape that it stands for: few, since flows wait for them. They match no real packet. None
+    /// Rules to try at start, with what they need, each with the shape that it stands for: few, since flows wait for them. They match no real packet. None
     /// as long as there is no port.
-    fn canaries(&self, snapshot: &Snapshot) -> Vec<(Self::Shape, Rule)>;
+    fn canaries(&self, snapshot: &Snapshot) -> Vec<(Self::Shape, Chain)>;
 
-    /// Rules that do not belong to a flow: steering of packets to the tables of flows.
+    /// Rules that do not belong to a flow: steering of packets to the tables of flows. One that leads to a table is in the NIC only while all
+    /// others of these in that table are.
     fn proactive(&self, snapshot: &Snapshot) -> Vec<Rule>;
 
     /// Does a session of the whole protocol begin with the number that it is given? Otherwise with 1.
@@ -86,7 +87,7 @@ pub trait Lowering: Send {
         alternate: bool,
     ) -> Result<Rule, Unsupported>;
 
-    /// The rule that forwards or drops a direction in the NIC.
+    /// The rule that forwards or drops a direction in the NIC, with what it needs.
     ///
     /// # Errors
     /// The NIC, or the program, does not allow it.
@@ -95,7 +96,7 @@ pub trait Lowering: Send {
         snapshot: &Snapshot,
         direction: &Direction,
         priority: u32,
-    ) -> Result<(Rule, Self::Shape), Unsupported>;
+    ) -> Result<(Chain, Self::Shape), Unsupported>;
 
     /// The rule that marks a direction's packets with `mark`, and puts them into the queue `queue`. It may have a priority of its own.
     ///
@@ -108,7 +109,7 @@ pub trait Lowering: Send {
         priority: u32,
         mark: u32,
         queue: u16,
-    ) -> Result<(Rule, Self::Shape), Unsupported>;
+    ) -> Result<(Chain, Self::Shape), Unsupported>;
 }
 
 /// The kind of session to ask for: the one in which the NIC does most.
@@ -135,7 +136,7 @@ impl Lowering for NicProfile {
         self.limits.rules.value.map(|rules| rules as usize)
     }
 
-    fn canaries(&self, snapshot: &Snapshot) -> Vec<(Shape, Rule)> {
+    fn canaries(&self, snapshot: &Snapshot) -> Vec<(Shape, Chain)> {
         let ports: Vec<VifId> =
             snapshot.vifs().filter(|vif| vif.kind.port().is_some()).map(|vif| vif.id).take(2).collect();
         let (Some(ingress), Some(egress)) = (ports.first(), ports.last()) else { return Vec::new() };
@@ -191,9 +192,9 @@ impl Lowering for NicProfile {
         seal_rule(self, (vif, place.port), session, alternate)
     }
 
-    fn full(&self, _: &Snapshot, direction: &Direction, priority: u32) -> Result<(Rule, Shape), Unsupported> {
-        let rule = lower(direction, self, priority == priority::FLOW_ALTERNATE)?;
-        Ok((rule, Shape::of(direction)))
+    fn full(&self, _: &Snapshot, direction: &Direction, priority: u32) -> Result<(Chain, Shape), Unsupported> {
+        let chain = lower(direction, self, priority == priority::FLOW_ALTERNATE)?;
+        Ok((chain, Shape::of(direction, self)))
     }
 
     fn partial(
@@ -203,7 +204,7 @@ impl Lowering for NicProfile {
         _: u32,
         mark: u32,
         queue: u16,
-    ) -> Result<(Rule, Shape), Unsupported> {
-        Ok((partial(direction, mark, queue, self)?, Shape::of_partial(direction)))
+    ) -> Result<(Chain, Shape), Unsupported> {
+        Ok((partial(direction, mark, queue, self)?.into(), Shape::of_partial(direction)))
     }
 }

@@ -152,7 +152,7 @@ pub struct EngineStatus {
 pub struct InstalledRule {
     /// The engine's number of it.
     pub token: Token,
-    /// Its flow and direction; `None` for rules that belong to no flow.
+    /// Its flow and direction; in a list of a flow's rules, the one that it is listed for. `None` for rules that belong to no flow.
     pub flow: Option<(OffloadId, u8)>,
     /// The rule.
     pub rule: Rule,
@@ -160,6 +160,8 @@ pub struct InstalledRule {
     pub hits: Hits,
     /// It is in the NIC: its creation has completed, its removal has not.
     pub live: bool,
+    /// Rules that need this one; 0 for one that forwards, drops or marks by itself.
+    pub needed_by: u32,
 }
 
 /// How desired and installed differ.

@@ -6,7 +6,7 @@ use std::{
     io::Error,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU32, Ordering},
     },
 };
 
@@ -21,17 +21,18 @@ use fallback_sw::{
 use offload_rules::MacAddr;
 
 use super::{
+    conf::{configuration, hear_of_removal, most, offer_security, queues, wish},
     eal::{Eal, exclusively},
+    gate::Gate,
+    hairpin::{self, Hairpins, Ordinary},
     open::Prepare,
     pool::Pool,
 };
 
-/// Descriptors of a queue, if the device has no wish of its own.
-const DESCRIPTORS: u16 = 512;
 /// Ethernet with two VLAN tags.
 const L2: u32 = 22;
-/// Octets of an Ethernet header and its check sequence.
-const ETHERNET: u32 = 18;
+/// Largest MTU that a port is laid out for: that of the longest frame.
+const MOST: u16 = (MAX_FRAME as u32 - L2) as u16;
 /// mbufs beside those of descriptors: packets that wait in a node, and those that threads keep.
 const SPARE: u32 = 4096;
 /// mbufs for each worker: what it may keep to reuse, and bursts under way.
@@ -44,47 +45,71 @@ pub struct Ethdev {
     name: String,
     driver: &'static str,
     mac: MacAddr,
-    mtu: u16,
+    /// Largest IP packet of the vif.
+    wanted: u16,
+    /// The largest MTU that the driver can be asked for.
+    most: u32,
+    /// Octets of the longest frame that is sent.
+    largest: AtomicU32,
+    /// The MTU that the driver was asked for last, because the kernel's device has it.
+    tried: AtomicU32,
     rx_queues: u16,
     tx_queues: u16,
     pool: Pool,
+    /// The kernel's device that the driver is on, where there is one and it is in this network namespace.
+    below: Option<String>,
     /// What the device had lost before.
     lost_before: u64,
+    hairpins: Option<Hairpins>,
+    gate: Option<Gate>,
+    /// The device that manages its switch: it is stopped after all others.
+    manager: Option<Arc<Self>>,
     /// Set while the device is somebody's.
     used: Arc<AtomicBool>,
     _eal: Arc<Eal>,
 }
 
 impl Ethdev {
-    /// Configures a device for so many workers and starts it. `used` tells whether another owner still has it.
+    /// Configures a device and starts it. `used` tells whether another owner still has it.
     ///
     /// # Errors
     /// [`PortError`]: the device is still in use, or what it refused.
     pub(super) fn start(
         eal: &Arc<Eal>,
-        name: &str,
-        mtu: u16,
-        workers: usize,
+        wanted: &Wanted<'_>,
         used: &Arc<AtomicBool>,
         prepare: Option<&dyn Prepare>,
     ) -> Result<Self, PortError> {
+        let Wanted { name, mtu, below, .. } = *wanted;
         let port = eal.port_id(name).ok_or_else(|| PortError::NoDevice { device: name.to_owned() })?;
         if used.swap(true, Ordering::AcqRel) {
             let source = Error::from_raw_os_error(libc::EBUSY);
             return Err(PortError::Os { device: name.to_owned(), action: "waiting for its last user", source });
         }
-        let started = exclusively(|| Setup { name, port }.run(mtu, workers, prepare));
+        let gate = prepare.and_then(Prepare::gate);
+        let start = || Setup { name, port }.run(wanted, prepare);
+        let started = exclusively(|| match &gate {
+            Some(gate) => gate.start(start),
+            None => start(),
+        });
         match started {
             Ok(up) => Ok(Self {
                 port,
                 name: name.to_owned(),
                 driver: up.driver,
                 mac: up.mac,
-                mtu: up.mtu,
+                wanted: mtu,
+                most: u32::from(up.most),
+                largest: AtomicU32::new(u32::from(up.mtu) + L2),
+                tried: AtomicU32::new(0),
                 rx_queues: up.rx_queues,
                 tx_queues: up.tx_queues,
                 pool: up.pool,
+                below: below.map(str::to_owned).or_else(|| kernel_index(port).and_then(name_of)),
                 lost_before: lost(port),
+                hairpins: up.hairpins,
+                gate,
+                manager: wanted.manager.clone(),
                 used: Arc::clone(used),
                 _eal: Arc::clone(eal),
             }),
@@ -111,6 +136,17 @@ impl Ethdev {
     #[must_use]
     pub const fn driver(&self) -> &'static str {
         self.driver
+    }
+
+    /// The device that manages its switch, if that is another.
+    pub(super) fn manager(&self) -> Option<&Self> {
+        self.manager.as_deref()
+    }
+
+    /// The kernel's device that the driver is on, where there is one and it is in this network namespace.
+    #[must_use]
+    pub fn below(&self) -> Option<&str> {
+        self.below.as_deref()
     }
 
     /// Where it receives into.
@@ -141,11 +177,31 @@ impl Ethdev {
             return Err(PortError::NoDevice { device: self.name.clone() });
         }
         let up = link_is_up(self.port);
+        // A driver over a device of the kernel's, as mlx5 and net_af_packet are, does not hear when somebody else sets its MTU.
+        let below = self.below.as_deref().map(Device::read).transpose()?;
+        if let (Some(below), Some(index)) = (&below, kernel_index(self.port))
+            && below.index != index
+        {
+            // Deleted and made again under the same name: the driver is still on the one that is gone.
+            return Err(PortError::NoDevice { device: below.name.clone() });
+        }
+        let mut mtu = u32::from(current_mtu(self.port).unwrap_or(self.wanted));
+        if let Some(below) = &below {
+            let most = below.mtu.min(u32::from(self.wanted)).min(self.pool.frame().saturating_sub(L2));
+            // Once for each size: a driver that refuses says so in its log.
+            if mtu < most && self.tried.swap(most, Ordering::Relaxed) != most && self.set_mtu(most) {
+                mtu = most;
+            }
+            mtu = mtu.min(below.mtu);
+        }
+        self.largest.store(mtu.saturating_add(L2), Ordering::Relaxed);
+        let attainable = below.as_ref().map_or(self.most, |below| below.mtu).min(u32::from(MOST)).max(mtu);
         Ok(Device {
             name: self.name.clone(),
-            index: i32::from(self.port),
+            index: below.map_or(i32::from(self.port), |below| below.index),
+            attainable,
             mac: Some(self.mac),
-            mtu: u32::from(self.mtu),
+            mtu,
             link: Link::Ethernet,
             up: true,
             operational: up,
@@ -153,6 +209,19 @@ impl Ethdev {
             kernel_driver: self.driver.to_owned(),
             queues: u32::from(self.rx_queues),
         })
+    }
+
+    fn set_mtu(&self, mtu: u32) -> bool {
+        let Ok(mtu) = u16::try_from(mtu) else { return false };
+        // SAFETY: a port that this owns; the driver refuses what it cannot do while it runs.
+        exclusively(|| unsafe { sys::rte_eth_dev_set_mtu(self.port, mtu) }) == 0
+    }
+
+    /// Is a frame of so many octets no longer than the device sends? Drivers drop what is longer and count nothing.
+    #[inline]
+    #[must_use]
+    pub fn takes(&self, octets: usize) -> bool {
+        octets <= self.largest.load(Ordering::Relaxed) as usize
     }
 
     /// Frames that the device has lost since it was started: no room, no memory, damaged.
@@ -164,12 +233,36 @@ impl Ethdev {
 
 impl Drop for Ethdev {
     fn drop(&mut self) {
-        exclusively(|| {
-            // SAFETY: the ports that use its queues hold on to the device, so there are none any more.
+        let stop = || {
+            if let Some(hairpins) = &self.hairpins {
+                hairpins.stopping(self.port);
+            }
+            // SAFETY: the ports that use its queues hold on to the device, so there are none any more; nor is anybody at its rules.
             unsafe { sys::rte_eth_dev_stop(self.port) };
+        };
+        exclusively(|| {
+            match &self.gate {
+                Some(gate) => gate.stop(self.port, stop),
+                None => stop(),
+            }
             self.used.store(false, Ordering::Release);
         });
     }
+}
+
+/// What a device is started for.
+#[derive(Debug, Clone)]
+pub(super) struct Wanted<'a> {
+    /// DPDK's name of it.
+    pub(super) name: &'a str,
+    /// Largest IP packet of its vif.
+    pub(super) mtu: u16,
+    /// Workers that use it.
+    pub(super) workers: usize,
+    /// The kernel's device below, when it is known from before.
+    pub(super) below: Option<&'a str>,
+    /// The device that manages its switch, if that is another: started.
+    pub(super) manager: Option<Arc<Ethdev>>,
 }
 
 /// What came out of setting a device up.
@@ -177,9 +270,12 @@ struct Up {
     driver: &'static str,
     mac: MacAddr,
     mtu: u16,
+    most: u16,
     rx_queues: u16,
     tx_queues: u16,
     pool: Pool,
+    /// Those that it has queues for.
+    hairpins: Option<Hairpins>,
 }
 
 /// A device that is being set up.
@@ -198,21 +294,28 @@ impl Setup<'_> {
         Err(PortError::Os { device: self.name.to_owned(), action, source })
     }
 
-    fn run(&self, mtu: u16, workers: usize, prepare: Option<&dyn Prepare>) -> Result<Up, PortError> {
-        let port = self.port;
-        let mut info = sys::rte_eth_dev_info::default();
-        // SAFETY: a place for the answer.
-        self.check("asking what it can do", unsafe { sys::rte_eth_dev_info_get(port, &raw mut info) })?;
+    fn run(&self, wanted: &Wanted<'_>, prepare: Option<&dyn Prepare>) -> Result<Up, PortError> {
+        let (port, workers) = (self.port, wanted.workers);
+        let info = self.info()?;
         let driver = driver_name(&info);
         let (rx_queues, tx_queues) = queues(&info, workers);
+        // Never less than a device of the kernel's has: the kernel's own ports take as much, and its stack uses it, too.
+        let mtu = wanted.mtu.max(self.shared_mtu(wanted.below));
+        let hairpins = prepare.and_then(Prepare::hairpins).filter(|hairpins| self.has_hairpins(hairpins));
+        let behind = hairpins.as_ref().map_or(0, |hairpins| hairpins.queues_of(port));
         let mut config = configuration(&info, rx_queues, mtu);
+        // SAFETY: where the driver sets it, it points to the flags of the device, which live as long as the port.
+        hear_of_removal(unsafe { info.dev_flags.as_ref() }.copied().unwrap_or(0), &mut config);
         if prepare.is_some() {
             offer_security(&info, &mut config);
         }
+        let (all_rx, all_tx) = (rx_queues.saturating_add(behind), tx_queues.saturating_add(behind));
         // SAFETY: a complete configuration, which DPDK copies.
-        let configured = unsafe { sys::rte_eth_dev_configure(port, rx_queues, tx_queues, &raw const config) };
+        let configured = unsafe { sys::rte_eth_dev_configure(port, all_rx, all_tx, &raw const config) };
         self.check("configuring it", configured)?;
         let mtu = self.fit_mtu(mtu);
+        // Once more: a driver over a device of the kernel's has gone over to that device as it is now.
+        let info = self.info()?;
 
         let (mut rx_descriptors, mut tx_descriptors) =
             (wish(info.default_rxportconf.ring_size), wish(info.default_txportconf.ring_size));
@@ -225,7 +328,7 @@ impl Setup<'_> {
         let count = SPARE + descriptors + PER_WORKER * u32::try_from(workers).unwrap_or(1);
         // SAFETY: asks for the memory node of a valid port.
         let socket = unsafe { sys::rte_eth_dev_socket_id(port) };
-        let frame = (u32::from(mtu) + L2).min(MAX_FRAME as u32);
+        let frame = (u32::from(mtu) + L2).max(info.min_rx_bufsize).min(MAX_FRAME as u32);
         let pool = Pool::of(port, frame, count, socket).map_err(|source| PortError::Os {
             device: self.name.to_owned(),
             action: "getting memory for its packets: give DPDK more",
@@ -254,6 +357,10 @@ impl Setup<'_> {
             };
             self.check("setting up a transmit queue", done)?;
         }
+        if let Some(hairpins) = &hairpins {
+            let done = hairpins.set_up(port, |member| ordinary(member, workers));
+            self.check("setting up its hairpin queues", done.err().unwrap_or(0))?;
+        }
         if let Some(prepare) = prepare {
             prepare.before_start(port).map_err(|why| PortError::Unsupported {
                 device: self.name.to_owned(),
@@ -272,16 +379,43 @@ impl Setup<'_> {
                 "not promiscuous: frames for other addresses than the device's are missed"
             );
         }
-        Ok(Up { driver, mac: self.mac()?, mtu, rx_queues, tx_queues, pool })
+        let mac = self.mac()?;
+        if let Some(hairpins) = &hairpins {
+            hairpins.started(port, rx_queues);
+        }
+        Ok(Up { driver, mac, mtu, most: most(&info), rx_queues, tx_queues, pool, hairpins })
+    }
+
+    /// Is it of the group, and able to?
+    fn has_hairpins(&self, hairpins: &Hairpins) -> bool {
+        let wanted = hairpins.queues_of(self.port) > 0;
+        let able = wanted && hairpin::capable(self.port);
+        if wanted && !able {
+            tracing::warn!(device = self.name, "it has no hairpin queues: nothing is forwarded by rules of it");
+        }
+        able
+    }
+
+    fn info(&self) -> Result<sys::rte_eth_dev_info, PortError> {
+        let mut info = sys::rte_eth_dev_info::default();
+        // SAFETY: a place for the answer.
+        self.check("asking what it can do", unsafe { sys::rte_eth_dev_info_get(self.port, &raw mut info) })?;
+        Ok(info)
+    }
+
+    /// The MTU of the kernel's device that the driver is on; 0: it is on none. The driver itself may know an earlier one.
+    fn shared_mtu(&self, below: Option<&str>) -> u16 {
+        let index = kernel_index(self.port);
+        let name = below.map(str::to_owned).or_else(|| index.and_then(name_of));
+        match name.and_then(|name| Device::read(&name).ok()) {
+            Some(device) => u16::try_from(device.mtu).unwrap_or(u16::MAX).min(MOST),
+            None => index.and_then(|_| current_mtu(self.port)).unwrap_or(0),
+        }
     }
 
     /// Raises the device's MTU to what the vif needs; returns what it is then.
     fn fit_mtu(&self, wanted: u16) -> u16 {
-        let mut mtu = 0;
-        // SAFETY: a place for the answer.
-        if unsafe { sys::rte_eth_dev_get_mtu(self.port, &raw mut mtu) } != 0 {
-            return wanted;
-        }
+        let Some(mtu) = current_mtu(self.port) else { return wanted };
         if mtu >= wanted {
             return mtu;
         }
@@ -289,7 +423,8 @@ impl Setup<'_> {
         if unsafe { sys::rte_eth_dev_set_mtu(self.port, wanted) } == 0 {
             return wanted;
         }
-        tracing::warn!(device = self.name, mtu, wanted, "the device does not take the vif's MTU");
+        // The node says what it is limited to.
+        tracing::debug!(device = self.name, mtu, wanted, "the device does not take this MTU");
         mtu
     }
 
@@ -302,47 +437,41 @@ impl Setup<'_> {
     }
 }
 
-fn wish(ring_size: u16) -> u16 {
-    if ring_size == 0 { DESCRIPTORS } else { ring_size }
+/// Queues that a port has for software when it is used by so many workers.
+fn ordinary(port: u16, workers: usize) -> Ordinary {
+    let mut info = sys::rte_eth_dev_info::default();
+    // SAFETY: a place for the answer; without one, there is one queue each way.
+    unsafe { sys::rte_eth_dev_info_get(port, &raw mut info) };
+    let (rx, tx) = queues(&info, workers);
+    Ordinary { rx, tx }
 }
 
-/// Receive and transmit queues: one of each for each worker, as far as the device has them.
-fn queues(info: &sys::rte_eth_dev_info, workers: usize) -> (u16, u16) {
-    let workers = u16::try_from(workers).unwrap_or(u16::MAX).max(1);
-    (workers.min(info.max_rx_queues).max(1), workers.min(info.max_tx_queues).max(1))
+/// The MTU that a device has.
+fn current_mtu(port: u16) -> Option<u16> {
+    let mut mtu = 0;
+    // SAFETY: a place for the answer.
+    let answer = unsafe { sys::rte_eth_dev_get_mtu(port, &raw mut mtu) };
+    (answer == 0).then_some(mtu)
 }
 
-/// The largest MTU that the device can be configured with: it has a bound of its own, and one by the length of frames.
-fn most(info: &sys::rte_eth_dev_info) -> u16 {
-    let by_mtu = if info.max_mtu == 0 { u16::MAX } else { info.max_mtu };
-    // As ethdev reckons: what is in front of and behind a packet is the difference, where the driver tells both.
-    let told = by_mtu != u16::MAX && info.max_rx_pktlen > u32::from(by_mtu);
-    let around = if told { info.max_rx_pktlen - u32::from(by_mtu) } else { ETHERNET };
-    match info.max_rx_pktlen.checked_sub(around) {
-        Some(by_frame) if by_frame > 0 => by_mtu.min(u16::try_from(by_frame).unwrap_or(u16::MAX)),
-        _ => by_mtu,
-    }
+/// Index of the kernel's device that a driver is on; `None`: on none.
+fn kernel_index(port: u16) -> Option<i32> {
+    let mut info = sys::rte_eth_dev_info::default();
+    // SAFETY: a place for the answer.
+    let answer = unsafe { sys::rte_eth_dev_info_get(port, &raw mut info) };
+    i32::try_from(info.if_index).ok().filter(|index| answer == 0 && *index > 0)
 }
 
-fn configuration(info: &sys::rte_eth_dev_info, rx_queues: u16, mtu: u16) -> sys::rte_eth_conf {
-    let mut config = sys::rte_eth_conf::default();
-    config.rxmode.mtu = u32::from(mtu.min(most(info)).max(info.min_mtu));
-    let spread = info.flow_type_rss_offloads & (sys::RTE_ETH_RSS_IP | sys::RTE_ETH_RSS_TCP | sys::RTE_ETH_RSS_UDP);
-    // A device that cannot spread by flow gets to the right worker by the rings between them.
-    if rx_queues > 1 && spread != 0 {
-        config.rxmode.mq_mode = sys::rte_eth_rx_mq_mode::RTE_ETH_MQ_RX_RSS;
-        config.rx_adv_conf.rss_conf.rss_hf = spread;
-    }
-    config
+/// Name of the kernel's device with this index.
+fn name_of(index: i32) -> Option<String> {
+    let mut name = [0_u8; libc::IF_NAMESIZE];
+    // SAFETY: room for the longest name and its end.
+    let found = unsafe { libc::if_indextoname(index.cast_unsigned(), name.as_mut_ptr().cast()) };
+    let name = CStr::from_bytes_until_nul(&name).ok()?;
+    (!found.is_null()).then(|| name.to_string_lossy().into_owned())
 }
 
-/// Lets whoever gives the device rules have IPsec on it, as far as it has any.
-fn offer_security(info: &sys::rte_eth_dev_info, config: &mut sys::rte_eth_conf) {
-    config.rxmode.offloads |= info.rx_offload_capa & sys::RTE_ETH_RX_OFFLOAD_SECURITY;
-    config.txmode.offloads |= info.tx_offload_capa & sys::RTE_ETH_TX_OFFLOAD_SECURITY;
-}
-
-fn link_is_up(port: u16) -> bool {
+pub(super) fn link_is_up(port: u16) -> bool {
     let mut link = sys::rte_eth_link::default();
     // SAFETY: a place for the answer.
     if unsafe { sys::rte_eth_link_get_nowait(port, &raw mut link) } != 0 {
@@ -387,60 +516,4 @@ fn driver_name(info: &sys::rte_eth_dev_info) -> &'static str {
     let name: &'static str = Box::leak(name.into_owned().into_boxed_str());
     names.insert(name);
     name
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn device(rx: u16, tx: u16) -> sys::rte_eth_dev_info {
-        sys::rte_eth_dev_info { max_rx_queues: rx, max_tx_queues: tx, max_mtu: 9000, min_mtu: 68, ..Default::default() }
-    }
-
-    #[test]
-    fn workers_get_a_queue_each_as_far_as_there_are_any() {
-        assert_eq!(queues(&device(8, 8), 4), (4, 4));
-        assert_eq!(queues(&device(1, 2), 4), (1, 2));
-        assert_eq!(queues(&device(1, 1), 0), (1, 1));
-    }
-
-    #[test]
-    fn flows_are_spread_only_where_the_device_can_and_there_is_something_to_spread_over() {
-        let mut info = device(8, 8);
-        assert_eq!(configuration(&info, 2, 1500).rxmode.mq_mode, 0);
-        info.flow_type_rss_offloads = sys::RTE_ETH_RSS_NONFRAG_IPV4_TCP;
-        let config = configuration(&info, 2, 1500);
-        assert_eq!(config.rxmode.mq_mode, sys::rte_eth_rx_mq_mode::RTE_ETH_MQ_RX_RSS);
-        assert_eq!(config.rx_adv_conf.rss_conf.rss_hf, sys::RTE_ETH_RSS_NONFRAG_IPV4_TCP);
-        assert_eq!(configuration(&info, 1, 1500).rxmode.mq_mode, 0);
-    }
-
-    #[test]
-    fn an_mtu_outside_the_devices_bounds_is_brought_inside() {
-        assert_eq!(configuration(&device(1, 1), 1, 9216).rxmode.mtu, 9000);
-        assert_eq!(configuration(&device(1, 1), 1, 0).rxmode.mtu, 68);
-        assert_eq!(configuration(&device(1, 1), 1, 1500).rxmode.mtu, 1500);
-    }
-
-    #[test]
-    fn an_mtu_is_brought_inside_what_a_device_says_of_frames() {
-        // As net_af_packet: any MTU, and frames of 1518 octets.
-        let info = sys::rte_eth_dev_info { max_rx_pktlen: 1518, max_mtu: u16::MAX, ..device(1, 1) };
-        assert_eq!(configuration(&info, 1, 1532).rxmode.mtu, 1500);
-        let info = sys::rte_eth_dev_info { max_rx_pktlen: 9022, max_mtu: 9000, ..device(1, 1) };
-        assert_eq!(configuration(&info, 1, 9216).rxmode.mtu, 9000);
-    }
-    #[test]
-    fn ipsec_is_asked_for_where_the_device_has_it() {
-        let mut info = device(1, 1);
-        let mut config = configuration(&info, 1, 1500);
-        offer_security(&info, &mut config);
-        assert_eq!((config.rxmode.offloads, config.txmode.offloads), (0, 0));
-        info.rx_offload_capa = sys::RTE_ETH_RX_OFFLOAD_SECURITY | sys::RTE_ETH_RX_OFFLOAD_VLAN_STRIP;
-        offer_security(&info, &mut config);
-        assert_eq!((config.rxmode.offloads, config.txmode.offloads), (sys::RTE_ETH_RX_OFFLOAD_SECURITY, 0));
-        info.tx_offload_capa = sys::RTE_ETH_TX_OFFLOAD_SECURITY;
-        offer_security(&info, &mut config);
-        assert_eq!(config.txmode.offloads, sys::RTE_ETH_TX_OFFLOAD_SECURITY);
-    }
 }

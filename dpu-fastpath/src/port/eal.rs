@@ -12,6 +12,7 @@ use std::{
 };
 
 use dpdk_sys as sys;
+use offload_rules::lower::DpdkVersion;
 
 use super::{args::EalArgs, log, pool};
 
@@ -129,6 +130,11 @@ impl Eal {
         port_by_name(ethdev).map(super::device::driver_of)
     }
 
+    /// Name of a port.
+    pub(super) fn name(&self, port: u16) -> Option<String> {
+        name_of(port)
+    }
+
     /// The port id of an Ethernet device.
     #[must_use]
     pub fn port_id(&self, ethdev: &str) -> Option<u16> {
@@ -139,7 +145,8 @@ impl Eal {
 impl Drop for Eal {
     fn drop(&mut self) {
         exclusively(|| {
-            for port in self.ethdevs().iter().filter_map(|ethdev| port_by_name(ethdev)) {
+            // A switch's representors before its manager, and what stands on another device before that: those came later.
+            for port in self.ethdevs().iter().rev().filter_map(|ethdev| port_by_name(ethdev)) {
                 // SAFETY: devices that are open hold on to EAL, so nobody uses this one; it is stopped.
                 unsafe { sys::rte_eth_dev_close(port) };
             }
@@ -167,6 +174,15 @@ fn name_of(port: u16) -> Option<String> {
     let found = unsafe { sys::rte_eth_dev_get_name_by_port(port, name.as_mut_ptr()) };
     // SAFETY: DPDK has written a C string that fits.
     (found == 0).then(|| unsafe { CStr::from_ptr(name.as_ptr()) }.to_string_lossy().into_owned())
+}
+
+/// The DPDK that is running: drivers are its own, whichever version this program was built with.
+#[must_use]
+pub fn version() -> DpdkVersion {
+    // SAFETY: both read constants of the library.
+    let (year, month) = unsafe { (sys::rte_version_year(), sys::rte_version_month()) };
+    let part = |number: u32| u8::try_from(number).unwrap_or(u8::MAX);
+    DpdkVersion::new(part(year), part(month))
 }
 
 /// Gives the calling thread a number with DPDK, so that it has caches of mbufs of its own. The number is given back when the
@@ -275,4 +291,14 @@ fn allowed_cpu() -> usize {
 
 fn shown(line: &[CString]) -> String {
     line.iter().skip(1).map(|argument| argument.to_string_lossy()).collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_version_is_the_one_that_dpdk_names_itself_by() {
+        // SAFETY: a constant string of the library.
+        let named = unsafe { std::ffi::CStr::from_ptr(dpdk_sys::rte_version()) }.to_str().unwrap().to_owned();
+        assert!(named.starts_with(&format!("DPDK {}", super::version())), "{named}");
+    }
 }

@@ -4,19 +4,31 @@
 //! received in, and gives it back when it is sent or dropped. Drivers are shared libraries: DPDK's own, and others by name.
 
 pub mod args;
+mod conf;
+mod departures;
 mod device;
 pub mod eal;
+mod facts;
+mod gate;
+mod hairpin;
 mod log;
+mod manager;
 mod mbuf;
+mod names;
 mod open;
 mod pool;
 mod queue;
 mod wire;
 
 pub use args::{EalArgs, Memory};
+pub(crate) use departures::Departures;
 pub use device::Ethdev;
 pub use eal::{Eal, EalError};
-pub use open::{Directory, DpdkPorts, PortMap, Prepare, UnknownEthdev};
+pub(crate) use facts::configure_bare;
+pub use facts::{dpdk_version, facts, transfer_proxy};
+pub use gate::Gate;
+pub use hairpin::Hairpins;
+pub use open::{Directory, DpdkPorts, PortMap, Prepare, UnknownEthdev, resolve};
 pub use pool::Pool;
 pub use queue::DpdkPort;
 pub use wire::Wire;

@@ -9,7 +9,15 @@ use std::{
 use fallback_sw::io::{Chosen, OpenPorts, Opened, PortError, device::Device};
 use offload_rules::{VifId, forwarding::Vif};
 
-use super::{device::Ethdev, eal::Eal, queue};
+use super::{
+    device::{Ethdev, Wanted},
+    eal::Eal,
+    gate::Gate,
+    hairpin::Hairpins,
+    manager::{self, Managers, Use},
+    names::{self, Unresolved},
+    queue,
+};
 use crate::security::Sessions;
 
 /// A vif's device, and the device of DPDK that serves it: `eth0=net_af_packet0`.
@@ -17,7 +25,7 @@ use crate::security::Sessions;
 pub struct PortMap {
     /// As the vif names it.
     pub device: String,
-    /// As DPDK names it: a PCI address, or the name of a virtual device.
+    /// As DPDK names it: a PCI address, or the name of a virtual device. A representor may also be named `pf0vf3` or `0000:08:00.0/vf3`.
     pub ethdev: String,
 }
 
@@ -38,13 +46,23 @@ impl FromStr for PortMap {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum UnknownEthdev {
     /// DPDK has no device of this name.
-    #[error("DPDK has no Ethernet device '{ethdev}' for '{device}'; it has {}", known(.there))]
+    #[error("DPDK has no Ethernet device '{ethdev}' for '{device}'; it has {}{}", known(.there), advice(.ethdev))]
     Missing {
         /// What was asked for.
         ethdev: String,
         /// For which vifs.
         device: String,
         /// What there is.
+        there: Vec<String>,
+    },
+    /// Several NICs have a port that is called so.
+    #[error("'{ethdev}' for '{device}' may be {}: say which", .there.join(" or "))]
+    Ambiguous {
+        /// What was asked for.
+        ethdev: String,
+        /// For which vifs.
+        device: String,
+        /// What it may be.
         there: Vec<String>,
     },
     /// A device can serve one vif.
@@ -57,6 +75,34 @@ pub enum UnknownEthdev {
 
 fn known(names: &[String]) -> String {
     if names.is_empty() { "none: add one by --vdev or --pci".to_owned() } else { names.join(", ") }
+}
+
+/// What makes representors of a NIC's functions.
+fn advice(ethdev: &str) -> String {
+    let Some(address) = names::function_of(ethdev) else { return String::new() };
+    let address = address.unwrap_or("ADDRESS");
+    format!(
+        ". For representors make virtual functions (echo 4 > /sys/bus/pci/devices/{address}/sriov_numvfs), switch the NIC over (devlink dev \
+         eswitch set pci/{address} mode switchdev), and name them: --pci {address},representor=vf[0-3]"
+    )
+}
+
+/// The map by DPDK's own names.
+///
+/// # Errors
+/// [`UnknownEthdev`]: no device has such a name, or several have.
+pub fn resolve(eal: &Eal, map: &[PortMap]) -> Result<Vec<PortMap>, UnknownEthdev> {
+    let there = eal.ethdevs();
+    map.iter()
+        .map(|PortMap { device, ethdev }| {
+            let (device, asked) = (device.clone(), ethdev.clone());
+            match names::resolve(ethdev, &there) {
+                Ok(ethdev) => Ok(PortMap { device, ethdev }),
+                Err(Unresolved::Missing) => Err(UnknownEthdev::Missing { ethdev: asked, device, there: there.clone() }),
+                Err(Unresolved::Ambiguous(there)) => Err(UnknownEthdev::Ambiguous { ethdev: asked, device, there }),
+            }
+        })
+        .collect()
 }
 
 /// Has a word in the opening of a device: for whoever gives it rules.
@@ -72,6 +118,19 @@ pub trait Prepare: Send {
         None
     }
 
+    /// The ports that rules lead between by hairpin queues; `None`: by a switch, or not at all.
+    fn hairpins(&self) -> Option<Hairpins> {
+        None
+    }
+
+    /// What keeps those who give rules to ports away while one starts or stops; `None`: nobody does.
+    fn gate(&self) -> Option<Gate> {
+        None
+    }
+
+    /// A device is given up: with it go the rules that it had.
+    fn stopped(&self) {}
+
     /// The device of this vif has started.
     fn started(&self, vif: VifId, port: u16, queues: u16);
 }
@@ -81,6 +140,7 @@ pub struct DpdkPorts {
     eal: Arc<Eal>,
     /// By the vif's device.
     mapped: BTreeMap<String, Mapped>,
+    managers: Managers,
     others: Box<dyn OpenPorts>,
     directory: Directory,
     prepare: Option<Box<dyn Prepare>>,
@@ -91,6 +151,26 @@ struct Mapped {
     /// The device is still somebody's.
     used: Arc<AtomicBool>,
     open: Weak<Ethdev>,
+    /// The kernel's device that the driver is on, by its name when it was opened first.
+    below: Option<String>,
+    /// It has been open before.
+    known: bool,
+}
+
+impl Mapped {
+    /// What is told of a device that has been open and cannot be opened again: where its driver stays on what is gone, only another
+    /// start of the node helps.
+    fn replaced(&self, error: PortError) -> PortError {
+        match error {
+            PortError::NoDevice { device } if self.known => PortError::Replaced { device },
+            other => other,
+        }
+    }
+
+    /// While the kernel's device is away there is nothing to open.
+    fn is_there(&self) -> Result<(), PortError> {
+        self.below.as_deref().map_or(Ok(()), |below| Device::read(below).map(drop))
+    }
 }
 
 /// Which devices are open, by vif: for whoever gives them rules. Cheap to clone.
@@ -124,22 +204,19 @@ impl DpdkPorts {
     /// # Errors
     /// [`UnknownEthdev`].
     pub fn new(eal: Arc<Eal>, map: &[PortMap], others: Box<dyn OpenPorts>) -> Result<Self, UnknownEthdev> {
-        let there = eal.ethdevs();
         let mut mapped = BTreeMap::<String, Mapped>::new();
-        for PortMap { device, ethdev } in map {
-            if !there.contains(ethdev) {
-                let (ethdev, device) = (ethdev.clone(), device.clone());
-                return Err(UnknownEthdev::Missing { ethdev, device, there });
-            }
+        for PortMap { device, ethdev } in &resolve(&eal, map)? {
             if mapped.values().any(|other| other.ethdev == *ethdev) {
                 return Err(UnknownEthdev::Twice { name: ethdev.clone() });
             }
-            let entry = Mapped { ethdev: ethdev.clone(), used: Arc::default(), open: Weak::new() };
+            let entry =
+                Mapped { ethdev: ethdev.clone(), used: Arc::default(), open: Weak::new(), below: None, known: false };
             if mapped.insert(device.clone(), entry).is_some() {
                 return Err(UnknownEthdev::Twice { name: device.clone() });
             }
         }
-        Ok(Self { eal, mapped, others, directory: Directory::default(), prepare: None })
+        let directory = Directory::default();
+        Ok(Self { eal, mapped, managers: Managers::default(), others, directory, prepare: None })
     }
 
     /// Lets this have a word in the opening of each device.
@@ -147,6 +224,14 @@ impl DpdkPorts {
     pub fn prepared_by(mut self, prepare: Box<dyn Prepare>) -> Self {
         self.prepare = Some(prepare);
         self
+    }
+
+    /// The device that manages the switch of a vif's device, where that is another; with its use, where vifs may be on it.
+    fn manager(&self, device: &str) -> Option<(String, Option<Use>)> {
+        let name = manager::of(&self.eal, self.eal.port_id(&self.mapped.get(device)?.ethdev)?)?;
+        let known = self.mapped.values().find(|mapped| mapped.ethdev == name);
+        let known = known.map(|mapped| Use { used: Arc::clone(&mapped.used), open: mapped.open.clone() });
+        Some((name, known))
     }
 
     /// Which devices are open.
@@ -159,6 +244,7 @@ impl DpdkPorts {
 impl OpenPorts for DpdkPorts {
     fn open(&mut self, vif: &Vif, workers: usize) -> Result<Opened, PortError> {
         let device = vif.kind.port().map(|port| port.device.as_str());
+        let manager = device.and_then(|device| self.manager(device));
         let Some(mapped) = device.and_then(|device| self.mapped.get_mut(device)) else {
             return self.others.open(vif, workers);
         };
@@ -169,15 +255,28 @@ impl OpenPorts for DpdkPorts {
                 why: "its frames have an Ethernet header: take raw_ip off the vif".to_owned(),
             });
         }
-        let ethdev = Arc::new(Ethdev::start(
-            &self.eal,
-            &mapped.ethdev,
-            vif.mtu,
-            workers,
-            &mapped.used,
-            self.prepare.as_deref(),
-        )?);
-        let found = ethdev.look()?;
+        mapped.is_there()?;
+        let manager = match &manager {
+            Some((name, known)) => {
+                let wanted = Wanted { name, mtu: vif.mtu, workers: 1, below: None, manager: None };
+                let (device, prepare) = (mapped.ethdev.as_str(), self.prepare.as_deref());
+                Some(self.managers.of(&self.eal, (device, wanted), known.clone(), prepare)?)
+            }
+            None => None,
+        };
+        let below = mapped.below.as_deref();
+        let wanted = Wanted { name: &mapped.ethdev, mtu: vif.mtu, workers, below, manager };
+        let ethdev = Ethdev::start(&self.eal, &wanted, &mapped.used, self.prepare.as_deref());
+        self.managers.tried(&mapped.ethdev, ethdev.as_ref().map(drop));
+        let ethdev = Arc::new(ethdev.map_err(|error| mapped.replaced(error))?);
+        let found = ethdev.look().map_err(|error| mapped.replaced(error))?;
+        if mapped.known
+            && let Some(prepare) = &self.prepare
+        {
+            // It was stopped in between, be it to take larger packets.
+            prepare.stopped();
+        }
+        (mapped.below, mapped.known) = (ethdev.below().map(str::to_owned), true);
         mapped.open = Arc::downgrade(&ethdev);
         self.directory.enter(vif.id, &ethdev);
         if let Some(prepare) = &self.prepare {
@@ -194,11 +293,24 @@ impl OpenPorts for DpdkPorts {
         Ok(Opened { ports: queue::ports(&ethdev, workers, sessions.as_ref()), chosen, device: found })
     }
 
+    fn order(&self, device: &str) -> u8 {
+        u8::from(self.manager(device).is_some())
+    }
+
     fn look(&mut self, device: &str) -> Result<Device, PortError> {
         match self.mapped.get(device) {
             Some(mapped) => {
                 let gone = || PortError::NoDevice { device: mapped.ethdev.clone() };
-                mapped.open.upgrade().ok_or_else(gone)?.look()
+                let found = mapped.open.upgrade().ok_or_else(gone).and_then(|open| {
+                    self.managers.may_stay(&open)?;
+                    open.look()
+                });
+                if found.is_err()
+                    && let Some(prepare) = &self.prepare
+                {
+                    prepare.stopped();
+                }
+                found
             }
             None => self.others.look(device),
         }

@@ -22,6 +22,7 @@ const ROOM: u16 = 2048;
 pub struct Pool {
     pool: NonNull<sys::rte_mempool>,
     size: u32,
+    frame: u32,
 }
 
 // SAFETY: DPDK's pools are for all threads, and this one is never freed.
@@ -54,7 +55,7 @@ impl Pool {
         // SAFETY: a C string; all numbers are in the bounds that DPDK checks.
         let pool = unsafe { sys::rte_pktmbuf_pool_create(name.as_ptr(), count, CACHE, 0, room, socket) };
         let pool = NonNull::new(pool).ok_or_else(|| std::io::Error::from_raw_os_error(eal::errno()))?;
-        let pool = Self { pool, size: count };
+        let pool = Self { pool, size: count, frame: u32::from(room) - HEADROOM as u32 };
         pools.insert((port, room), pool);
         Ok(pool)
     }
@@ -64,6 +65,12 @@ impl Pool {
     pub fn available(&self) -> u32 {
         // SAFETY: a pool that is never freed.
         unsafe { sys::rte_mempool_avail_count(self.pool.as_ptr()) }
+    }
+
+    /// Octets of the longest frame that fits an mbuf.
+    #[must_use]
+    pub const fn frame(&self) -> u32 {
+        self.frame
     }
 
     /// mbufs that there are.

@@ -152,6 +152,10 @@ impl Port for DpdkPort {
     fn transmit(&mut self, frames: &mut Vec<Packet>, spare: &mut Vec<Packet>) -> Result<usize, PortError> {
         let mut sent = 0;
         for packet in frames.drain(..) {
+            if !self.device.takes(packet.len()) {
+                spare.push(packet);
+                continue;
+            }
             let seal = match packet.note() {
                 NicNote::Session(number) => match self.seal(number, packet.data()) {
                     None => {

@@ -1,16 +1,19 @@
-//! From typed actions to rte_flow's, in the order of [`Action`]: mlx5's fixed order of hardware steering, and any other driver's.
+//! From typed actions to rte_flow's, in their order.
 
 use std::{hash::Hasher, mem::offset_of};
 
 use dpdk_sys::{rte_flow_action, rte_flow_action_type as kind, rte_flow_field_id as field};
-use offload_rules::lower::{Action, Session, Table};
+use offload_rules::{
+    VifId,
+    lower::{Action, Session, Table},
+};
 
 use super::{
-    ports::{PortSet, UnknownPort},
+    named::{Missing, Named},
+    stages::Stages,
     storage::Blob,
     style::{FieldStyle, PortStyle, Style, TtlStyle},
 };
-use crate::security::Sessions;
 
 /// The priority is the upper three bits of the tag control information, the VLAN id its lower twelve (IEEE 802.1Q §9.6).
 const PCP_SHIFT: u32 = 13;
@@ -52,24 +55,6 @@ pub(super) struct Actions(Vec<Entry>);
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct ActionsShape(Vec<Entry>);
 
-/// What an action names is not there.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Missing {
-    /// A port.
-    #[error(transparent)]
-    Port(#[from] UnknownPort),
-    /// A session of IPsec.
-    #[error("there is no session {}", .0.0)]
-    Session(Session),
-}
-
-/// What actions name.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Named<'a> {
-    pub(super) ports: &'a PortSet,
-    pub(super) sessions: &'a Sessions,
-}
-
 /// The session that a rule with these actions names.
 pub(super) fn session(actions: &[Action]) -> Option<Session> {
     actions.iter().find_map(|action| match action {
@@ -86,32 +71,58 @@ pub(super) fn group(table: Table) -> u32 {
         Table::Tunnel => 2,
         Table::Opened => 3,
         Table::Seal => 4,
+        Table::Untagged => 5,
+        Table::Inner => 6,
+        Table::Source6 => 7,
+        Table::Software => 8,
+        Table::EgressFirst => 0,
+        Table::Egress => 1,
     }
 }
 
 /// Whether a rule with these actions must be one of its port: queues are the port's, not the switch's.
 pub(super) fn to_host(actions: &[Action]) -> bool {
-    actions.iter().any(|action| matches!(action, Action::Queue(_) | Action::Rss))
+    actions.iter().any(|action| matches!(action, Action::Queue(_) | Action::Rss | Action::Hairpin(_)))
 }
 
 impl Actions {
-    /// Translates; `queues` is what RSS spreads over.
+    /// Translates; `own` is the vif of the port that the rule is on, and how many queues that has.
     ///
     /// # Errors
     ///
-    /// [`Missing`] when a vif's device is no port, or a session is not open.
-    pub(super) fn new(actions: &[Action], style: Style, queues: u16, named: Named<'_>) -> Result<Self, Missing> {
+    /// [`Missing`] when a vif's device is no port, a session is not open, or a stage has no number.
+    pub(super) fn new(
+        actions: &[Action],
+        style: Style,
+        own: (Option<VifId>, u16),
+        named: Named<'_>,
+    ) -> Result<Self, Missing> {
         let mut list = Self(Vec::with_capacity(actions.len() + 2));
         for action in actions {
-            list.translate(action, style, queues, named)?;
+            list.translate(action, style, own, named)?;
+        }
+        let mark = |entry: &Entry| entry.kind == kind::RTE_FLOW_ACTION_TYPE_MARK;
+        if let Some(at) = list.0.iter().position(mark).filter(|_| style.mark_last) {
+            let mark = list.0.remove(at);
+            list.0.push(mark);
         }
         Ok(list)
     }
 
-    fn translate(&mut self, action: &Action, style: Style, queues: u16, named: Named<'_>) -> Result<(), Missing> {
+    fn translate(
+        &mut self,
+        action: &Action,
+        style: Style,
+        own: (Option<VifId>, u16),
+        named: Named<'_>,
+    ) -> Result<(), Missing> {
         match action {
             Action::Mark(id) => self.own(kind::RTE_FLOW_ACTION_TYPE_MARK, &id.to_ne_bytes()),
-            Action::RawDecap(header) => self.push(kind::RTE_FLOW_ACTION_TYPE_RAW_DECAP, Conf::Decap(header.clone())),
+            // One behind the other: drivers make one reformat of them.
+            Action::Reformat { off, on } => {
+                self.push(kind::RTE_FLOW_ACTION_TYPE_RAW_DECAP, Conf::Decap(off.clone()));
+                self.push(kind::RTE_FLOW_ACTION_TYPE_RAW_ENCAP, Conf::Encap(on.clone()));
+            }
             Action::PopVlan => self.push(kind::RTE_FLOW_ACTION_TYPE_OF_POP_VLAN, Conf::None),
             // A counter of its own: id 0, not shared.
             Action::Count => self.push(kind::RTE_FLOW_ACTION_TYPE_COUNT, Conf::Common(Blob::ZERO)),
@@ -134,7 +145,6 @@ impl Actions {
                     if *version == 6 { field::RTE_FLOW_FIELD_IPV6_HOPLIMIT } else { field::RTE_FLOW_FIELD_IPV4_TTL };
                 self.write(style, kind::RTE_FLOW_ACTION_TYPE_SET_TTL, field, &[*ttl]);
             }
-            Action::RawEncap(header) => self.push(kind::RTE_FLOW_ACTION_TYPE_RAW_ENCAP, Conf::Encap(header.clone())),
             Action::Security(number) => {
                 let session = named.sessions.pointer(*number).ok_or(Missing::Session(*number))?;
                 let offset = offset_of!(dpdk_sys::rte_flow_action_security, security_session);
@@ -144,6 +154,8 @@ impl Actions {
                 self.push(kind::RTE_FLOW_ACTION_TYPE_SECURITY, conf);
             }
             Action::SetMeta(meta) => self.set_meta(style, meta.bits()),
+            Action::SetToSend(stage) => self.set_meta(style, named.stages.number(stage)? | Stages::TO_SEND),
+            Action::SetTag(stage) => self.set_tag(style, named.stages.number(stage)?),
             Action::Jump(table) => {
                 let conf = Conf::Common(Blob::with(0, &group(*table).to_ne_bytes()));
                 self.push(kind::RTE_FLOW_ACTION_TYPE_JUMP, conf);
@@ -151,12 +163,16 @@ impl Actions {
             Action::Drop => self.push(kind::RTE_FLOW_ACTION_TYPE_DROP, Conf::None),
             Action::Queue(queue) => self.own(kind::RTE_FLOW_ACTION_TYPE_QUEUE, &queue.to_ne_bytes()),
             Action::Rss => {
-                let queues = (0..queues).collect();
+                let queues = (0..own.1).collect();
                 self.push(kind::RTE_FLOW_ACTION_TYPE_RSS, Conf::Rss { queues });
+            }
+            Action::Hairpin(vif) => {
+                let queue = own.0.and_then(|own| named.ports.hairpin(own, *vif)).ok_or(Missing::Hairpin(*vif))?;
+                self.own(kind::RTE_FLOW_ACTION_TYPE_QUEUE, &queue.to_ne_bytes());
             }
             Action::Port(vif) => {
                 let port = named.ports.get(*vif)?.ethdev;
-                match style.port {
+                match style.port_action {
                     PortStyle::Represented => {
                         self.own(kind::RTE_FLOW_ACTION_TYPE_REPRESENTED_PORT, &port.to_ne_bytes());
                     }
@@ -184,6 +200,23 @@ impl Actions {
         self.own(kind::RTE_FLOW_ACTION_TYPE_OF_SET_VLAN_VID, &(tci & VID_BITS).to_be_bytes());
         let [_, pcp] = (tci >> PCP_SHIFT).to_be_bytes();
         self.own(kind::RTE_FLOW_ACTION_TYPE_OF_SET_VLAN_PCP, &[pcp]);
+    }
+
+    /// So is the TAG register.
+    fn set_tag(&mut self, style: Style, value: u32) {
+        match style.field {
+            FieldStyle::Set => {
+                let mut conf = Blob::with(offset_of!(dpdk_sys::rte_flow_action_set_tag, data), &value.to_ne_bytes());
+                conf.fill(offset_of!(dpdk_sys::rte_flow_action_set_tag, mask), size_of::<u32>());
+                conf.put(offset_of!(dpdk_sys::rte_flow_action_set_tag, index), &[Stages::REGISTER]);
+                self.push(kind::RTE_FLOW_ACTION_TYPE_SET_TAG, Conf::Own(conf));
+            }
+            // The register is number 0: of level or tag_index, by version.
+            FieldStyle::Modify => {
+                let (field, value) = (field::RTE_FLOW_FIELD_TAG, value.to_ne_bytes().to_vec());
+                self.push(kind::RTE_FLOW_ACTION_TYPE_MODIFY_FIELD, Conf::Modify { field, value });
+            }
+        }
     }
 
     /// Metadata is in the byte order of the machine.
@@ -274,16 +307,26 @@ impl Actions {
         raw
     }
 
-    /// The masks for an actions template: what is set there is the same for every rule of it.
+    /// The masks for an actions template: what is set there is the same for every rule of it. Headers have their sizes in common (from
+    /// 23.11 mlx5 takes no other: "size must be masked").
     pub(super) fn raw_masks(&self) -> RawActions<'_> {
         let mut raw = RawActions::default();
         for entry in &self.0 {
             let conf = match &entry.conf {
                 Conf::Common(blob) => raw.mask_of(entry.kind, blob),
                 Conf::Rss { .. } => raw.conf(&entry.conf, 0),
-                Conf::Modify { .. } => raw.modify_mask(),
+                Conf::Modify { field, .. } => raw.modify_mask(*field),
+                Conf::Decap(_) => raw.keep(Kept::Decap(Box::new(dpdk_sys::rte_flow_action_raw_decap {
+                    data: std::ptr::null_mut(),
+                    size: usize::MAX,
+                }))),
+                Conf::Encap(_) => raw.keep(Kept::Encap(Box::new(dpdk_sys::rte_flow_action_raw_encap {
+                    data: std::ptr::null_mut(),
+                    preserve: std::ptr::null_mut(),
+                    size: usize::MAX,
+                }))),
                 // No mask: the value comes with each rule.
-                Conf::None | Conf::Own(_) | Conf::Decap(_) | Conf::Encap(_) | Conf::Age { .. } => std::ptr::null(),
+                Conf::None | Conf::Own(_) | Conf::Age { .. } => std::ptr::null(),
             };
             raw.push(entry.kind, conf);
         }
@@ -398,12 +441,16 @@ impl<'a> RawActions<'a> {
         self.keep(Kept::Blob(Box::new(Blob::with(0, &u32::MAX.to_ne_bytes()))))
     }
 
-    /// Everything but the value is the template's.
-    fn modify_mask(&mut self) -> *const std::ffi::c_void {
-        let mut mask =
-            dpdk_sys::rte_flow_action_modify_field { operation: u32::MAX, width: u32::MAX, ..Default::default() };
-        mask.dst.field = u32::MAX;
-        mask.src.field = u32::MAX;
+    /// Everything but the value is the template's. mlx5 wants the mask to equal the template in operation and fields
+    /// (flow_hw_validate_action_modify_field).
+    fn modify_mask(&mut self, field: field::Type) -> *const std::ffi::c_void {
+        let mut mask = dpdk_sys::rte_flow_action_modify_field {
+            operation: dpdk_sys::rte_flow_modify_op::RTE_FLOW_MODIFY_SET,
+            width: u32::MAX,
+            ..Default::default()
+        };
+        mask.dst.field = field;
+        mask.src.field = field::RTE_FLOW_FIELD_VALUE;
         // Level and offset of the destination.
         mask.dst.__bindgen_anon_1.value = [0xff; 16];
         self.keep(Kept::Modify(Box::new(mask)))

@@ -4,6 +4,7 @@ use std::{
     collections::{BTreeMap, HashMap, VecDeque},
     ffi::c_void,
     ptr::NonNull,
+    time::{Duration, Instant},
 };
 
 use dpdk_sys::{
@@ -27,6 +28,7 @@ use super::{
 use crate::{
     hash::Quick,
     offload::{Backend, Completion, Failure, Hits, SessionCounts, SessionKind, SessionSpec, Token},
+    port::configure_bare,
     security::Sessions,
 };
 
@@ -36,13 +38,15 @@ const QUEUE: u32 = 0;
 const BATCH: usize = 64;
 /// Pulls without any result after which [`Asynchronous::flush`] no longer waits for what is in flight.
 const IDLE_PULLS: usize = 1000;
+/// How long a backend that ends may take to take its rules away.
+const PARTING: Duration = Duration::from_secs(2);
 
 /// What is set aside in the NIC before its port starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Sizes {
     /// Operations in flight.
     pub queue: u32,
-    /// Rules of each template table: each shape of rules has one.
+    /// Rules of the largest template table: each shape of rules begins with a small one.
     pub table: u32,
     /// Counters.
     pub counters: u32,
@@ -83,6 +87,20 @@ pub fn configure(ethdev: u16, sizes: Sizes) -> Result<Sizes, Failure> {
     let code = unsafe { dpdk_sys::rte_flow_configure(ethdev, &raw const attr, 1, queues.as_mut_ptr(), &raw mut error) };
     check(code, &error)?;
     Ok(sizes)
+}
+
+/// Does the driver of a port take rules by templates, as it was started? The port is configured to be asked, and is not to be started before
+/// it is configured anew.
+#[must_use]
+pub fn takes_templates(ethdev: u16) -> bool {
+    if !configure_bare(ethdev) {
+        return false;
+    }
+    let mut port = dpdk_sys::rte_flow_port_info::default();
+    let mut queue = dpdk_sys::rte_flow_queue_info::default();
+    let mut error = rte_flow_error::default();
+    // SAFETY: all pointers are to live variables of the right types.
+    unsafe { dpdk_sys::rte_flow_info_get(ethdev, &raw mut port, &raw mut queue, &raw mut error) == 0 }
 }
 
 /// Where a rule is in its life.
@@ -163,7 +181,7 @@ pub struct Asynchronous {
     rules: HashMap<Token, Entry, Quick>,
     completed: Vec<Completion>,
     /// Handles of rules whose creation failed, to be let go of.
-    failed: VecDeque<(u16, Handle, TableId)>,
+    failed: VecDeque<(Installed, TableId)>,
     /// The rule whose query tells whether the NIC still has its rules.
     sentinel: Option<Token>,
 }
@@ -206,9 +224,9 @@ impl Asynchronous {
     }
 
     fn lane(&mut self, port: u16) -> &mut Lane {
-        let capacity = self.sizes.table;
+        let largest = self.sizes.table;
         self.lanes.entry(port).or_insert_with(|| Lane {
-            tables: Tables::new(port, capacity),
+            tables: Tables::new(port, largest),
             in_flight: 0,
             postponed: false,
         })
@@ -313,16 +331,10 @@ impl Asynchronous {
             Some(Operation::Create(token)) => {
                 let Some(entry) = self.rules.remove(&token) else { return };
                 self.nic.gone(entry.rule);
-                self.failed.push_back((port, entry.rule.handle, entry.table));
+                self.failed.push_back((entry.rule, entry.table));
                 self.completed.push(Completion::CreateFailed(token, no_reason()));
             }
-            Some(Operation::Destroy(token)) if done => {
-                if let Some(entry) = self.rules.remove(&token) {
-                    self.nic.gone(entry.rule);
-                    self.lane(port).tables.leave(entry.table);
-                }
-                self.completed.push(Completion::Destroyed(token));
-            }
+            Some(Operation::Destroy(token)) if done => self.destroyed(token),
             Some(Operation::Destroy(token)) => {
                 if let Some(entry) = self.rules.get_mut(&token) {
                     entry.stage = Stage::Installed;
@@ -333,16 +345,24 @@ impl Asynchronous {
         }
     }
 
+    fn destroyed(&mut self, token: Token) {
+        if let Some(entry) = self.rules.remove(&token) {
+            self.nic.gone(entry.rule);
+            self.lane(entry.rule.port).tables.leave(entry.table);
+        }
+        self.completed.push(Completion::Destroyed(token));
+    }
+
     /// Lets go of handles of rules that never were, as far as the queues have room.
     fn clean_up(&mut self) {
         for _ in 0..self.failed.len() {
-            let Some((port, handle, table)) = self.failed.pop_front() else { return };
-            match self.enqueue_destroy(port, handle, Operation::Cleanup) {
-                Ok(()) => self.lane(port).tables.leave(table),
+            let Some((rule, table)) = self.failed.pop_front() else { return };
+            let held = self.nic.holds(&rule);
+            match held.then(|| self.enqueue_destroy(rule.port, rule.handle, Operation::Cleanup)) {
                 // Later.
-                Err(failure) if failure.errno == libc::EAGAIN => self.failed.push_back((port, handle, table)),
-                // The driver has none: nothing to let go of.
-                Err(_) => self.lane(port).tables.leave(table),
+                Some(Err(failure)) if failure.errno == libc::EAGAIN => self.failed.push_back((rule, table)),
+                // It goes; or the driver has none: nothing to let go of.
+                _ => self.lane(rule.port).tables.leave(table),
             }
         }
     }
@@ -365,6 +385,16 @@ impl Asynchronous {
         self.sentinel.and_then(|token| self.rules.get(&token)).map(|entry| entry.rule)
     }
 
+    /// Waits for what is in flight.
+    fn drain(&mut self, until: Instant) {
+        let mut completed = Vec::new();
+        while self.lanes.values().any(|lane| lane.in_flight > 0) && Instant::now() < until {
+            if self.push().and_then(|()| self.pull(&mut completed)).is_err() {
+                return;
+            }
+        }
+    }
+
     fn forget(&mut self) {
         self.rules.clear();
         self.completed.clear();
@@ -375,6 +405,32 @@ impl Asynchronous {
             lane.postponed = false;
             lane.tables.emptied();
         }
+    }
+}
+
+impl Drop for Asynchronous {
+    /// Takes its rules away, the newest first: none stays without those that it relies on, which are older. The driver does what is in a
+    /// queue in its order. What is left, and what was lost with its port, is for the next one's flush.
+    fn drop(&mut self) {
+        let gate = self.nic.gate();
+        let _inside = gate.pass();
+        let sentinel = self.sentinel();
+        if self.nic.lost(sentinel) {
+            return;
+        }
+        let until = Instant::now() + PARTING;
+        self.drain(until);
+        let mut tokens: Vec<Token> = self.rules.keys().copied().collect();
+        tokens.sort_unstable_by(|a, b| b.cmp(a));
+        for token in tokens {
+            while let Err(failure) = self.destroy(token) {
+                if failure.errno != libc::EAGAIN || Instant::now() >= until {
+                    tracing::debug!(token, %failure, "a rule stays until the next flush");
+                    break;
+                }
+            }
+        }
+        self.drain(until);
     }
 }
 
@@ -424,6 +480,11 @@ impl Backend for Asynchronous {
 
     fn destroy(&mut self, token: Token) -> Result<(), Failure> {
         let rule = self.installed(token)?;
+        if !self.nic.holds(&rule) {
+            // It went with its port.
+            self.destroyed(token);
+            return Ok(());
+        }
         self.enqueue_destroy(rule.port, rule.handle, Operation::Destroy(token))?;
         if let Some(entry) = self.rules.get_mut(&token) {
             entry.stage = Stage::Destroying;
@@ -458,6 +519,10 @@ impl Backend for Asynchronous {
 
     fn query(&mut self, token: Token) -> Result<Hits, Failure> {
         self.nic.query(self.installed(token)?)
+    }
+
+    fn left(&mut self, port: VifId) -> Option<u64> {
+        self.nic.left(port)
     }
 
     fn aged(&mut self, into: &mut Vec<Token>) -> Result<(), Failure> {
@@ -506,7 +571,9 @@ impl Backend for Asynchronous {
         if !self.nic.lost(sentinel) {
             return true;
         }
-        // The driver's handles of rules that are no more; what it says about them does not matter.
+        // The driver's handles of rules that are no more; what it says about them does not matter. Handles of rules that never were went
+        // with them.
+        self.failed.clear();
         let _ = self.flush();
         self.nic.lose_sessions();
         false

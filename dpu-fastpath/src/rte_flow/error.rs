@@ -4,6 +4,7 @@ use std::ffi::CStr;
 
 use dpdk_sys::rte_flow_error;
 
+use super::advice::advice;
 use crate::offload::Failure;
 
 /// A failure of a call: the driver's errno, and its words when it has any. `code` is what the call returned, 0 where it returns a
@@ -22,7 +23,10 @@ pub(super) fn failure(code: i32, error: &rte_flow_error) -> Failure {
         // SAFETY: rte_flow's contract: when set, a string that ends in NUL and lives as long as the driver.
         unsafe { CStr::from_ptr(error.message) }.to_string_lossy().into_owned()
     };
-    Failure::from_errno(errno, message)
+    match advice(&message) {
+        Some(remedy) => Failure::from_errno(errno, format!("{message}: {remedy}")),
+        None => Failure::from_errno(errno, message),
+    }
 }
 
 /// What a call that returns an int came to.

@@ -9,7 +9,8 @@ use dpdk_sys::{rte_flow_item, rte_flow_item_type as kind};
 use offload_rules::lower::{Field, Item};
 
 use super::{
-    ports::{PortSet, UnknownPort},
+    named::{Missing, Named},
+    stages::Stages,
     storage::Blob,
     style::{PortStyle, Style},
 };
@@ -38,6 +39,9 @@ const IPV6_NEXT_HEADER: usize = 6;
 const IPV6_HOP_LIMIT: usize = 7;
 const IPV6_SRC: usize = 8;
 const IPV6_DST: usize = 24;
+/// Behind the header: a bit-field of extension headers, whose bit 2 is `has_frag_ext`.
+const IPV6_EXTENSIONS: usize = 40;
+const IPV6_HAS_FRAGMENT: u8 = 1 << 2;
 /// UDP, TCP and SCTP begin with the ports.
 const SPORT: usize = 0;
 const DPORT: usize = 2;
@@ -112,25 +116,30 @@ impl Pattern {
     ///
     /// # Errors
     ///
-    /// [`UnknownPort`] when a vif's device is no port.
+    /// [`Missing`] when a vif's device is no port, or a stage has no number.
     pub(super) fn refilled(
         mut self,
         items: &[Item],
         style: Style,
         transfer: bool,
-        ports: &PortSet,
-    ) -> Result<Self, UnknownPort> {
+        named: Named<'_>,
+    ) -> Result<Self, Missing> {
         self.entries.clear();
         let mut pattern = self;
         for item in items {
             match item {
                 Item::Port(_) if !transfer => {}
-                Item::Port(vif) => pattern.entries.push(port(ports.get(*vif)?.ethdev, style.port)),
+                Item::Port(vif) => pattern.entries.push(port(named.ports.get(*vif)?.ethdev, style.port_item)),
                 Item::Vlan { tpid, tci, has_more } => {
                     pattern.announce(*tpid);
                     pattern.entries.push(vlan(*tci, *has_more));
                 }
-                other => pattern.entries.push(entry(other, style)),
+                Item::Tag(stage) => pattern.entries.push(tag(named.stages.number(stage)?)),
+                Item::ToSend(stage) => {
+                    pattern.entries.push(meta(named.stages.number(stage)? | Stages::TO_SEND, u32::MAX));
+                }
+                Item::AnyToSend => pattern.entries.push(meta(Stages::TO_SEND, Stages::TO_SEND)),
+                other => pattern.entries.push(entry(other)),
             }
         }
         Ok(pattern)
@@ -178,21 +187,28 @@ impl Pattern {
         self.entries.iter().any(|entry| entry.last.is_some())
     }
 
-    /// The array that rte_flow takes, with END; its pointers are into `self`, which must outlive it and stay where it is.
+    /// The array that rte_flow takes, with END; its pointers are into `self`, which must outlive it and stay where it is. An Ethernet
+    /// item that matches nothing has neither spec nor mask: ixgbe's driver takes a mask, whatever is in it, for its MAC mode (ixgbe_flow.c,
+    /// `ixgbe_parse_fdir_filter_normal`).
     pub(super) fn raw(&self) -> Vec<rte_flow_item> {
-        self.array(|entry| rte_flow_item {
-            type_: entry.kind,
-            spec: entry.spec.as_ptr(),
-            last: entry.last.as_ref().map_or(std::ptr::null(), Blob::as_ptr),
-            mask: entry.mask.as_ptr(),
+        self.array(|entry| {
+            let any = entry.kind == kind::RTE_FLOW_ITEM_TYPE_ETH && entry.mask == Blob::ZERO;
+            let told = |blob: &Blob| if any { std::ptr::null() } else { blob.as_ptr() };
+            rte_flow_item {
+                type_: entry.kind,
+                spec: told(&entry.spec),
+                last: entry.last.as_ref().map_or(std::ptr::null(), Blob::as_ptr),
+                mask: told(&entry.mask),
+            }
         })
     }
 
-    /// The array for a pattern template: masks only, as specs come with each rule.
+    /// The array for a pattern template: masks only, as specs come with each rule. A TAG item's spec says which tag it is, and mlx5
+    /// wants that here (mlx5_flow_hw.c of 22.11 and 24.11, "Tag spec is NULL").
     pub(super) fn raw_template(&self) -> Vec<rte_flow_item> {
         self.array(|entry| rte_flow_item {
             type_: entry.kind,
-            spec: std::ptr::null(),
+            spec: if entry.kind == kind::RTE_FLOW_ITEM_TYPE_TAG { entry.spec.as_ptr() } else { std::ptr::null() },
             last: std::ptr::null(),
             mask: entry.mask.as_ptr(),
         })
@@ -219,19 +235,35 @@ fn port(ethdev: u16, style: PortStyle) -> Entry {
     }
 }
 
-fn vlan(tci: Field<u16>, has_more: bool) -> Entry {
-    let mut entry = Entry::new(kind::RTE_FLOW_ITEM_TYPE_VLAN);
-    entry.masked(VLAN_TCI, &tci.spec.to_be_bytes(), &tci.mask.to_be_bytes());
-    entry.masked(VLAN_HAS_MORE, &[u8::from(has_more)], &[1]);
+/// No header: in the byte order of the machine.
+fn meta(value: u32, mask: u32) -> Entry {
+    let mut entry = Entry::new(kind::RTE_FLOW_ITEM_TYPE_META);
+    entry.masked(offset_of!(dpdk_sys::rte_flow_item_meta, data), &value.to_ne_bytes(), &mask.to_ne_bytes());
     entry
 }
 
-fn entry(item: &Item, style: Style) -> Entry {
+fn tag(value: u32) -> Entry {
+    let mut entry = Entry::new(kind::RTE_FLOW_ITEM_TYPE_TAG);
+    entry.exact(offset_of!(dpdk_sys::rte_flow_item_tag, data), &value.to_ne_bytes());
+    entry.exact(offset_of!(dpdk_sys::rte_flow_item_tag, index), &[Stages::REGISTER]);
+    entry
+}
+
+fn vlan(tci: Field<u16>, has_more: Option<bool>) -> Entry {
+    let mut entry = Entry::new(kind::RTE_FLOW_ITEM_TYPE_VLAN);
+    entry.masked(VLAN_TCI, &tci.spec.to_be_bytes(), &tci.mask.to_be_bytes());
+    if let Some(has_more) = has_more {
+        entry.masked(VLAN_HAS_MORE, &[u8::from(has_more)], &[1]);
+    }
+    entry
+}
+
+fn entry(item: &Item) -> Entry {
     match item {
         Item::Eth { dst, has_vlan } => {
             let mut entry = Entry::new(kind::RTE_FLOW_ITEM_TYPE_ETH);
             entry.exact_if(ETH_DST, dst.map(|mac| mac.0));
-            if style.untagged {
+            if let Some(has_vlan) = has_vlan {
                 entry.masked(ETH_HAS_VLAN, &[u8::from(*has_vlan)], &[1]);
             }
             entry
@@ -252,7 +284,7 @@ fn entry(item: &Item, style: Style) -> Entry {
             entry.at_most(IPV4_TOTAL_LENGTH, *max_len);
             entry
         }
-        Item::Ipv6 { src, dst, proto, tos, ttl, max_len } => {
+        Item::Ipv6 { src, dst, proto, tos, ttl, whole, max_len } => {
             let mut entry = Entry::new(kind::RTE_FLOW_ITEM_TYPE_IPV6);
             let class = |class: u8| (u16::from(class) << 4).to_be_bytes();
             entry.masked(IPV6_VERSION_CLASS, &class(tos.spec), &class(tos.mask));
@@ -260,6 +292,9 @@ fn entry(item: &Item, style: Style) -> Entry {
             entry.exact_if(IPV6_HOP_LIMIT, ttl.map(|ttl| [ttl]));
             entry.exact_if(IPV6_SRC, src.map(|src| src.octets()));
             entry.exact_if(IPV6_DST, dst.map(|dst| dst.octets()));
+            if *whole {
+                entry.masked(IPV6_EXTENSIONS, &[0], &[IPV6_HAS_FRAGMENT]);
+            }
             entry.at_most(IPV6_PAYLOAD_LENGTH, *max_len);
             entry
         }
@@ -289,15 +324,12 @@ fn entry(item: &Item, style: Style) -> Entry {
             entry.exact(ESP_SPI, &spi.to_be_bytes());
             entry
         }
-        Item::Meta(meta) => {
-            let mut entry = Entry::new(kind::RTE_FLOW_ITEM_TYPE_META);
-            // No header: in the byte order of the machine.
-            entry.exact(offset_of!(dpdk_sys::rte_flow_item_meta, data), &meta.bits().to_ne_bytes());
-            entry
-        }
+        Item::Meta(value) => meta(value.bits(), u32::MAX),
         Item::Integrity { level, ipv4_checksum_ok, l3_ok } => integrity(*level, *ipv4_checksum_ok, *l3_ok),
-        // Both are the pattern's: they need the ports, or the item before.
-        Item::Port(_) | Item::Vlan { .. } => Entry::new(kind::RTE_FLOW_ITEM_TYPE_VOID),
+        // The pattern's: they need what is named, or the item before.
+        Item::Port(_) | Item::Vlan { .. } | Item::Tag(_) | Item::ToSend(_) | Item::AnyToSend => {
+            Entry::new(kind::RTE_FLOW_ITEM_TYPE_VOID)
+        }
     }
 }
 

@@ -5,9 +5,15 @@
 //!
 //! - **Where a rule is.** On the port that its pattern names. With [`Style::transfer`] a rule that leaves the packets to the NIC is
 //!   given to that port's transfer proxy, and the port is an item; a rule that gives packets to a queue is the port's own.
-//! - **Groups.** Steering and flows: 0, tenants: 1, tunnels: 2, out of IPsec: 3, into IPsec: 4. The priority is the rule's.
+//!   Rules of the side of sending are the port's that it is of.
+//! - **Groups.** Steering and flows: 0, tenants: 1, tunnels: 2, out of IPsec: 3, into IPsec: 4, and behind stages 5 to 7; 8 has no rules. The
+//!   side of sending has 0 and 1 of its own. The priority is the rule's.
+//! - **Stages.** What one rule tells a later one is a number in the TAG register, or in the metadata where it goes to the side of sending.
 //! - **Sessions.** A rule names a session of IPsec by its number ([`Sessions`](crate::security::Sessions)); one that is not open is
 //!   refused, and one that rules name is not closed.
+//! - **Stops.** A driver lets go of the rules of a port that stops. No port starts or stops while a call is in its driver
+//!   ([`Gate`](crate::port::Gate)), and a handle of before a stop is not given back.
+//! - **Ends.** A backend that ends takes its rules away, the newest first, so that none is without those that it relies on.
 //! - **Resets.** A port that is reset or removed tells by an event. A driver that doesn't is found out by its rules: when the query
 //!   of a rule that counts (the last created) says ENOENT, all are taken for lost, and what the driver still keeps of them is flushed,
 //!   sessions as well.
@@ -15,11 +21,15 @@
 //! EAL is running and the ports are started before a backend is made; [`configure`] comes before the start. rte_flow is called by nobody else on these ports.
 
 mod actions;
+mod advice;
 mod asynchronous;
 mod error;
+mod gated;
 mod items;
+mod named;
 mod nic;
 mod ports;
+mod stages;
 mod storage;
 mod style;
 mod sync;
@@ -29,7 +39,8 @@ mod translation;
 #[cfg(test)]
 mod tests;
 
-pub use asynchronous::{Asynchronous, Sizes, configure};
+pub use asynchronous::{Asynchronous, Sizes, configure, takes_templates};
+pub use gated::Gated;
 pub use ports::{Ethdev, PortMap, UnknownPort};
 pub use style::{FieldStyle, PortStyle, Style, TtlStyle};
 pub use sync::Synchronous;

@@ -14,15 +14,17 @@ use offload_rules::{
 };
 
 use super::{
-    actions::Named,
     error::{check, failure},
     items::Pattern,
+    named::Named,
     ports::PortMap,
+    stages::{Held, Stages},
     style::Style,
-    translation::Translation,
+    translation::{Domain, Translation},
 };
 use crate::{
     offload::{Failure, Hits, SessionSpec, Token},
+    port::{Departures, Gate, transfer_proxy},
     security::Sessions,
 };
 
@@ -46,6 +48,9 @@ pub(super) struct Installed {
     pub(super) port: u16,
     pub(super) counts: bool,
     pub(super) session: Option<Session>,
+    stages: Held,
+    /// Stops of the port before it was made.
+    stops: u64,
 }
 
 /// What an AGE action gives back for this rule: not zero, which would make the driver give back its handle.
@@ -57,12 +62,19 @@ pub(super) fn context(token: Token) -> usize {
 #[derive(Debug)]
 pub(super) struct Nic {
     ports: PortMap,
+    /// That of the ports.
+    gate: Gate,
+    /// Stops of ports that have been told of.
+    stops: u64,
     style: Style,
     pub(super) sessions: Sessions,
+    stages: Stages,
     /// Memory of the last pattern: too large for the allocator's quick lists.
     spare: Pattern,
     /// The port that takes transfer rules for a port, found when first needed.
     proxies: BTreeMap<u16, u16>,
+    /// Counters of what leaves, by port; `None`: it has none.
+    departures: BTreeMap<u16, Option<Departures>>,
     /// Ports whose events are watched.
     watched: BTreeSet<u16>,
     /// Set by a driver's thread. Leaked: one octet for each backend that a process makes, and no callback that outlives it.
@@ -72,11 +84,15 @@ pub(super) struct Nic {
 impl Nic {
     pub(super) fn new(ports: PortMap, style: Style) -> Self {
         let mut nic = Self {
+            stops: ports.stops(),
+            gate: ports.gate(),
             ports,
             style,
             sessions: Sessions::default(),
+            stages: Stages::default(),
             spare: Pattern::default(),
             proxies: BTreeMap::new(),
+            departures: BTreeMap::new(),
             watched: BTreeSet::new(),
             lost: Box::leak(Box::new(AtomicBool::new(false))),
         };
@@ -84,32 +100,53 @@ impl Nic {
         nic
     }
 
+    /// What keeps its ports from starting and stopping.
+    pub(super) fn gate(&self) -> Gate {
+        self.gate.clone()
+    }
+
     /// Translates a rule and finds the port that takes it.
     pub(super) fn translate(&mut self, rule: &Rule) -> Result<(u16, Translation), Failure> {
         let spare = std::mem::take(&mut self.spare);
-        let sessions = &self.sessions;
-        let translation =
-            self.ports.with(|ports| Translation::reusing(spare, rule, self.style, Named { ports, sessions }))?;
+        let held = self.stages.prepare(rule);
+        let (sessions, stages) = (&self.sessions, &self.stages);
+        let mut translation = self
+            .ports
+            .with(|ports| Translation::reusing(spare, rule, self.style, Named { ports, sessions, stages }))?;
+        translation.stages = held;
         let own = translation.port.ethdev;
-        let port = if translation.place.transfer { self.proxy(own) } else { own };
+        let port = if translation.place.domain == Domain::Transfer { self.proxy(own) } else { own };
         Ok((port, translation))
     }
 
     /// The driver has taken a rule: its memory is free for the next one.
     pub(super) fn done(&mut self, port: u16, handle: Handle, translation: Translation) -> Installed {
-        let (counts, session) = (translation.actions.counts(), translation.session);
+        let (counts, session, stages) = (translation.actions.counts(), translation.session, translation.stages);
+        self.stages.hold(stages);
         if let Some(session) = session {
             self.sessions.hold(session);
         }
         self.spare = translation.pattern;
-        Installed { handle, port, counts, session }
+        Installed { handle, port, counts, session, stages, stops: self.gate.stops(port) }
+    }
+
+    /// Has the driver still the rule's handle? It lets go of those of a port that stops.
+    pub(super) fn holds(&self, rule: &Installed) -> bool {
+        self.gate.stops(rule.port) == rule.stops
     }
 
     /// A rule is gone.
-    pub(super) fn gone(&self, rule: Installed) {
+    pub(super) fn gone(&mut self, rule: Installed) {
+        self.stages.release(rule.stages);
         if let Some(session) = rule.session {
             self.sessions.release(session);
         }
+    }
+
+    /// The rule of this session is an entry of a table to the driver: it cannot destroy it, and enters it also when it only validates
+    /// (ixgbe_flow.c, `cons_parse_ntuple_filter`, and txgbe's). What is entered ends with the session.
+    pub(super) fn ends_with(&self, session: Option<Session>) -> bool {
+        self.style.open_ends_with_session && session.is_some()
     }
 
     /// The port of a vif's device.
@@ -118,19 +155,19 @@ impl Nic {
         port.map(|port| port.ethdev).map_err(|error| Failure::from_errno(libc::ENODEV, error.to_string()))
     }
 
+    /// What has left by the port of a vif's device.
+    pub(super) fn left(&mut self, vif: VifId) -> Option<u64> {
+        let port = self.port(vif).ok()?;
+        self.departures.entry(port).or_insert_with(|| Departures::of(port)).as_ref()?.read()
+    }
+
     pub(super) fn open_session(&self, session: Session, spec: &SessionSpec) -> Result<(), Failure> {
         self.sessions.open(session, self.port(spec.port)?, spec)
     }
 
     /// Transfer rules go to the port that manages the switch: the port itself where the driver has no such notion.
     fn proxy(&mut self, port: u16) -> u16 {
-        *self.proxies.entry(port).or_insert_with(|| {
-            let mut proxy = port;
-            let mut error = rte_flow_error::default();
-            // SAFETY: both pointers are to live variables of the right type.
-            let code = unsafe { dpdk_sys::rte_flow_pick_transfer_proxy(port, &raw mut proxy, &raw mut error) };
-            if code == 0 { proxy } else { port }
-        })
+        *self.proxies.entry(port).or_insert_with(|| transfer_proxy(port).unwrap_or(port))
     }
 
     /// Every port that rules may be on.
@@ -145,6 +182,9 @@ impl Nic {
 
     /// Packets and octets of a rule.
     pub(super) fn query(&self, rule: Installed) -> Result<Hits, Failure> {
+        if !self.holds(&rule) {
+            return Err(Failure::from_errno(libc::ENODEV, "the port of the rule has stopped"));
+        }
         let ask = [
             rte_flow_action { type_: dpdk_sys::rte_flow_action_type::RTE_FLOW_ACTION_TYPE_COUNT, ..Default::default() },
             rte_flow_action::default(),
@@ -198,8 +238,20 @@ impl Nic {
     }
 
     /// Removes every rule of every port, and then every session. The first failure is told after all ports were tried; while a rule
-    /// may be left, no session is destroyed, but nobody sends with one any more.
+    /// may be left, no session is destroyed, but nobody sends with one any more. Hairpin queues are bound to nothing meanwhile: the driver
+    /// has an order of its own, and a rule of receiving could be left without its rule of sending.
     pub(super) fn flush(&mut self) -> Result<(), Failure> {
+        let hairpins = self.ports.hairpins();
+        match hairpins.parted(|| self.flush_ports()) {
+            Ok(()) => self.sessions.close_all(),
+            result => {
+                self.sessions.hide_all();
+                result
+            }
+        }
+    }
+
+    fn flush_ports(&mut self) -> Result<(), Failure> {
         let mut result = Ok(());
         for port in self.all() {
             let mut error = rte_flow_error::default();
@@ -209,13 +261,7 @@ impl Nic {
                 result = result.and(Err(failure(code, &error)));
             }
         }
-        match result {
-            Ok(()) => self.sessions.close_all(),
-            Err(_) => {
-                self.sessions.hide_all();
-                result
-            }
-        }
+        result
     }
 
     /// After a reset, behind [`Nic::flush`]: the driver's sessions are no more, so what it says about them does not matter.
@@ -223,13 +269,17 @@ impl Nic {
         let _ = self.sessions.close_all();
     }
 
-    /// Whether the NIC has lost its rules since the last call. A driver says so by an event; one that doesn't is found out by
+    /// Whether the NIC has lost its rules since the last call: a port was stopped, or its driver says so by an event. One that doesn't is found out by
     /// `sentinel`, a rule of ours that counts: when its query says ENOENT, it is gone, and with it all others.
     pub(super) fn lost(&mut self, sentinel: Option<Installed>) -> bool {
         self.watch();
         let told = self.lost.swap(false, Ordering::Relaxed);
-        let missing = sentinel.is_some_and(|rule| self.query(rule).is_err_and(|failure| failure.errno == libc::ENOENT));
-        told || missing
+        let stops = self.ports.stops();
+        let stopped = std::mem::replace(&mut self.stops, stops) != stops;
+        // Of a port that was stopped the driver has let go of the rule itself: it is not to be asked about it.
+        let missing =
+            || sentinel.is_some_and(|rule| self.query(rule).is_err_and(|failure| failure.errno == libc::ENOENT));
+        told || stopped || missing()
     }
 
     /// Watches ports that are new, and lets go of those that are no longer there.

@@ -1,16 +1,7 @@
 //! Where drivers differ in how they want the same rule said.
 
-use offload_rules::lower::{FieldRewrite, NicProfile, TtlRewrite};
-
-/// How a port is named in a pattern and in an action.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum PortStyle {
-    /// `REPRESENTED_PORT`, DPDK 21.11's.
-    #[default]
-    Represented,
-    /// `PORT_ID`, its deprecated predecessor.
-    PortId,
-}
+pub use offload_rules::lower::PortName as PortStyle;
+use offload_rules::lower::{FieldRewrite, Layout, NicProfile, SwitchAttribute, TtlRewrite};
 
 /// How a field of a header is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -36,38 +27,48 @@ pub enum TtlStyle {
 /// How rules are said to a driver.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Style {
-    /// Ports.
-    pub port: PortStyle,
+    /// Ports in patterns.
+    pub port_item: PortStyle,
+    /// Ports in actions.
+    pub port_action: PortStyle,
     /// Fields.
     pub field: FieldStyle,
     /// TTL and hop limit.
     pub ttl: TtlStyle,
-    /// `has_vlan` of the Ethernet item is matched. Where not, a pattern without tags sees through them: lowering makes such patterns only
-    /// for marks, which software checks.
-    pub untagged: bool,
     /// Rules that leave the packets to the NIC are transfer rules: they live in the switch of the NIC, and name the port that packets
     /// come from. Rules that give packets to a queue are always rules of the port itself, as are all when this is off.
     pub transfer: bool,
+    /// Rules of the switch say `ingress` in place of `transfer`.
+    pub switch_by_ingress: bool,
+    /// MARK comes behind the queue.
+    pub mark_last: bool,
+    /// The driver refuses to destroy the rule of an inbound session (EINVAL): its entry goes with the session.
+    pub open_ends_with_session: bool,
 }
 
 impl Default for Style {
     fn default() -> Self {
         Self {
-            port: PortStyle::default(),
+            port_item: PortStyle::Represented,
+            port_action: PortStyle::Represented,
             field: FieldStyle::default(),
             ttl: TtlStyle::default(),
-            untagged: true,
             transfer: true,
+            switch_by_ingress: false,
+            mark_last: false,
+            open_ends_with_session: false,
         }
     }
 }
 
 impl Style {
-    /// What the driver of such a NIC wants. A NIC that forwards between ports does so by transfer rules.
+    /// What the driver of such a NIC wants. A NIC with a switch forwards by transfer rules.
     #[must_use]
     pub fn of(profile: &NicProfile) -> Self {
+        let dialect = &profile.dialect;
         Self {
-            port: PortStyle::Represented,
+            port_item: dialect.port_item.value,
+            port_action: dialect.port_action.value,
             field: match profile.does.rewrite.value {
                 FieldRewrite::Set => FieldStyle::Set,
                 FieldRewrite::ModifyField => FieldStyle::Modify,
@@ -76,8 +77,10 @@ impl Style {
                 TtlRewrite::Decrement => TtlStyle::Decrement,
                 TtlRewrite::Set | TtlRewrite::None => TtlStyle::Write,
             },
-            untagged: profile.matches.untagged.value,
-            transfer: profile.does.port_to_port.value,
+            transfer: profile.layout == Layout::Switch,
+            switch_by_ingress: dialect.switch.value == SwitchAttribute::Ingress,
+            mark_last: dialect.mark_last.value,
+            open_ends_with_session: dialect.open_ends_with_session.value,
         }
     }
 }

@@ -70,8 +70,41 @@ impl Synchronous {
         self.sentinel = None;
     }
 
+    /// Nothing, if it went with its port.
+    fn take_out(&mut self, rule: &Installed) -> Result<(), Failure> {
+        if !self.nic.holds(rule) {
+            return Ok(());
+        }
+        let mut error = rte_flow_error::default();
+        let begun = Instant::now();
+        // SAFETY: the handle is of a rule on this port that has not been destroyed, and the port has not stopped since.
+        let code = unsafe { dpdk_sys::rte_flow_destroy(rule.port, rule.handle.0.as_ptr(), &raw mut error) };
+        self.spent += begun.elapsed();
+        check(code, &error)
+    }
+
     fn rule(&self, token: Token) -> Result<Installed, Failure> {
         self.rules.get(&token).copied().ok_or_else(|| Failure::from_errno(libc::ENOENT, "there is no such rule"))
+    }
+}
+
+impl Drop for Synchronous {
+    /// Takes its rules away, the newest first: none stays without those that it relies on, which are older. A flush takes them in the
+    /// driver's order. What is left, and what was lost with its port, is for the next one's flush.
+    fn drop(&mut self) {
+        let gate = self.nic.gate();
+        let _inside = gate.pass();
+        let sentinel = self.sentinel.and_then(|token| self.rules.get(&token).copied());
+        if self.nic.lost(sentinel) {
+            return;
+        }
+        let mut tokens: Vec<Token> = self.rules.keys().copied().collect();
+        tokens.sort_unstable_by(|a, b| b.cmp(a));
+        for token in tokens {
+            if let Err(failure) = self.destroy(token) {
+                tracing::debug!(token, %failure, "a rule stays until the next flush");
+            }
+        }
     }
 }
 
@@ -86,6 +119,9 @@ impl Backend for Synchronous {
 
     fn validate(&mut self, rule: &Rule) -> Result<(), Failure> {
         let (port, rule) = self.nic.translate(rule)?;
+        if self.nic.ends_with(rule.session) {
+            return Ok(());
+        }
         let (attr, items, actions) = (rule.place.attr(), rule.pattern.raw(), rule.actions.raw(0));
         let mut error = rte_flow_error::default();
         // SAFETY: both arrays end in END; they and what they point to live until after the call.
@@ -117,14 +153,12 @@ impl Backend for Synchronous {
 
     fn destroy(&mut self, token: Token) -> Result<(), Failure> {
         let rule = self.rule(token)?;
-        let mut error = rte_flow_error::default();
-        let begun = Instant::now();
-        // SAFETY: the handle is of a rule on this port that has not been destroyed.
-        let code = unsafe { dpdk_sys::rte_flow_destroy(rule.port, rule.handle.0.as_ptr(), &raw mut error) };
-        self.spent += begun.elapsed();
-        match check(code, &error) {
+        match self.take_out(&rule) {
             // Gone already, in a reset that has not been found out yet.
             Err(failure) if failure.errno == libc::ENOENT => {}
+            // ixgbe_flow.c of 22.11, `ixgbe_flow_destroy`: a rule of IPsec is of no type that it knows. It is no rule of the NIC, but an
+            // entry in a table of SAs, which goes with the session.
+            Err(failure) if failure.errno == libc::EINVAL && self.nic.ends_with(rule.session) => {}
             result => result?,
         }
         self.rules.remove(&token);
@@ -148,6 +182,10 @@ impl Backend for Synchronous {
 
     fn query(&mut self, token: Token) -> Result<Hits, Failure> {
         self.nic.query(self.rule(token)?)
+    }
+
+    fn left(&mut self, port: VifId) -> Option<u64> {
+        self.nic.left(port)
     }
 
     fn aged(&mut self, into: &mut Vec<Token>) -> Result<(), Failure> {

@@ -3,19 +3,23 @@
 use dpdk_sys::{rte_flow_action_type as act, rte_flow_field_id as field, rte_flow_item_type as kind};
 use offload_rules::{
     Label, MacAddr, VifId,
-    lower::{Action, Field, Item, NicProfile, Rule, Table},
+    lower::{Action, Field, Item, Layout, NicProfile, Rule, Table},
 };
 
 use super::{
-    actions::{Actions, Conf, Named},
+    actions::{Actions, Conf},
     items::{Entry, Pattern},
+    named::Named,
     ports::{Ethdev, PortMap},
+    stages::Stages,
     style::{FieldStyle, PortStyle, Style, TtlStyle},
-    translation::Translation,
+    translation::{Domain, Translation},
 };
 use crate::{offload::Failure, security::Sessions};
 
+mod dialects;
 mod ipsec;
+mod staged;
 
 const ROUTER: MacAddr = MacAddr([0x00, 0x00, 0x5e, 0x00, 0x01, 0x00]);
 const HOST: MacAddr = MacAddr([2, 0, 0, 0, 0, 7]);
@@ -34,7 +38,9 @@ fn translate(rule: &Rule, style: Style) -> Result<Translation, Failure> {
 }
 
 fn translate_with(rule: &Rule, style: Style, sessions: &Sessions) -> Result<Translation, Failure> {
-    ports().with(|ports| Translation::new(rule, style, Named { ports, sessions }))
+    let mut stages = Stages::default();
+    stages.prepare(rule);
+    ports().with(|ports| Translation::new(rule, style, Named { ports, sessions, stages: &stages }))
 }
 
 /// An established TCP connection of a tenant, to a tunnel.
@@ -44,8 +50,8 @@ fn to_tunnel() -> Rule {
         priority: 2,
         items: vec![
             Item::Port(vif(3)),
-            Item::Eth { dst: Some(ROUTER), has_vlan: true },
-            Item::Vlan { tpid: 0x8100, tci: Field { spec: 0xe064, mask: 0x0fff }, has_more: false },
+            Item::Eth { dst: Some(ROUTER), has_vlan: Some(true) },
+            Item::Vlan { tpid: 0x8100, tci: Field { spec: 0xe064, mask: 0x0fff }, has_more: Some(false) },
             Item::Ipv4 {
                 src: Some([10, 1, 2, 3].into()),
                 dst: Some([192, 0, 2, 9].into()),
@@ -63,7 +69,7 @@ fn to_tunnel() -> Rule {
             Action::Count,
             Action::Age(30),
             Action::SetTtl { version: 4, ttl: 63 },
-            Action::RawEncap(OUTER.to_vec()),
+            Action::Reformat { off: vec![0; 14], on: OUTER.to_vec() },
             Action::Port(vif(4)),
         ],
     }
@@ -76,7 +82,7 @@ fn from_tunnel() -> Rule {
         priority: 3,
         items: vec![
             Item::Port(vif(4)),
-            Item::Eth { dst: Some(ROUTER), has_vlan: false },
+            Item::Eth { dst: Some(ROUTER), has_vlan: Some(false) },
             Item::Integrity { level: 0, ipv4_checksum_ok: true, l3_ok: true },
             Item::Ipv4 {
                 src: Some([198, 51, 100, 1].into()),
@@ -96,12 +102,13 @@ fn from_tunnel() -> Rule {
                 proto: Some(17),
                 tos: Field { spec: 0xa5, mask: 0xff },
                 ttl: Some(9),
+                whole: true,
                 max_len: Some(1400),
             },
             Item::Udp { sport: Some(53), dport: Some(5353), no_checksum: false },
         ],
         actions: vec![
-            Action::RawDecap(vec![0; 46]),
+            Action::Reformat { off: vec![0; 46], on: vec![0; 14] },
             Action::Count,
             Action::PushVlan { tpid: 0x88a8, tci: 0x6123 },
             Action::SetMacs { dst: HOST, src: ROUTER },
@@ -203,6 +210,8 @@ fn a_flow_out_of_a_tunnel_matches_the_label_and_the_inner_headers() {
             (4, &[0, 0], &[0xff, 0xff]),
             (6, &[17, 9], &[0xff, 0xff]),
             (8, &addresses, &[0xff; 32]),
+            // Behind the header: has_frag_ext is the third of its bits.
+            (40, &[0], &[4]),
         ],
     );
     assert_eq!(&ipv6.last.as_ref().unwrap().octets()[4..6], 1400_u16.to_be_bytes());
@@ -211,12 +220,13 @@ fn a_flow_out_of_a_tunnel_matches_the_label_and_the_inner_headers() {
 }
 
 #[test]
-fn actions_keep_the_canonical_order_and_tags_become_three() {
+fn actions_keep_their_order_a_reformat_becomes_two_and_a_tag_three() {
     let rule = translate(&from_tunnel(), Style::default()).unwrap();
     assert_eq!(
         kinds(&rule.actions),
         [
             act::RTE_FLOW_ACTION_TYPE_RAW_DECAP,
+            act::RTE_FLOW_ACTION_TYPE_RAW_ENCAP,
             act::RTE_FLOW_ACTION_TYPE_COUNT,
             act::RTE_FLOW_ACTION_TYPE_OF_PUSH_VLAN,
             act::RTE_FLOW_ACTION_TYPE_OF_SET_VLAN_VID,
@@ -271,9 +281,9 @@ fn what_drivers_get_points_to_the_storage_of_the_rule() {
     // SAFETY: the third action is AGE, and `actions` is alive.
     let age = unsafe { &*array[2].conf.cast::<dpdk_sys::rte_flow_action_age>() };
     assert_eq!((age.timeout(), age.context.addr()), (30, 77));
-    // SAFETY: the fifth action is RAW_ENCAP, its header is of `rule`, and both are alive.
+    // SAFETY: the sixth action is RAW_ENCAP, its header is of `rule`, and both are alive.
     let header = unsafe {
-        let encap = &*array[4].conf.cast::<dpdk_sys::rte_flow_action_raw_encap>();
+        let encap = &*array[5].conf.cast::<dpdk_sys::rte_flow_action_raw_encap>();
         assert!(encap.preserve.is_null());
         std::slice::from_raw_parts(encap.data, encap.size)
     };
@@ -299,7 +309,12 @@ fn fields_are_modified_where_a_driver_wants_that() {
             assert_eq!(modify.src.field, field::RTE_FLOW_FIELD_VALUE);
             fields.push((modify.dst.field, modify.width, modify.src.__bindgen_anon_1.value[..6].to_vec()));
             let mask = &*mask.conf.cast::<dpdk_sys::rte_flow_action_modify_field>();
-            assert_eq!((mask.dst.field, mask.width), (u32::MAX, u32::MAX), "the field is the template's");
+            // mlx5_flow_hw.c, flow_hw_validate_action_modify_field: mask and action are compared.
+            assert_eq!(
+                (mask.operation, mask.dst.field, mask.src.field),
+                (modify.operation, modify.dst.field, modify.src.field)
+            );
+            assert_eq!(mask.width, u32::MAX, "the width is the template's");
             assert_eq!(mask.src.__bindgen_anon_1.value, [0; 16], "the value is the rule's");
         }
     }
@@ -329,7 +344,7 @@ fn rules_that_differ_in_values_only_share_a_template_table() {
     }
     for action in &mut other.actions {
         match action {
-            Action::RawEncap(header) => header.fill(1),
+            Action::Reformat { on, .. } => on.fill(1),
             Action::SetTtl { ttl, .. } => *ttl = 1,
             Action::Age(seconds) => *seconds = 60,
             Action::Port(port) => *port = vif(3),
@@ -345,8 +360,8 @@ fn rules_that_differ_in_what_they_match_or_do_have_tables_of_their_own() {
     let variants: [fn(&mut Rule); 6] = [
         |rule| rule.priority = 3,
         |rule| rule.table = Table::Tunnel,
-        |rule| rule.items[2] = Item::Vlan { tpid: 0x8100, tci: Field { spec: 0, mask: 0xffff }, has_more: false },
-        |rule| rule.actions[4] = Action::RawEncap(vec![0; 50]),
+        |rule| rule.items[2] = Item::Vlan { tpid: 0x8100, tci: Field { spec: 0, mask: 0xffff }, has_more: Some(false) },
+        |rule| rule.actions[4] = Action::Reformat { off: vec![0; 14], on: vec![0; 50] },
         |rule| rule.actions[5] = Action::Jump(Table::Tunnel),
         |rule| {
             rule.actions.remove(1);
@@ -371,7 +386,24 @@ fn templates_say_masks_and_leave_values_to_the_rules() {
         assert_eq!(item.mask.is_null(), item.type_ == kind::RTE_FLOW_ITEM_TYPE_END);
     }
     let masks = rule.actions.raw_masks();
-    assert!(masks.array().iter().all(|mask| mask.conf.is_null()), "every value of this rule is its own");
+    for mask in masks.array() {
+        // From 23.11 mlx5 wants sizes masked; what is in the headers is each rule's.
+        // SAFETY: the configurations are those of the types, and `masks` is alive.
+        let masked = unsafe {
+            match mask.type_ {
+                act::RTE_FLOW_ACTION_TYPE_RAW_DECAP => {
+                    let conf = &*mask.conf.cast::<dpdk_sys::rte_flow_action_raw_decap>();
+                    (conf.data.is_null(), conf.size != 0)
+                }
+                act::RTE_FLOW_ACTION_TYPE_RAW_ENCAP => {
+                    let conf = &*mask.conf.cast::<dpdk_sys::rte_flow_action_raw_encap>();
+                    (conf.data.is_null(), conf.size != 0)
+                }
+                _ => (mask.conf.is_null(), true),
+            }
+        };
+        assert_eq!(masked, (true, true), "every value of this rule is its own: {}", mask.type_);
+    }
     let jump = Rule { actions: vec![Action::Jump(Table::Tenant)], ..to_tunnel() };
     let jump = translate(&jump, Style::default()).unwrap();
     let masks = jump.actions.raw_masks();
@@ -401,13 +433,13 @@ fn rules_that_give_packets_to_a_queue_are_the_ports_own() {
         }
     }
     let drop = Rule { actions: vec![Action::Count, Action::Drop], ..to_tunnel() };
-    let of = |transfer| translate(&drop, Style { transfer, ..Style::default() }).unwrap().place.transfer;
-    assert!(of(true) && !of(false));
+    let of = |transfer| translate(&drop, Style { transfer, ..Style::default() }).unwrap().place.domain;
+    assert_eq!([of(true), of(false)], [Domain::Transfer, Domain::Ingress]);
 }
 
 #[test]
 fn ports_are_named_the_old_way_where_a_driver_wants_that() {
-    let style = Style { port: PortStyle::PortId, ..Style::default() };
+    let style = Style { port_item: PortStyle::PortId, port_action: PortStyle::PortId, ..Style::default() };
     let rule = translate(&from_tunnel(), style).unwrap();
     let port = find(&rule.pattern, kind::RTE_FLOW_ITEM_TYPE_PORT_ID, 0);
     assert_matches(port, &[(0, &0x0106_u32.to_ne_bytes(), &[0xff; 4])]);
@@ -437,11 +469,14 @@ fn a_profile_says_how_its_driver_wants_rules() {
     assert_eq!(of("twin"), Style::default());
     assert_eq!(of("mlx5-hws"), Style { field: FieldStyle::Modify, ..Style::default() });
     assert!(!of("ixgbe").transfer);
-    for name in NicProfile::NAMES {
-        let profile = NicProfile::by_name(name).unwrap();
-        assert_eq!(Style::of(&profile).untagged, profile.matches.untagged.value, "{name}");
+    for (layout, transfer) in [(Layout::Switch, true), (Layout::Hairpin, false), (Layout::Receive, false)] {
+        let profile = NicProfile::by_name("mlx5-sws").unwrap().with_layout(layout);
+        assert_eq!(Style::of(&profile).transfer, transfer, "{layout:?}");
     }
-    let rule = translate(&from_tunnel(), Style { untagged: false, ..Style::default() }).unwrap();
+    // A NIC that does not match whether a tag follows is not asked to.
+    let mut rule = from_tunnel();
+    rule.items[1] = Item::Eth { dst: Some(ROUTER), has_vlan: None };
+    let rule = translate(&rule, Style::default()).unwrap();
     let eth = find(&rule.pattern, kind::RTE_FLOW_ITEM_TYPE_ETH, 0);
     assert_matches(eth, &[(0, &ROUTER.0, &[0xff; 6])]);
 }
@@ -449,8 +484,8 @@ fn a_profile_says_how_its_driver_wants_rules() {
 #[test]
 fn two_tags_name_the_type_of_each_other() {
     let mut rule = to_tunnel();
-    rule.items[2] = Item::Vlan { tpid: 0x88a8, tci: Field { spec: 7, mask: 0x0fff }, has_more: true };
-    rule.items.insert(3, Item::Vlan { tpid: 0x8100, tci: Field { spec: 8, mask: 0x0fff }, has_more: false });
+    rule.items[2] = Item::Vlan { tpid: 0x88a8, tci: Field { spec: 7, mask: 0x0fff }, has_more: Some(true) };
+    rule.items.insert(3, Item::Vlan { tpid: 0x8100, tci: Field { spec: 8, mask: 0x0fff }, has_more: Some(false) });
     let rule = translate(&rule, Style::default()).unwrap();
     let eth = find(&rule.pattern, kind::RTE_FLOW_ITEM_TYPE_ETH, 0);
     assert_eq!(&eth.spec.octets()[12..14], [0x88, 0xa8]);
@@ -462,8 +497,8 @@ fn two_tags_name_the_type_of_each_other() {
 fn flags_of_tags_are_where_c_has_them() {
     for tagged in [false, true] {
         let mut rule = to_tunnel();
-        rule.items[1] = Item::Eth { dst: None, has_vlan: tagged };
-        rule.items[2] = Item::Vlan { tpid: 0x8100, tci: Field { spec: 0, mask: 0 }, has_more: tagged };
+        rule.items[1] = Item::Eth { dst: None, has_vlan: Some(tagged) };
+        rule.items[2] = Item::Vlan { tpid: 0x8100, tci: Field { spec: 0, mask: 0 }, has_more: Some(tagged) };
         let rule = translate(&rule, Style::default()).unwrap();
         let items = rule.pattern.raw();
         // SAFETY: the second item is Ethernet, the third a tag, and `rule` is alive.
@@ -481,8 +516,13 @@ fn a_rule_of_a_device_that_is_no_port_is_refused() {
     let map = ports();
     map.remove(vif(4));
     let sessions = Sessions::default();
-    let translate =
-        || map.with(|ports| Translation::new(&to_tunnel(), Style::default(), Named { ports, sessions: &sessions }));
+    let stages = Stages::default();
+    let translate = || {
+        map.with(|ports| {
+            let named = Named { ports, sessions: &sessions, stages: &stages };
+            Translation::new(&to_tunnel(), Style::default(), named)
+        })
+    };
     let failure = translate().unwrap_err();
     assert_eq!(failure.errno, libc::ENODEV);
     assert!(failure.message.contains("vif 4"), "{failure}");

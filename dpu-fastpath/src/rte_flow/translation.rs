@@ -3,12 +3,14 @@
 use std::hash::{Hash, Hasher};
 
 use dpdk_sys::rte_flow_attr;
-use offload_rules::lower::{Action, Item, Rule, Session};
+use offload_rules::lower::{Action, Item, Role, Rule, Session};
 
 use super::{
-    actions::{self, Actions, ActionsShape, Missing, Named},
+    actions::{self, Actions, ActionsShape},
     items::{Pattern, PatternShape},
+    named::{Missing, Named},
     ports::Ethdev,
+    stages::Held,
     style::{Style, TtlStyle},
 };
 use crate::{hash::QuickHasher, offload::Failure};
@@ -23,6 +25,19 @@ pub(super) struct Translation {
     pub(super) actions: Actions,
     /// The session that it names.
     pub(super) session: Option<Session>,
+    /// Numbers of the stages that it names.
+    pub(super) stages: Held,
+}
+
+/// Whose rule it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Domain {
+    /// The switch's.
+    Transfer,
+    /// A port's, of what it receives.
+    Ingress,
+    /// A port's, of what it sends.
+    Egress,
 }
 
 /// Attributes of a rule.
@@ -30,16 +45,20 @@ pub(super) struct Translation {
 pub(super) struct Place {
     pub(super) group: u32,
     pub(super) priority: u32,
-    pub(super) transfer: bool,
+    pub(super) domain: Domain,
+    /// Which side of the switch its packets come from, where that is known.
+    pub(super) origin: Option<Role>,
+    /// The driver wants `ingress` of rules of the switch, too.
+    pub(super) by_ingress: bool,
 }
 
 impl Place {
     pub(super) fn attr(self) -> rte_flow_attr {
         let mut attr = rte_flow_attr { group: self.group, priority: self.priority, ..Default::default() };
-        if self.transfer {
-            attr.set_transfer(1);
-        } else {
-            attr.set_ingress(1);
+        match self.domain {
+            Domain::Transfer if !self.by_ingress => attr.set_transfer(1),
+            Domain::Transfer | Domain::Ingress => attr.set_ingress(1),
+            Domain::Egress => attr.set_egress(1),
         }
         attr
     }
@@ -79,16 +98,22 @@ impl Translation {
         if style.ttl == TtlStyle::Decrement && !decrements(rule) {
             return Err(Failure::from_errno(libc::ENOTSUP, "the NIC takes one off the TTL and writes no other"));
         }
-        let transfer = style.transfer && !actions::to_host(&rule.actions);
-        let pattern =
-            spare.refilled(&rule.items, style, transfer, ports).map_err(|error| no_port(error.to_string()))?;
-        let actions = Actions::new(&rule.actions, style, port.queues, named).map_err(|missing| match missing {
-            Missing::Port(_) => no_port(missing.to_string()),
-            Missing::Session(_) => Failure::from_errno(libc::ENOENT, missing.to_string()),
-        })?;
-        let place = Place { group: actions::group(rule.table), priority: rule.priority, transfer };
+        let domain = match style.transfer && !actions::to_host(&rule.actions) {
+            _ if rule.table.is_egress() => Domain::Egress,
+            true => Domain::Transfer,
+            false => Domain::Ingress,
+        };
+        let missing = |missing: Missing| match missing {
+            Missing::Port(_) | Missing::Hairpin(_) => no_port(missing.to_string()),
+            Missing::Session(_) | Missing::Stage => Failure::from_errno(libc::ENOENT, missing.to_string()),
+        };
+        let pattern = spare.refilled(&rule.items, style, domain == Domain::Transfer, named).map_err(missing)?;
+        let actions = Actions::new(&rule.actions, style, (own, port.queues), named).map_err(missing)?;
+        let origin = own.filter(|_| domain == Domain::Transfer).and_then(|vif| ports.origin(vif));
+        let (group, priority) = (actions::group(rule.table), rule.priority);
+        let place = Place { group, priority, domain, by_ingress: style.switch_by_ingress, origin };
         let session = actions::session(&rule.actions);
-        Ok(Self { port, place, pattern, actions, session })
+        Ok(Self { port, place, pattern, actions, session, stages: Held::default() })
     }
 
     /// Of this shape? Told without building its own.

@@ -12,7 +12,7 @@ use std::{
 
 use dpdk_sys::{rte_security_session_protocol as protocol, rte_security_stats};
 use offload_rules::{
-    forwarding::{Sa, SaDirection},
+    forwarding::{Sa, SaDirection, SaKey},
     lower::Session,
 };
 
@@ -61,6 +61,10 @@ struct Open {
     direction: SaDirection,
     /// Rules in the NIC that name it.
     rules: usize,
+    /// Key and salt: a driver may have kept a pointer to them. ixgbe's and txgbe's read the key when the rule of an inbound session is
+    /// made (ixgbe_ipsec.c, `ixgbe_crypto_create_session` and `ixgbe_crypto_add_sa`).
+    #[expect(dead_code, reason = "holds memory that the driver points to")]
+    key: SaKey,
 }
 
 // SAFETY: a session is given back to the driver only, under the lock of the books.
@@ -166,7 +170,8 @@ impl Sessions {
             session = create(&mut conf)?;
         }
         let session = session.ok_or_else(no_reason)?;
-        self.enter(Open { number, session, size, port, direction: spec.sa.direction, rules: 0 });
+        let (direction, key) = (spec.sa.direction, spec.sa.key.clone());
+        self.enter(Open { number, session, size, port, direction, rules: 0, key });
         Ok(())
     }
 
@@ -287,7 +292,13 @@ impl Sessions {
     /// A session that no driver knows, for tests of what names sessions.
     #[cfg(test)]
     pub(crate) fn pretend(&self, number: Session, port: u16, session: NonNull<c_void>) {
-        self.enter(Open { number, session, size: 0, port, direction: SaDirection::Outbound, rules: 0 });
+        self.pretend_with(number, port, session, SaKey::new(Box::default()));
+    }
+
+    /// The same, of an SA with this key.
+    #[cfg(test)]
+    pub(crate) fn pretend_with(&self, number: Session, port: u16, session: NonNull<c_void>, key: SaKey) {
+        self.enter(Open { number, session, size: 0, port, direction: SaDirection::Outbound, rules: 0, key });
     }
 }
 

@@ -229,6 +229,10 @@ fn a_session_to_send_with_has_key_salt_numbers_and_outer_headers_as_drivers_read
     let key = unsafe { std::slice::from_raw_parts(gcm.key.data, usize::from(gcm.key.length)) };
     assert_eq!(key, (1..=32).collect::<Vec<u8>>());
     assert_eq!(key.as_ptr(), spec.sa.key.material().as_ptr(), "no copy of the key");
+    // ixgbe_ipsec.c, ixgbe_crypto_create_session: the salt is read from behind the key.
+    // SAFETY: the material has four octets more than the key.
+    let salt = unsafe { std::slice::from_raw_parts(gcm.key.data.add(key.len()), 4) };
+    assert_eq!(salt, [33, 34, 35, 36]);
 }
 
 #[test]
@@ -328,4 +332,21 @@ fn a_slot_is_one_sessions_at_a_time() {
     }
     assert_eq!(sessions.open(Session(6), 60000, &spec).unwrap_err().errno, libc::ENOTSUP, "no IPsec there");
     assert!(Sessions::kinds(60000, &spec.sa).is_empty());
+}
+
+/// ixgbe_ipsec.c of DPDK 22.11 keeps a pointer to the key and reads it when the session's rule is made, long after the call that makes
+/// the session.
+#[test]
+fn the_key_stays_in_its_memory_as_long_as_the_session_is_open() {
+    let sessions = Sessions::default();
+    let mut memory = 0_u64;
+    let sa = sa(SaDirection::Inbound, 20, false, 64);
+    let at = sa.key.material().as_ptr();
+    sessions.pretend_with(Session(7), 60000, NonNull::from(&mut memory).cast(), sa.key.clone());
+    let last = sa.key.clone();
+    drop(sa);
+    assert!(sessions.pointer(Session(7)).is_some());
+    assert_eq!((last.holders(), last.material().as_ptr()), (2, at), "the session's, and this one");
+    assert!(sessions.close_all().is_ok());
+    assert_eq!(last.holders(), 1, "nobody needs it any more: the last one overwrites it");
 }

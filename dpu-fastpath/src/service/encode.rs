@@ -2,21 +2,21 @@
 
 use std::collections::BTreeMap;
 
-use offload_rules::lower::{Action, NotOffloaded};
+use offload_rules::lower::{Action, NotOffloaded, PortFacts};
 use proto::v1 as pb;
 
-use super::rule_text;
+use super::{AboutNic, rule_text};
 use crate::offload::{EngineStatus, Failures, Finding, InstalledRule, Mismatch, MismatchKind, ShapeStatus};
 
-/// The engine's state; `driver` is that of the NIC's ports.
-pub(super) fn status(status: &EngineStatus, driver: &str) -> pb::OffloadStatus {
+/// The engine's state.
+pub(super) fn status(status: &EngineStatus, nic: &AboutNic) -> pb::OffloadStatus {
     let totals = &status.totals;
     // A bucket's upper end, in milliseconds; says nothing before the first rule.
     let latency = |milliseconds: u64| (totals.created > 0).then(|| milliseconds.saturating_mul(1000));
     let not_honoured = status.shapes.iter().filter(|shape| shape.refused == Some(NotOffloaded::NotHonoured));
     pb::OffloadStatus {
         profile: status.profile.clone(),
-        driver: driver.to_owned(),
+        driver: nic.driver.clone(),
         enabled: status.enabled,
         blocked_reason: words(status.blocked),
         shapes: status.shapes.iter().map(shape).collect(),
@@ -54,6 +54,21 @@ pub(super) fn status(status: &EngineStatus, driver: &str) -> pb::OffloadStatus {
         latency_p99_us: latency(status.latency_p99),
         last_reset_ms: None,
         ipsec_sessions: status.sessions as u64,
+        dpdk_version: nic.dpdk.clone(),
+        layout: nic.layout.clone(),
+        engine: nic.engine.clone(),
+        ports: nic.ports.iter().map(port).collect(),
+        findings: nic.findings.clone(),
+        abilities: nic.abilities.clone(),
+    }
+}
+
+fn port((device, ethdev, facts): &(String, String, PortFacts)) -> pb::OffloadPort {
+    pb::OffloadPort {
+        device: device.clone(),
+        ethdev: ethdev.clone(),
+        role: facts.role.to_string(),
+        switch_domain: facts.domain.map(u32::from),
     }
 }
 
@@ -112,6 +127,7 @@ pub(super) fn rule(installed: &InstalledRule) -> pb::InstalledRule {
         bytes: installed.hits.bytes,
         installed_ms: None,
         live: installed.live,
+        needed_by: installed.needed_by,
     }
 }
 

@@ -39,6 +39,12 @@ pub(super) const fn table(table: Table) -> &'static str {
         Table::Flows => "flows",
         Table::Opened => "opened",
         Table::Seal => "seal",
+        Table::Untagged => "untagged",
+        Table::Inner => "inner",
+        Table::Source6 => "source6",
+        Table::Software => "software",
+        Table::EgressFirst => "egress first",
+        Table::Egress => "egress",
     }
 }
 
@@ -47,10 +53,10 @@ pub(super) const fn table(table: Table) -> &'static str {
 pub fn item(item: &Item) -> String {
     match item {
         Item::Port(vif) => format!("represented_port vif is {vif}"),
-        Item::Eth { dst, has_vlan } => Text::new("eth").is("dst", dst).flag("has_vlan", *has_vlan).0,
+        Item::Eth { dst, has_vlan } => Text::new("eth").is("dst", dst).is("has_vlan", &has_vlan.map(u8::from)).0,
         Item::Vlan { tpid, tci, has_more } => {
             let text = Text::new("vlan").is("tpid", &Some(format!("{tpid:#06x}"))).masked("tci", tci);
-            text.flag("has_more_vlan", *has_more).0
+            text.is("has_more_vlan", &has_more.map(u8::from)).0
         }
         Item::Ipv4 { src, dst, proto, tos, ttl, no_options, whole, max_len } => {
             let text =
@@ -59,9 +65,9 @@ pub fn item(item: &Item) -> String {
             let text = if *whole { text.masked("fragment_offset", &Field { spec: 0_u16, mask: 0x3fff }) } else { text };
             text.up_to("length", max_len).0
         }
-        Item::Ipv6 { src, dst, proto, tos, ttl, max_len } => {
+        Item::Ipv6 { src, dst, proto, tos, ttl, whole, max_len } => {
             let text = Text::new("ipv6").is("src", src).is("dst", dst).is("proto", proto).masked("tc", tos);
-            text.is("hop", ttl).up_to("payload_length", max_len).0
+            text.is("has_frag_ext", &whole.then_some(0)).is("hop", ttl).up_to("payload_length", max_len).0
         }
         Item::Udp { sport, dport, no_checksum } => {
             let text = Text::new("udp").is("src", sport).is("dst", dport);
@@ -77,6 +83,9 @@ pub fn item(item: &Item) -> String {
         }
         Item::Esp { spi } => Text::new("esp").is("spi", &Some(format!("{spi:#x}"))).0,
         Item::Meta(meta) => Text::new("meta").is("data", &Some(meta)).0,
+        Item::Tag(stage) => Text::new("tag").is("data", &Some(stage)).0,
+        Item::ToSend(stage) => Text::new("meta").is("data", &Some(stage)).0,
+        Item::AnyToSend => "meta data spec 0x80000000 data mask 0x80000000".to_owned(),
         Item::Integrity { level, ipv4_checksum_ok, l3_ok } => {
             let text = Text::new("integrity").is("level", &Some(level));
             text.flag("ipv4_csum_ok", *ipv4_checksum_ok).flag("l3_ok", *l3_ok).0
@@ -89,7 +98,7 @@ pub fn item(item: &Item) -> String {
 pub fn action(action: &Action) -> String {
     match action {
         Action::Mark(mark) => format!("mark id {mark}"),
-        Action::RawDecap(headers) => format!("raw_decap {}", hex(headers)),
+        Action::Reformat { off, on } => format!("raw_decap {} raw_encap {}", hex(off), hex(on)),
         Action::PopVlan => "of_pop_vlan".to_owned(),
         Action::Count => "count".to_owned(),
         Action::Age(seconds) => format!("age timeout {seconds}"),
@@ -98,14 +107,16 @@ pub fn action(action: &Action) -> String {
         Action::SetMacs { dst, src } => format!("set_mac_dst {dst} set_mac_src {src}"),
         Action::SetTtl { version: 6, ttl } => format!("set_hop {ttl}"),
         Action::SetTtl { ttl, .. } => format!("set_ttl {ttl}"),
-        Action::RawEncap(headers) => format!("raw_encap {}", hex(headers)),
         Action::Security(session) => format!("security session {}", session.0),
         Action::SetMeta(meta) => format!("set_meta data {meta}"),
+        Action::SetTag(stage) => format!("set_tag data {stage}"),
+        Action::SetToSend(stage) => format!("set_meta data {stage}"),
         Action::Jump(to) => format!("jump table {}", table(*to)),
         Action::Drop => "drop".to_owned(),
         Action::Queue(queue) => format!("queue index {queue}"),
         Action::Rss => "rss".to_owned(),
         Action::Port(vif) => format!("represented_port vif {vif}"),
+        Action::Hairpin(vif) => format!("queue hairpin to vif {vif}"),
     }
 }
 

@@ -8,7 +8,7 @@ use std::{
 
 use offload_rules::{
     Label, MacAddr, VifId,
-    lower::{Action, Field, Item, Rule, Table, Unsupported},
+    lower::{Action, Field, Item, PortFacts, Role, Rule, Table, Unsupported},
 };
 use proto::v1::offload_server::Offload as _;
 use tonic::Code;
@@ -81,6 +81,7 @@ impl OffloadView for Engine {
             rule: encap_rule(),
             hits: Hits { packets, bytes: packets * 100 },
             live: true,
+            needed_by: u32::from(packets == 20),
         };
         self.alive(vec![rule(0, 10), rule(1, 20), rule(1, 21)])
     }
@@ -107,8 +108,8 @@ fn encap_rule() -> Rule {
         priority: 2,
         items: vec![
             Item::Port(vif(4121)),
-            Item::Eth { dst: Some(mac), has_vlan: true },
-            Item::Vlan { tpid: 0x8100, tci: Field { spec: 300, mask: 0x0fff }, has_more: false },
+            Item::Eth { dst: Some(mac), has_vlan: Some(true) },
+            Item::Vlan { tpid: 0x8100, tci: Field { spec: 300, mask: 0x0fff }, has_more: Some(false) },
             Item::Ipv4 {
                 src: Some(Ipv4Addr::new(192, 168, 1, 7)),
                 dst: None,
@@ -124,14 +125,30 @@ fn encap_rule() -> Rule {
         actions: vec![
             Action::Count,
             Action::SetTtl { version: 4, ttl: 63 },
-            Action::RawEncap(vec![0x0a, 0xff]),
+            Action::Reformat { off: vec![0x08], on: vec![0x0a, 0xff] },
             Action::Port(vif(4111)),
         ],
     }
 }
 
+fn about() -> AboutNic {
+    let facts = |role, domain| PortFacts { role, domain };
+    AboutNic {
+        driver: "net_twin".to_owned(),
+        dpdk: "22.11.11".to_owned(),
+        layout: "switch".to_owned(),
+        engine: "templates".to_owned(),
+        ports: vec![
+            ("wan".to_owned(), "net_twin0".to_owned(), facts(Role::Wire, Some(3))),
+            ("lan".to_owned(), "net_twin1".to_owned(), facts(Role::Function, None)),
+        ],
+        findings: vec!["the firmware is old: update it".to_owned()],
+        abilities: "forwards nothing; drops nothing; marks from tenants IPv4".to_owned(),
+    }
+}
+
 fn service(engine: Engine) -> OffloadService<Engine, Table8> {
-    OffloadService::new(engine, Table8, "net_twin".to_owned())
+    OffloadService::new(engine, Table8, about())
 }
 
 #[tokio::test]
@@ -174,6 +191,15 @@ async fn the_engine_s_state_becomes_a_message() {
     let shown = service(engine).get_offload_status(Request::new(pb::GetOffloadStatusRequest {})).await.unwrap();
     let shown = shown.into_inner();
     assert_eq!((shown.profile.as_str(), shown.driver.as_str(), shown.enabled), ("twin", "net_twin", false));
+    assert_eq!(
+        (shown.layout.as_str(), shown.engine.as_str(), shown.dpdk_version.as_str()),
+        ("switch", "templates", "22.11.11")
+    );
+    let ports: Vec<_> =
+        shown.ports.iter().map(|port| (port.device.as_str(), port.role.as_str(), port.switch_domain)).collect();
+    assert_eq!(ports, [("wan", "wire", Some(3)), ("lan", "function", None)]);
+    assert_eq!(shown.findings, ["the firmware is old: update it"]);
+    assert_eq!(shown.abilities, "forwards nothing; drops nothing; marks from tenants IPv4");
     assert_eq!(shown.blocked_reason, "offload is switched off");
     let outcomes: Vec<_> = shown.shapes.iter().map(|shape| (shape.outcome(), shape.detail.as_str())).collect();
     let want = [
@@ -227,6 +253,8 @@ async fn each_direction_has_its_own_rules_whichever_was_asked_for() {
     let rule = rules(12).await.unwrap().forward.unwrap().rules.remove(0);
     assert_eq!((rule.vif, rule.table.as_str(), rule.tier()), (4121, "tenant", pb::FlowTier::Hardware));
     assert!(rule.live && rule.bytes == 1000);
+    let needed: Vec<_> = rules(9).await.unwrap().forward.unwrap().rules.iter().map(|rule| rule.needed_by).collect();
+    assert_eq!(needed, [1, 0]);
 }
 
 #[tokio::test]
@@ -291,7 +319,7 @@ fn a_rule_reads_like_one_of_testpmd() {
          vlan tpid is 0x8100 tci spec 0x12c tci mask 0xfff has_more_vlan is 0 / \
          ipv4 src is 192.168.1.7 proto is 6 ttl is 64 version_ihl is 0x45 fragment_offset spec 0x0 fragment_offset mask 0x3fff \
          length spec 0 length last 1468 / tcp src is 80 dst is 51219 flags spec 0x10 flags mask 0x17 / end actions \
-         count / set_ttl 63 / raw_encap 0aff / represented_port vif 4111 / end"
+         count / set_ttl 63 / raw_decap 08 raw_encap 0aff / represented_port vif 4111 / end"
     );
 }
 
@@ -311,9 +339,10 @@ fn every_matched_field_of_an_item_is_in_its_text() {
                 proto: Some(17),
                 tos: field(0xb8, 0xff),
                 ttl: Some(9),
+                whole: true,
                 max_len: Some(1428),
             }),
-            "ipv6 dst is fd00::1 proto is 17 tc is 0xb8 hop is 9 payload_length spec 0 payload_length last 1428",
+            "ipv6 dst is fd00::1 proto is 17 tc is 0xb8 has_frag_ext is 0 hop is 9 payload_length spec 0 payload_length last 1428",
         ),
         (
             item(&Item::Integrity { level: 2, ipv4_checksum_ok: true, l3_ok: false }),

@@ -1,8 +1,12 @@
 //! One case, twice: by software alone, and with the NIC in front. What both send and count has to be the same.
 
-use std::{collections::BTreeMap, fmt::Write as _, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::{self, Write as _},
+    sync::Arc,
+};
 
-use dpu_fastpath::replay::TwinFront;
+use dpu_fastpath::replay::NicFront;
 use fallback_sw::{
     node::{
         decode,
@@ -25,6 +29,33 @@ pub(crate) enum Event {
     Change(String),
     /// `host-ctl offload on|off`.
     Offload(bool),
+    /// Something is done to the NIC, or asked of it: software alone has none.
+    Nic(Deed),
+}
+
+/// What is done to the NIC of a case.
+#[derive(Clone)]
+pub(crate) struct Deed {
+    name: String,
+    act: Arc<Act>,
+}
+
+/// NIC, node and time.
+type Act = dyn Fn(&mut NicFront, &mut Machine, u64) + Send + Sync;
+
+impl Deed {
+    pub(crate) fn new(
+        name: impl Into<String>,
+        act: impl Fn(&mut NicFront, &mut Machine, u64) + Send + Sync + 'static,
+    ) -> Self {
+        Self { name: name.into(), act: Arc::new(act) }
+    }
+}
+
+impl fmt::Debug for Deed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.name)
+    }
 }
 
 /// A state and what happens.
@@ -34,6 +65,8 @@ pub(crate) struct Case {
     pub(crate) events: Vec<Event>,
     /// Frames have octets behind their IP packet, which a NIC keeps and software cuts off: neither is compared.
     pub(crate) padded: bool,
+    /// The NIC counts octets behind what its rules take off: they are not compared.
+    pub(crate) stripped: bool,
     /// Nothing is wrong with the NIC: in the end it holds what it should.
     pub(crate) healthy: bool,
 }
@@ -66,7 +99,7 @@ fn change(machine: &mut Machine, json: &str, now: u64) {
 /// One of the two.
 struct Side<'a> {
     machine: Machine,
-    front: Option<&'a mut TwinFront>,
+    front: Option<&'a mut NicFront>,
     /// Identifications of outer headers, in the order in which they were first seen.
     ids: Vec<u16>,
 }
@@ -75,7 +108,7 @@ struct Side<'a> {
 type Sent = Vec<(u32, Vec<u8>)>;
 
 impl<'a> Side<'a> {
-    fn new(snapshot: &Arc<Snapshot>, front: Option<&'a mut TwinFront>) -> Self {
+    fn new(snapshot: &Arc<Snapshot>, front: Option<&'a mut NicFront>) -> Self {
         let config = MachineConfig { offload: front.is_some(), ..MachineConfig::default() };
         Self { machine: Machine::new(config, Arc::clone(snapshot)).unwrap(), front, ids: Vec::new() }
     }
@@ -124,6 +157,12 @@ impl<'a> Side<'a> {
                     front.set_enabled(&mut self.machine, *on, now).unwrap();
                 }
             }
+            Event::Nic(deed) => {
+                if let Some(front) = &mut self.front {
+                    (deed.act)(front, &mut self.machine, now);
+                }
+                self.settle(now);
+            }
         }
         out.extend(self.taken());
         out.iter_mut().for_each(|(_, frame)| self.number(frame));
@@ -145,8 +184,13 @@ impl<'a> Side<'a> {
     }
 }
 
+/// A node to which nothing happens.
+pub(crate) fn idle(snapshot: &Arc<Snapshot>) -> Machine {
+    Machine::new(MachineConfig { offload: true, ..MachineConfig::default() }, Arc::clone(snapshot)).unwrap()
+}
+
 /// Runs a case both ways; `Err` tells where they differ.
-pub(crate) fn judge(front: &mut TwinFront, case: &Case) -> Result<Outcome, String> {
+pub(crate) fn judge(front: &mut NicFront, case: &Case) -> Result<Outcome, String> {
     let first = snapshot(&case.state);
     front.renew(&first).unwrap();
     let mut software = Side::new(&first, None);
@@ -190,7 +234,7 @@ pub(crate) fn judge(front: &mut TwinFront, case: &Case) -> Result<Outcome, Strin
     }
     // The last words: the sweep may have taken flows away.
     offloaded.settle(now);
-    compare(&software.machine, &offloaded.machine, case.padded)?;
+    compare(&software.machine, &offloaded.machine, case)?;
     if case.healthy
         && let Some(front) = &mut offloaded.front
     {
@@ -202,8 +246,36 @@ pub(crate) fn judge(front: &mut TwinFront, case: &Case) -> Result<Outcome, Strin
     Ok(outcome)
 }
 
+/// A device and a frame on its wire.
+pub(crate) type OnWire = (u32, Vec<u8>);
+
+/// What software alone sends of each frame of a case, whenever it comes: device and frame, without what is drawn for each flow.
+pub(crate) fn sent_by_software(case: &Case) -> BTreeMap<OnWire, BTreeSet<OnWire>> {
+    let mut side = Side::new(&snapshot(&case.state), None);
+    let mut now = 10_000;
+    let mut all = BTreeMap::<_, BTreeSet<_>>::new();
+    for event in &case.events {
+        now += if let Event::Wait(ms) = event { *ms } else { 1 };
+        let sent = side.step(event, now);
+        if let Event::Frame { port, frame, .. } = event {
+            let sent = sent.into_iter().map(|(device, frame)| (device, undrawn(frame)));
+            all.entry((*port, frame.clone())).or_default().extend(sent);
+        }
+    }
+    all
+}
+
+/// A frame without the identification of its outer header, which is drawn for each flow, and the checksum over it.
+pub(crate) fn undrawn(mut frame: Vec<u8>) -> Vec<u8> {
+    if let Some(at) = outer(&frame) {
+        frame[at + 4..at + 6].fill(0);
+        frame[at + 10..at + 12].fill(0);
+    }
+    frame
+}
+
 /// Everything a replay reports, but for what tells where packets ran.
-fn comparable(machine: &Machine, padded: bool) -> pb::ReplayReport {
+fn comparable(machine: &Machine, case: &Case) -> pb::ReplayReport {
     let mut report = report(machine);
     if let Some(tiers) = &mut report.tiers {
         tiers.flow_hits += machine.account().hardware + tiers.slow_path;
@@ -220,6 +292,9 @@ fn comparable(machine: &Machine, padded: bool) -> pb::ReplayReport {
             flow.ops.clear();
             flow.ecmp_index.clear();
         }
+        if case.stripped {
+            flow.bytes = 0;
+        }
         flow.tier = 0;
         flow.not_offloaded_reason.clear();
         (flow.hardware_packets, flow.hardware_bytes) = (0, 0);
@@ -228,17 +303,20 @@ fn comparable(machine: &Machine, padded: bool) -> pb::ReplayReport {
     for vif in &mut report.vifs {
         // Of the queues of workers: a NIC's packets come by none.
         vif.rx_queue_packets.clear();
-        if padded {
-            for counters in [&mut vif.port, &mut vif.counters].into_iter().flatten() {
+        for counters in [&mut vif.port, &mut vif.counters].into_iter().flatten() {
+            if case.padded || case.stripped {
                 counters.tx_bytes = 0;
+            }
+            if case.stripped {
+                counters.rx_bytes = 0;
             }
         }
     }
     report
 }
 
-fn compare(software: &Machine, offloaded: &Machine, padded: bool) -> Result<(), String> {
-    let [a, b] = [software, offloaded].map(|machine| comparable(machine, padded));
+fn compare(software: &Machine, offloaded: &Machine, case: &Case) -> Result<(), String> {
+    let [a, b] = [software, offloaded].map(|machine| comparable(machine, case));
     if a == b {
         return Ok(());
     }
@@ -357,7 +435,7 @@ fn trimmed((port, frame): &(u32, Vec<u8>)) -> (u32, Vec<u8>) {
 }
 
 /// Leaves out of a failing case what it fails without.
-pub(crate) fn cut_down(front: &mut TwinFront, case: &Case) -> Case {
+pub(crate) fn cut_down(front: &mut NicFront, case: &Case) -> Case {
     let mut case = case.clone();
     let mut step = (case.events.len() / 2).max(1);
     let mut budget = 400;

@@ -5,7 +5,7 @@ use super::{
     bench::on_twin,
     judge::{self, Case, Event},
     packets::{ACK, FIN, Packet, RST, SYN, TCP, UDP, icmp_error},
-    traffic::{End, Talk, Wrap, announce, header_checksum, with_options, wrap},
+    traffic::{End, Talk, Wrap, announce, announce_far_end, header_checksum, with_options, wrap},
     world::{LABELS, World},
 };
 
@@ -37,7 +37,7 @@ fn frame((port, frame): (u32, Vec<u8>), what: &str) -> Event {
 /// Both do the same, and the NIC handles this many frames at least.
 #[track_caller]
 fn same(world: &World, events: Vec<Event>, hardware: u64) {
-    let case = Case { state: world.state(), events, padded: false, healthy: true };
+    let case = Case { state: world.state(), events, padded: false, stripped: false, healthy: true };
     let outcome = on_twin(move |front| judge::judge(front, &case));
     let outcome = outcome.unwrap_or_else(|why| panic!("{why}"));
     assert!(outcome.hardware >= hardware, "not enough in hardware to tell: {outcome:?}");
@@ -169,6 +169,13 @@ fn congestion_marked_outside_reaches_the_inside() {
 fn a_checksum_outside_is_verified() {
     outside(Wrap { udp_checksum: 1, ..Wrap::default() });
     outside(Wrap { udp_checksum: 2, ..Wrap::default() });
+}
+
+#[test]
+fn case_06_an_outer_datagram_that_ends_inside_the_packet_in_it_is_softwares() {
+    for cut in [1, 8, 30, 9999] {
+        outside(Wrap { cut, ..Wrap::default() });
+    }
 }
 
 #[test]
@@ -393,6 +400,18 @@ fn a_neighbour_that_moves_is_followed() {
     let mut events = announce(1, 10, 0);
     events.extend(train(&world, &mut talk, 4));
     events.extend(announce(1, 10, 1));
+    events.extend(train(&world, &mut talk, 4));
+    same(&world, events, 8);
+}
+
+#[test]
+fn a_gateway_that_moves_is_followed() {
+    let mut world = World::plain();
+    world.through_gateway();
+    let mut talk = talk(CLIENT);
+    let mut events = vec![announce_far_end(0)];
+    events.extend(train(&world, &mut talk, 4));
+    events.push(announce_far_end(1));
     events.extend(train(&world, &mut talk, 4));
     same(&world, events, 8);
 }

@@ -16,6 +16,8 @@ pub(crate) struct Blind {
     pub(crate) tunnel: bool,
     /// The outer header's checksum.
     pub(crate) outer_checksum: bool,
+    /// Checksum and length of any IP header: by no rule with a five-tuple, in mlx5's software steering.
+    pub(crate) headers: bool,
 }
 
 /// One side of a conversation.
@@ -28,6 +30,13 @@ pub(crate) enum End {
 }
 
 impl End {
+    /// One of these hosts, in a prefix behind the tunnel that may lead there.
+    pub(crate) fn remote(rng: &mut Rng, tenant: usize, hosts: &[u8]) -> Self {
+        let at = rng.below(3);
+        let tunnel = if at == 2 { rng.below(2) } else { at };
+        Self::Remote { tunnel, tenant, prefix: REMOTE[at], host: rng.pick(hosts) }
+    }
+
     pub(crate) fn tenant(&self) -> usize {
         match self {
             Self::Local { segment, .. } => SEGMENTS[*segment].tenant,
@@ -60,6 +69,8 @@ pub(crate) struct Wrap {
     pub(crate) outer_fragment: bool,
     /// 0: none, 1: a right one, 2: a wrong one.
     pub(crate) udp_checksum: u8,
+    /// Octets that the outer datagram ends before the packet in it does.
+    pub(crate) cut: u16,
     pub(crate) label: Option<u32>,
     pub(crate) label_ttl: u8,
     pub(crate) tc: u8,
@@ -82,6 +93,7 @@ impl Default for Wrap {
             outer_options: false,
             outer_fragment: false,
             udp_checksum: 0,
+            cut: 0,
             label: None,
             label_ttl: 62,
             tc: 0,
@@ -156,6 +168,10 @@ pub(crate) fn wrap(world: &World, from: &End, ip: &[u8], how: &Wrap) -> (u32, Ve
                 let payload = [&stack.concat()[..], ip].concat();
                 outer = udp(source, OWN[*tunnel], 50_000, 6635, &payload).tos(how.outer_tos).ttl(how.outer_ttl);
                 outer.body()[7] ^= u8::from(how.udp_checksum == 2);
+            }
+            if how.cut > 0 {
+                let len = (outer.body().len() as u16).saturating_sub(how.cut);
+                outer.body()[4..6].copy_from_slice(&len.to_be_bytes());
             }
             if how.outer_fragment {
                 outer = outer.part(0, outer.clone().body().len() / 16 * 8);
@@ -258,9 +274,7 @@ impl Talk {
             let other = if SEGMENTS[other].tenant == tenant { other } else { segment };
             End::Local { segment: other, host: rng.pick(&[10, 11]) }
         } else {
-            let at = rng.below(3);
-            let tunnel = if at == 2 { rng.below(2) } else { at };
-            End::Remote { tunnel, tenant, prefix: REMOTE[at], host: rng.pick(&[20, 21]) }
+            End::remote(rng, tenant, &[20, 21])
         };
         let proto = rng.pick(&[UDP, UDP, UDP, UDP, UDP, TCP, TCP, TCP, TCP, TCP, SCTP, 47, 50, ICMP]);
         let ports = [rng.pick(&[1024, 1025, 3000, 4000]), rng.pick(&[53, 80, 2000, 3000, 3050])];
@@ -475,7 +489,7 @@ impl Talk {
                     .flat_map(|part| one(wrap(world, &self.ends[from], &part.ip(), &how), "fragment"))
                     .collect();
             }
-            10 => {
+            10 if !blind.headers => {
                 let mut ip = packet.ip();
                 if !self.v6 {
                     ip[10] ^= 0x40;
@@ -500,7 +514,7 @@ impl Talk {
                 how.priority_tag = rng.chance(50);
                 "priority"
             }
-            14 => {
+            14 if !blind.headers => {
                 let (port, mut frame) = wrap(world, &self.ends[from], &packet.ip(), &how);
                 frame.truncate(1 + rng.below(frame.len()));
                 return one((port, frame), "truncated");

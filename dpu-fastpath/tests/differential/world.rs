@@ -89,6 +89,8 @@ pub(crate) struct World {
     labels: [u32; 2],
     /// Hosts with a nexthop of their own; the others are found by ARP and ND.
     fixed: bool,
+    /// The underlay's first member is a gateway by address.
+    gateway: bool,
     base_mtu: [u16; 4],
 }
 
@@ -126,8 +128,22 @@ impl World {
             remote: [[489, 490, 491]; 2],
             labels: [513, 514],
             fixed: true,
+            gateway: false,
             base_mtu: [1500; 4],
         }
+    }
+
+    /// The underlay alone, as JSON: its devices, and where tunnels end.
+    pub(crate) fn edge() -> String {
+        let mut world = Self::plain();
+        world.widen();
+        let vifs = [2, 3, 8].map(|at| world.vif(at)).join(", ");
+        format!(
+            r#"{{"generation": "1", "node": "pe", "vrfs": [{{"id": 8, "name": "underlay"}}], "vifs": [{vifs}],
+            "nexthops": [{{"id": 516, "vrf": 8, "receive": {{"terminateMplsOUdp": true}}}}],
+            "routes": [{{"vrf": 8, "prefix": "{}/32", "nexthop": 516}}]}}"#,
+            OWN[0]
+        )
     }
 
     pub(crate) fn random(rng: &mut Rng) -> Self {
@@ -262,7 +278,30 @@ impl World {
         [a, b, c, d, e ^ self.router_life, f]
     }
 
+    /// All outer packets go through the station at 172.28.13.99, by its address.
+    pub(crate) fn through_gateway(&mut self) {
+        self.gateway = true;
+        self.one_uplink();
+    }
+
+    /// The underlay has room for a tunnel's headers around what the first device sends and takes, and no more.
+    pub(crate) fn fit_underlay(&mut self) {
+        let tunnelled = self.mtus[0] + 32;
+        for at in [2, 3, 8] {
+            self.mtus[at] = tunnelled;
+            self.base_mtu[Self::device(at)] = tunnelled;
+        }
+    }
+
+    /// All outer packets leave by the underlay's first device.
+    pub(crate) fn one_uplink(&mut self) {
+        self.members = [85, 0];
+    }
+
     fn encap(&self, id: u32) -> String {
+        if self.gateway && id == 85 {
+            return r#"{"id": 85, "vrf": 8, "resolve": {"oif": 3, "gateway": "172.28.13.99"}}"#.to_owned();
+        }
         let (oif, tags) = match id {
             85 => (3, NONE),
             _ if self.wan_tag => (41, (0x8100, 500)),

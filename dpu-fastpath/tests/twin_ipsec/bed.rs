@@ -257,7 +257,7 @@ pub(crate) fn open_rule(sa: &Sa, session: Session) -> Rule {
         priority: 1,
         items: vec![
             Item::Port(vif(4)),
-            Item::Eth { dst: None, has_vlan: false },
+            Item::Eth { dst: None, has_vlan: Some(false) },
             ipv4(Some(HERE), 17),
             Item::Udp { sport: None, dport: Some(4500), no_checksum: false },
             Item::Esp { spi: sa.spi },
@@ -277,7 +277,7 @@ pub(crate) fn flow(table: Table, port: u32, actions: Vec<Action>) -> Rule {
         priority: 2,
         items: vec![
             Item::Port(vif(port)),
-            Item::Eth { dst: None, has_vlan: false },
+            Item::Eth { dst: None, has_vlan: Some(false) },
             ipv4(Some([10, 0, 1, 1].into()), 17),
             Item::Udp { sport: Some(1), dport: Some(53), no_checksum: false },
         ],

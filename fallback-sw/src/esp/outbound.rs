@@ -1,6 +1,6 @@
 //! Sealing: an IP packet becomes ESP.
 
-use std::net::Ipv4Addr;
+use std::{net::Ipv4Addr, ops::Range};
 
 use super::{
     Cipher, HEADER_LEN, ICV_LEN, IV_LEN, Key, NAT_T_PORT, NEXT_IPV4, NEXT_IPV6, PROTOCOL, Provider, cipher::aad,
@@ -73,6 +73,8 @@ pub struct OutboundSa {
     esn: bool,
     /// The number of the next packet.
     next: u64,
+    /// The first number of each of the last two spans of time, the older one first.
+    spans: [u64; 2],
     cipher: Cipher,
     tunnel: Tunnel,
 }
@@ -88,7 +90,8 @@ impl OutboundSa {
     #[must_use]
     pub fn by(provider: Provider, config: &OutboundConfig) -> Self {
         let OutboundConfig { spi, key, esn, first, tunnel } = config;
-        Self { spi: *spi, esn: *esn, next: (*first).max(1), cipher: Cipher::by(provider, key), tunnel: *tunnel }
+        let next = (*first).max(1);
+        Self { spi: *spi, esn: *esn, next, spans: [next; 2], cipher: Cipher::by(provider, key), tunnel: *tunnel }
     }
 
     /// Its index.
@@ -105,7 +108,21 @@ impl OutboundSa {
 
     /// Numbers below this one are passed over from now on; lower ones than the next are ignored.
     pub fn skip_to(&mut self, sequence: u64) {
-        self.next = self.next.max(sequence);
+        if sequence > self.next {
+            self.next = sequence;
+            self.spans = [sequence; 2];
+        }
+    }
+
+    /// Begins a span of time. What was sent before the last one began was not sent lately.
+    pub const fn begin_span(&mut self) {
+        self.spans = [self.spans[1], self.next];
+    }
+
+    /// Numbers that it has sent in this span of time and in the last one. After a gap in its numbers only those behind the gap.
+    #[must_use]
+    pub const fn sent_lately(&self) -> Range<u64> {
+        self.spans[0]..self.next
     }
 
     /// The outer headers from now on.

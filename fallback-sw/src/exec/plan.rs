@@ -46,6 +46,10 @@ pub struct SealLeg {
     pub port: VifId,
     /// Ethernet header of the outer packet.
     pub l2: Option<L2Rewrite>,
+    /// Largest packet that is sealed into one outer packet; that of a larger one is fragmented.
+    pub whole: u16,
+    /// Largest fragment.
+    pub fragment: u16,
 }
 
 /// Outer headers.
@@ -66,6 +70,9 @@ pub struct Plan {
     pub limit: u16,
     /// What is larger may be fragmented when its header allows it.
     pub fragment: bool,
+    /// IPv6 packets that are larger, but no larger than 1280 octets, go on whole, with the outer packet in fragments of at most
+    /// this many octets.
+    pub fragment_outer: Option<u16>,
     /// To be taken off TTL or hop limit.
     pub ttl: u8,
     /// Largest MSS; 0 leaves it alone.
@@ -88,6 +95,7 @@ impl Plan {
             target: Target::Drop(DropReason::InvalidNh),
             limit: u16::MAX,
             fragment: true,
+            fragment_outer: None,
             ttl: 0,
             mss: 0,
             shift: None,
@@ -106,6 +114,7 @@ impl Plan {
                 Op::ShiftAck => plan.shift = Some(Number::Ack),
                 Op::ShiftSeq => plan.shift = Some(Number::Seq),
                 Op::LimitSize { mtu, fragment } => (plan.limit, plan.fragment) = (*mtu, *fragment),
+                Op::FragmentOuter { mtu } => plan.fragment_outer = Some(*mtu),
                 Op::EncapMplsOUdp(header) => {
                     plan.encap = Some(Encap {
                         template: OuterTemplate::new(header.sip, header.dip, header.udp_port, header.label),
@@ -120,7 +129,12 @@ impl Plan {
         }
         if let (Some(header), Target::Output { vif, port }) = (sealed, plan.target) {
             let (tunnel, dscp, df, l2) = (header.vif, header.dscp, header.df, plan.l2.take());
-            plan.seal = Some(Box::new(SealLeg { tunnel, dscp, df, vif, port, l2 }));
+            let (whole, fragment) = match (&plan.encap, plan.fragment_outer) {
+                (None, Some(fragment)) => (plan.limit, fragment),
+                // Never larger than the limit: the MPLS-over-UDP packet is fragmented before.
+                _ => (u16::MAX, u16::MAX),
+            };
+            plan.seal = Some(Box::new(SealLeg { tunnel, dscp, df, vif, port, l2, whole, fragment }));
             plan.target = Target::Seal;
         }
         plan

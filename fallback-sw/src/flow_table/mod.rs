@@ -5,6 +5,7 @@
 //! batch of packets. Keys, slots and pairs only: what a flow means is the worker's business.
 
 mod hash;
+mod holdings;
 mod index;
 mod memory;
 mod record;
@@ -22,8 +23,11 @@ use offload_rules::{
 };
 
 pub(crate) use self::hash::same_key;
-pub use self::record::Record;
 use self::{hash::Hasher, index::Index, memory::Array};
+pub use self::{
+    holdings::{Class, Holder, Holdings},
+    record::Record,
+};
 use crate::prefetch;
 
 /// No slot: a miss in [`FlowTable::lookup_batch`], no other direction in [`Record::reverse`].

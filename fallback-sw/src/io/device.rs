@@ -40,6 +40,8 @@ pub struct Device {
     pub mac: Option<MacAddr>,
     /// Largest IP packet in octets.
     pub mtu: u32,
+    /// `mtu` as it could be if a port were opened on the device now: more than `mtu` where a port was laid out for less.
+    pub attainable: u32,
     /// What frames start with.
     pub link: Link,
     /// Set up by the administrator (IFF_UP).
@@ -103,11 +105,13 @@ impl Device {
         let flags = asker.flags()?;
         let (link, mac) = asker.address()?;
         let up = flags & libc::IFF_UP != 0;
+        let mtu = asker.mtu()?;
         Ok(Self {
             name: name.to_owned(),
             index,
             mac,
-            mtu: asker.mtu()?,
+            mtu,
+            attainable: mtu,
             link,
             up,
             operational: up && flags & libc::IFF_RUNNING != 0,

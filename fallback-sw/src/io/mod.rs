@@ -14,6 +14,7 @@ pub mod af_xdp;
 mod bpf;
 pub mod device;
 mod gso;
+pub mod links;
 pub mod memory;
 mod open;
 pub mod pcap;
@@ -68,6 +69,12 @@ pub enum PortError {
     /// The device is not there (any more).
     #[error("device '{device}' is gone or does not exist: create it or correct the vif's device")]
     NoDevice {
+        /// Name of the device.
+        device: String,
+    },
+    /// Another device has its name by now, and the driver cannot go over to it.
+    #[error("device '{device}' was replaced: start the node again")]
+    Replaced {
         /// Name of the device.
         device: String,
     },

@@ -54,6 +54,11 @@ pub trait OpenPorts: Send {
     /// [`PortError`]; the vif stays down.
     fn open(&mut self, vif: &Vif, workers: usize) -> Result<Opened, PortError>;
 
+    /// Devices with a lower number are opened before those with a higher one, which work only while those do.
+    fn order(&self, _device: &str) -> u8 {
+        0
+    }
+
     /// A device as it is now. Another `index` than when it was opened: it is another device by now.
     ///
     /// # Errors

@@ -3,60 +3,33 @@
 //! One owner for all workers: neighbours, path MTUs and the state of interfaces come together here, and leave as the next
 //! snapshot. No I/O, and time is a parameter, so that a replay does exactly what the daemon does.
 
-use std::{
-    collections::{BTreeMap, btree_map::Entry},
-    net::IpAddr,
-    sync::Arc,
-};
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use offload_rules::{
-    MacAddr, SaId, VifId,
-    forwarding::{Delta, Sa, SaDirection, Snapshot, State, StateErrors},
+    DropReason, MacAddr, SaId, VifId,
+    forwarding::{Delta, IKE_SAS, Sa, SaDirection, Snapshot, State, StateErrors, Vif, VifKind},
 };
 
 use super::{
+    gateways::{Gateways, News},
     ike::{self, Book},
-    sequences::Sequences,
+    neighbours::{Effects, Limits, Neighbours, nud::Question},
+    sequences::{Sequences, Unsure},
 };
-use crate::worker::{Event, Grant, NeighbourKey, SaNews};
+use crate::worker::{Event, GiveUp, Grant, NeighbourKey, SaNews};
 
-/// Milliseconds after which a neighbour that has not been heard of is asked again (RFC 4861 §10 REACHABLE_TIME).
-const REACHABLE_MS: u64 = 30_000;
-/// Milliseconds between two such questions (RFC 4861 §10 RETRANS_TIMER).
-const PROBE_MS: u64 = 1000;
-/// Unanswered questions after which a neighbour is forgotten (RFC 4861 §10 MAX_UNICAST_SOLICIT).
-const PROBES: u8 = 3;
 /// Milliseconds that a path MTU is believed (RFC 1191 §6.3).
 const PATH_MTU_MS: u64 = 600_000;
-
-/// What is known of a neighbour besides its address.
-#[derive(Debug, Clone, Copy)]
-struct Heard {
-    /// When it was last heard of.
-    confirmed: u64,
-    /// Questions since.
-    probes: u8,
-    next_probe: u64,
-}
-
-/// A neighbour's standing, for the command line.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Standing {
-    /// Heard of lately.
-    Reachable,
-    /// Being asked again.
-    Stale,
-}
 
 /// What has to be done after an event or after time has passed.
 #[derive(Debug, Default)]
 pub struct Actions {
     /// A new snapshot for all workers.
     pub snapshot: Option<Arc<Snapshot>>,
-    /// Neighbours to ask again, at the MAC that is known.
-    pub probe: Vec<(NeighbourKey, MacAddr)>,
-    /// Neighbours that the table has no room for.
-    pub refuse: Vec<NeighbourKey>,
+    /// Neighbours to ask for, everybody or at the MAC that is known.
+    pub ask: Vec<(NeighbourKey, Question)>,
+    /// Neighbours that are not waited for any longer.
+    pub give_up: Vec<(NeighbourKey, GiveUp)>,
     /// What became of security associations.
     pub sas: Vec<(SaId, SaNews)>,
 }
@@ -65,14 +38,22 @@ pub struct Actions {
 #[derive(Debug)]
 pub struct Control {
     snapshot: Arc<Snapshot>,
-    heard: BTreeMap<NeighbourKey, Heard>,
+    neighbours: Neighbours,
+    gateways: Gateways,
+    /// The gateways to watch may be others than those that are watched.
+    gateways_moved: bool,
     path_mtus: BTreeMap<IpAddr, u64>,
     sequences: Sequences,
+    /// Those of SAs that IKE has negotiated. No other life of the node has their keys, so they are kept nowhere, and push no key out
+    /// of what is kept, however often IKE makes new ones.
+    ike_sequences: Sequences,
     ike: Book,
     /// A NIC may hold SAs.
     nic: bool,
     /// Outbound SAs that have been given numbers.
     granted: BTreeMap<SaId, Arc<Sa>>,
+    /// Outbound SAs that seal nothing: which numbers their keys have used is not known.
+    refused: BTreeMap<SaId, (Arc<Sa>, Unsure)>,
     /// Numbers that the workers have not been told of yet.
     grants: Vec<Grant>,
     /// How often the outbound SAs of a tunnel were replaced.
@@ -91,12 +72,16 @@ impl Control {
     pub fn with_sequences(snapshot: Arc<Snapshot>, sequences: Sequences, nic: bool) -> Self {
         let mut control = Self {
             snapshot,
-            heard: BTreeMap::new(),
+            neighbours: Neighbours::default(),
+            gateways: Gateways::default(),
+            gateways_moved: true,
             path_mtus: BTreeMap::new(),
             sequences,
+            ike_sequences: Sequences::default(),
             ike: Book::default(),
             nic,
             granted: BTreeMap::new(),
+            refused: BTreeMap::new(),
             grants: Vec::new(),
             rekeys: BTreeMap::new(),
         };
@@ -104,7 +89,7 @@ impl Control {
         control
     }
 
-    /// The sequence numbers that are reserved.
+    /// The sequence numbers that are reserved, but for those of IKE.
     #[must_use]
     pub const fn sequences(&self) -> &Sequences {
         &self.sequences
@@ -121,16 +106,51 @@ impl Control {
         self.rekeys.get(&vif).copied().unwrap_or(0)
     }
 
-    /// Gives numbers to the outbound SAs that have none.
+    /// Outbound SAs that seal nothing, and why.
+    pub fn refused(&self) -> impl Iterator<Item = (SaId, Unsure)> {
+        self.refused.iter().map(|(id, (_, why))| (*id, *why))
+    }
+
+    /// Why an SA seals nothing, if it is so.
+    #[must_use]
+    pub fn why_refused(&self, sa: SaId) -> Option<Unsure> {
+        self.refused.get(&sa).map(|(_, why)| *why)
+    }
+
+    /// Gives numbers to the outbound SAs that have none. Those whose numbers are not known are at their end.
     fn reserve(&mut self) {
         let snapshot = Arc::clone(&self.snapshot);
-        self.granted.retain(|id, sa| snapshot.sa(*id).is_some_and(|now| now == sa));
+        let is_same = |id: &SaId, sa: &Arc<Sa>| snapshot.sa(*id).is_some_and(|now| now == sa);
+        self.granted.retain(|id, sa| is_same(id, sa));
+        self.refused.retain(|id, (sa, _)| is_same(id, sa));
         for sa in snapshot.sas().filter(|sa| sa.direction == SaDirection::Outbound) {
-            if let Entry::Vacant(fresh) = self.granted.entry(sa.id) {
-                fresh.insert(Arc::clone(sa));
-                self.grants.push(self.sequences.reserve(sa, self.nic));
+            if self.refused.contains_key(&sa.id) || self.granted.contains_key(&sa.id) {
+                continue;
+            }
+            match self.reserve_for(sa) {
+                Ok(grant) => {
+                    self.granted.insert(sa.id, Arc::clone(sa));
+                    self.grants.push(grant);
+                }
+                Err(why) => _ = self.refused.insert(sa.id, (Arc::clone(sa), why)),
             }
         }
+        for sequences in [&mut self.sequences, &mut self.ike_sequences] {
+            let refused = self.refused.values().map(|(sa, _)| sa);
+            sequences.forget_oldest(self.granted.values().chain(refused).map(|sa| &**sa));
+        }
+        let refused: Vec<SaId> = self.refused.keys().copied().filter(|sa| snapshot.is_sa_usable(*sa)).collect();
+        for sa in refused {
+            let next = self.snapshot.with_sa_ended(sa, DropReason::SaRefused);
+            self.publish(next);
+        }
+    }
+
+    /// The next numbers of an SA.
+    fn reserve_for(&mut self, sa: &Arc<Sa>) -> Result<Grant, Unsure> {
+        let of_ike = IKE_SAS.contains(&sa.id.get());
+        let sequences = if of_ike { &mut self.ike_sequences } else { &mut self.sequences };
+        sequences.reserve(sa, self.nic)
     }
 
     /// A state or a change is in force.
@@ -145,10 +165,30 @@ impl Control {
             }
         }
         self.rekeys.retain(|vif, _| next.vif(*vif).is_some());
+        let next = self.without_moved(next);
+        self.gateways_moved = true;
         self.ike.compare(&self.snapshot, &next);
-        let published = self.publish(next);
+        self.publish(next);
         self.reserve();
-        published
+        Arc::clone(&self.snapshot)
+    }
+
+    /// The next snapshot without the neighbours that were learnt on a vif which is another link by now.
+    fn without_moved(&mut self, next: Snapshot) -> Snapshot {
+        let before = Arc::clone(&self.snapshot);
+        let same = |id: VifId| match (before.vif(id), next.vif(id)) {
+            (Some(before), Some(next)) => Arc::ptr_eq(before, next),
+            _ => false,
+        };
+        if before.vifs().all(|vif| same(vif.id)) {
+            return next;
+        }
+        let stays = |(vif, address): NeighbourKey| {
+            let may_be_there = |vif: &Arc<Vif>| vif.resolves() && vif.is_on_link(address) && !vif.owns(address);
+            same_link(&before, &next, vif) && next.vif(vif).is_some_and(may_be_there)
+        };
+        let effects = self.neighbours.forget(|neighbour| !stays(neighbour));
+        if effects.macs.is_empty() { next } else { next.with_neighbours(&effects.macs) }
     }
 
     /// The snapshot in force.
@@ -157,13 +197,10 @@ impl Control {
         &self.snapshot
     }
 
-    /// How a neighbour stands at `now`.
+    /// The neighbour cache.
     #[must_use]
-    pub fn standing(&self, neighbour: NeighbourKey) -> Standing {
-        match self.heard.get(&neighbour) {
-            Some(heard) if heard.probes > 0 => Standing::Stale,
-            _ => Standing::Reachable,
-        }
+    pub const fn neighbours(&self) -> &Neighbours {
+        &self.neighbours
     }
 
     /// Puts a state in force.
@@ -226,18 +263,26 @@ impl Control {
     }
 
     fn publish(&mut self, next: Snapshot) -> Arc<Snapshot> {
-        self.heard.retain(|(vif, address), _| next.neighbour(*vif, *address).is_some());
         self.snapshot = Arc::new(next);
         Arc::clone(&self.snapshot)
     }
 
-    /// The device of a vif has come or gone.
-    pub fn set_up(&mut self, vif: VifId, up: bool) -> Option<Arc<Snapshot>> {
+    /// The device of a vif has come or gone. What was learnt on its link, and on its sub-interfaces, ends with it: the station at the
+    /// other end may be another one when the link is back (RFC 1122 §2.3.2.1).
+    pub fn set_up(&mut self, vif: VifId, up: bool, now: u64) -> Actions {
+        let mut actions = Actions::default();
         if self.snapshot.vif(vif).is_none() || self.snapshot.is_up(vif) == up {
-            return None;
+            return actions;
         }
         let next = self.snapshot.with_vif_up(vif, up);
-        Some(self.publish(next))
+        let snapshot = self.publish(next);
+        let on_link = |id: VifId| id == vif || snapshot.port_of(id) == vif;
+        let effects =
+            if up { self.neighbours.ask_again(on_link, now) } else { self.neighbours.forget(|(id, _)| on_link(id)) };
+        actions.snapshot = Some(snapshot);
+        self.follow(effects, &mut actions);
+        self.gateways_moved = true;
+        actions
     }
 
     /// The device of a vif has this MAC.
@@ -250,6 +295,15 @@ impl Control {
         Some(self.publish(next))
     }
 
+    /// The device of a vif has this MTU.
+    pub fn set_device_mtu(&mut self, vif: VifId, mtu: u32) -> Option<Arc<Snapshot>> {
+        if self.snapshot.vif(vif).is_none() || self.snapshot.device_mtu(vif) == Some(mtu) {
+            return None;
+        }
+        let next = self.snapshot.with_device_mtu(vif, mtu);
+        Some(self.publish(next))
+    }
+
     /// Takes in what the workers tell.
     pub fn handle(&mut self, events: impl IntoIterator<Item = Event>, now: u64) -> Actions {
         let mut actions = Actions::default();
@@ -258,22 +312,35 @@ impl Control {
                 Event::Sa { sa, news } => {
                     match news {
                         SaNews::Expiring => self.ike.expired(&self.snapshot, sa, false),
-                        SaNews::Ended(_) => {
+                        SaNews::Ended(reason) => {
                             self.ike.expired(&self.snapshot, sa, true);
-                            let next = self.snapshot.with_sa_ended(sa);
+                            let next = self.snapshot.with_sa_ended(sa, reason);
                             actions.snapshot = Some(self.publish(next));
                         }
                         SaNews::Low => {
-                            if let Some(sa) = self.granted.get(&sa) {
-                                // What was reserved before and is not used yet stays of use.
-                                self.grants.push(Grant { from: sa.first, ..self.sequences.reserve(sa, self.nic) });
+                            if let Some(granted) = self.granted.get(&sa).cloned()
+                                && let Ok(grant) = self.reserve_for(&granted)
+                            {
+                                self.grants.push(grant);
                             }
                         }
                     }
                     actions.sas.push((sa, news));
                 }
-                Event::Neighbour { vif, address, mac, solicited } => {
-                    self.hear((vif, address), mac, solicited, now, &mut actions);
+                Event::Neighbour { neighbour, told } => {
+                    // The vif may have gone while the packet was under way.
+                    if self.snapshot.is_up(neighbour.0) {
+                        let effects = self.neighbours.told(neighbour, told, self.limits(), now);
+                        self.follow(effects, &mut actions);
+                        let news = self.gateways.told(neighbour, &self.neighbours, now);
+                        self.learn_of_gateways(news.as_slice(), &mut actions);
+                    }
+                }
+                Event::Needed { neighbour, tenant } => {
+                    if self.snapshot.is_up(neighbour.0) {
+                        let effects = self.neighbours.need(neighbour, tenant, self.limits(), now);
+                        self.follow(effects, &mut actions);
+                    }
                 }
                 Event::PathMtu { destination, mtu } => {
                     let destination = IpAddr::V4(destination);
@@ -292,68 +359,51 @@ impl Control {
         actions
     }
 
-    fn hear(&mut self, neighbour: NeighbourKey, mac: MacAddr, solicited: bool, now: u64, actions: &mut Actions) {
-        let (vif, address) = neighbour;
-        let known = self.snapshot.neighbour(vif, address).map(|known| known.mac);
-        if known.is_none() && !solicited {
-            // RFC 826 and RFC 4861 §7.2.5: what nobody asked for makes no new entry.
-            return;
-        }
-        if known != Some(mac) {
-            if self.snapshot.vif(vif).is_none() {
-                // It went while the packet was under way.
-                return;
-            }
-            let next = self.snapshot.with_neighbour(vif, address, mac).or_else(|| {
-                self.forget_oldest_stale(actions);
-                self.snapshot.with_neighbour(vif, address, mac)
-            });
-            match next {
-                Some(next) => {
-                    // No neighbour has gone: nothing to forget beside it.
-                    self.snapshot = Arc::new(next);
-                    actions.snapshot = Some(Arc::clone(&self.snapshot));
-                }
-                None => {
-                    actions.refuse.push(neighbour);
-                    return;
-                }
-            }
-        }
-        self.heard.insert(neighbour, Heard { confirmed: now, probes: 0, next_probe: now + REACHABLE_MS });
+    /// Bounds of the neighbour cache.
+    fn limits(&self) -> Limits {
+        let settings = self.snapshot.settings();
+        Limits { known: settings.max_neighbours as usize, asked: settings.max_held as usize }
     }
 
-    fn forget_oldest_stale(&mut self, actions: &mut Actions) {
-        let stale = self.heard.iter().filter(|(_, heard)| heard.probes > 0).min_by_key(|(_, heard)| heard.confirmed);
-        if let Some(((vif, address), _)) = stale {
-            let next = self.snapshot.without_neighbour(*vif, *address);
+    /// Does what follows from a change of the neighbour cache.
+    fn follow(&mut self, effects: Effects, actions: &mut Actions) {
+        if !effects.macs.is_empty() {
+            let next = self.snapshot.with_neighbours(&effects.macs);
             actions.snapshot = Some(self.publish(next));
         }
+        let lost: Vec<News> = effects.give_up.iter().filter_map(|(key, _)| self.gateways.lost(*key)).collect();
+        self.learn_of_gateways(&lost, actions);
+        actions.ask.extend(effects.ask);
+        actions.give_up.extend(effects.give_up);
+    }
+
+    fn learn_of_gateways(&mut self, news: &[News], actions: &mut Actions) {
+        if let Some(next) = self.snapshot.with_gateways(news) {
+            actions.snapshot = Some(self.publish(next));
+        }
+    }
+
+    /// Watches the gateways of nexthops, those whose links are up.
+    fn watch_gateways(&mut self, now: u64, actions: &mut Actions) {
+        if std::mem::take(&mut self.gateways_moved) {
+            let snapshot = Arc::clone(&self.snapshot);
+            let can_be_asked = |vif: VifId| snapshot.is_up(vif) && snapshot.vif(vif).is_some_and(|vif| vif.resolves());
+            let wanted = snapshot.gateways().filter(|(vif, _)| can_be_asked(*vif)).collect();
+            let news = self.gateways.watch(&wanted, now);
+            self.learn_of_gateways(&news, actions);
+            let effects = self.neighbours.keep(&wanted, self.limits(), now);
+            self.follow(effects, actions);
+        }
+        let news = self.gateways.tick(&mut self.neighbours, now, &mut actions.ask);
+        self.learn_of_gateways(&news, actions);
     }
 
     /// Lets time pass.
     pub fn tick(&mut self, now: u64) -> Actions {
         let mut actions = Actions::default();
-        let mut lost = Vec::new();
-        for (neighbour, heard) in &mut self.heard {
-            if now < heard.next_probe {
-                continue;
-            }
-            if heard.probes >= PROBES {
-                lost.push(*neighbour);
-                continue;
-            }
-            heard.probes += 1;
-            heard.next_probe = now + PROBE_MS;
-            if let Some(known) = self.snapshot.neighbour(neighbour.0, neighbour.1) {
-                actions.probe.push((*neighbour, known.mac));
-            }
-        }
-        for (vif, address) in lost {
-            self.heard.remove(&(vif, address));
-            self.snapshot = Arc::new(self.snapshot.without_neighbour(vif, address));
-            actions.snapshot = Some(Arc::clone(&self.snapshot));
-        }
+        let effects = self.neighbours.tick(self.limits(), now);
+        self.follow(effects, &mut actions);
+        self.watch_gateways(now, &mut actions);
         let due = self.ike.due(now);
         if !due.is_empty() {
             let next = self.snapshot.without_ike_sas(&due);
@@ -368,4 +418,20 @@ impl Control {
         }
         actions
     }
+}
+
+/// Is the vif the same link in both: the same device, or the same tags on the same parent, in the same VRF?
+fn same_link(before: &Snapshot, next: &Snapshot, vif: VifId) -> bool {
+    let (Some(old), Some(new)) = (before.vif(vif), next.vif(vif)) else { return false };
+    let same = match (&old.kind, &new.kind) {
+        (
+            VifKind::PhysicalVlan { parent, outer, inner },
+            VifKind::PhysicalVlan { parent: to, outer: outer_to, inner: inner_to },
+        ) => (parent, outer, inner) == (to, outer_to, inner_to) && same_link(before, next, *parent),
+        (old, new) => match (old.port(), new.port()) {
+            (Some(old), Some(new)) => old.device == new.device,
+            _ => false,
+        },
+    };
+    same && old.vrf == new.vrf
 }

@@ -12,15 +12,16 @@ use nix::sys::{
 };
 use offload_rules::forwarding::Snapshot;
 use proto::v1::node_server::NodeServer;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio_stream::wrappers::UnixListenerStream;
 use tonic::service::Routes;
 
 use super::{
+    beginning::Beginning,
     ike,
     offload_link::OffloadLink,
     runtime::{Config, Handle, OnWorkerStart, Runtime},
     service::{self, NodeService},
+    signals::Signals,
 };
 use crate::{
     esp::Provider,
@@ -46,7 +47,8 @@ pub struct RunArgs {
     /// Worker threads; 0: one for each processor.
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub workers: usize,
-    /// File that keeps the state in force across restarts. When it is there and newer than --state, the node begins with it.
+    /// File that keeps the state in force across restarts, of this node alone. When it is there and newer than --state, the
+    /// node begins with it. Its folder has to be there.
     #[arg(long, value_name = "FILE")]
     pub last_state: Option<PathBuf>,
     /// Log as JSON.
@@ -179,9 +181,10 @@ pub fn run(args: &RunArgs, equip: impl FnOnce(usize, &Snapshot) -> anyhow::Resul
     if let Some(choice) = args.aead {
         choice.put_in_force()?;
     }
-    let snapshot = first_state(args)?;
+    let Beginning { snapshot, last_state } = Beginning::of(args)?;
     let workers = if args.workers == 0 { available_parallelism().map_or(1, usize::from) } else { args.workers };
     tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
+        let mut signals = Signals::new().context("signal handlers")?;
         // The socket comes first: a second node must not touch any interface.
         let listener = service::listen(&args.socket).await?;
         let _remove = RemoveOnDrop(args.socket.clone());
@@ -189,14 +192,12 @@ pub fn run(args: &RunArgs, equip: impl FnOnce(usize, &Snapshot) -> anyhow::Resul
             Some(path) => Some((ike::listen(path).await?, RemoveOnDrop(path.clone()))),
             None => None,
         };
-        let mut terminate = signal(SignalKind::terminate())?;
-        let mut interrupt = signal(SignalKind::interrupt())?;
         let Equipment { ports, on_worker_start, offload, mut attachment, aead, epoch, keep } =
             equip(workers, &snapshot)?;
         if args.aead.is_none() {
             aead.put_in_force()?;
         }
-        let config = Config { workers, last_state: args.last_state.clone(), ports, on_worker_start, offload, epoch };
+        let config = Config { workers, last_state, ports, on_worker_start, offload, epoch };
         let runtime = Runtime::start(config, snapshot).context("starting the node")?;
         tracing::info!(socket = %args.socket.display(), workers, "node running");
         let _remove_ike = ike.map(|(listener, remove)| {
@@ -213,12 +214,8 @@ pub fn run(args: &RunArgs, equip: impl FnOnce(usize, &Snapshot) -> anyhow::Resul
             .serve_with_incoming(UnixListenerStream::new(listener));
         let ended = tokio::select! {
             served = serve => served.context("introspection API"),
-            _ = terminate.recv() => {
-                tracing::info!("SIGTERM");
-                Ok(())
-            }
-            _ = interrupt.recv() => {
-                tracing::info!("SIGINT");
+            name = signals.end() => {
+                tracing::info!("{name}");
                 Ok(())
             }
         };
@@ -247,28 +244,6 @@ fn begin_log(json: bool) {
     if json { log.json().init() } else { log.init() }
 }
 
-/// The state to begin with: the newer one of those given and kept.
-fn first_state(args: &RunArgs) -> anyhow::Result<Snapshot> {
-    let given = args.state.as_deref().map(replay::load_state).transpose()?;
-    let kept = match &args.last_state {
-        Some(file) if file.exists() => match replay::load_state(file) {
-            Ok(kept) => Some(kept),
-            Err(error) if given.is_some() => {
-                tracing::warn!(%error, "the kept state is of no use, beginning with --state");
-                None
-            }
-            Err(error) => return Err(error.into()),
-        },
-        _ => None,
-    };
-    Ok(match (given, kept) {
-        (Some(given), Some(kept)) if kept.generation() > given.generation() => kept,
-        (Some(given), _) => given,
-        (None, Some(kept)) => kept,
-        (None, None) => Snapshot::empty(),
-    })
-}
-
 struct RemoveOnDrop(PathBuf);
 
 impl Drop for RemoveOnDrop {
@@ -277,12 +252,15 @@ impl Drop for RemoveOnDrop {
     }
 }
 
-/// Says whether a forwarding state is consistent.
+/// Says whether a forwarding state is consistent, and on standard error what of it is consistent but deserves a second look.
 ///
 /// # Errors
 /// Everything that is wrong with it, or the file cannot be read.
 pub fn check(args: &CheckArgs) -> anyhow::Result<()> {
     let snapshot = replay::load_state(&args.state)?;
+    for advice in offload_rules::classify::advice(&snapshot) {
+        eprintln!("{}: warning: {advice}", args.state.display());
+    }
     println!(
         "{}: generation {}, {} vifs, {} VRFs, {} nexthops: consistent",
         args.state.display(),

@@ -216,7 +216,10 @@ pub fn nexthop(nexthop: &Nexthop) -> pb::Nexthop {
         }
         NexthopKind::VrfTranslate { vrf } => Kind::VrfTranslate(pb::VrfTranslateNexthop { vrf: vrf.get().into() }),
         NexthopKind::Receive(receive) => Kind::Receive(self::receive(receive)),
-        NexthopKind::Resolve { oif } => Kind::Resolve(pb::ResolveNexthop { oif: oif.get().into() }),
+        NexthopKind::Resolve { oif, gateway } => Kind::Resolve(pb::ResolveNexthop {
+            oif: oif.get().into(),
+            gateway: gateway.map(|gateway| gateway.to_string()).unwrap_or_default(),
+        }),
     };
     pb::Nexthop {
         id: nexthop.id.get(),

@@ -15,7 +15,7 @@ use super::{
 use crate::{
     offload::{Report, Request},
     packet::Packet,
-    worker::{Account, Counters, Outbox, TxMeta, Worker, WorkerConfig},
+    worker::{Account, Counters, Outbox, TxKind, TxMeta, Worker, WorkerConfig},
 };
 
 /// A frame that the node sends.
@@ -42,12 +42,14 @@ pub struct MachineConfig {
     pub cookie_secret: [u64; 2],
     /// An offload engine takes requests and reports: see [`Machine::take_offload_requests`].
     pub offload: bool,
+    /// The engine's answers come before the next packet: see [`Worker::nic_answers_at_once`].
+    pub answered_at_once: bool,
 }
 
 impl Default for MachineConfig {
     fn default() -> Self {
         let cookie_secret = [0x0706_0504_0302_0100, 0x0f0e_0d0c_0b0a_0908];
-        Self { workers: 1, ip_id: 1, entropy: None, cookie_secret, offload: false }
+        Self { workers: 1, ip_id: 1, entropy: None, cookie_secret, offload: false, answered_at_once: false }
     }
 }
 
@@ -73,6 +75,9 @@ impl Machine {
     /// # Errors
     /// As [`Self::new`].
     pub fn started_again(config: MachineConfig, snapshot: Arc<Snapshot>, sequences: Sequences) -> io::Result<Self> {
+        let control = Control::with_sequences(snapshot, sequences, config.offload);
+        // SAs whose keys are refused are at their end in it.
+        let snapshot = Arc::clone(control.snapshot());
         let count = config.workers.max(1);
         // Workers draw identifications from ranges of their own.
         let stride = (usize::from(u16::MAX) / count) as u16;
@@ -80,14 +85,14 @@ impl Machine {
             let ip_id = config.ip_id.wrapping_add(stride.wrapping_mul(id as u16));
             let MachineConfig { entropy, cookie_secret, offload, .. } = config;
             let worker = WorkerConfig { id, workers: count, ip_id, entropy, cookie_secret, offload };
-            Worker::new(worker, Arc::clone(&snapshot))
+            let mut worker = Worker::new(worker, Arc::clone(&snapshot))?;
+            if config.answered_at_once {
+                worker.nic_answers_at_once();
+            }
+            Ok(worker)
         });
-        let mut machine = Self {
-            workers: workers.collect::<io::Result<_>>()?,
-            control: Control::with_sequences(snapshot, sequences, config.offload),
-            out: Outbox::default(),
-            sent: Vec::new(),
-        };
+        let mut machine =
+            Self { workers: workers.collect::<io::Result<_>>()?, control, out: Outbox::default(), sent: Vec::new() };
         machine.grant();
         Ok(machine)
     }
@@ -142,14 +147,14 @@ impl Machine {
         if let Some(snapshot) = actions.snapshot {
             self.adopt(&snapshot, now);
         }
-        for (neighbour, mac) in actions.probe {
+        for (neighbour, question) in actions.ask {
             if let Some(worker) = self.workers.first_mut() {
-                worker.ask(neighbour, Some(mac), &mut self.out);
+                worker.ask(neighbour, question, &mut self.out);
             }
         }
-        for neighbour in actions.refuse {
+        for (neighbour, why) in actions.give_up {
             for worker in &mut self.workers {
-                worker.refuse(neighbour, &mut self.out);
+                worker.give_up(neighbour, why, now, &mut self.out);
             }
         }
     }
@@ -181,6 +186,19 @@ impl Machine {
         std::mem::take(&mut self.sent)
     }
 
+    /// A frame that was taken by [`Self::take_sent`] has not left by its device.
+    pub fn not_sent(&mut self, port: VifId, meta: TxMeta) {
+        // Any worker's account will do, as long as it has such a frame: they are added up.
+        let has = |worker: &&mut Worker| match meta.kind {
+            TxKind::Forwarded | TxKind::Resumed => worker.account().forwarded > 0,
+            TxKind::Punted => worker.account().punted > 0,
+            TxKind::Originated => true,
+        };
+        if let Some(worker) = self.workers.iter_mut().find(has) {
+            worker.not_sent(port, &[meta]);
+        }
+    }
+
     /// Puts a state in force.
     ///
     /// # Errors
@@ -205,7 +223,14 @@ impl Machine {
 
     /// The device of a vif has come or gone.
     pub fn set_up(&mut self, vif: VifId, up: bool, now: u64) {
-        if let Some(snapshot) = self.control.set_up(vif, up) {
+        let actions = self.control.set_up(vif, up, now);
+        self.act(actions, now);
+        self.settle(now);
+    }
+
+    /// The device of a vif has this MTU.
+    pub fn set_device_mtu(&mut self, vif: VifId, mtu: u32, now: u64) {
+        if let Some(snapshot) = self.control.set_device_mtu(vif, mtu) {
             self.adopt(&snapshot, now);
             self.settle(now);
         }

@@ -1,18 +1,25 @@
 //! What makes the dataplane a node: its forwarding state as protobuf and typed, what it learns, how it is asked.
 
+pub mod backlog;
+mod beginning;
 pub mod control;
 pub mod daemon;
 pub mod decode;
+mod device_mtu;
 pub mod encode;
 pub mod filter;
+pub mod gateways;
+mod handle;
 pub mod hit_rate;
 pub mod ike;
 pub mod machine;
+pub mod neighbours;
 pub mod offload_link;
 pub mod persist;
 pub mod runtime;
 pub mod sa_view;
 pub mod sequences;
 pub mod service;
+mod signals;
 pub mod thread;
 pub mod view;

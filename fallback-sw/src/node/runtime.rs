@@ -1,40 +1,46 @@
 //! A running node: one thread for control, one for each worker, and the handle that the API asks through.
 
+mod keep;
+
 use std::{
     collections::BTreeMap,
-    path::PathBuf,
     sync::{
         Arc,
-        mpsc::{self, Receiver, RecvTimeoutError, Sender},
+        mpsc::{self, Receiver, RecvTimeoutError},
     },
     thread::JoinHandle,
     time::{Duration, Instant},
 };
 
 use offload_rules::{
-    MacAddr, SaId, VifId,
-    forwarding::{Delta, PortConfig, Sa, SaDirection, Snapshot, State, StateError, StateErrors, Vif},
+    MacAddr, VifId,
+    forwarding::{Delta, PortConfig, SaDirection, Snapshot, State, StateErrors, Vif},
 };
 use tokio::sync::{broadcast, oneshot};
 
+pub use super::handle::{Ended, Handle, WorkerHandle};
 use super::{
+    backlog::Backlog,
     control::{Actions, Control},
-    ike,
+    device_mtu, ike,
+    neighbours::refusals::Refusals,
     offload_link::OffloadLink,
-    persist,
+    persist::LastState,
+    sequences::Sequences,
     thread::{Command, Mailbox, Report, Thread, Waker},
     view::PortStatus,
 };
 use crate::{
-    io::{self, KernelPorts, OpenPorts},
-    offload,
-    worker::{Grant, SaNews, Worker, WorkerConfig},
+    io::{self, KernelPorts, OpenPorts, device::Device, links::Links},
+    worker::{Event, SaNews, Worker, WorkerConfig},
 };
 
 /// Time between two looks at what is due.
 const TICK: Duration = Duration::from_millis(100);
 /// Events that a plugin may be behind before it has to ask for all that it knows.
 const IKE_EVENTS: usize = 256;
+/// Events of which one snapshot is made.
+const EVENTS_AT_ONCE: usize = 1024;
 /// Milliseconds between two attempts to open a device.
 const RETRY_MS: u64 = 500;
 
@@ -46,7 +52,7 @@ pub struct Config {
     /// Number of workers, at least 1.
     pub workers: usize,
     /// Where the state in force is kept across restarts.
-    pub last_state: Option<PathBuf>,
+    pub last_state: Option<LastState>,
     /// What opens the devices of vifs.
     pub ports: Box<dyn OpenPorts>,
     /// Called by each worker's thread as it starts.
@@ -71,6 +77,15 @@ impl Default for Config {
     }
 }
 
+/// A state or a change is in force.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Applied {
+    /// The generation.
+    pub generation: u64,
+    /// What whoever has applied it should see to.
+    pub warnings: Vec<String>,
+}
+
 /// A look at what the node knows and at its devices.
 pub type Look = Box<dyn FnOnce(&Control, &BTreeMap<VifId, PortStatus>) + Send>;
 
@@ -79,154 +94,15 @@ pub enum Message {
     /// By a worker.
     Report(Report),
     /// Put a state in force.
-    ApplyState(Box<State>, oneshot::Sender<Result<u64, StateErrors>>),
+    ApplyState(Box<State>, oneshot::Sender<Result<Applied, StateErrors>>),
     /// Put a change in force.
-    ApplyDelta(Box<Delta>, oneshot::Sender<Result<u64, StateErrors>>),
+    ApplyDelta(Box<Delta>, oneshot::Sender<Result<Applied, StateErrors>>),
     /// Charon's plugin asks.
     Ike(Box<ike::Request>, oneshot::Sender<Result<String, ike::Refused>>),
     /// Let someone look.
     Inspect(Look),
     /// End.
     Stop,
-}
-
-/// A worker as others reach it.
-#[derive(Clone)]
-pub struct WorkerHandle {
-    commands: Sender<Command>,
-    waker: Arc<Waker>,
-    inbound: Vec<Mailbox>,
-}
-
-impl WorkerHandle {
-    fn tell(&self, command: Command) {
-        // A worker that has ended needs to be told nothing.
-        let _ = self.commands.send(command);
-        self.waker.wake();
-    }
-}
-
-/// The node has ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the node is shutting down")]
-pub struct Ended;
-
-/// How the API reaches the node. Cheap to clone.
-#[derive(Clone)]
-pub struct Handle {
-    messages: Sender<Message>,
-    ike_events: broadcast::Sender<ike::Event>,
-    workers: Vec<WorkerHandle>,
-    epoch: Instant,
-}
-
-impl Handle {
-    /// Number of workers.
-    #[must_use]
-    pub fn workers(&self) -> usize {
-        self.workers.len()
-    }
-
-    /// Time since the node began.
-    #[must_use]
-    pub fn uptime(&self) -> Duration {
-        self.epoch.elapsed()
-    }
-
-    /// Packets on their way between workers.
-    #[must_use]
-    pub fn under_way(&self) -> u64 {
-        self.workers.iter().flat_map(|worker| &worker.inbound).map(|mailbox| mailbox.len() as u64).sum()
-    }
-
-    /// Puts a state in force.
-    ///
-    /// # Errors
-    /// [`Ended`], or everything that is wrong with the state.
-    pub async fn apply_state(&self, state: State) -> Result<Result<u64, StateErrors>, Ended> {
-        let (reply, answer) = oneshot::channel();
-        self.send(Message::ApplyState(Box::new(state), reply))?;
-        answer.await.map_err(|_| Ended)
-    }
-
-    /// Puts a change in force.
-    ///
-    /// # Errors
-    /// [`Ended`], or everything that is wrong with the change.
-    pub async fn apply_delta(&self, delta: Delta) -> Result<Result<u64, StateErrors>, Ended> {
-        let (reply, answer) = oneshot::channel();
-        self.send(Message::ApplyDelta(Box::new(delta), reply))?;
-        answer.await.map_err(|_| Ended)
-    }
-
-    /// Does what charon's plugin asks.
-    ///
-    /// # Errors
-    /// [`ike::Refused`].
-    pub async fn ike(&self, request: ike::Request) -> Result<String, ike::Refused> {
-        let (reply, answer) = oneshot::channel();
-        self.send(Message::Ike(Box::new(request), reply)).map_err(|_| ike::Refused::Ended)?;
-        answer.await.map_err(|_| ike::Refused::Ended)?
-    }
-
-    /// What charon's plugin is told from now on.
-    #[must_use]
-    pub fn ike_events(&self) -> broadcast::Receiver<ike::Event> {
-        self.ike_events.subscribe()
-    }
-
-    /// Looks at what the node knows.
-    ///
-    /// # Errors
-    /// [`Ended`].
-    pub async fn look<T: Send + 'static>(
-        &self,
-        look: impl FnOnce(&Control, &BTreeMap<VifId, PortStatus>) -> T + Send + 'static,
-    ) -> Result<T, Ended> {
-        let (reply, answer) = oneshot::channel();
-        self.send(Message::Inspect(Box::new(move |control, ports| {
-            let _ = reply.send(look(control, ports));
-        })))?;
-        answer.await.map_err(|_| Ended)
-    }
-
-    /// Looks at a worker between two batches. Must be quick: its packets wait meanwhile.
-    ///
-    /// # Errors
-    /// [`Ended`]; also for a worker that does not exist.
-    pub async fn look_at<T: Send + 'static>(
-        &self,
-        worker: usize,
-        look: impl FnOnce(&Worker) -> T + Send + 'static,
-    ) -> Result<T, Ended> {
-        let (reply, answer) = oneshot::channel();
-        let handle = self.workers.get(worker).ok_or(Ended)?;
-        handle.tell(Command::Inspect(Box::new(move |worker| {
-            let _ = reply.send(look(worker));
-        })));
-        answer.await.map_err(|_| Ended)
-    }
-
-    /// Tells a worker what the offload engine reports of its flows. Never waits.
-    pub fn offload_reports(&self, worker: u16, reports: Vec<offload::Report>) {
-        if let Some(handle) = self.workers.get(usize::from(worker)) {
-            handle.tell(Command::Offload(reports));
-        }
-    }
-
-    /// Switches offload on or off at the workers.
-    pub fn offload_enabled(&self, on: bool) {
-        self.workers.iter().for_each(|worker| worker.tell(Command::OffloadEnabled(on)));
-    }
-
-    /// The offload engine has lost its books: nothing is in hardware, and what shall be there is asked for again.
-    pub fn offload_restarted(&self) {
-        self.workers.iter().for_each(|worker| worker.tell(Command::OffloadRestarted));
-    }
-
-    fn send(&self, message: Message) -> Result<(), Ended> {
-        self.messages.send(message).map_err(|_| Ended)
-    }
 }
 
 /// A running node; ends when it is stopped or dropped.
@@ -240,18 +116,22 @@ impl Runtime {
     ///
     /// # Errors
     /// No memory, no threads, no file descriptors.
-    pub fn start(config: Config, snapshot: Snapshot) -> std::io::Result<Self> {
-        let snapshot = Arc::new(snapshot);
-        let file = config.last_state.as_deref().map(persist::sequences_file);
-        if file.is_none()
+    pub fn start(mut config: Config, snapshot: Snapshot) -> std::io::Result<Self> {
+        let sequences = match &mut config.last_state {
+            Some(file) => file.sequences().map_err(std::io::Error::other)?,
+            None => Sequences::default(),
+        };
+        if config.last_state.is_none()
             && let Some(sa) = snapshot.sas().find(|sa| sa.direction == SaDirection::Outbound)
         {
-            return Err(std::io::Error::other(no_file(sa.id)));
+            return Err(std::io::Error::other(keep::no_file(sa.id)));
         }
-        let sequences = file.as_deref().map(persist::load_sequences).transpose()?.unwrap_or_default();
+        let control = Control::with_sequences(Arc::new(snapshot), sequences, config.offload.is_some());
+        let snapshot = Arc::clone(control.snapshot());
         let count = config.workers.max(1);
         let epoch = config.epoch;
         let (messages, inbox) = mpsc::channel();
+        let backlog = Arc::new(Backlog::default());
         let wakers = (0..count).map(|_| Waker::new().map(Arc::new)).collect::<std::io::Result<Vec<_>>>()?;
         // rings[to][from]
         let rings: Vec<Vec<Mailbox>> =
@@ -280,6 +160,7 @@ impl Runtime {
                 worker: Worker::new(worker, Arc::clone(&snapshot))?,
                 commands: orders,
                 reports: messages.clone(),
+                backlog: Arc::clone(&backlog),
                 inbound,
                 outbound: outbound.collect(),
                 offload: config.offload.as_ref().and_then(|link| link.ring(id)),
@@ -300,18 +181,19 @@ impl Runtime {
         }
         let ike_events = broadcast::Sender::new(IKE_EVENTS);
         let handle = Handle { messages, ike_events: ike_events.clone(), workers: workers.clone(), epoch };
-        let nic = config.offload.is_some();
         let control = ControlThread {
+            keeper: keep::Keeper::new(config.last_state.take()),
             config,
-            control: Control::with_sequences(snapshot, sequences, nic),
-            sequences: file,
-            ungranted: Vec::new(),
+            control,
             ike_events,
             workers,
             ports: BTreeMap::new(),
             status: BTreeMap::new(),
             inbox,
             epoch,
+            refusals: Refusals::default(),
+            backlog,
+            unheard: Refusals::default(),
         };
         threads.push(std::thread::Builder::new().name("control".to_owned()).spawn(move || control.run())?);
         Ok(Self { handle, threads })
@@ -347,19 +229,16 @@ impl Drop for Runtime {
     }
 }
 
-fn no_file(sa: SaId) -> String {
-    format!(
-        "sa {sa} is OUTBOUND, and there is no file to keep its sequence numbers in: run the node with --last-state, so that none \
-         is used twice after a restart"
-    )
-}
-
 /// A device that a vif wants.
 struct PortState {
     config: PortConfig,
     raw_ip: bool,
     /// Interface index of the device, while it is open.
     open: Option<i32>,
+    /// What the port is laid out for: the device's MTU when it was opened.
+    room: u32,
+    /// The vif's MTU that the device was asked for.
+    asked: u16,
     retry_at: u64,
 }
 
@@ -372,11 +251,12 @@ struct ControlThread {
     status: BTreeMap<VifId, PortStatus>,
     inbox: Receiver<Message>,
     epoch: Instant,
-    /// Where reserved sequence numbers are kept.
-    sequences: Option<PathBuf>,
-    /// Numbers that are not on disk yet.
-    ungranted: Vec<Grant>,
+    keeper: keep::Keeper,
     ike_events: broadcast::Sender<ike::Event>,
+    refusals: Refusals,
+    backlog: Arc<Backlog>,
+    /// Events that there was no room for.
+    unheard: Refusals,
 }
 
 impl ControlThread {
@@ -385,13 +265,21 @@ impl ControlThread {
     }
 
     fn run(mut self) {
-        self.grant();
+        self.begin_keeping();
         self.reconcile_ports();
         let mut next_tick = Instant::now() + TICK;
         let mut next_watch = 0;
+        let mut links = Links::listen()
+            .inspect_err(
+                |error| tracing::warn!(%error, "links that are down for less than half a second are not noticed"),
+            )
+            .ok();
+        let mut next = None;
         loop {
-            match self.inbox.recv_timeout(next_tick.saturating_duration_since(Instant::now())) {
-                Ok(Message::Stop) | Err(RecvTimeoutError::Disconnected) => return,
+            let wait = || self.inbox.recv_timeout(next_tick.saturating_duration_since(Instant::now()));
+            match next.take().map_or_else(wait, Ok) {
+                Ok(Message::Stop) | Err(RecvTimeoutError::Disconnected) => return self.end_keeping(),
+                Ok(Message::Report(Report::Events(events))) => next = self.take_events(events),
                 Ok(message) => self.take(message),
                 Err(RecvTimeoutError::Timeout) => {}
             }
@@ -399,8 +287,10 @@ impl ControlThread {
                 next_tick = Instant::now() + TICK;
                 let actions = self.control.tick(self.now());
                 self.act(actions);
+                self.keep_again();
                 self.reconcile_ports();
-                if self.now() >= next_watch {
+                let lost = links.as_mut().map(Links::take_lost).unwrap_or_default();
+                if self.lose_links(&lost) || self.now() >= next_watch {
                     next_watch = self.now() + RETRY_MS;
                     self.watch_ports();
                 }
@@ -408,12 +298,35 @@ impl ControlThread {
         }
     }
 
+    /// Takes in events, and those that have come meanwhile: one snapshot holds what all of them bring. With the message behind them.
+    fn take_events(&mut self, mut events: Vec<Event>) -> Option<Message> {
+        let mut next = None;
+        while events.len() < EVENTS_AT_ONCE && next.is_none() {
+            match self.inbox.try_recv() {
+                Ok(Message::Report(Report::Events(more))) => events.extend(more),
+                Ok(other) => next = Some(other),
+                Err(_) => break,
+            }
+        }
+        self.hear(events);
+        next
+    }
+
+    fn hear(&mut self, events: Vec<Event>) {
+        self.backlog.leave(events.len());
+        let actions = self.control.handle(events, self.now());
+        self.act(actions);
+        let lost = self.backlog.take_lost();
+        if lost > 0
+            && let Some(count) = self.unheard.count(lost, self.now())
+        {
+            tracing::warn!(count, "more was told of neighbours than can be taken in: the rest is left out");
+        }
+    }
+
     fn take(&mut self, message: Message) {
         match message {
-            Message::Report(Report::Events(events)) => {
-                let actions = self.control.handle(events, self.now());
-                self.act(actions);
-            }
+            Message::Report(Report::Events(events)) => self.hear(events),
             Message::Report(Report::PortFailed(vif, error)) => self.port_failed(vif, &error),
             Message::ApplyState(state, reply) => {
                 let applied = self.accept(&state.sas).and_then(|()| self.control.apply_state(*state));
@@ -436,48 +349,6 @@ impl ControlThread {
         }
     }
 
-    fn applied(&mut self, applied: Result<Arc<Snapshot>, StateErrors>) -> Result<u64, StateErrors> {
-        let snapshot = applied?;
-        // Before the SAs that use them.
-        self.grant();
-        self.adopt(&snapshot);
-        self.tell_ike();
-        self.reconcile_ports();
-        if let Some(file) = &self.config.last_state
-            && let Err(error) = persist::save(file, &snapshot.to_state())
-        {
-            tracing::error!(%error, "the state is in force, but could not be kept for the next start");
-        }
-        tracing::info!(generation = snapshot.generation(), "forwarding state in force");
-        Ok(snapshot.generation())
-    }
-
-    /// Refuses outbound SAs where the sequence numbers that they use could not be kept.
-    fn accept(&self, sas: &[Sa]) -> Result<(), StateErrors> {
-        let outbound = sas.iter().filter(|sa| sa.direction == SaDirection::Outbound && self.sequences.is_none());
-        let errors: Vec<_> =
-            outbound.map(|sa| StateError::new(format!("sa {}", sa.id), "direction", no_file(sa.id))).collect();
-        if errors.is_empty() { Ok(()) } else { Err(StateErrors(errors)) }
-    }
-
-    /// Lets workers use what has been reserved, once it is on disk.
-    fn grant(&mut self) {
-        self.ungranted.extend(self.control.take_grants());
-        if self.ungranted.is_empty() {
-            return;
-        }
-        // Without a file there are only SAs of IKE, whose keys no other life of the node has.
-        if let Some(file) = &self.sequences
-            && let Err(error) = persist::save_sequences(file, self.control.sequences())
-        {
-            let file = file.display();
-            tracing::error!(%error, %file, "sequence numbers could not be reserved, trying again");
-            return;
-        }
-        let grants: Arc<[Grant]> = std::mem::take(&mut self.ungranted).into();
-        self.workers.iter().for_each(|worker| worker.tell(Command::Grant(Arc::clone(&grants))));
-    }
-
     /// Tells charon's plugin, if one listens.
     fn tell_ike(&mut self) {
         for event in self.control.take_ike_events() {
@@ -498,14 +369,14 @@ impl ControlThread {
         if let Some(snapshot) = actions.snapshot {
             self.adopt(&snapshot);
         }
-        for (neighbour, mac) in actions.probe {
+        for (neighbour, question) in actions.ask {
             if let Some(worker) = self.workers.first() {
-                worker.tell(Command::Ask(neighbour, mac));
+                worker.tell(Command::Ask(neighbour, question));
             }
         }
-        for neighbour in actions.refuse {
-            tracing::warn!(vif = %neighbour.0, address = %neighbour.1, "neighbour table full");
-            self.workers.iter().for_each(|worker| worker.tell(Command::Refuse(neighbour)));
+        for (neighbour, why) in actions.give_up {
+            self.refusals.note(neighbour, why, self.now());
+            self.workers.iter().for_each(|worker| worker.tell(Command::GiveUp(neighbour, why)));
         }
     }
 
@@ -537,9 +408,17 @@ impl ControlThread {
             self.workers.iter().for_each(|worker| worker.tell(Command::RemovePort(id)));
         }
         let now = self.now();
-        for vif in snapshot.vifs() {
-            let Some((config, raw_ip)) = wanted(vif) else { continue };
-            let port = self.ports.entry(vif.id).or_insert(PortState { config, raw_ip, open: None, retry_at: 0 });
+        let mut vifs: Vec<_> = snapshot.vifs().filter_map(|vif| Some((vif, wanted(vif)?))).collect();
+        vifs.sort_by_key(|(_, (config, _))| self.config.ports.order(&config.device));
+        for (vif, (config, raw_ip)) in vifs {
+            let port = self.ports.entry(vif.id).or_insert(PortState {
+                config,
+                raw_ip,
+                open: None,
+                room: 0,
+                asked: 0,
+                retry_at: 0,
+            });
             if port.open.is_none() && port.retry_at <= now {
                 port.retry_at = now + RETRY_MS;
                 self.open_port(vif);
@@ -548,13 +427,15 @@ impl ControlThread {
     }
 
     fn open_port(&mut self, vif: &Vif) {
-        match self.config.ports.open(vif, self.workers.len()) {
+        // As configured: a device that the node makes is not to be as small as the one before.
+        let asked = self.control.snapshot().configured_mtu(vif.id).unwrap_or(vif.mtu);
+        match self.config.ports.open(&Vif { mtu: asked, ..vif.clone() }, self.workers.len()) {
             Ok(opened) => {
                 tracing::info!(vif = %vif.id, device = opened.device.name, driver = %opened.chosen, "port open");
                 let status = PortStatus { driver: opened.chosen.driver.to_owned(), error: String::new() };
                 self.status.insert(vif.id, status);
                 if let Some(port) = self.ports.get_mut(&vif.id) {
-                    port.open = Some(opened.device.index);
+                    (port.open, port.room, port.asked) = (Some(opened.device.index), opened.device.attainable, asked);
                 }
                 for (worker, port) in self.workers.iter().zip(opened.ports) {
                     worker.tell(Command::AddPort(vif.id, port));
@@ -563,13 +444,22 @@ impl ControlThread {
                 let is_tap = opened.chosen.driver == io::tap::DRIVER;
                 let mac = if is_tap { Some(MacAddr::VIRTUAL) } else { opened.device.mac };
                 let with_mac = mac.and_then(|mac| self.control.set_device_mac(vif.id, mac));
-                let up = self.control.set_up(vif.id, opened.device.operational);
-                if let Some(snapshot) = up.or(with_mac) {
-                    self.adopt(&snapshot);
-                }
+                let with_mtu = device_mtu::take_in(&mut self.control, vif.id, &opened.device);
+                let mut actions = self.control.set_up(vif.id, opened.device.operational, self.now());
+                actions.snapshot = actions.snapshot.or(with_mtu).or(with_mac);
+                self.act(actions);
             }
             Err(error) => self.port_failed(vif.id, &error),
         }
+    }
+
+    /// Takes note of links that were down, if only for a moment: what was learnt on them ends (the looks at devices find out whether
+    /// they are back). True when any is a port's.
+    fn lose_links(&mut self, lost: &[String]) -> bool {
+        let is_lost = |port: &PortState| port.open.is_some() && lost.contains(&port.config.device);
+        let vifs: Vec<VifId> = self.ports.iter().filter(|(_, port)| is_lost(port)).map(|(vif, _)| *vif).collect();
+        vifs.iter().for_each(|vif| self.set_up(*vif, false));
+        !vifs.is_empty()
     }
 
     /// Looks whether devices are still what they were, and up: a link without carrier is a lost member to ECMP.
@@ -589,14 +479,33 @@ impl ControlThread {
                         tracing::info!(%vif, device, up = found.operational, "link state");
                         status.error = error;
                     }
-                    if let Some(snapshot) = self.control.set_up(vif, found.operational) {
-                        self.adopt(&snapshot);
-                    }
+                    let with_mtu = device_mtu::take_in(&mut self.control, vif, &found);
+                    let mut actions = self.control.set_up(vif, found.operational, self.now());
+                    actions.snapshot = actions.snapshot.or(with_mtu);
+                    self.act(actions);
+                    self.fit_port(vif, &found);
                 }
                 // Deleted and made again under the same name.
                 Ok(_) => self.port_failed(vif, &io::PortError::NoDevice { device }),
                 Err(error) => self.port_failed(vif, &error),
             }
+        }
+    }
+
+    /// Fits a device that the node has made to another MTU of its vif, and a port to a device that has outgrown it.
+    fn fit_port(&mut self, vif: VifId, device: &Device) {
+        let Some(port) = self.ports.get_mut(&vif) else { return };
+        let wanted = self.control.snapshot().configured_mtu(vif).unwrap_or(port.asked);
+        if self.status.get(&vif).is_some_and(|status| status.driver == io::tap::DRIVER) {
+            if wanted != std::mem::replace(&mut port.asked, wanted)
+                && let Err(error) = io::device::set_mtu(&device.name, wanted)
+            {
+                tracing::warn!(%vif, %error, mtu = wanted, "the device stays as it is");
+            }
+        } else if device_mtu::outgrows(device, port.room, port.asked, wanted) {
+            tracing::info!(%vif, device = device.name, mtu = device.attainable, "opening the port anew, for larger packets");
+            (port.open, port.retry_at) = (None, 0);
+            self.workers.iter().for_each(|worker| worker.tell(Command::RemovePort(vif)));
         }
     }
 
@@ -614,8 +523,11 @@ impl ControlThread {
             port.retry_at = now + RETRY_MS;
         }
         self.workers.iter().for_each(|worker| worker.tell(Command::RemovePort(vif)));
-        if let Some(snapshot) = self.control.set_up(vif, false) {
-            self.adopt(&snapshot);
-        }
+        self.set_up(vif, false);
+    }
+
+    fn set_up(&mut self, vif: VifId, up: bool) {
+        let actions = self.control.set_up(vif, up, self.now());
+        self.act(actions);
     }
 }

@@ -31,7 +31,12 @@ pub fn sas(control: &Control, statuses: &[Vec<SaStatus>]) -> Vec<pb::SaInfo> {
     let rekeys = |user: Option<&(VifId, &IpsecTunnel)>| user.map_or(0, |(vif, _)| control.rekeys(*vif));
     let show = |sa: &std::sync::Arc<Sa>| {
         let user = users.get(&sa.id);
-        pb::SaInfo { rekeys: rekeys(user), ..info(sa, user.copied(), known.get(&sa.id).copied(), snapshot) }
+        let mut info = info(sa, user.copied(), known.get(&sa.id).copied(), snapshot);
+        if let Some(why) = control.why_refused(sa.id) {
+            info.state = pb::SaState::SaRefused.into();
+            info.refused_reason = why.to_string();
+        }
+        pb::SaInfo { rekeys: rekeys(user), ..info }
     };
     snapshot.sas().map(show).collect()
 }

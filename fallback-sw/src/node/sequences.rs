@@ -4,7 +4,11 @@
 //! Numbers belong to a key, not to an SA of some number: whatever the state calls it, a key goes on where it was. Here is what is
 //! reserved; putting it on disk, before it is used, is for the runtime to do.
 
-use std::{collections::BTreeMap, fmt::Write as _, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write as _,
+    sync::Arc,
+};
 
 use graviola::hashing::{Hash as _, HashContext as _, Sha256};
 use offload_rules::forwarding::Sa;
@@ -19,8 +23,9 @@ const BLOCK: u64 = 1 << 22;
 /// of all that there are.
 const NIC_BLOCK: u64 = 1 << 31;
 const NIC_BLOCK_SHORT: u64 = 1 << 28;
-/// Keys that are remembered; beyond that the oldest are forgotten.
+/// Keys that are remembered; beyond that the oldest that no SA has are forgotten, some at a time.
 const MAX_KEYS: usize = 65_536;
+const FORGET: usize = MAX_KEYS / 16;
 
 /// Tells keys apart and nothing else about them.
 type Fingerprint = [u8; 16];
@@ -30,11 +35,46 @@ type Fingerprint = [u8; 16];
 #[error("line {0} is no fingerprint of 32 hexadecimal digits with a number behind it")]
 pub struct LineError(usize);
 
+/// Why it is not known which numbers a key has used. It is refused from then on: only a new key is safe.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Unsure {
+    /// The file of reserved numbers was lost.
+    #[error("the kept state was found without its file of reserved sequence numbers")]
+    Missing,
+    /// It was put back from a backup, or is another node's.
+    #[error("the file of reserved sequence numbers was a copy: numbers may have been used since it was made")]
+    Copied,
+    /// The kept state has the key, and the file of reserved numbers has not.
+    #[error("the kept state has a key that the file of reserved sequence numbers does not know")]
+    Unlisted,
+}
+
+impl Unsure {
+    const ALL: [Self; 3] = [Self::Missing, Self::Copied, Self::Unlisted];
+
+    const fn word(self) -> &'static str {
+        match self {
+            Self::Missing => "missing",
+            Self::Copied => "copied",
+            Self::Unlisted => "unlisted",
+        }
+    }
+}
+
+/// What is known of a key's numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Standing {
+    /// The first one that is not reserved.
+    Until(u64),
+    /// Nothing: none may be used.
+    Refused(Unsure),
+}
+
 /// Reserved numbers by key.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Sequences {
-    /// The first number that is not reserved, and when the key was met, as a serial number.
-    keys: BTreeMap<Fingerprint, (u64, u64)>,
+    /// With when the key was met, as a serial number.
+    keys: BTreeMap<Fingerprint, (Standing, u64)>,
     serial: u64,
 }
 
@@ -44,11 +84,16 @@ impl Sequences {
     /// # Errors
     /// [`LineError`].
     pub fn from_text(text: &str) -> Result<Self, LineError> {
+        Self::from_lines(text, 1)
+    }
+
+    /// Likewise, of lines of which the first has this number.
+    pub(super) fn from_lines(text: &str, first: usize) -> Result<Self, LineError> {
         let mut read = Self::default();
         for (i, line) in text.lines().enumerate() {
-            let (fingerprint, until) = parse(line).ok_or(LineError(i + 1))?;
+            let (fingerprint, standing) = parse(line).ok_or(LineError(i + first))?;
             read.serial += 1;
-            read.keys.insert(fingerprint, (until, read.serial));
+            read.keys.insert(fingerprint, (standing, read.serial));
         }
         Ok(read)
     }
@@ -59,42 +104,91 @@ impl Sequences {
         let mut keys: Vec<_> = self.keys.iter().collect();
         keys.sort_unstable_by_key(|(_, (_, serial))| *serial);
         let mut text = String::with_capacity(keys.len() * 48);
-        for (fingerprint, (until, _)) in keys {
+        for (fingerprint, (standing, _)) in keys {
             // Writing to a string does not fail.
-            let _ = writeln!(text, "{:032x} {until}", u128::from_be_bytes(*fingerprint));
+            let _ = match standing {
+                Standing::Until(until) => writeln!(text, "{:032x} {until}", u128::from_be_bytes(*fingerprint)),
+                Standing::Refused(why) => {
+                    writeln!(text, "{:032x} {}", u128::from_be_bytes(*fingerprint), why.word())
+                }
+            };
         }
         text
     }
 
+    /// Is anything known of an SA's key?
+    #[must_use]
+    pub fn knows(&self, sa: &Sa) -> bool {
+        self.keys.contains_key(&fingerprint(sa))
+    }
+
+    /// An SA's key may have used numbers that nobody knows of.
+    pub fn refuse(&mut self, sa: &Sa, why: Unsure) {
+        self.note(fingerprint(sa), Standing::Refused(why));
+    }
+
+    /// So may all keys.
+    pub fn refuse_all(&mut self, why: Unsure) {
+        for (standing, _) in self.keys.values_mut() {
+            if matches!(standing, Standing::Until(_)) {
+                *standing = Standing::Refused(why);
+            }
+        }
+    }
+
     /// Reserves the next numbers of an SA's key; many, when a NIC may get some of them.
-    pub fn reserve(&mut self, sa: &Arc<Sa>, nic: bool) -> Grant {
+    ///
+    /// # Errors
+    /// [`Unsure`]: which numbers the key has used is not known.
+    pub fn reserve(&mut self, sa: &Arc<Sa>, nic: bool) -> Result<Grant, Unsure> {
         let block = match (nic, sa.esn) {
             (false, _) => BLOCK,
             (true, true) => NIC_BLOCK,
             (true, false) => NIC_BLOCK_SHORT,
         };
         let fingerprint = fingerprint(sa);
-        let known = self.keys.get(&fingerprint).copied();
-        let from = known.map_or(0, |(until, _)| until).max(sa.first);
+        let known = match self.keys.get(&fingerprint) {
+            Some((Standing::Refused(why), _)) => return Err(*why),
+            Some((Standing::Until(until), _)) => *until,
+            None => 0,
+        };
+        let from = known.max(sa.first);
         let end = if sa.esn { u64::MAX } else { 1 << 32 };
         let until = from.saturating_add(block).min(end).max(from);
-        let serial = known.map_or(self.serial + 1, |(_, serial)| serial);
-        self.serial = self.serial.max(serial);
-        self.keys.insert(fingerprint, (until, serial));
-        while self.keys.len() > MAX_KEYS {
-            let oldest = self.keys.iter().min_by_key(|(_, (_, serial))| *serial).map(|(key, _)| *key);
-            if let Some(oldest) = oldest {
-                self.keys.remove(&oldest);
-            }
+        self.note(fingerprint, Standing::Until(until));
+        Ok(Grant { sa: Arc::clone(sa), from, until })
+    }
+
+    fn note(&mut self, fingerprint: Fingerprint, standing: Standing) {
+        self.serial += 1;
+        let serial = self.serial;
+        self.keys.entry(fingerprint).or_insert((standing, serial)).0 = standing;
+    }
+
+    /// Forgets the oldest keys when there are too many, but for those of these SAs.
+    pub fn forget_oldest<'a>(&mut self, in_use: impl Iterator<Item = &'a Sa>) {
+        if self.keys.len() <= MAX_KEYS {
+            return;
         }
-        Grant { sa: Arc::clone(sa), from, until }
+        let in_use: BTreeSet<Fingerprint> = in_use.map(fingerprint).collect();
+        let mut old: Vec<_> = self.keys.iter().filter(|(key, _)| !in_use.contains(*key)).collect();
+        old.sort_unstable_by_key(|(_, (_, serial))| *serial);
+        let forgotten: Vec<Fingerprint> = old.iter().take(FORGET).map(|(key, _)| **key).collect();
+        for key in forgotten {
+            self.keys.remove(&key);
+        }
     }
 }
 
-fn parse(line: &str) -> Option<(Fingerprint, u64)> {
-    let (fingerprint, until) = line.split_once(' ')?;
+fn parse(line: &str) -> Option<(Fingerprint, Standing)> {
+    let (fingerprint, standing) = line.split_once(' ')?;
     let number = u128::from_str_radix(fingerprint, 16).ok().filter(|_| fingerprint.len() == 32)?;
-    Some((number.to_be_bytes(), until.parse().ok()?))
+    let refused = Unsure::ALL.into_iter().find(|why| why.word() == standing);
+    let standing = match refused {
+        Some(why) => Standing::Refused(why),
+        None => Standing::Until(standing.parse().ok()?),
+    };
+    Some((number.to_be_bytes(), standing))
 }
 
 fn fingerprint(sa: &Sa) -> Fingerprint {

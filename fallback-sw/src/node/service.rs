@@ -175,14 +175,14 @@ impl pb::node_server::Node for NodeService {
 
     async fn apply_state(&self, request: Request<pb::ForwardingState>) -> Result<Response<pb::ApplyResult>, Status> {
         let state = decode::state(request.get_ref()).map_err(|errors| refused(&errors))?;
-        let generation = self.handle.apply_state(state).await?.map_err(|errors| refused(&errors))?;
-        Ok(Response::new(pb::ApplyResult { generation }))
+        let applied = self.handle.apply_state(state).await?.map_err(|errors| refused(&errors))?;
+        Ok(Response::new(pb::ApplyResult { generation: applied.generation, warnings: applied.warnings }))
     }
 
     async fn apply_delta(&self, request: Request<pb::ForwardingDelta>) -> Result<Response<pb::ApplyResult>, Status> {
         let delta = decode::delta(request.get_ref()).map_err(|errors| refused(&errors))?;
-        let generation = self.handle.apply_delta(delta).await?.map_err(|errors| refused(&errors))?;
-        Ok(Response::new(pb::ApplyResult { generation }))
+        let applied = self.handle.apply_delta(delta).await?.map_err(|errors| refused(&errors))?;
+        Ok(Response::new(pb::ApplyResult { generation: applied.generation, warnings: applied.warnings }))
     }
 
     async fn list_vifs(&self, request: Request<pb::ListVifsRequest>) -> Result<Response<pb::ListVifsResponse>, Status> {
@@ -191,7 +191,8 @@ impl pb::node_server::Node for NodeService {
         let (total, each) = self.counters().await?;
         let sas = if snapshot.sas().next().is_some() { self.sas().await? } else { Vec::new() };
         let show = |vif: &offload_rules::forwarding::Vif| {
-            let port = ports.get(&vif.id).cloned().unwrap_or_default();
+            // A sub-interface is down for the reason of its parent.
+            let port = ports.get(&snapshot.port_of(vif.id)).cloned().unwrap_or_default();
             let mut info = view::vif(vif, &snapshot, &total, &each, &port);
             sa_view::complete(&mut info, vif, &snapshot, &sas);
             info
@@ -256,7 +257,7 @@ impl pb::node_server::Node for NodeService {
             // The longest route that covers the whole prefix.
             let family = Family::of(&prefix.addr());
             let covering = snapshot.routes(vrf, family).into_iter().filter(|route| route.prefix.contains(&prefix));
-            covering.max_by_key(|route| route.prefix.prefix_len()).map(|route| view::route(&route))
+            covering.max_by_key(|route| route.prefix.prefix_len()).map(|route| view::route(&route, &snapshot))
         };
         Ok(Response::new(pb::ListRoutesResponse { routes: vec![found.ok_or_else(none)?] }))
     }
@@ -268,7 +269,7 @@ impl pb::node_server::Node for NodeService {
         let asked = request.get_ref();
         let snapshot = self.snapshot().await?;
         if asked.ids.is_empty() {
-            let mut nexthops: Vec<_> = snapshot.nexthops().map(|nexthop| view::nexthop(nexthop)).collect();
+            let mut nexthops: Vec<_> = snapshot.nexthops().map(|nexthop| view::nexthop(nexthop, &snapshot)).collect();
             nexthops.extend(view::learned_nexthops(&snapshot));
             return Ok(Response::new(pb::ListNexthopsResponse { nexthops }));
         }
@@ -284,7 +285,7 @@ impl pb::node_server::Node for NodeService {
             }
             match NexthopId::new(id).ok().and_then(|id| snapshot.nexthop(id)) {
                 Some(nexthop) => {
-                    nexthops.push(view::nexthop(nexthop));
+                    nexthops.push(view::nexthop(nexthop, &snapshot));
                     let leads = !matches!(nexthop.kind, NexthopKind::Receive(_)) || named;
                     if asked.follow && leads {
                         todo.extend(nexthop.references().iter().map(|(_, id)| (id.get(), false)));

@@ -21,14 +21,14 @@ use nix::{
         time::TimeSpec,
     },
 };
-use offload_rules::{DropReason, MacAddr, VifId, forwarding::Snapshot};
+use offload_rules::{DropReason, VifId, forwarding::Snapshot};
 
-use super::runtime::Message;
+use super::{backlog::Backlog, neighbours::nud::Question, runtime::Message};
 use crate::{
     io::{Port, PortError},
     offload::Request,
     packet::Packet,
-    worker::{Delivery, Event, Grant, NeighbourKey, Outbox, TxMeta, Worker},
+    worker::{Delivery, Event, GiveUp, Grant, NeighbourKey, Outbox, TxMeta, Worker},
 };
 
 /// Frames received from a port before the next port has its turn.
@@ -56,10 +56,10 @@ pub enum Command {
     AddPort(VifId, Box<dyn Port>),
     /// The device of a vif is not to be used any more.
     RemovePort(VifId),
-    /// Ask a neighbour, at this MAC.
-    Ask(NeighbourKey, MacAddr),
-    /// Give up what waits for a neighbour: there is no room for it.
-    Refuse(NeighbourKey),
+    /// Ask for a neighbour.
+    Ask(NeighbourKey, Question),
+    /// Give up what waits for a neighbour.
+    GiveUp(NeighbourKey, GiveUp),
     /// Let someone look at the worker; must be quick, packets wait.
     Inspect(Box<dyn FnOnce(&Worker) + Send>),
     /// What the offload engine reports.
@@ -141,6 +141,8 @@ pub struct Thread {
     pub commands: Receiver<Command>,
     /// Where reports go.
     pub reports: Sender<Message>,
+    /// Bounds what is reported.
+    pub backlog: Arc<Backlog>,
     /// Rings from the other workers.
     pub inbound: Vec<Mailbox>,
     /// Rings to the other workers, by number; its own place is never used.
@@ -232,8 +234,8 @@ impl Thread {
             Command::RemovePort(vif) => {
                 ports.remove(&vif);
             }
-            Command::Ask(neighbour, mac) => self.worker.ask(neighbour, Some(mac), out),
-            Command::Refuse(neighbour) => self.worker.refuse(neighbour, out),
+            Command::Ask(neighbour, question) => self.worker.ask(neighbour, question, out),
+            Command::GiveUp(neighbour, why) => self.worker.give_up(neighbour, why, now, out),
             Command::Inspect(look) => look(&self.worker),
             Command::Offload(reports) => self.worker.offload_reports(&reports, now, out),
             Command::OffloadEnabled(on) => self.worker.offload_enabled(on),
@@ -330,6 +332,9 @@ impl Thread {
             if let Some(request) = refused {
                 self.worker.offload_refused(&request);
             }
+        }
+        if !out.events.is_empty() {
+            self.backlog.enter(&mut out.events);
         }
         if !out.events.is_empty() {
             // Without control there is nobody left to tell.

@@ -1,6 +1,10 @@
 //! What the node shows of itself: workers and snapshot as the messages of the introspection API.
 
-use std::{fmt::Write as _, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write as _,
+    net::IpAddr,
+};
 
 use offload_rules::{
     DropReason, Label, MacAddr, NexthopId, VifId, VrfId,
@@ -12,10 +16,7 @@ use offload_rules::{
 };
 use proto::v1 as pb;
 
-use super::{
-    control::{Control, Standing},
-    encode,
-};
+use super::{control::Control, encode, neighbours::nud::State};
 use crate::{
     offload::Tier,
     worker::{Account, Counters, VifCounters, Worker, flows::flag},
@@ -121,6 +122,9 @@ fn op(op: &Op, distance: u32) -> String {
         Op::ShiftSeq => format!("add {distance} to TCP sequence number"),
         Op::LimitSize { mtu, fragment: true } => format!("limit size to {mtu}"),
         Op::LimitSize { mtu, fragment: false } => format!("limit size to {mtu}, do not fragment"),
+        Op::FragmentOuter { mtu } => {
+            format!("send larger ones up to 1280 in outer packets fragmented to {mtu}")
+        }
         Op::EncapMplsOUdp(h) => format!("encap MPLSoUDP {} -> {}:{} label {}", h.sip, h.dip, h.udp_port, h.label),
         Op::Seal(h) => {
             let udp = h.udp.map(|(from, to)| format!(" in UDP {from} -> {to}")).unwrap_or_default();
@@ -216,11 +220,12 @@ pub fn vif(
     port: &PortStatus,
 ) -> pb::VifInfo {
     let is_port = vif.kind.port().is_some();
+    let configured = snapshot.configured_mtu(vif.id).unwrap_or(vif.mtu);
     // A sub-interface has no queues of its own: what each worker found in its parent's.
     let received = |worker: &Counters| if is_port { worker.of_port(vif.id) } else { worker.of_vif(vif.id) };
     let driver = if is_port { port.driver.clone() } else { "vr_vlan".to_owned() };
     pb::VifInfo {
-        vif: Some(encode::vif(vif)),
+        vif: Some(pb::Vif { mtu: configured.into(), ..encode::vif(vif) }),
         flags: vif.flag_letters(),
         driver,
         mac: vif.mac.map(|mac| mac.to_string()).unwrap_or_default(),
@@ -232,12 +237,13 @@ pub fn vif(
         rx_queue_packets: per_worker.iter().map(|worker| received(worker).rx_packets).collect(),
         rx_queue_errors: per_worker.iter().map(|worker| received(worker).rx_errors).collect(),
         sas: Vec::new(),
+        mtu: vif.mtu.into(),
     }
 }
 
 fn references(id: VifId, snapshot: &Snapshot) -> u32 {
     let nexthops = snapshot.nexthops().filter(|nexthop| match nexthop.kind {
-        NexthopKind::Encap { oif, .. } | NexthopKind::Resolve { oif } => oif == id,
+        NexthopKind::Encap { oif, .. } | NexthopKind::Resolve { oif, .. } => oif == id,
         _ => false,
     });
     let children =
@@ -272,7 +278,7 @@ pub fn vrf(id: VrfId, snapshot: &Snapshot, total: &Counters) -> Option<pb::VrfIn
 
 /// A route of the forwarding state.
 #[must_use]
-pub fn route(route: &Route) -> pb::RouteInfo {
+pub fn route(route: &Route, snapshot: &Snapshot) -> pb::RouteInfo {
     let f = &route.flags;
     let letters = [
         (route.label.is_some(), 'L'),
@@ -284,7 +290,9 @@ pub fn route(route: &Route) -> pb::RouteInfo {
     ];
     let flags: String = letters.iter().filter(|(set, _)| *set).map(|(_, letter)| *letter).collect();
     let flags = if flags.is_empty() { "-".to_owned() } else { flags };
-    pb::RouteInfo { route: Some(encode::route(route)), learned: false, flags }
+    let gateway = snapshot.nexthop(route.nexthop).and_then(|nexthop| gateway_of(nexthop));
+    let gateway = gateway.map(|(_, gateway)| gateway.to_string()).unwrap_or_default();
+    pb::RouteInfo { route: Some(encode::route(route)), learned: false, flags, gateway }
 }
 
 /// The host route that a resolved neighbour has.
@@ -295,14 +303,14 @@ fn learned_route(vrf: VrfId, address: IpAddr, slot: u32) -> pb::RouteInfo {
         nexthop: NexthopId::learned(slot).get(),
         ..pb::Route::default()
     };
-    pb::RouteInfo { route: Some(route), learned: true, flags: "-".to_owned() }
+    pb::RouteInfo { route: Some(route), learned: true, flags: "-".to_owned(), gateway: String::new() }
 }
 
 /// Routes of a VRF and family, with those of neighbours; `None` when there are none (ENOENT).
 #[must_use]
 pub fn routes(vrf: VrfId, family: Family, snapshot: &Snapshot) -> Option<Vec<pb::RouteInfo>> {
     let mut found: Vec<(ipnet::IpNet, pb::RouteInfo)> =
-        snapshot.routes(vrf, family).iter().map(|known| (known.prefix, route(known))).collect();
+        snapshot.routes(vrf, family).iter().map(|known| (known.prefix, route(known, snapshot))).collect();
     if found.is_empty() {
         return None;
     }
@@ -322,17 +330,25 @@ pub fn routes(vrf: VrfId, family: Family, snapshot: &Snapshot) -> Option<Vec<pb:
 pub fn route_to(vrf: VrfId, address: IpAddr, snapshot: &Snapshot) -> Option<pb::RouteInfo> {
     let found = snapshot.route(vrf, address)?;
     if let Some(nexthop) = snapshot.nexthop(found.nexthop)
-        && let NexthopKind::Resolve { oif } = nexthop.kind
+        && let NexthopKind::Resolve { oif, gateway: None } = nexthop.kind
         && let Some(neighbour) = snapshot.neighbour(oif, address)
     {
         return Some(learned_route(vrf, address, neighbour.slot));
     }
-    Some(route(found))
+    Some(route(found, snapshot))
 }
 
-/// A nexthop.
+/// Vif and address of the gateway that a nexthop names.
+const fn gateway_of(nexthop: &Nexthop) -> Option<(VifId, IpAddr)> {
+    match nexthop.kind {
+        NexthopKind::Resolve { oif, gateway: Some(gateway) } => Some((oif, gateway)),
+        _ => None,
+    }
+}
+
+/// A nexthop, with what is known of its gateway.
 #[must_use]
-pub fn nexthop(nexthop: &Nexthop) -> pb::NexthopInfo {
+pub fn nexthop(nexthop: &Nexthop, snapshot: &Snapshot) -> pb::NexthopInfo {
     let mut flags = Vec::new();
     if nexthop.valid {
         flags.push("Valid".to_owned());
@@ -350,11 +366,22 @@ pub fn nexthop(nexthop: &Nexthop) -> pb::NexthopInfo {
         NexthopKind::Composite { .. } => flags.push("Ecmp".to_owned()),
         _ => {}
     }
+    let gateway = gateway_of(nexthop);
+    let neighbour = gateway.and_then(|(vif, gateway)| snapshot.neighbour(vif, gateway));
+    let state = gateway.map(|(vif, gateway)| match neighbour {
+        // Nobody is asked on a link that is down.
+        _ if !snapshot.is_up(vif) => pb::NeighbourState::Unknown,
+        _ if snapshot.is_gateway_dead(vif, gateway) => pb::NeighbourState::Failed,
+        Some(_) => pb::NeighbourState::Reachable,
+        None => pb::NeighbourState::Resolving,
+    });
     pb::NexthopInfo {
         nexthop: Some(encode::nexthop(nexthop)),
-        family: pb::AddressFamily::Inet.into(),
+        family: gateway.map_or(pb::AddressFamily::Inet, |(_, gateway)| family(Family::of(&gateway))).into(),
         learned: false,
         flags,
+        gateway_state: state.unwrap_or(pb::NeighbourState::Unknown).into(),
+        gateway_mac: neighbour.map(|neighbour| neighbour.mac.to_string()).unwrap_or_default(),
     }
 }
 
@@ -397,6 +424,7 @@ fn toward(vif: VifId, address: IpAddr, slot: u32, mac: MacAddr, snapshot: &Snaps
         family: family(Family::of(&address)).into(),
         learned: true,
         flags: vec!["Valid".to_owned()],
+        ..pb::NexthopInfo::default()
     })
 }
 
@@ -404,30 +432,36 @@ fn toward(vif: VifId, address: IpAddr, slot: u32, mac: MacAddr, snapshot: &Snaps
 #[must_use]
 pub fn neighbours(control: &Control, asked: &[((VifId, IpAddr), usize)]) -> Vec<pb::NeighbourInfo> {
     let snapshot = control.snapshot();
-    let mut found: Vec<pb::NeighbourInfo> = Vec::new();
-    for ((vif, address), neighbour) in snapshot.neighbours().iter() {
-        let state = match control.standing((vif, address)) {
-            Standing::Reachable => pb::NeighbourState::Reachable,
-            Standing::Stale => pb::NeighbourState::Stale,
-        };
-        found.push(pb::NeighbourInfo {
+    let mut held: BTreeMap<(VifId, IpAddr), usize> = BTreeMap::new();
+    for (neighbour, packets) in asked {
+        *held.entry(*neighbour).or_default() += packets;
+    }
+    let mut info = |(vif, address): (VifId, IpAddr), state: pb::NeighbourState| {
+        let known = snapshot.neighbour(vif, address);
+        pb::NeighbourInfo {
             vif: vif.get().into(),
             address: address.to_string(),
-            mac: neighbour.mac.to_string(),
+            mac: known.map_or_else(String::new, |known| known.mac.to_string()),
             state: state.into(),
-            nexthop: NexthopId::learned(neighbour.slot).get(),
-            held_packets: 0,
-        });
-    }
-    for ((vif, address), held) in asked {
-        found.push(pb::NeighbourInfo {
-            vif: vif.get().into(),
-            address: address.to_string(),
-            mac: String::new(),
-            state: pb::NeighbourState::Resolving.into(),
-            nexthop: 0,
-            held_packets: u32::try_from(*held).unwrap_or(u32::MAX),
-        });
-    }
+            nexthop: known.map_or(0, |known| NexthopId::learned(known.slot).get()),
+            held_packets: held.remove(&(vif, address)).map_or(0, |held| u32::try_from(held).unwrap_or(u32::MAX)),
+        }
+    };
+    let mut found: Vec<_> = control.neighbours().iter().map(|(key, state)| info(key, neighbour_state(state))).collect();
+    // What control has not heard of yet; several workers may wait for the same one.
+    let rest: BTreeSet<_> =
+        asked.iter().map(|(key, _)| *key).filter(|key| control.neighbours().state(*key).is_none()).collect();
+    found.extend(rest.into_iter().map(|key| info(key, pb::NeighbourState::Resolving)));
     found
+}
+
+/// Delay is Stale with a timer.
+const fn neighbour_state(state: State) -> pb::NeighbourState {
+    match state {
+        State::Incomplete => pb::NeighbourState::Resolving,
+        State::Reachable => pb::NeighbourState::Reachable,
+        State::Stale | State::Delay => pb::NeighbourState::Stale,
+        State::Probe => pb::NeighbourState::Probe,
+        State::Unreachable => pb::NeighbourState::Failed,
+    }
 }

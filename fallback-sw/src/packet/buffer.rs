@@ -31,6 +31,8 @@ pub enum NicNote {
 
 /// What `mark` holds when there is none: the NIC's marks have 24 bits.
 const NO_MARK: u32 = u32::MAX;
+/// What `mark` holds when there is none, and the node has put the packet together from fragments.
+const REASSEMBLED: u32 = u32::MAX - 1;
 
 /// There is no room to grow into.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -159,13 +161,25 @@ impl Packet {
     #[inline]
     #[must_use]
     pub const fn mark(&self) -> Option<u32> {
-        if self.mark == NO_MARK { None } else { Some(self.mark) }
+        if self.mark >= REASSEMBLED { None } else { Some(self.mark) }
     }
 
-    /// Sets or clears the NIC's mark; `u32::MAX` is no mark.
+    /// Sets or clears the NIC's mark; the two largest numbers are no marks.
     #[inline]
     pub fn set_mark(&mut self, mark: Option<u32>) {
         self.mark = mark.unwrap_or(NO_MARK);
+    }
+
+    /// Has the node put it together from fragments?
+    #[inline]
+    #[must_use]
+    pub const fn is_reassembled(&self) -> bool {
+        self.mark == REASSEMBLED
+    }
+
+    /// Says that the node has put it together from fragments. No NIC has marked it then.
+    pub(super) fn set_reassembled(&mut self) {
+        self.mark = REASSEMBLED;
     }
 
     /// What a NIC has done or is to do about IPsec.

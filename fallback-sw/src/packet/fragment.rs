@@ -1,9 +1,13 @@
 //! Splitting packets into fragments: IPv4 (RFC 791 §3.2), and IPv6 where it is the node's own (RFC 8200 §4.5).
 #![forbid(unsafe_code)]
 
-use offload_rules::DropReason;
+use offload_rules::{DropReason, forwarding::L2Rewrite};
 
-use super::{Packet, checksum, parse::Ip};
+use super::{
+    Packet, checksum,
+    parse::{self, Ip},
+    rewrite,
+};
 
 /// More fragments: bit of the word of flags and offset.
 const MORE: u16 = 0x2000;
@@ -57,6 +61,31 @@ pub fn split(l3: &[u8], ip: &Ip, mtu: u16, spare: &mut Vec<Packet>, out: &mut Ve
         at += piece.len();
     }
     Ok(())
+}
+
+/// Splits the outer IPv4 packet that `packet` holds into fragments of at most `mtu` octets, each behind this Ethernet header with this
+/// 802.1p priority.
+///
+/// # Errors
+/// As [`split`]; [`DropReason::NoHeadroom`]. Nothing is left over.
+pub fn outer(
+    packet: &Packet,
+    mtu: u16,
+    (l2, pcp): (Option<&L2Rewrite>, Option<u8>),
+    spare: &mut Vec<Packet>,
+) -> Result<Vec<Packet>, DropReason> {
+    const IPV4: u16 = 0x0800;
+    let ip = parse::ip(packet.data(), 4)?;
+    let mut pieces = Vec::with_capacity(3);
+    split(packet.data(), &ip, mtu, spare, &mut pieces)?;
+    if let Some(l2) = l2 {
+        for piece in &mut pieces {
+            let header = l2.bytes();
+            let room = piece.prepend(header.len()).map_err(|_| DropReason::NoHeadroom)?;
+            rewrite::write_l2(room, header, IPV4, pcp)?;
+        }
+    }
+    Ok(pieces)
 }
 
 /// The headers of an IPv6 packet that each of its fragments repeats (RFC 8200 §4.5).
@@ -223,7 +252,7 @@ mod tests {
 
     use super::*;
     use crate::packet::{
-        parse::{self, FragmentInfo},
+        parse::FragmentInfo,
         samples::{V4, raw4, udp6},
     };
 

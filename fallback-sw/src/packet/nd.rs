@@ -7,6 +7,7 @@ use offload_rules::{DropReason, MacAddr};
 
 use super::{
     Packet, checksum,
+    fragment::per_fragment_headers,
     icmp::checksum_holds,
     parse::{FragmentInfo, Ip, PROTO_ICMPV6},
 };
@@ -72,8 +73,9 @@ pub struct Advertisement {
 /// # Errors
 /// [`DropReason::NdInvalid`]: not one of the two, or it fails a check of RFC 4861 §7.1.1 or §7.1.2.
 pub fn parse(ip: &Ip, l3: &[u8]) -> Result<Nd, DropReason> {
-    // RFC 6980 §5: neighbour discovery is never fragmented.
-    if ip.version != 6 || ip.proto != PROTO_ICMPV6 || ip.fragment != FragmentInfo::None {
+    // RFC 6980 §5: neighbour discovery is never fragmented, and has no fragment header that says that it is not.
+    let in_fragments = || ip.fragment != FragmentInfo::None || ip.header_len > 40 && has_fragment_header(l3);
+    if ip.version != 6 || ip.proto != PROTO_ICMPV6 || in_fragments() {
         return Err(DropReason::NdInvalid);
     }
     let message = ip.payload(l3);
@@ -104,6 +106,12 @@ pub fn parse(ip: &Ip, l3: &[u8]) -> Result<Nd, DropReason> {
         }
         _ => Err(DropReason::NdInvalid),
     }
+}
+
+/// Is there a fragment header in the chain, behind what comes before one (RFC 8200 §4.5)?
+fn has_fragment_header(l3: &[u8]) -> bool {
+    const FRAGMENT: u8 = 44;
+    per_fragment_headers(l3).is_none_or(|chain| chain.next == FRAGMENT)
 }
 
 /// Walks the options: none may have length 0 or run out of the message; unknown ones are skipped (RFC 4861 §4.6, §7.1).

@@ -153,6 +153,7 @@ impl Reassembly {
             }
             super::rewrite::set_ecn(whole.data_mut(), Ecn::Ce);
         }
+        whole.set_reassembled();
         Ok(whole)
     }
 

@@ -22,7 +22,7 @@ fn handle(version: u8, l3: &[u8]) {
 
     let mut changed = l3.to_vec();
     mss::clamp(&mut changed, &ip, 500);
-    let _ = icmp::echo_reply(&ip, &mut changed);
+    let _ = icmp::echo_reply(&ip, &mut changed, None);
     let _ = (nd::parse(&ip, l3), parse::embedded(&ip, l3), checksum::udp_holds(&ip, l3));
     for mtu in [0, 27, 28, 68, 100] {
         let mut out = Vec::new();
@@ -36,7 +36,7 @@ fn handle(version: u8, l3: &[u8]) {
         let mut cut = l3.to_vec();
         cut.truncate(len);
         mss::clamp(&mut cut, &ip, 500);
-        let _ = icmp::echo_reply(&ip, &mut cut);
+        let _ = icmp::echo_reply(&ip, &mut cut, None);
         let _ = (nd::parse(&ip, &cut), parse::embedded(&ip, &cut), checksum::udp_holds(&ip, &cut));
         let _ = fragment::split(&cut, &ip, 100, &mut Vec::new(), &mut Vec::new());
         let _ = icmp::error(icmp::IcmpError::TimeExceeded, &ip, &cut, ip.destination());

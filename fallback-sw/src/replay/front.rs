@@ -28,6 +28,13 @@ pub trait Front {
     /// What is wrong with the NIC, in words.
     fn meet(&mut self, port: VifId, frame: &[u8], now: u64) -> Result<Met, String>;
 
+    /// The node sends a frame by the device of a vif. What leaves, with the vif of the device that it leaves by: sealed, where the
+    /// frame is noted for a session. Nothing: the NIC did not take it.
+    ///
+    /// # Errors
+    /// As for [`Front::meet`].
+    fn send(&mut self, port: VifId, packet: Packet) -> Result<Vec<(VifId, Packet)>, String>;
+
     /// The node has worked: what it asks of the NIC is carried out, what the NIC tells is told to the node.
     ///
     /// # Errors

@@ -177,10 +177,12 @@ where
     fs::create_dir_all(&request.out).map_err(|source| ReplayError::File { file: request.out.clone(), source })?;
     keep_inputs(&snapshot, request)?;
     let mut front = front(&snapshot).map_err(ReplayError::Front)?;
-    let config = MachineConfig { offload: front.is_some(), ..request.machine };
+    // The NIC's answers come before the next frame: no sequence numbers are lost between both, so those sent are software's.
+    let config = MachineConfig { offload: front.is_some(), answered_at_once: front.is_some(), ..request.machine };
     let mut machine = Machine::new(config, Arc::clone(&snapshot)).map_err(ReplayError::Memory)?;
     let mut clock = Clock::new(request.clock);
     let mut outputs = Outputs { folder: &request.out, snapshot: &snapshot, writers: BTreeMap::new() };
+    settle(&mut front, &mut machine, clock.now())?;
 
     // The input whose next frame is the oldest; the first named wins a tie.
     while let Some((i, time)) = inputs
@@ -193,7 +195,7 @@ where
         for now in clock.advance_to(time) {
             machine.tick(now);
             settle(&mut front, &mut machine, now)?;
-            outputs.write(&mut machine, time)?;
+            outputs.write(&mut front, &mut machine, time)?;
         }
         if let Some((_, frame)) = input.next.take() {
             let now = clock.now();
@@ -211,18 +213,18 @@ where
             machine.receive(input.port, i, &mut frames, now);
             settle(&mut front, &mut machine, now)?;
         }
-        outputs.write(&mut machine, time)?;
+        outputs.write(&mut front, &mut machine, time)?;
         input.advance()?;
     }
     let end = clock.last() + Duration::from_secs(request.drain_secs.into());
     for now in clock.drain(request.drain_secs) {
         machine.tick(now);
         settle(&mut front, &mut machine, now)?;
-        outputs.write(&mut machine, end)?;
+        outputs.write(&mut front, &mut machine, end)?;
     }
-    if let Some(front) = &mut front {
-        front.finish(&mut machine, clock.now()).map_err(ReplayError::Front)?;
-        outputs.write(&mut machine, end)?;
+    if let Some(nic) = &mut front {
+        nic.finish(&mut machine, clock.now()).map_err(ReplayError::Front)?;
+        outputs.write(&mut front, &mut machine, end)?;
     }
     let mut report = report(&machine);
     report.outputs = outputs.finish()?;
@@ -288,8 +290,35 @@ struct Outputs<'a> {
 }
 
 impl Outputs<'_> {
-    fn write(&mut self, machine: &mut Machine, time: Duration) -> Result<(), ReplayError> {
-        machine.take_sent().iter().try_for_each(|sent| self.write_one(sent, time))
+    /// Writes what leaves of the frames that the node has sent since the last call.
+    fn write(
+        &mut self,
+        front: &mut Option<Box<dyn Front>>,
+        machine: &mut Machine,
+        time: Duration,
+    ) -> Result<(), ReplayError> {
+        for sent in machine.take_sent() {
+            let Some(front) = front else {
+                // As a port without sessions does: in the clear it must not leave.
+                if sent.packet.is_for_session() {
+                    machine.not_sent(sent.port, sent.meta);
+                } else {
+                    self.write_one(&sent, time)?;
+                }
+                continue;
+            };
+            let Sent { port, meta, packet } = sent;
+            let left = front.send(port, packet).map_err(ReplayError::Front)?;
+            if left.is_empty() {
+                machine.not_sent(port, meta);
+            }
+            for (by, packet) in left {
+                let sent =
+                    if by == port { Sent { port, meta, packet } } else { front::as_sent(self.snapshot, by, packet) };
+                self.write_one(&sent, time)?;
+            }
+        }
+        Ok(())
     }
 
     fn write_one(&mut self, sent: &Sent, time: Duration) -> Result<(), ReplayError> {

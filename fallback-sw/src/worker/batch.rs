@@ -12,7 +12,7 @@ use super::{
 use crate::{
     exec::{self, Target, Varying},
     flow_table,
-    packet::{NicNote, Packet, parse::FragmentInfo, tcp::Number},
+    packet::{NicNote, Packet, tcp::Number},
 };
 use offload_rules::{DropReason, VifId, flow::tcp::Segment};
 
@@ -100,6 +100,7 @@ impl Worker {
                 }
                 Origin::Own(vrf) => self.send_own(vrf, packet, now, out),
                 Origin::Sealing(sealing) => self.seal_for_other(&sealing, packet, out),
+                Origin::Quoting(quote) => self.take_quote_for_other(&quote, packet, out),
             }
             if batch.packets.len() == BATCH {
                 self.work_off(&mut batch, now, out);
@@ -217,10 +218,11 @@ impl Worker {
     }
 
     /// The worker that owns the packet's flow, when it is another one. Fragments whose head has not told yet belong to the
-    /// owner of their addresses. A whole packet that is walked by itself has no flow: it stays where it is.
+    /// owner of their addresses. A packet that is walked by itself has no flow: whole, or once its head has told, it stays where
+    /// it is.
     #[inline]
     pub(super) fn other_owner(&self, context: &Context) -> Option<usize> {
-        if matches!(context.path, Path::Walk(_)) && context.ip.fragment == FragmentInfo::None {
+        if matches!(context.path, Path::Walk(_)) && !context.lacks_head() {
             return None;
         }
         let spread = u128::from(context.key.owner_hash()) * self.config.workers as u128;

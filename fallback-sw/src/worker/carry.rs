@@ -1,11 +1,11 @@
 //! Carrying out a program on a packet, with all that may come in its way.
 
-use offload_rules::DropReason;
+use offload_rules::{DropReason, VifId, classify::Checks, flow::IPV6_MIN_MTU};
 
 use super::{Outbox, TxKind, Worker, batch::varying, flows::flag, ingress::Context};
 use crate::{
     exec::{self, Plan, Target},
-    packet::{Packet, fragment, rewrite},
+    packet::{Packet, fragment, parse::Ip, rewrite},
 };
 
 /// How a packet came to run a program.
@@ -73,11 +73,51 @@ impl Worker {
         }
     }
 
+    /// TTL, then size: what comes between the lists and the link layer (RFC 1812 §5.2.1.2). Gives back a packet that passes;
+    /// another one is answered (RFC 1812 §5.3.1, RFC 1191 §4) and dropped.
+    pub(super) fn pass_checks(
+        &mut self,
+        checks: Checks,
+        packet: Packet,
+        context: &Context,
+        now: u64,
+        out: &mut Outbox,
+    ) -> Option<Packet> {
+        let ip = &context.ip;
+        if ip.ttl <= checks.ttl {
+            self.time_exceeded(&packet, context, now, out);
+            self.drop_packet(context.vif, packet, DropReason::TtlExceeded, out);
+            return None;
+        }
+        let in_fragments = if ip.version == 6 {
+            // What came in fragments, and was whole for this node alone, goes on in fragments: no host can be told to make others.
+            goes_whole(ip, checks.fragment_outer) || packet.is_reassembled() && checks.fragment
+        } else {
+            !ip.df && checks.fragment
+        };
+        if ip.total_len > checks.mtu && !in_fragments {
+            self.refuse_size(&packet, context, checks.mtu, now, out);
+            self.drop_packet(context.vif, packet, DropReason::PacketTooBig, out);
+            return None;
+        }
+        Some(packet)
+    }
+
+    /// Answers what is too large. No IPv6 host is told less than 1280 (RFC 8200 §5, RFC 8201 §4): that an IPv6 packet of no more than
+    /// that does not fit is a fault of the link, and said so (RFC 4443 §3.1, code 3).
+    fn refuse_size(&mut self, packet: &Packet, context: &Context, mtu: u16, now: u64, out: &mut Outbox) {
+        match context.ip.version {
+            6 if context.ip.total_len <= IPV6_MIN_MTU => self.link_too_narrow(packet, context, now, out),
+            6 => self.too_big(packet, context, mtu.max(IPV6_MIN_MTU), now, out),
+            _ => self.too_big(packet, context, mtu, now, out),
+        }
+    }
+
     /// Carries out a plan, with all that may come in its way.
     fn carry_out(
         &mut self,
         plan: &Plan,
-        mut packet: Packet,
+        packet: Packet,
         context: &Context,
         of_flow: OfFlow,
         now: u64,
@@ -88,15 +128,10 @@ impl Worker {
             Target::Punt { .. } => TxKind::Punted,
             Target::Drop(_) => return self.drop_packet(context.vif, packet, DropReason::FlowActionDrop, out),
         };
+        let fragment_outer = plan.fragment_outer.is_some();
+        let checks = Checks { ttl: plan.ttl, mtu: plan.limit, fragment: plan.fragment, fragment_outer };
+        let Some(mut packet) = self.pass_checks(checks, packet, context, now, out) else { return };
         let mut ip = context.ip;
-        if ip.ttl <= plan.ttl {
-            self.time_exceeded(&packet, context, now, out);
-            return self.drop_packet(context.vif, packet, DropReason::TtlExceeded, out);
-        }
-        if ip.total_len > plan.limit && (ip.df || !plan.fragment) {
-            self.too_big(&packet, context, plan.limit, now, out);
-            return self.drop_packet(context.vif, packet, DropReason::PacketTooBig, out);
-        }
         let varying = exec::Varying { shift: of_flow.distance, ..varying(context, 0, of_flow.sport) };
         if let Err(reason) = exec::strip(&mut packet, &mut ip, &varying) {
             return self.drop_packet(context.vif, packet, reason, out);
@@ -108,6 +143,9 @@ impl Worker {
                 Err(reason) => self.drop_packet(context.vif, packet, reason, out),
             };
         }
+        if let Some(mtu) = plan.fragment_outer.filter(|_| ip.version == 6) {
+            return self.send_in_outer_fragments((plan, mtu), packet, (&ip, &varying), (kind, context.vif), out);
+        }
         // Fragmented before encapsulation: RFC 2003 §3.1, so that only the last hop has to reassemble.
         let ttl = match rewrite::decrement_ttl(packet.data_mut(), plan.ttl) {
             Ok(ttl) => ttl,
@@ -115,7 +153,13 @@ impl Worker {
         };
         exec::shift(plan, &mut packet, &ip, of_flow.distance);
         let mut pieces = Vec::new();
-        if let Err(reason) = fragment::split(packet.data(), &ip, plan.limit, &mut out.spare, &mut pieces) {
+        let split = if ip.version == 6 {
+            let id = self.fragment_id(&context.key);
+            fragment::split_at_source(packet.data(), &ip, plan.limit, id, &mut out.spare, &mut pieces)
+        } else {
+            fragment::split(packet.data(), &ip, plan.limit, &mut out.spare, &mut pieces)
+        };
+        if let Err(reason) = split {
             return self.drop_packet(context.vif, packet, reason, out);
         }
         out.recycle(packet);
@@ -130,6 +174,55 @@ impl Worker {
                 // The datagram was received once: the other pieces are the node's own.
                 kind = TxKind::Originated;
             }
+        }
+    }
+
+    /// Sends an IPv6 packet whole whose outer packet is too large for the path: in fragments (RFC 2473 §7.1). Each outer packet has
+    /// an identification of its own, not its flow's (RFC 6864 §4.3).
+    pub(super) fn send_in_outer_fragments(
+        &mut self,
+        (plan, mtu): (&Plan, u16),
+        mut packet: Packet,
+        (ip, varying): (&Ip, &exec::Varying),
+        (kind, blame): (TxKind, VifId),
+        out: &mut Outbox,
+    ) {
+        let varying = exec::Varying { ip_id: self.flow_ip_id(), ..*varying };
+        if plan.encap.is_none() {
+            // The ESP packet is fragmented, by who seals it.
+            return match exec::run(plan, &mut packet, ip, &varying) {
+                Ok(()) => self.send_off(plan, (kind, blame), packet, out),
+                Err(reason) => self.lose_on_way((kind, blame), packet, reason, out),
+            };
+        }
+        let mut bare = plan.clone();
+        let l2 = bare.l2.take();
+        let pieces = exec::run(&bare, &mut packet, ip, &varying)
+            .and_then(|()| fragment::outer(&packet, mtu, (l2.as_ref(), varying.pcp), &mut out.spare));
+        match pieces {
+            Ok(pieces) => {
+                out.recycle(packet);
+                self.send_pieces(pieces, kind, out, |worker, piece, kind, out| {
+                    worker.send_off(plan, (kind, blame), piece, out);
+                });
+            }
+            Err(reason) => self.lose_on_way((kind, blame), packet, reason, out),
+        }
+    }
+
+    /// Sends the fragments of a packet: it was received, or made, once; the other ones are the node's own.
+    pub(super) fn send_pieces(
+        &mut self,
+        pieces: Vec<Packet>,
+        mut kind: TxKind,
+        out: &mut Outbox,
+        send: impl Fn(&mut Self, Packet, TxKind, &mut Outbox),
+    ) {
+        let own = (pieces.len() as u64).saturating_sub(1);
+        self.counters.account.originated += own;
+        for piece in pieces {
+            send(self, piece, kind, out);
+            kind = TxKind::Originated;
         }
     }
 
@@ -161,4 +254,9 @@ impl Worker {
         let sport = self.config.entropy.unwrap_or_else(|| rewrite::entropy_port(context.key.spread() as u32));
         self.carry_out(&plan, packet, context, OfFlow { sport, distance: 0, ip_id: None }, now, out);
     }
+}
+
+/// An IPv6 packet that goes on whole, whatever its outer packet needs.
+const fn goes_whole(ip: &Ip, fragment_outer: bool) -> bool {
+    fragment_outer && ip.total_len <= IPV6_MIN_MTU
 }

@@ -2,24 +2,21 @@
 
 use offload_rules::{
     DropReason, VifId,
-    classify::{self, AclMatch, Decision, Ingress, Inquiry, Role, Start, Verdict},
+    classify::{self, AclMatch, Checks, Decision, Ingress, Inquiry, Role, Start, Verdict},
     flow::{
         Choices, FlowKey, Op, Program,
         tcp::{TcpPhase, TcpState},
     },
 };
 
-use super::{TO_BE_DERIVED, Worker, ingress::Context};
-use crate::{
-    flow_table::{InsertError, Record},
-    packet::rewrite::entropy_port,
-};
+use super::{NeighbourKey, TO_BE_DERIVED, Tenant, Worker, ingress::Context};
+use crate::{flow_table::Record, packet::rewrite::entropy_port};
 
 /// Bits of [`Record::flags`].
 pub(crate) mod flag {
     /// This direction made the pair.
     pub(crate) const INITIATOR: u8 = 0x01;
-    /// Counted as half-open on its ingress vif.
+    /// Counted as half-open for the tenant that began it.
     pub(crate) const HALF_OPEN: u8 = 0x02;
     /// The policy denies the flow: there is no other direction.
     pub(crate) const DENIED: u8 = 0x04;
@@ -34,8 +31,6 @@ pub(crate) mod flag {
 }
 
 const TCP: u8 = 6;
-/// Pairs that are looked at for one to evict.
-const EVICTION_LOOKS: u32 = 64;
 
 /// Seconds that a pair is kept after a reset.
 const DEAD_SECS: u32 = 5;
@@ -45,8 +40,8 @@ const DEAD_SECS: u32 = 5;
 pub(super) enum Derived {
     /// It has a program.
     Runs,
-    /// A neighbour is needed first.
-    Needs(VifId, std::net::IpAddr),
+    /// A neighbour is needed, by what passes the checks.
+    Needs(NeighbourKey, Checks),
     /// It may not, or cannot, be forwarded any more.
     Refused(DropReason),
 }
@@ -95,11 +90,7 @@ impl Worker {
 
     /// Remembers that the policy denies a flow.
     pub(super) fn install_denied(&mut self, context: &Context, program: Program, acl: AclMatch, now: u64) {
-        if self.flows.len() >= self.flows.capacity() - self.flows.capacity() / 8 {
-            // Denials are cheap to find out again; the last eighth of the table is for traffic.
-            return;
-        }
-        let Ok(slot) = self.flows.insert_one(context.key) else { return };
+        let Some(slot) = self.insert_denied(context.key, now) else { return };
         let reason = program.drops();
         let id = self.programs.intern(program, context.key.vrf, &self.snapshot);
         let version = self.version;
@@ -115,46 +106,6 @@ impl Worker {
             (record.acl, record.ace) = (acl.acl.get(), acl.ace.unwrap_or(0));
             remember_ingress(record, context.ingress());
         }
-    }
-
-    fn insert(&mut self, forward: FlowKey, reverse: FlowKey, now: u64) -> Result<(u32, u32), DropReason> {
-        // The table was made for the limit at the start; a lower one of a later state holds at once.
-        let share = self.snapshot.settings().max_flows / self.config.workers.max(1) as u32;
-        if self.flows.len() + 2 > share.max(64) && !self.evict(now) {
-            return Err(DropReason::FlowTableFull);
-        }
-        for _ in 0..3 {
-            match self.flows.insert_pair(forward, reverse) {
-                Ok(slots) => return Ok(slots),
-                Err(InsertError::Exists(slot)) => self.remove_flow(slot),
-                Err(InsertError::Full) => {
-                    if !self.evict(now) {
-                        return Err(DropReason::FlowTableFull);
-                    }
-                }
-            }
-        }
-        Err(DropReason::FlowTableFull)
-    }
-
-    /// Removes a pair that is dead, closed, or over its time, if one is near.
-    fn evict(&mut self, now: u64) -> bool {
-        for _ in 0..EVICTION_LOOKS {
-            let Some(slot) = self.flows.next_occupied(self.evict_at).or_else(|| self.flows.next_occupied(0)) else {
-                return false;
-            };
-            self.evict_at = slot + 1;
-            let Some(record) = self.flows.record(slot) else { continue };
-            let phase = self.phase(record);
-            let disposable = matches!(phase, Some(TcpPhase::Dead | TcpPhase::Closed))
-                || record.flags & flag::DENIED != 0
-                || self.is_idle(slot, now);
-            if disposable {
-                self.remove_flow(slot);
-                return true;
-            }
-        }
-        false
     }
 
     /// TCP's phase of a record's pair; `None` for other protocols.
@@ -174,6 +125,8 @@ impl Worker {
         if back != slot && self.flows.record(back).is_some() {
             self.forget(back);
         }
+        self.holdings.take(slot);
+        self.holdings.take(back);
         self.flows.remove_pair(slot);
     }
 
@@ -200,28 +153,35 @@ impl Worker {
         }
     }
 
-    /// Counts a flow as half-open on the vif that its SYN came in on.
-    pub(super) fn enter_half_open(&mut self, slot: u32, vif: VifId) {
-        if let Some(record) = self.flows.record_mut(slot) {
-            record.flags |= flag::HALF_OPEN;
-            if let Some(count) = self.half_open.get_mut(vif.index()) {
-                *count += 1;
-            }
+    /// Counts a flow as half-open for the tenant that its SYN came from.
+    pub(super) fn enter_half_open(&mut self, slot: u32) {
+        let Some(record) = self.flows.record_mut(slot) else { return };
+        record.flags |= flag::HALF_OPEN;
+        let number = Tenant::of(&record.key).number() as usize;
+        if self.half_open.len() <= number {
+            self.half_open.resize(number + 1, 0);
+        }
+        if let Some(count) = self.half_open.get_mut(number) {
+            *count += 1;
         }
     }
 
     /// It is half-open no more.
-    pub(super) fn leave_half_open(&mut self, slot: u32) {
-        let Some(record) = self.flows.record_mut(slot) else { return };
+    pub(super) fn leave_half_open(&mut self, slot: u32) -> bool {
+        let Some(record) = self.flows.record_mut(slot) else { return false };
         if record.flags & flag::HALF_OPEN == 0 {
-            return;
+            return false;
         }
         record.flags &= !flag::HALF_OPEN;
-        let vif =
-            if record.key.vif == VifId::TUNNEL { usize::from(record.underlay_vif) } else { record.key.vif.index() };
-        if let Some(count) = self.half_open.get_mut(vif) {
+        if let Some(count) = self.half_open.get_mut(Tenant::of(&record.key).number() as usize) {
             *count = count.saturating_sub(1);
         }
+        true
+    }
+
+    /// How many half-open flows a tenant has.
+    pub(super) fn half_open(&self, tenant: Tenant) -> u32 {
+        self.half_open.get(tenant.number() as usize).copied().unwrap_or(0)
     }
 
     /// A flow that the policy denied, decided on something that has changed since?
@@ -299,9 +259,9 @@ impl Worker {
                 self.set_program(slot, *decision, ingress, now);
                 Derived::Runs
             }
-            Verdict::Resolve { vif, target } => {
+            Verdict::Resolve { vif, target, checks } => {
                 self.drop_program(slot, program);
-                Derived::Needs(vif, target)
+                Derived::Needs((vif, target), checks)
             }
             Verdict::AnswerEcho => {
                 self.drop_program(slot, program);
@@ -356,7 +316,7 @@ impl Worker {
     }
 
     /// Packets have come in one direction only.
-    fn is_one_sided(&self, record: &Record) -> bool {
+    pub(super) fn is_one_sided(&self, record: &Record) -> bool {
         record.packets == 0 || self.flows.record(record.reverse).is_some_and(|other| other.packets == 0)
     }
 

@@ -1,16 +1,21 @@
 //! Fragments follow their head: the one that holds the ports.
 //!
-//! Tracked by {VRF, source, destination, protocol, identification} (RFC 791 §3.2, RFC 8200 §4.5), bounded in number, in
-//! fragments each, and in time. A fragment that comes before its head is held; one that overlaps another spoils the datagram
+//! Tracked by {VRF, source, destination, protocol, identification} (RFC 791 §3.2, RFC 8200 §4.5), apart when they came in the clear
+//! and out of IPsec, bounded in number, in
+//! fragments each, and in time, and shared among tenants: when the table is full, the oldest of the tenant that has most in it gives
+//! way, datagrams without a head first, so that a flood of one tenant's costs the others nothing. A fragment that comes before its head is held; one that overlaps another spoils the datagram
 //! (RFC 5722 §4; the same for IPv4, RFC 1858 §3), but for an exact duplicate, which is only dropped itself (RFC 8200 §4.5). A
 //! datagram that has passed whole is forgotten at once, so that its identification can be used again.
 
 use std::collections::{HashMap, VecDeque};
 
-use offload_rules::{DropReason, VrfId};
+use offload_rules::{DropReason, NexthopId, VifId, VrfId, forwarding::is_link_local};
 
-use super::Delivery;
-use crate::packet::parse::{FragmentInfo, Ip};
+use super::{Delivery, Tenant};
+use crate::{
+    packet::parse::{FragmentInfo, Ip},
+    shares::{Rank, Shares, Ticket},
+};
 
 /// Fragments of one datagram: 65,535 octets in pieces of 576.
 const MAX_PIECES: usize = 128;
@@ -19,6 +24,11 @@ const MAX_PIECES: usize = 128;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct DatagramKey {
     vrf: VrfId,
+    /// Nexthop of the label that it came with, when that leads to no VRF: two labels are two tenants.
+    nexthop: NexthopId,
+    /// The link that link-local addresses are of: two links may have the same (RFC 4007 §6).
+    link: VifId,
+    protection: Protection,
     src: [u8; 16],
     dst: [u8; 16],
     /// 0 for IPv6: a later fragment may name another header (RFC 8200 §4.5).
@@ -27,13 +37,26 @@ pub struct DatagramKey {
     id: u32,
 }
 
+/// Whether a fragment came out of an IPsec tunnel. One that came in the clear is no part of a datagram that came protected: what is
+/// put together of both would pass for protected (RFC 4301 §5.2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Protection {
+    /// In the clear.
+    Clear,
+    /// Out of an IPsec tunnel.
+    Ipsec,
+}
+
 impl DatagramKey {
-    /// The datagram that a packet is a fragment of; `None` when it is whole.
+    /// The datagram that a packet, received on a vif, is a fragment of; `None` when it is whole. `nexthop` is that of the label which
+    /// the packet came with, or [`NexthopId::NONE`] when it is routed in the VRF.
     #[must_use]
-    pub const fn of(vrf: VrfId, ip: &Ip) -> Option<Self> {
+    pub fn of((vrf, nexthop): (VrfId, NexthopId), (vif, protection): (VifId, Protection), ip: &Ip) -> Option<Self> {
         let (FragmentInfo::First { id } | FragmentInfo::Later { id, .. }) = ip.fragment else { return None };
         let proto = if ip.version == 4 { ip.proto } else { 0 };
-        Some(Self { vrf, src: ip.src, dst: ip.dst, proto, version: ip.version, id })
+        let on_link = is_link_local(ip.source()) || is_link_local(ip.destination());
+        let link = if on_link { vif } else { VifId::TUNNEL };
+        Some(Self { vrf, nexthop, link, protection, src: ip.src, dst: ip.dst, proto, version: ip.version, id })
     }
 }
 
@@ -58,8 +81,19 @@ struct Datagram {
     /// Length of the whole, once the last fragment was seen.
     total: Option<u32>,
     spoilt: bool,
-    held: VecDeque<Delivery>,
+    held: VecDeque<Held>,
     expires: u64,
+    /// Who sent the first of it to come, and its place among that tenant's.
+    tenant: Tenant,
+    ticket: Ticket,
+}
+
+/// A fragment that waits.
+#[derive(Debug)]
+struct Held {
+    delivery: Delivery,
+    tenant: Tenant,
+    ticket: Ticket,
 }
 
 /// What to do with a fragment.
@@ -78,7 +112,7 @@ pub enum Fate {
 pub struct FragmentLimits {
     /// Datagrams at once.
     pub datagrams: usize,
-    /// Fragments that wait for their heads.
+    /// Fragments that wait at once.
     pub held: usize,
     /// Milliseconds.
     pub timeout: u64,
@@ -90,7 +124,10 @@ pub struct FragmentTable {
     datagrams: HashMap<DatagramKey, Datagram>,
     /// In order of expiry, which is the order of arrival.
     queue: VecDeque<(u64, DatagramKey)>,
-    held: usize,
+    /// The datagrams; those whose head has come are worth more.
+    tracked: Shares<Tenant, DatagramKey>,
+    /// The fragments that wait for their heads.
+    waiting: Shares<Tenant, DatagramKey>,
 }
 
 impl FragmentTable {
@@ -109,11 +146,20 @@ impl FragmentTable {
     /// Fragments that wait for their heads.
     #[must_use]
     pub const fn held(&self) -> usize {
-        self.held
+        self.waiting.len()
     }
 
-    /// Takes in a fragment. `ip` was parsed from it; it must be a fragment of the datagram `key`.
-    pub fn take(&mut self, key: DatagramKey, ip: &Ip, packet: Delivery, limits: FragmentLimits, now: u64) -> Fate {
+    /// Takes in a fragment of a tenant's. `ip` was parsed from it; it must be a fragment of the datagram `key`. What gives way to it
+    /// is added to `lost`.
+    pub fn take(
+        &mut self,
+        (key, ip): (DatagramKey, &Ip),
+        packet: Delivery,
+        tenant: Tenant,
+        limits: FragmentLimits,
+        now: u64,
+        lost: &mut Vec<Delivery>,
+    ) -> Fate {
         let (offset, more) = match ip.fragment {
             FragmentInfo::None => (0, false),
             FragmentInfo::First { .. } => (0, true),
@@ -121,14 +167,7 @@ impl FragmentTable {
         };
         let end = offset + u32::from(ip.payload_len());
         if !self.datagrams.contains_key(&key) {
-            if self.datagrams.len() >= limits.datagrams {
-                return Fate::Drop(DropReason::FragmentTableFull, packet, Vec::new());
-            }
-            let expires = now + limits.timeout;
-            let fresh =
-                Datagram { head: None, pieces: Vec::new(), total: None, spoilt: false, held: VecDeque::new(), expires };
-            self.datagrams.insert(key, fresh);
-            self.queue.push_back((expires, key));
+            self.begin(key, tenant, limits, now, lost);
         }
         let Some(datagram) = self.datagrams.get_mut(&key) else {
             return Fate::Drop(DropReason::FragmentTableFull, packet, Vec::new());
@@ -138,32 +177,90 @@ impl FragmentTable {
         }
         if datagram.spoilt || !datagram.admits(offset, end, more, ip) {
             datagram.spoilt = true;
-            let waiting: Vec<_> = datagram.held.drain(..).collect();
-            self.held -= waiting.len();
-            return Fate::Drop(DropReason::FragmentErr, packet, waiting);
+            return Fate::Drop(DropReason::FragmentErr, packet, self.let_go(key));
         }
         if offset == 0 {
             let head = Head { proto: ip.proto, sport: ip.sport, dport: ip.dport, icmp_type: ip.icmp_type };
             datagram.head = Some(head);
+            self.tracked.leave(datagram.tenant, datagram.ticket);
+            datagram.ticket = self.tracked.enter(datagram.tenant, Rank::High, key);
         }
-        let Some(head) = datagram.head else {
-            if self.held >= limits.held {
-                datagram.spoilt = true;
-                return Fate::Drop(DropReason::FragmentTableFull, packet, Vec::new());
-            }
-            datagram.pieces.push((offset, end));
-            datagram.held.push_back(packet);
-            self.held += 1;
-            return Fate::Held;
-        };
+        let Some(head) = datagram.head else { return self.hold(key, (offset, end), packet, tenant, limits, lost) };
         datagram.pieces.push((offset, end));
-        let waiting: Vec<_> = datagram.held.drain(..).collect();
-        self.held -= waiting.len();
-        if datagram.is_whole() {
-            self.datagrams.remove(&key);
+        let is_whole = datagram.is_whole();
+        let waiting = self.let_go(key);
+        if is_whole {
+            self.remove(key);
             self.tidy(limits.datagrams);
         }
         Fate::Go(head, packet, waiting)
+    }
+
+    /// Begins to track a datagram.
+    fn begin(&mut self, key: DatagramKey, tenant: Tenant, limits: FragmentLimits, now: u64, lost: &mut Vec<Delivery>) {
+        while self.datagrams.len() >= limits.datagrams.max(1) {
+            let Some(victim) = self.tracked.victim(tenant) else { return };
+            lost.extend(self.let_go(victim.key));
+            self.remove(victim.key);
+        }
+        self.tidy(limits.datagrams);
+        let expires = now + limits.timeout;
+        let fresh = Datagram {
+            head: None,
+            pieces: Vec::new(),
+            total: None,
+            spoilt: false,
+            held: VecDeque::new(),
+            expires,
+            tenant,
+            ticket: self.tracked.enter(tenant, Rank::Low, key),
+        };
+        self.datagrams.insert(key, fresh);
+        self.queue.push_back((expires, key));
+    }
+
+    /// Holds a fragment whose head has not come. A datagram that loses one that waits is of no use any more.
+    fn hold(
+        &mut self,
+        key: DatagramKey,
+        piece: (u32, u32),
+        delivery: Delivery,
+        tenant: Tenant,
+        limits: FragmentLimits,
+        lost: &mut Vec<Delivery>,
+    ) -> Fate {
+        while self.waiting.len() >= limits.held.max(1)
+            && let Some(victim) = self.waiting.victim(tenant)
+        {
+            lost.extend(self.let_go(victim.key));
+            if let Some(datagram) = self.datagrams.get_mut(&victim.key) {
+                datagram.spoilt = true;
+            }
+        }
+        let Some(datagram) = self.datagrams.get_mut(&key).filter(|datagram| !datagram.spoilt) else {
+            return Fate::Drop(DropReason::FragmentTableFull, delivery, Vec::new());
+        };
+        datagram.pieces.push(piece);
+        let ticket = self.waiting.enter(tenant, Rank::Low, key);
+        datagram.held.push_back(Held { delivery, tenant, ticket });
+        Fate::Held
+    }
+
+    /// Takes out what waits of a datagram.
+    fn let_go(&mut self, key: DatagramKey) -> Vec<Delivery> {
+        let Some(datagram) = self.datagrams.get_mut(&key) else { return Vec::new() };
+        let waiting = &mut self.waiting;
+        let let_go = datagram.held.drain(..).map(|held| {
+            waiting.leave(held.tenant, held.ticket);
+            held.delivery
+        });
+        let_go.collect()
+    }
+
+    fn remove(&mut self, key: DatagramKey) {
+        if let Some(datagram) = self.datagrams.remove(&key) {
+            self.tracked.leave(datagram.tenant, datagram.ticket);
+        }
     }
 
     /// Keeps the queue of expiries in proportion to the datagrams, when most have passed whole.
@@ -182,14 +279,11 @@ impl FragmentTable {
                 break;
             }
             self.queue.pop_front();
-            if let Some(datagram) = self.datagrams.get(&key)
-                && datagram.expires == expires
-                && let Some(datagram) = self.datagrams.remove(&key)
-            {
-                lost.extend(datagram.held);
+            if self.datagrams.get(&key).is_some_and(|datagram| datagram.expires == expires) {
+                lost.extend(self.let_go(key));
+                self.remove(key);
             }
         }
-        self.held -= lost.len();
         lost
     }
 }

@@ -1,137 +1,208 @@
-//! Packets that wait for a neighbour, and the questions asked meanwhile.
+//! Packets that wait for a neighbour.
 //!
-//! Bounded for each neighbour and in all. A neighbour is asked for at most once a second, three times; then what waits for it
-//! is dropped.
+//! Bounded for each neighbour and in all, and shared among tenants: when the queue is full, a packet of the tenant that holds most gives
+//! way, so that a scan by one tenant costs the others nothing (RFC 6583 §7). Of a tenant's packets, the latest for each neighbour is kept
+//! longest (RFC 1122 §2.3.2.2). Control asks for the neighbours, see [`crate::node::neighbours`], and tells when one is given up; what control
+//! does not tell of in time is given up here.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, btree_map::Entry},
     net::IpAddr,
 };
 
-use offload_rules::{DropReason, VifId};
+use offload_rules::{DropReason, VifId, VrfId, forwarding::Snapshot};
 
 use super::Delivery;
+use crate::shares::{Rank, Shares, Ticket};
 
-/// Milliseconds between two questions (RFC 4861 §10 RETRANS_TIMER).
-const RETRY_MS: u64 = 1000;
-/// Questions before it is given up (RFC 4861 §10 MAX_MULTICAST_SOLICIT).
-const TRIES: u8 = 3;
-
-/// One neighbour that is being asked for.
-#[derive(Debug)]
-struct Waiting {
-    packets: VecDeque<Delivery>,
-    tries: u8,
-    next_try: u64,
-}
+/// Milliseconds that a packet waits at most: longer than control asks.
+const LONGEST_MS: u64 = 4000;
 
 /// A neighbour as the outside names it.
 pub type NeighbourKey = (VifId, IpAddr);
+
+/// On whose account a packet waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Tenant {
+    /// It was received on this vif.
+    Vif(VifId),
+    /// It came out of a tunnel into this VRF, or the node made it there.
+    Vrf(VrfId),
+}
+
+impl Tenant {
+    /// Is it still configured?
+    #[must_use]
+    pub fn exists(self, snapshot: &Snapshot) -> bool {
+        match self {
+            Self::Vif(vif) => snapshot.vif(vif).is_some(),
+            Self::Vrf(vrf) => snapshot.vrf(vrf).is_some(),
+        }
+    }
+}
+
+/// Why packets wait no longer for a neighbour that is not there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GiveUp {
+    /// It did not answer.
+    Unresolved,
+    /// The neighbour table has no room for it.
+    TableFull,
+    /// Too many are being asked for.
+    QueueFull,
+}
+
+impl GiveUp {
+    /// What its packets are dropped for.
+    #[must_use]
+    pub const fn reason(self) -> DropReason {
+        match self {
+            Self::Unresolved => DropReason::NeighbourUnresolved,
+            Self::TableFull => DropReason::NeighbourTableFull,
+            Self::QueueFull => DropReason::HeldQueueFull,
+        }
+    }
+}
+
+/// One neighbour that is waited for.
+#[derive(Debug)]
+struct Waiting {
+    /// In order of arrival.
+    packets: BTreeMap<Ticket, (Tenant, Delivery)>,
+    since: u64,
+}
 
 /// The queue of one worker.
 #[derive(Debug, Default)]
 pub struct HoldQueue {
     waiting: BTreeMap<NeighbourKey, Waiting>,
-    held: usize,
+    shares: Shares<Tenant, NeighbourKey>,
 }
 
-/// Whether a neighbour has to be asked for now.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ask {
-    /// Send a request.
-    Now,
-    /// One is under way.
-    No,
+/// How many packets may wait.
+#[derive(Debug, Clone, Copy)]
+pub struct HoldLimits {
+    /// For one neighbour.
+    pub per_neighbour: usize,
+    /// In all.
+    pub in_all: usize,
 }
 
 impl HoldQueue {
-    /// Holds a packet. A full queue of one neighbour drops its oldest packet (RFC 4861 §7.2.2), which comes back in `dropped`.
-    ///
-    /// # Errors
-    /// The packet, when the limit for all neighbours is reached.
+    /// Does anything wait for this neighbour?
+    #[must_use]
+    pub fn waits_for(&self, neighbour: NeighbourKey) -> bool {
+        self.waiting.contains_key(&neighbour)
+    }
+
+    /// Holds a packet; those that give way to it come back. A full queue of one neighbour drops its oldest packet (RFC 4861 §7.2.2).
     pub fn hold(
         &mut self,
         neighbour: NeighbourKey,
+        tenant: Tenant,
         packet: Delivery,
-        limits: (usize, usize),
+        limits: HoldLimits,
         now: u64,
-        dropped: &mut Vec<(Delivery, DropReason)>,
-    ) -> Ask {
-        let (per_neighbour, in_all) = limits;
-        if self.held >= in_all {
-            dropped.push((packet, DropReason::HeldQueueFull));
-            return Ask::No;
-        }
-        let mut ask = Ask::No;
-        let waiting = self.waiting.entry(neighbour).or_insert_with(|| {
-            ask = Ask::Now;
-            Waiting { packets: VecDeque::new(), tries: 1, next_try: now + RETRY_MS }
-        });
-        if waiting.packets.len() >= per_neighbour
-            && let Some(oldest) = waiting.packets.pop_front()
+    ) -> Vec<Delivery> {
+        let mut dropped = Vec::new();
+        // What gives way may be all that waits for it: it has been waited for all the same.
+        let since = self.waiting.get(&neighbour).map_or(now, |waiting| waiting.since);
+        while let Some(waiting) = self.waiting.get(&neighbour)
+            && waiting.packets.len() >= limits.per_neighbour.max(1)
+            && let Some((ticket, (tenant, _))) = waiting.packets.first_key_value()
         {
-            self.held -= 1;
-            dropped.push((oldest, DropReason::HeldQueueFull));
+            let (ticket, tenant) = (*ticket, *tenant);
+            dropped.extend(self.take(neighbour, tenant, ticket));
         }
-        waiting.packets.push_back(packet);
-        self.held += 1;
-        ask
+        while self.shares.len() >= limits.in_all.max(1)
+            && let Some(victim) = self.shares.victim(tenant)
+        {
+            dropped.extend(self.take(victim.key, victim.owner, victim.ticket));
+        }
+        let ticket = self.shares.enter(tenant, Rank::High, neighbour);
+        let waiting = self.waiting.entry(neighbour).or_insert_with(|| Waiting { packets: BTreeMap::new(), since });
+        if let Some((before, (tenant, packet))) = waiting.packets.pop_last() {
+            self.shares.leave(tenant, before);
+            self.shares.put_back(tenant, before.lowered(), neighbour);
+            waiting.packets.insert(before.lowered(), (tenant, packet));
+        }
+        waiting.packets.insert(ticket, (tenant, packet));
+        dropped
+    }
+
+    /// Takes one packet out. A neighbour that nothing waits for is not waited for.
+    fn take(&mut self, neighbour: NeighbourKey, tenant: Tenant, ticket: Ticket) -> Option<Delivery> {
+        self.shares.leave(tenant, ticket);
+        let Entry::Occupied(mut waiting) = self.waiting.entry(neighbour) else { return None };
+        let packet = waiting.get_mut().packets.remove(&ticket);
+        if waiting.get().packets.is_empty() {
+            waiting.remove();
+        }
+        packet.map(|(_, packet)| packet)
     }
 
     /// Packets held that were received (not made by the node).
     #[must_use]
     pub fn held_received(&self) -> u64 {
-        self.waiting.values().flat_map(|w| &w.packets).filter(|p| !p.is_own()).count() as u64
+        let packets = self.waiting.values().flat_map(|waiting| waiting.packets.values());
+        packets.filter(|(_, packet)| !packet.is_own()).count() as u64
     }
 
     /// All packets held.
     #[must_use]
     pub const fn len(&self) -> usize {
-        self.held
+        self.shares.len()
     }
 
     /// No packets held.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
-        self.held == 0
+        self.shares.is_empty()
     }
 
-    /// Neighbours asked for, with how many packets wait for each.
+    /// Neighbours that are waited for, with how many packets wait for each.
     pub fn neighbours(&self) -> impl Iterator<Item = (NeighbourKey, usize)> + '_ {
         self.waiting.iter().map(|(key, waiting)| (*key, waiting.packets.len()))
     }
 
     /// Lets go of the packets whose neighbour is there or need not be waited for any more.
-    pub fn release(&mut self, mut ready: impl FnMut(NeighbourKey) -> bool) -> Vec<Delivery> {
-        let mut free = Vec::new();
-        self.waiting.retain(|key, waiting| {
-            if !ready(*key) {
-                return true;
-            }
-            free.extend(waiting.packets.drain(..));
-            false
-        });
-        self.held -= free.len();
-        free
+    pub fn release(&mut self, ready: impl Fn(NeighbourKey) -> bool) -> Vec<Delivery> {
+        let keys: Vec<_> = self.waiting.keys().copied().filter(|key| ready(*key)).collect();
+        keys.into_iter().flat_map(|key| self.release_one(key)).collect()
     }
 
-    /// Time passes: neighbours to ask again, and packets to give up.
-    pub fn tick(&mut self, now: u64) -> (Vec<NeighbourKey>, Vec<Delivery>) {
-        let (mut again, mut lost) = (Vec::new(), Vec::new());
-        self.waiting.retain(|key, waiting| {
-            if now < waiting.next_try {
-                return true;
-            }
-            if waiting.tries >= TRIES {
-                lost.extend(waiting.packets.drain(..));
-                return false;
-            }
-            waiting.tries += 1;
-            waiting.next_try = now + RETRY_MS;
-            again.push(*key);
-            true
+    /// Lets go of the packets of one neighbour, in order of arrival.
+    pub fn release_one(&mut self, neighbour: NeighbourKey) -> Vec<Delivery> {
+        let packets = self.waiting.remove(&neighbour).map(|waiting| waiting.packets).unwrap_or_default();
+        let let_go = packets.into_iter().map(|(ticket, (tenant, packet))| {
+            self.shares.leave(tenant, ticket);
+            packet
         });
-        self.held -= lost.len();
-        (again, lost)
+        let_go.collect()
+    }
+
+    /// Neighbours that have been waited for too long.
+    pub fn overdue(&self, now: u64) -> Vec<NeighbourKey> {
+        let late = |waiting: &Waiting| now >= waiting.since.saturating_add(LONGEST_MS);
+        self.waiting.iter().filter(|(_, waiting)| late(waiting)).map(|(key, _)| *key).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{packet::Packet, worker::Origin};
+
+    #[test]
+    fn a_stream_of_packets_that_replace_each_other_waits_no_longer_than_one_of_them() {
+        let (vif, vrf) = (VifId::new(1).unwrap(), VrfId::new(1).unwrap());
+        let (neighbour, limits) = ((vif, "192.0.2.1".parse().unwrap()), HoldLimits { per_neighbour: 1, in_all: 16 });
+        let mut queue = HoldQueue::default();
+        for now in (0..LONGEST_MS).step_by(100) {
+            let packet = Delivery { packet: Packet::with_capacity(0), origin: Origin::Own(vrf) };
+            assert_eq!(queue.hold(neighbour, Tenant::Vrf(vrf), packet, limits, now).len(), usize::from(now > 0));
+            assert!(queue.overdue(now).is_empty());
+        }
+        assert_eq!(queue.overdue(LONGEST_MS), [neighbour]);
     }
 }

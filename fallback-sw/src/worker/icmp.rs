@@ -1,28 +1,22 @@
-//! ICMP that the node answers, sends, or takes to heart.
+//! ICMP that the node answers or sends.
 
 use std::net::IpAddr;
 
-use offload_rules::{classify::Start, flow::FlowKey, forwarding::Vif};
+use offload_rules::forwarding::{Vif, is_link_local};
 
 use super::{
-    Delivery, Event, Origin, Outbox, Worker,
+    Delivery, Origin, Outbox, Tenant, Worker,
     batch::varying,
-    ingress::{Context, Path, Sorted},
+    ingress::{Context, Sorted},
 };
 use crate::{
-    esp, exec,
+    exec,
     packet::{
         Packet,
         icmp::{self, IcmpError},
-        parse::{self, FragmentInfo},
+        parse::FragmentInfo,
     },
 };
-
-const DEST_UNREACHABLE: u8 = 3;
-const FRAGMENTATION_NEEDED: u8 = 4;
-const UDP: u8 = 17;
-/// Smallest path MTU that is believed (RFC 791: every link takes 68; below this no tenant packet of 536 fits).
-const MIN_PATH_MTU: u16 = 576;
 
 impl Worker {
     /// Answers with "time exceeded" (RFC 1812 §5.3.1, RFC 4443 §3.3), within the rate limit (RFC 1812 §4.3.2.8).
@@ -35,6 +29,12 @@ impl Worker {
         self.complain(packet, context, now, out, IcmpError::TooBig { mtu });
     }
 
+    /// Answers an IPv6 packet that every IPv6 link takes, and the one on its way does not: "address unreachable", which is also for
+    /// faults of a link (RFC 4443 §3.1).
+    pub(super) fn link_too_narrow(&mut self, packet: &Packet, context: &Context, now: u64, out: &mut Outbox) {
+        self.complain(packet, context, now, out, IcmpError::HostUnreachable);
+    }
+
     /// Answers a packet whose neighbour is not there with "host unreachable" (RFC 1812 §5.2.7.1) or "address unreachable".
     pub(super) fn unreachable(&mut self, delivery: &Delivery, now: u64, out: &mut Outbox) {
         let Origin::Port { port, head, .. } = delivery.origin else { return };
@@ -43,39 +43,35 @@ impl Worker {
         }
     }
 
-    /// Quotes a packet of one of the node's MPLS-over-UDP tunnels?
-    fn is_of_mpls(&self, key: &FlowKey) -> bool {
-        key.proto == UDP
-            && matches!(key.sport, 6635 | 51234)
-            && self.snapshot.is_own_tunnel_source(key.destination())
-            && self.snapshot.has_tunnel_to(key.vrf, key.source())
-    }
-
-    /// Quotes a packet of one of its IPsec tunnels? (What is IKE's of port 4500 is not told apart: it takes the same path.)
-    fn is_of_ipsec(&self, key: &FlowKey) -> bool {
-        let (IpAddr::V4(source), IpAddr::V4(destination)) = (key.destination(), key.source()) else { return false };
-        matches!(key.proto, UDP | esp::PROTOCOL)
-            && self.ipsec.has_tunnel(key.vrf, source, destination, key.proto == UDP)
-    }
-
-    fn complain(&mut self, packet: &Packet, context: &Context, now: u64, out: &mut Outbox, kind: IcmpError) {
+    pub(super) fn complain(&mut self, packet: &Packet, context: &Context, now: u64, out: &mut Outbox, kind: IcmpError) {
+        let rate = self.snapshot.settings().icmp_error_rate;
+        let rate = rate.div_ceil(u32::try_from(self.config.workers.max(1)).unwrap_or(1));
+        // What comes out of one underlay is of many tenants.
+        let tenant = context.outer.map_or(Tenant::Vif(context.vif), |_| Tenant::Vrf(context.key.vrf));
+        // A flood costs no more than this: to find the address and to write the error is work.
+        if !self.icmp_rate.has(tenant, rate, now) {
+            return;
+        }
         let Some(gateway) = self.gateway(context) else { return };
         let Some(l3) = packet.data().get(usize::from(context.l3)..) else { return };
-        let rate = self.snapshot.settings().icmp_error_rate;
-        let workers = u32::try_from(self.config.workers.max(1)).unwrap_or(1);
         let Some(error) = icmp::error(kind, &context.ip, l3, gateway) else { return };
-        if self.icmp_rate.allow(context.vif, rate.div_ceil(workers), now) {
-            self.originate(context.key.vrf, error, now, out);
+        if self.icmp_rate.allow(tenant, rate, now) {
+            let station = self.station(packet, context);
+            self.answer((station, context), error, now, out);
         }
     }
 
     /// The node's address toward the sender: that of the ingress vif, or of any vif of the tenant's when it came by a tunnel.
-    fn gateway(&self, context: &Context) -> Option<IpAddr> {
+    pub(super) fn gateway(&self, context: &Context) -> Option<IpAddr> {
         let sender = context.ip.source();
-        if context.outer.is_none()
-            && let Some(own) = self.snapshot.vif(context.vif)?.own_address(sender)
-        {
-            return Some(own);
+        if context.outer.is_none() {
+            let vif = self.snapshot.vif(context.vif)?;
+            let link_local = || vif.link_local().map(IpAddr::V6).filter(|_| sender.is_ipv6());
+            let own = vif.own_address(sender);
+            let own = if is_link_local(sender) { link_local().or(own) } else { own.or_else(link_local) };
+            if own.is_some() {
+                return own;
+            }
         }
         let of_tenant = |vif: &&std::sync::Arc<Vif>| vif.vrf == context.key.vrf;
         self.snapshot.vifs().filter(of_tenant).find_map(|vif| vif.own_address(sender))
@@ -88,40 +84,15 @@ impl Worker {
             return self.reassemble(packet, context, now, out);
         }
         let mut ip = context.ip;
+        let (station, source) = (self.station(&packet, context), self.answering_source(context));
         let answered = exec::strip(&mut packet, &mut ip, &varying(context, 0, 0))
-            .and_then(|()| icmp::echo_reply(&ip, packet.data_mut()));
+            .and_then(|()| icmp::echo_reply(&ip, packet.data_mut(), source));
         match answered {
             Ok(()) => {
                 self.counters.account.consumed += 1;
-                self.originate(context.key.vrf, packet, now, out);
+                self.answer((station, context), packet, now, out);
             }
             Err(reason) => self.drop_packet(context.vif, packet, reason, out),
         }
-    }
-
-    /// An ICMP error about a packet of one of the node's own tunnels is for the node. "Fragmentation needed" tells the path's
-    /// MTU; the rest is of no use to a tunnel (RFC 2003 §4). `false` when it is about something else: another tunnel's end, or one
-    /// that is not reached by the VRF that the error came in (a tenant could forge it).
-    pub(super) fn take_path_mtu(&mut self, packet: &Packet, context: &Context, out: &mut Outbox) -> bool {
-        let from_tenant = context.outer.is_some() || matches!(context.path, Path::Walk(Start::Nexthop(_)));
-        if context.ip.version != 4 || from_tenant {
-            return false;
-        }
-        let Some(l3) = packet.data().get(usize::from(context.l3)..) else { return false };
-        let Ok(quoted) = parse::embedded(&context.ip, l3) else { return false };
-        let key = quoted.flow_key(context.key.vrf, context.key.vif);
-        // The key is reversed: its destination is the source of what was quoted.
-        if key.destination() != context.ip.destination() || !(self.is_of_mpls(&key) || self.is_of_ipsec(&key)) {
-            return false;
-        }
-        let mtu = context.ip.payload(l3).get(6..8).map_or(0, |octets| u16::from_be_bytes([octets[0], octets[1]]));
-        if context.ip.icmp_type == DEST_UNREACHABLE
-            && context.ip.icmp_code == FRAGMENTATION_NEEDED
-            && mtu >= MIN_PATH_MTU
-            && let IpAddr::V4(destination) = key.source()
-        {
-            self.tell(context.vif, Event::PathMtu { destination, mtu }, out);
-        }
-        true
     }
 }

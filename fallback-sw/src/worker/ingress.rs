@@ -5,15 +5,16 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use offload_rules::{
-    DropReason, Label, VifId, VrfId,
-    classify::Start,
+    DropReason, Label, NexthopId, VifId, VrfId,
+    classify::{self, Start},
     flow::FlowKey,
     forwarding::{NexthopKind, VlanTag},
 };
 use zerocopy::FromZeros;
 
 use super::{
-    Head, VifFast, Worker,
+    Head, Tenant, VifFast, Worker,
+    fragments::{DatagramKey, Protection},
     tunnels::{Inside, Outside, label_word},
 };
 use crate::{
@@ -176,8 +177,14 @@ impl Worker {
         let tunnel = match packet.note() {
             NicNote::Opened(tunnel) => tunnel,
             NicNote::Refused => return Err((link, DropReason::EspRefusedByNic)),
-            // Still ESP, or what is to go into a tunnel, which is seen to before.
-            NicNote::None | NicNote::Deciphered | NicNote::ToSeal(_) | NicNote::Session(_) => {
+            NicNote::Deciphered => {
+                let kind = self.sort_ip(packet.data(), l3, version, here, group, context)?;
+                // A NIC that has opened a packet, and does not say out of which tunnel: no packet that came in the clear (RFC 4301 §5.2).
+                let esp = matches!(kind, Kind::Esp { .. });
+                return if esp { Ok(kind) } else { Err((link, DropReason::EspRefusedByNic)) };
+            }
+            // What is to go into a tunnel is seen to before.
+            NicNote::None | NicNote::ToSeal(_) | NicNote::Session(_) => {
                 return self.sort_ip(packet.data(), l3, version, here, group, context);
             }
         };
@@ -228,7 +235,11 @@ impl Worker {
             return Ok(Kind::Nd);
         }
         if ip.multicast || group {
-            return Err(refuse(DropReason::McastUnsupported));
+            if !asks_group(ip) {
+                return Err(refuse(DropReason::McastUnsupported));
+            }
+            // Nobody's flow: whether the group is heard here is found by a walk.
+            context.path = Path::Walk(Start::Route);
         }
         let (is_udp, whole) = (ip.proto == UDP && version == 4, ip.fragment == FragmentInfo::None);
         if is_udp && !whole && self.snapshot.terminates_mpls_o_udp(here.vrf, ip.destination()) {
@@ -265,7 +276,7 @@ impl Worker {
         if ip.proto == esp::PROTOCOL {
             return Ok(Some(Kind::Esp { at: payload }));
         }
-        Ok(match esp::envelope(ip.payload(l3).get(8..).unwrap_or(&[])) {
+        Ok(match esp::envelope(ip.udp_data(l3)) {
             Envelope::Esp(_) => Some(Kind::Esp { at: payload + 8 }),
             Envelope::Ike => None,
             Envelope::Keepalive => Some(Kind::Keepalive),
@@ -280,10 +291,10 @@ impl Worker {
         let outer = &context.ip;
         let ([s0, s1, s2, s3, ..], [d0, d1, d2, d3, ..]) = (outer.src, outer.dst);
         let (source, destination) = (Ipv4Addr::new(s0, s1, s2, s3), Ipv4Addr::new(d0, d1, d2, d3));
-        let udp = outer.payload(l3);
-        let payload = udp.get(8..).unwrap_or(&[]);
+        // Nothing behind the datagram is read, however long the IP packet is (RFC 768).
+        let payload = outer.udp_data(l3);
         // The tables would say again what they said of the last packet with this outside.
-        let outside = Outside { vrf, source, destination, label: label_word(payload) };
+        let outside = Outside { vif: context.vif, vrf, source, destination, label: label_word(payload) };
         let known = self.tunnels.get(&outside);
         if known.is_none() && !self.snapshot.terminates_mpls_o_udp(vrf, IpAddr::V4(destination)) {
             return Ok(false);
@@ -291,7 +302,10 @@ impl Worker {
         if known.is_none() && self.snapshot.is_own_tunnel_source(IpAddr::V4(source)) {
             return Err(DropReason::OwnSource);
         }
-        if !udp_checksum_holds(outer, udp) {
+        if known.is_none() {
+            classify::check_outside(&self.snapshot, context.vif, source)?;
+        }
+        if !udp_checksum_holds(outer, l3) {
             return Err(DropReason::ChecksumErr);
         }
         let mpls = parse::mpls_udp(payload)?;
@@ -300,7 +314,7 @@ impl Worker {
             None => self.look_up_label(&outside, mpls.label)?,
         };
         let offset = outer.header_len + 8 + mpls.header_len as u16;
-        let inner = l3.get(usize::from(offset)..usize::from(outer.total_len)).ok_or(DropReason::Truncated)?;
+        let inner = payload.get(mpls.header_len..).ok_or(DropReason::Truncated)?;
         context.outer = Some(Outer { source, tos: outer.tos });
         parse::ip_to(inner, mpls.inner_version, &mut context.ip)?;
         if context.ip.multicast {
@@ -311,6 +325,17 @@ impl Worker {
         context.key = parse::flow_key(&context.ip, inside.vrf, VifId::TUNNEL);
         context.path = inside.path;
         Ok(true)
+    }
+
+    /// The datagram that a packet is a fragment of.
+    pub(super) fn datagram(&self, context: &Context) -> Option<DatagramKey> {
+        let nexthop = match context.path {
+            Path::Walk(Start::Nexthop(nexthop)) => nexthop,
+            Path::Walk(Start::Route) | Path::Flow | Path::Reassemble => NexthopId::NONE,
+        };
+        let is_tunnel = self.snapshot.vif(context.vif).is_some_and(|vif| vif.kind.tunnel().is_some());
+        let protection = if is_tunnel { Protection::Ipsec } else { Protection::Clear };
+        DatagramKey::of((context.key.vrf, nexthop), (context.vif, protection), &context.ip)
     }
 
     /// Where a label leads, remembered for the next packets.
@@ -327,6 +352,16 @@ impl Worker {
         self.tunnels.put(*outside, inside);
         Ok(inside)
     }
+}
+
+/// An echo request to an IPv6 group of this link: a router answers it, for the groups that it is in (RFC 4443 §4.2).
+fn asks_group(ip: &Ip) -> bool {
+    const ECHO_REQUEST: u8 = 128;
+    ip.version == 6
+        && ip.proto == ICMP6
+        && ip.icmp_type == ECHO_REQUEST
+        && ip.fragment == FragmentInfo::None
+        && ip.dst.first_chunk::<2>() == Some(&[0xff, 0x02])
 }
 
 /// ICMP errors are looked up by what they quote, fragments by what their head told.
@@ -391,6 +426,11 @@ impl Context {
         self.ip.fragment != FragmentInfo::None && self.head.is_none()
     }
 
+    /// On whose account it waits, when it has to.
+    pub(super) fn tenant(&self) -> Tenant {
+        self.outer.map_or(Tenant::Vif(self.vif), |_| Tenant::Vrf(self.key.vrf))
+    }
+
     /// Where it came from, as the walk sees it.
     pub(super) fn ingress(&self) -> offload_rules::classify::Ingress {
         offload_rules::classify::Ingress { vif: self.vif, tunnel: self.outer.map(|outer| outer.source) }
@@ -408,7 +448,8 @@ impl Context {
 
 /// The checksum of a UDP datagram over IPv4; 0 is none (RFC 768, RFC 7510 §3.1).
 #[inline]
-fn udp_checksum_holds(ip: &Ip, udp: &[u8]) -> bool {
+fn udp_checksum_holds(ip: &Ip, l3: &[u8]) -> bool {
+    let udp = ip.payload(l3);
     let Some(&[_, _, _, _, l0, l1, c0, c1]) = udp.first_chunk::<8>() else { return false };
     if [c0, c1] == [0, 0] {
         return true;

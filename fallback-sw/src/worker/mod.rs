@@ -16,17 +16,20 @@ mod icmp;
 mod ingress;
 mod ipsec;
 mod limits;
+mod link;
 mod neighbour;
 mod offload;
+mod outer_error;
 mod own;
 mod programs;
 mod reassembly;
+mod room;
 mod slow;
 mod splice;
 mod sweep;
 mod tunnels;
 
-use std::{net::IpAddr, net::Ipv4Addr, sync::Arc};
+use std::{net::Ipv4Addr, sync::Arc};
 
 use offload_rules::{
     DropReason, MacAddr, SaId, VifId, VrfId,
@@ -36,14 +39,18 @@ use offload_rules::{
 
 pub use counters::{Account, Counters, TierTraffic, Traffic, VifCounters};
 pub use fragments::{FragmentLimits, FragmentTable, Head};
-pub use held::{Ask, HoldQueue, NeighbourKey};
-pub use ipsec::{Grant, Refused, SaNews, SaStatus, Sealing};
+pub use held::{GiveUp, HoldQueue, NeighbourKey, Tenant};
+pub use ipsec::{EspQuote, Grant, Refused, SaNews, SaStatus, Sealing};
 pub use offload::OffloadStatus;
 pub use programs::{ProgramId, Programs, TO_BE_DERIVED};
 
-use crate::{flow_table::FlowTable, offload::Request, packet::Packet};
+use crate::{
+    flow_table::{FlowTable, Holdings},
+    offload::Request,
+    packet::Packet,
+};
 use batch::Batch;
-use limits::RateLimit;
+use limits::{RateLimit, Topic};
 use reassembly::ReassemblyTable;
 use splice::Openings;
 
@@ -72,6 +79,8 @@ pub enum Origin {
     Own(VrfId),
     /// Finished by another worker but for ESP: to be sealed by an SA of this one.
     Sealing(Sealing),
+    /// An ICMP error that quotes ESP of an SA of this worker.
+    Quoting(EspQuote),
 }
 
 impl Delivery {
@@ -82,19 +91,55 @@ impl Delivery {
     }
 }
 
+/// What was told of a neighbour's MAC, and by which message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Told {
+    /// A neighbour advertisement (RFC 4861 §7.2.5). An ARP reply to the node is a solicited one that overrides, every other announcement
+    /// by ARP an unsolicited one.
+    Advertisement {
+        /// Absent where the question was sent to the station alone (RFC 4861 §4.4).
+        mac: Option<MacAddr>,
+        /// S: it claims to answer a question.
+        solicited: bool,
+        /// O: it overrides the MAC that is known.
+        replace: bool,
+    },
+    /// A neighbour solicitation for an address that the node answers for (RFC 4861 §7.2.3).
+    Solicitation {
+        /// Source link-layer address option.
+        mac: MacAddr,
+    },
+    /// An ARP request for an address that the node answers for (RFC 826).
+    Request {
+        /// Sender hardware address.
+        mac: MacAddr,
+    },
+}
+
+impl Told {
+    /// It claims to answer a question of the node's, who alone was told.
+    #[must_use]
+    pub const fn is_answer(self) -> bool {
+        matches!(self, Self::Advertisement { solicited: true, .. })
+    }
+}
+
 /// What a worker tells the rest of the node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
-    /// A neighbour told its address. An unsolicited one only changes what is known already.
+    /// A neighbour told where it is.
     Neighbour {
-        /// On this vif.
-        vif: VifId,
-        /// Its address.
-        address: IpAddr,
-        /// Its MAC.
-        mac: MacAddr,
-        /// It was asked, or asked itself.
-        solicited: bool,
+        /// Which.
+        neighbour: NeighbourKey,
+        /// What it told.
+        told: Told,
+    },
+    /// Packets wait for a neighbour.
+    Needed {
+        /// Which.
+        neighbour: NeighbourKey,
+        /// On whose account.
+        tenant: Tenant,
     },
     /// A router on the way to a tunnel's end takes no larger outer packets.
     PathMtu {
@@ -201,9 +246,9 @@ const MAX_SPARE: usize = 1024;
 /// Octets of the largest packet kept for reuse: any frame fits, with its headroom.
 const MAX_SPARE_LEN: usize = 16_384;
 
-/// Events that the packets of one vif may cause in a second: a flood of ARP must neither fill the queue to control nor keep the
-/// forwarding state changing.
-const MAX_EVENTS_PER_VIF: u32 = 1000;
+/// Events of one topic that the packets of one vif (or tenant) may cause in a second: a flood of ARP must neither fill the queue to control
+/// nor keep the forwarding state changing.
+const MAX_EVENTS: u32 = 1000;
 
 /// How a worker is set up.
 #[derive(Debug, Clone)]
@@ -242,15 +287,18 @@ pub struct Worker {
     vifs: Vec<Option<VifFast>>,
     tunnels: tunnels::Tunnels,
     flows: FlowTable,
+    holdings: Holdings,
     programs: Programs,
     fragments: FragmentTable,
     reassembly: ReassemblyTable,
     held: HoldQueue,
     counters: Counters,
-    icmp_rate: RateLimit,
-    new_flow_rate: RateLimit,
-    event_rate: RateLimit,
-    /// Half-open TCP flows by ingress vif.
+    icmp_rate: RateLimit<Tenant>,
+    new_flow_rate: RateLimit<Tenant>,
+    event_rate: RateLimit<(VifId, Topic)>,
+    /// Questions for neighbours.
+    need_rate: RateLimit<Tenant>,
+    /// Half-open TCP flows by number of the tenant.
     half_open: Vec<u32>,
     /// By vif: until when an ACK may hold a cookie that was given on it.
     cookies_until: Vec<u64>,
@@ -260,8 +308,6 @@ pub struct Worker {
     ip_id: u16,
     /// Where ageing goes on.
     sweep_at: u32,
-    /// Where eviction goes on.
-    evict_at: u32,
     batch: Option<Box<Batch>>,
     /// Milliseconds of the node's clock when it last looked.
     clock: u64,
@@ -280,6 +326,7 @@ impl Worker {
             vifs: Vec::new(),
             tunnels: tunnels::Tunnels::default(),
             flows: FlowTable::new(share.max(64))?,
+            holdings: Holdings::new(share.max(64))?,
             programs: Programs::default(),
             fragments: FragmentTable::default(),
             reassembly: ReassemblyTable::default(),
@@ -288,13 +335,13 @@ impl Worker {
             icmp_rate: RateLimit::default(),
             new_flow_rate: RateLimit::default(),
             event_rate: RateLimit::default(),
+            need_rate: RateLimit::default(),
             half_open: Vec::new(),
             cookies_until: Vec::new(),
             openings: Openings::default(),
             offloads: offload::Offloads::new(config.offload, config.id),
             ipsec: ipsec::Ipsec::new(config.id, config.offload),
             sweep_at: 0,
-            evict_at: 0,
             batch: Some(Box::default()),
             clock: 0,
             snapshot: Arc::clone(&snapshot),
@@ -308,14 +355,18 @@ impl Worker {
     /// Packets that waited for what the snapshot brings go on.
     pub fn adopt(&mut self, snapshot: Arc<Snapshot>, now: u64, out: &mut Outbox) {
         self.clock = self.clock.max(now);
+        let before = self.snapshot.version();
         self.snapshot = snapshot;
         self.read_vifs();
         let current = Arc::clone(&self.snapshot);
-        self.icmp_rate.retain(|vif| current.vif(vif).is_some());
-        self.new_flow_rate.retain(|vif| current.vif(vif).is_some());
-        self.event_rate.retain(|vif| current.vif(vif).is_some());
+        self.icmp_rate.retain(|tenant| tenant.exists(&current));
+        self.new_flow_rate.retain(|tenant| tenant.exists(&current));
+        self.event_rate.retain(|(vif, _)| current.vif(vif).is_some());
+        self.need_rate.retain(|tenant| tenant.exists(&current));
         let free = self.held.release(|(vif, address)| {
-            current.neighbour(vif, address).is_some() || current.vif(vif).is_none() || !current.is_up(vif)
+            // What waits for a gateway that has just been found dead may have another one to go to.
+            let has_died = || current.gateway_dead_since(vif, address).is_some_and(|since| since > before);
+            current.neighbour(vif, address).is_some() || current.vif(vif).is_none() || !current.is_up(vif) || has_died()
         });
         self.offer_sas(now);
         self.sweep_offloads(now, out);
@@ -357,8 +408,7 @@ impl Worker {
                 }
             }
         }
-        if self.half_open.len() < self.vifs.len() {
-            self.half_open.resize(self.vifs.len(), 0);
+        if self.cookies_until.len() < self.vifs.len() {
             self.cookies_until.resize(self.vifs.len(), 0);
         }
     }
@@ -468,7 +518,9 @@ impl Worker {
     /// Drops whatever it is, wherever it waited.
     fn drop_delivery(&mut self, delivery: Delivery, reason: DropReason, out: &mut Outbox) {
         match delivery.origin {
-            Origin::Port { port, .. } => self.drop_packet(port, delivery.packet, reason, out),
+            Origin::Port { port, .. } | Origin::Quoting(EspQuote { vif: port, .. }) => {
+                self.drop_packet(port, delivery.packet, reason, out);
+            }
             Origin::Sealing(Sealing { leg, kind: TxKind::Forwarded | TxKind::Punted | TxKind::Resumed }) => {
                 self.drop_packet(leg.tunnel, delivery.packet, reason, out);
             }
@@ -489,7 +541,7 @@ impl Worker {
     /// A packet got lost on its way to another worker.
     pub fn lose(&mut self, delivery: &Delivery, reason: DropReason) {
         match delivery.origin {
-            Origin::Port { port, .. } => self.count_drop(port, reason),
+            Origin::Port { port, .. } | Origin::Quoting(EspQuote { vif: port, .. }) => self.count_drop(port, reason),
             Origin::Sealing(Sealing { leg, kind: TxKind::Forwarded | TxKind::Punted | TxKind::Resumed }) => {
                 self.count_drop(leg.tunnel, reason);
             }
@@ -497,9 +549,18 @@ impl Worker {
         }
     }
 
+    /// Asks control for a neighbour, unless the tenant asks for more than can be looked for.
+    fn need(&mut self, neighbour: NeighbourKey, tenant: Tenant, out: &mut Outbox) -> bool {
+        let allowed = self.need_rate.allow(tenant, MAX_EVENTS, self.clock);
+        if allowed {
+            out.events.push(Event::Needed { neighbour, tenant });
+        }
+        allowed
+    }
+
     /// Tells the rest of the node what a packet of this vif has told, unless the vif tells more than can be listened to.
     fn tell(&mut self, vif: VifId, event: Event, out: &mut Outbox) {
-        if self.event_rate.allow(vif, MAX_EVENTS_PER_VIF, self.clock) {
+        if self.event_rate.allow((vif, Topic::of(&event)), MAX_EVENTS, self.clock) {
             out.events.push(event);
         }
     }

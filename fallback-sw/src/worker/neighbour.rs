@@ -2,21 +2,24 @@
 //!
 //! RFC 826, RFC 5227 (probes are left alone), RFC 4861, RFC 4862 §5.4 (so is duplicate address detection).
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr};
 
 use offload_rules::{
     DropReason, MacAddr, VifId,
     flow::VrfCounter,
-    forwarding::{Vif, VifKind},
+    forwarding::{Vif, VifKind, link_local},
 };
 
-use super::{Event, NeighbourKey, Outbox, TxKind, Worker, ingress::Context};
-use crate::packet::{
-    Packet,
-    arp::Arp,
-    nd::{self, Advertisement, Nd, Solicitation},
-    parse::{ETHERTYPE_ARP, ETHERTYPE_IPV6},
-    rewrite,
+use super::{Event, GiveUp, NeighbourKey, Outbox, Told, TxKind, Worker, ingress::Context};
+use crate::{
+    node::neighbours::nud::Question,
+    packet::{
+        Packet,
+        arp::Arp,
+        nd::{self, Advertisement, Nd, Solicitation},
+        parse::{ETHERTYPE_ARP, ETHERTYPE_IPV6, ethernet},
+        rewrite,
+    },
 };
 
 /// How a request is dealt with.
@@ -49,14 +52,19 @@ impl Worker {
             return self.drop_packet(vif.id, packet, DropReason::ArpNotForUs, out);
         }
         let sender = IpAddr::V4(arp.sender);
-        if vif.owns(sender) {
-            // Someone else claims an address of this vif: not believed (RFC 5227 §2.4).
+        if vif.owns(sender) || vif.mac == Some(arp.sender_mac) || vif.is_subnet_broadcast(sender) {
+            // Someone else claims an address or the MAC of this vif, or an address that nobody has: not believed (RFC 5227 §2.4).
             return self.drop_packet(vif.id, packet, DropReason::ArpInvalid, out);
         }
-        let ours = vif.owns(IpAddr::V4(arp.target));
-        if !arp.is_probe() && is_on_link(&vif, sender) {
-            let solicited = ours && !arp.is_gratuitous();
-            self.heard(&vif, sender, arp.sender_mac, solicited, out);
+        if !arp.is_probe() && vif.is_on_link(sender) {
+            let (mac, ours) = (arp.sender_mac, vif.owns(IpAddr::V4(arp.target)));
+            let told = if ours && !arp.is_reply() {
+                Told::Request { mac }
+            } else {
+                // RFC 826: whatever else it is, it updates what is known of the sender.
+                Told::Advertisement { mac: Some(mac), solicited: ours, replace: true }
+            };
+            self.heard(&vif, sender, told, out);
         }
         if arp.is_reply() || arp.is_gratuitous() {
             return self.consume(packet, out);
@@ -95,13 +103,14 @@ impl Worker {
         }
         match message {
             Nd::Advertisement(told) => {
-                if owns6(&vif, told.target) {
+                if vif.owns_on_link(told.target.into()) || told.target_mac.is_some_and(|mac| vif.mac == Some(mac)) {
                     return self.drop_packet(vif.id, packet, DropReason::NdInvalid, out);
                 }
-                if let Some(mac) = told.target_mac
-                    && is_on_link(&vif, IpAddr::V6(told.target))
-                {
-                    self.heard(&vif, IpAddr::V6(told.target), mac, told.solicited, out);
+                let target = IpAddr::V6(told.target);
+                // Other routers have the anycast address, too.
+                if vif.is_on_link(target) && !vif.is_anycast(target) {
+                    let Advertisement { target_mac: mac, solicited, replace, .. } = told;
+                    self.heard(&vif, target, Told::Advertisement { mac, solicited, replace }, out);
                 }
                 self.consume(packet, out);
             }
@@ -111,29 +120,34 @@ impl Worker {
 
     fn solicited(&mut self, vif: &Vif, asked: &Solicitation, packet: Packet, out: &mut Outbox) {
         let (source, target) = (IpAddr::V6(asked.source), IpAddr::V6(asked.target));
-        if owns6(vif, asked.source) {
+        if vif.owns_on_link(source) || asked.source_mac.is_some_and(|mac| vif.mac == Some(mac)) {
             return self.drop_packet(vif.id, packet, DropReason::NdInvalid, out);
         }
-        if let Some(mac) = asked.source_mac
-            && is_on_link(vif, source)
-        {
-            self.heard(vif, source, mac, owns6(vif, asked.target), out);
-        }
-        let answer =
-            if owns6(vif, asked.target) { Answer::Own } else { self.answer_for(vif, source, target, asked.is_dad()) };
+        let (own, anycast) = (vif.owns_on_link(target), vif.is_anycast(target));
+        let answer = if own || anycast { Answer::Own } else { self.answer_for(vif, source, target, asked.is_dad()) };
         match answer {
             Answer::Own | Answer::Proxy => {
+                // RFC 4861 §7.2.3: nothing is learnt from a question that is for somebody else.
+                if let Some(mac) = asked.source_mac
+                    && vif.is_on_link(source)
+                {
+                    self.heard(vif, source, Told::Solicitation { mac }, out);
+                }
                 self.count_proxy(vif, answer);
                 let mut told: Advertisement = asked.answer(vif.mac.unwrap_or_default(), true);
-                // RFC 4861 §7.2.8: a proxy does not override what the host itself says.
-                told.replace = answer == Answer::Own;
+                // RFC 4861 §7.2.8: a proxy does not override what the host itself says. Nor does one of several routers with an
+                // anycast address what another one says (§7.2.7).
+                told.replace = own || answer == Answer::Own && !anycast;
+                if anycast && !own {
+                    told.source = vif.link_local().unwrap_or(told.source);
+                }
                 let to = if asked.is_dad() {
                     nd::multicast_mac(told.destination)
                 } else {
-                    asked
-                        .source_mac
-                        .or_else(|| self.known_mac(vif.id, source))
-                        .unwrap_or(nd::multicast_mac(told.destination))
+                    // A question to this station alone need not say where its sender is (RFC 4861 §4.3): a cache that does not
+                    // know it either goes by the frame.
+                    let sender = || ethernet(packet.data()).map_or(MacAddr::default(), |frame| frame.src);
+                    asked.source_mac.or_else(|| self.known_mac(vif.id, source)).unwrap_or_else(sender)
                 };
                 self.send_frame(vif, to, ETHERTYPE_IPV6, told.packet(), out);
                 self.consume(packet, out);
@@ -149,11 +163,8 @@ impl Worker {
     }
 
     /// Passes on what a neighbour told.
-    fn heard(&mut self, vif: &Vif, address: IpAddr, mac: MacAddr, solicited: bool, out: &mut Outbox) {
-        if mac.is_multicast() || mac == MacAddr::default() {
-            return;
-        }
-        self.tell(vif.id, Event::Neighbour { vif: vif.id, address, mac, solicited }, out);
+    fn heard(&mut self, vif: &Vif, address: IpAddr, told: Told, out: &mut Outbox) {
+        self.tell(vif.id, Event::Neighbour { neighbour: (vif.id, address), told }, out);
     }
 
     /// Who answers for `target`? Probes (`dad`) are answered for own addresses only, or nobody could take one.
@@ -192,7 +203,11 @@ impl Worker {
     }
 
     /// Asks for a neighbour: everybody, or the station at `mac` whether it is still there.
-    pub fn ask(&mut self, (vif, address): NeighbourKey, mac: Option<MacAddr>, out: &mut Outbox) {
+    pub fn ask(&mut self, (vif, address): NeighbourKey, question: Question, out: &mut Outbox) {
+        let mac = match question {
+            Question::All => None,
+            Question::Station(mac) => Some(mac),
+        };
         let Some(vif) = self.snapshot.vif(vif).cloned() else { return };
         if vif.flags.no_arp || vif.flags.raw_ip {
             return;
@@ -209,7 +224,8 @@ impl Worker {
             }
             IpAddr::V6(target) => {
                 let own = match vif.own_address(address) {
-                    Some(IpAddr::V6(own)) => own,
+                    // Who has only a link-local address may not know a way back to another one (RFC 6724 §5, rule 2).
+                    Some(IpAddr::V6(own)) if own.is_unicast_link_local() || !target.is_unicast_link_local() => own,
                     _ => link_local(own_mac),
                 };
                 let mut asked = Solicitation::new(own, own_mac, target);
@@ -223,7 +239,7 @@ impl Worker {
     }
 
     /// Sends a packet that the node has made to a station on a vif.
-    fn send_frame(&mut self, vif: &Vif, to: MacAddr, ethertype: u16, mut packet: Packet, out: &mut Outbox) {
+    pub(super) fn send_frame(&mut self, vif: &Vif, to: MacAddr, ethertype: u16, mut packet: Packet, out: &mut Outbox) {
         self.counters.account.originated += 1;
         let header = vif.header_to(to);
         let written = header.as_ref().and_then(|header| {
@@ -239,27 +255,13 @@ impl Worker {
         self.transmit(vif.id, port, TxKind::Originated, packet, out);
     }
 
-    /// Gives up what waits for a neighbour that the table has no room for.
-    pub fn refuse(&mut self, neighbour: NeighbourKey, out: &mut Outbox) {
-        for delivery in self.held.release(|key| key == neighbour) {
-            self.drop_delivery(delivery, DropReason::NeighbourTableFull, out);
+    /// Gives up what waits for a neighbour. Its absence is told to the senders (RFC 1812 §5.2.7.1, RFC 4861 §7.2.2).
+    pub fn give_up(&mut self, neighbour: NeighbourKey, why: GiveUp, now: u64, out: &mut Outbox) {
+        for delivery in self.held.release_one(neighbour) {
+            if why == GiveUp::Unresolved {
+                self.unreachable(&delivery, now, out);
+            }
+            self.drop_delivery(delivery, why.reason(), out);
         }
     }
-}
-
-/// An address of the vif's subnets, or link-local.
-fn is_on_link(vif: &Vif, address: IpAddr) -> bool {
-    let link_local = matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local());
-    link_local || vif.addresses.iter().any(|net| net.contains(&address))
-}
-
-/// One of the vif's IPv6 addresses; its link-local one included.
-fn owns6(vif: &Vif, address: Ipv6Addr) -> bool {
-    vif.owns(IpAddr::V6(address)) || vif.mac.is_some_and(|mac| link_local(mac) == address)
-}
-
-/// The link-local address that goes with a MAC (RFC 4291 appendix A).
-fn link_local(mac: MacAddr) -> Ipv6Addr {
-    let [a, b, c, d, e, f] = mac.0;
-    Ipv6Addr::from([0xfe, 0x80, 0, 0, 0, 0, 0, 0, a ^ 2, b, c, 0xff, 0xfe, d, e, f])
 }

@@ -3,10 +3,10 @@
 use offload_rules::{
     VifId, VrfId,
     classify::{self, Ingress, Inquiry, Role, Start, Verdict},
-    flow::Choices,
+    flow::{Choices, FlowKey, IPV6_MIN_MTU},
 };
 
-use super::{Delivery, Origin, Outbox, TxKind, Worker};
+use super::{Delivery, Origin, Outbox, Tenant, TxKind, Worker};
 use crate::{
     exec::{self, Plan, Target, Varying},
     packet::{Packet, fragment, parse, rewrite::entropy_port},
@@ -36,9 +36,12 @@ impl Worker {
         };
         let decision = match classify::classify(&self.snapshot, &inquiry) {
             Verdict::Forward(decision) => decision,
-            Verdict::Resolve { vif, target } => {
+            Verdict::Resolve { checks, .. } if ip.version == 4 && ip.df && ip.total_len > checks.mtu => {
+                return self.lose_own(packet, out);
+            }
+            Verdict::Resolve { vif, target, .. } => {
                 let delivery = Delivery { packet, origin: Origin::Own(vrf) };
-                return self.hold_delivery((vif, target), delivery, now, out);
+                return self.hold_delivery((vif, target), Tenant::Vrf(vrf), delivery, now, out);
             }
             Verdict::AnswerEcho | Verdict::Drop { .. } => return self.lose_own(packet, out),
         };
@@ -59,11 +62,16 @@ impl Worker {
                 Err(_) => self.lose_own(packet, out),
             };
         }
+        let outer = plan.fragment_outer.filter(|_| ip.version == 6);
+        if let Some(mtu) = outer.filter(|_| ip.total_len <= IPV6_MIN_MTU) {
+            return self.send_in_outer_fragments((&plan, mtu), packet, (&ip, &varying), own, out);
+        }
         let mut pieces = Vec::new();
         let split = if ip.version == 6 {
-            // The source may fragment (RFC 8200 §4.5); the identification is unique for a destination as far as 32 bits go.
-            let id = (key.spread() as u32) << 16 | u32::from(self.next_ip_id());
-            fragment::split_at_source(packet.data(), &ip, plan.limit, id, &mut out.spare, &mut pieces)
+            // The source may fragment (RFC 8200 §4.5), where others cannot (RFC 2473 §7.1).
+            let id = self.fragment_id(&key);
+            let limit = if outer.is_some() { IPV6_MIN_MTU } else { plan.limit };
+            fragment::split_at_source(packet.data(), &ip, limit, id, &mut out.spare, &mut pieces)
         } else {
             fragment::split(packet.data(), &ip, plan.limit, &mut out.spare, &mut pieces)
         };
@@ -74,11 +82,23 @@ impl Worker {
         // The datagram was counted as originated: the other pieces are, too.
         self.counters.account.originated += (pieces.len() as u64).saturating_sub(1);
         for mut piece in pieces {
+            if let Some(mtu) = outer
+                && piece.len() > usize::from(plan.limit)
+                && let Ok(ip) = parse::ip(piece.data(), 6)
+            {
+                self.send_in_outer_fragments((&plan, mtu), piece, (&ip, &varying), own, out);
+                continue;
+            }
             let varying = Varying { ip_id: if plan.is_tunnel() { self.next_ip_id() } else { 0 }, ..varying };
             if exec::wrap(&plan, &mut piece, &ip, ip.ttl, &varying).is_ok() {
                 self.send_off(&plan, own, piece, out);
             }
         }
+    }
+
+    /// Identification of the fragments of an IPv6 packet: unique for a destination as far as 32 bits go.
+    pub(super) fn fragment_id(&mut self, key: &FlowKey) -> u32 {
+        (key.spread() as u32) << 16 | u32::from(self.next_ip_id())
     }
 
     fn lose_own(&mut self, packet: Packet, out: &mut Outbox) {

@@ -1,7 +1,8 @@
 //! What is addressed to the node itself is put together before it is read: fragmented echo requests, and MPLS-over-UDP packets
 //! whose outer packet was fragmented on the way (RFC 7510 §5).
 //!
-//! Bounded in datagrams, in fragments, and in time. Of a datagram's fragments the last to come becomes the whole packet and
+//! Bounded in datagrams, in fragments, and in time, and shared among tenants: the oldest of the one that has most in the table gives
+//! way. Of a datagram's fragments the last to come becomes the whole packet and
 //! meets its fate; the others are used up.
 
 use std::collections::{BTreeMap, HashMap};
@@ -9,7 +10,7 @@ use std::collections::{BTreeMap, HashMap};
 use offload_rules::{DropReason, VifId};
 
 use super::{
-    Delivery, Origin, Outbox, Worker,
+    Delivery, Origin, Outbox, Tenant, Worker,
     batch::varying,
     fragments::{DatagramKey, FragmentLimits},
     ingress::Context,
@@ -20,15 +21,27 @@ use crate::{
         Packet, icmp, parse,
         reassembly::{Progress, Reassembly, Refusal},
     },
+    shares::{Rank, Shares, Ticket},
 };
 
 #[derive(Debug)]
 struct Datagram {
     /// `None` once it was given up: what still comes of it is dropped until its time is over.
     pieces: Option<Reassembly>,
-    /// Where the fragments came in, for the account.
-    vifs: Vec<VifId>,
+    held: Vec<Held>,
     deadline: Deadline,
+    /// Who sent the first of it to come, and its place among that tenant's.
+    tenant: Tenant,
+    ticket: Ticket,
+}
+
+/// A fragment that waits among the pieces, for the account.
+#[derive(Debug)]
+struct Held {
+    /// Where it came in.
+    vif: VifId,
+    tenant: Tenant,
+    ticket: Ticket,
 }
 
 /// When a datagram is given up, with a number that tells apart those of one millisecond.
@@ -40,7 +53,10 @@ pub(super) struct ReassemblyTable {
     datagrams: HashMap<DatagramKey, Datagram>,
     deadlines: BTreeMap<Deadline, DatagramKey>,
     serial: u64,
-    held: usize,
+    /// The datagrams.
+    tracked: Shares<Tenant, DatagramKey>,
+    /// The fragments that wait.
+    waiting: Shares<Tenant, DatagramKey>,
 }
 
 /// What became of a fragment.
@@ -56,26 +72,21 @@ enum Outcome {
 impl ReassemblyTable {
     /// Fragments held.
     pub(super) const fn held(&self) -> usize {
-        self.held
+        self.waiting.len()
     }
 
+    /// Takes in a fragment of a tenant's, which came in on a vif. The vifs of those that give way to it are added to `lost`.
     fn take(
         &mut self,
-        key: DatagramKey,
+        (key, ip): (DatagramKey, &parse::Ip),
         packet: Packet,
-        (ip, vif): (&parse::Ip, VifId),
+        (vif, tenant): (VifId, Tenant),
         limits: FragmentLimits,
         now: u64,
+        lost: &mut Vec<VifId>,
     ) -> Outcome {
         if !self.datagrams.contains_key(&key) {
-            if self.datagrams.len() >= limits.datagrams || self.held >= limits.held {
-                return Outcome::Drop(DropReason::FragmentTableFull, packet, Vec::new());
-            }
-            self.serial += 1;
-            let deadline = (now + limits.timeout, self.serial);
-            self.deadlines.insert(deadline, key);
-            let fresh = Datagram { pieces: Some(Reassembly::default()), vifs: Vec::new(), deadline };
-            self.datagrams.insert(key, fresh);
+            self.begin(key, tenant, limits, now, lost);
         }
         let Some(datagram) = self.datagrams.get_mut(&key) else {
             return Outcome::Drop(DropReason::FragmentTableFull, packet, Vec::new());
@@ -83,56 +94,99 @@ impl ReassemblyTable {
         let Some(pieces) = &mut datagram.pieces else {
             return Outcome::Drop(DropReason::FragmentErr, packet, Vec::new());
         };
-        let (reason, packet) = match pieces.add(packet, ip) {
-            Ok(Progress::Complete) => return self.complete(key),
-            Ok(Progress::Missing) if self.held < limits.held => {
-                datagram.vifs.push(vif);
-                self.held += 1;
-                return Outcome::Held;
+        match pieces.add(packet, ip) {
+            Ok(Progress::Complete) => self.complete(key),
+            Ok(Progress::Missing) => self.hold(key, (vif, tenant), limits, lost),
+            Err((packet, Refusal::Duplicate)) => Outcome::Drop(DropReason::FragmentErr, packet, Vec::new()),
+            Err((packet, Refusal::Bad)) => Outcome::Drop(DropReason::FragmentErr, packet, self.let_go(key)),
+        }
+    }
+
+    fn begin(&mut self, key: DatagramKey, tenant: Tenant, limits: FragmentLimits, now: u64, lost: &mut Vec<VifId>) {
+        while self.datagrams.len() >= limits.datagrams.max(1) {
+            let Some(victim) = self.tracked.victim(tenant) else { return };
+            lost.extend(self.let_go(victim.key));
+            self.remove(victim.key);
+        }
+        self.serial += 1;
+        let deadline = (now + limits.timeout, self.serial);
+        self.deadlines.insert(deadline, key);
+        let ticket = self.tracked.enter(tenant, Rank::Low, key);
+        let fresh = Datagram { pieces: Some(Reassembly::default()), held: Vec::new(), deadline, tenant, ticket };
+        self.datagrams.insert(key, fresh);
+    }
+
+    /// Counts a fragment that is among the pieces as one that waits. A datagram that loses one of them is of no use any more.
+    fn hold(
+        &mut self,
+        key: DatagramKey,
+        (vif, tenant): (VifId, Tenant),
+        limits: FragmentLimits,
+        lost: &mut Vec<VifId>,
+    ) -> Outcome {
+        while self.waiting.len() >= limits.held.max(1)
+            && let Some(victim) = self.waiting.victim(tenant)
+        {
+            let pieces = self.datagrams.get_mut(&victim.key).and_then(|datagram| datagram.pieces.take());
+            let vifs = self.let_go(victim.key);
+            if victim.key == key {
+                return Outcome::Drop(DropReason::FragmentTableFull, any_of(pieces.unwrap_or_default()), vifs);
             }
-            // It is among the pieces; any of them gives its memory back.
-            Ok(Progress::Missing) => (DropReason::FragmentTableFull, any_of(datagram.pieces.take())),
-            Err((packet, Refusal::Duplicate)) => {
-                return Outcome::Drop(DropReason::FragmentErr, packet, Vec::new());
-            }
-            Err((packet, Refusal::Bad)) => (DropReason::FragmentErr, packet),
-        };
+            lost.extend(vifs);
+        }
+        let ticket = self.waiting.enter(tenant, Rank::Low, key);
+        if let Some(datagram) = self.datagrams.get_mut(&key) {
+            datagram.held.push(Held { vif, tenant, ticket });
+        }
+        Outcome::Held
+    }
+
+    /// Gives up the pieces of a datagram. Where its fragments came in.
+    fn let_go(&mut self, key: DatagramKey) -> Vec<VifId> {
+        let Some(datagram) = self.datagrams.get_mut(&key) else { return Vec::new() };
         datagram.pieces = None;
-        let lost = std::mem::take(&mut datagram.vifs);
-        self.held -= lost.len();
-        Outcome::Drop(reason, packet, lost)
+        let waiting = &mut self.waiting;
+        let let_go = datagram.held.drain(..).map(|held| {
+            waiting.leave(held.tenant, held.ticket);
+            held.vif
+        });
+        let_go.collect()
+    }
+
+    fn remove(&mut self, key: DatagramKey) -> Option<Datagram> {
+        let datagram = self.datagrams.remove(&key)?;
+        self.deadlines.remove(&datagram.deadline);
+        self.tracked.leave(datagram.tenant, datagram.ticket);
+        Some(datagram)
     }
 
     /// Takes out a datagram of which nothing is missing. Its last fragment was not counted as held.
     fn complete(&mut self, key: DatagramKey) -> Outcome {
-        let Some(datagram) = self.datagrams.remove(&key) else { return Outcome::Held };
-        self.deadlines.remove(&datagram.deadline);
-        self.held -= datagram.vifs.len();
-        let pieces = datagram.pieces.unwrap_or_default();
+        let pieces = self.datagrams.get_mut(&key).and_then(|datagram| datagram.pieces.take()).unwrap_or_default();
+        let vifs = self.let_go(key);
+        self.remove(key);
         match pieces.whole() {
             Ok(whole) => Outcome::Whole(whole, pieces.len() as u64),
-            Err(reason) => Outcome::Drop(reason, any_of(Some(pieces)), datagram.vifs),
+            Err(reason) => Outcome::Drop(reason, any_of(pieces), vifs),
         }
     }
 
     /// Forgets datagrams whose time is over. The vifs of the fragments that are lost.
     fn expire(&mut self, now: u64) -> Vec<VifId> {
         let mut lost = Vec::new();
-        while let Some(entry) = self.deadlines.first_entry() {
-            if entry.key().0 > now {
+        while let Some((_, key)) = self.deadlines.first_key_value().filter(|(deadline, _)| deadline.0 <= now) {
+            let key = *key;
+            lost.extend(self.let_go(key));
+            if self.remove(key).is_none() {
                 break;
             }
-            if let Some(datagram) = self.datagrams.remove(&entry.remove()) {
-                lost.extend(datagram.vifs);
-            }
         }
-        self.held -= lost.len();
         lost
     }
 }
 
-fn any_of(pieces: Option<Reassembly>) -> Packet {
-    pieces.and_then(|pieces| pieces.into_packets().last()).unwrap_or_else(|| Packet::with_capacity(0))
+fn any_of(pieces: Reassembly) -> Packet {
+    pieces.into_packets().last().unwrap_or_else(|| Packet::with_capacity(0))
 }
 
 impl Worker {
@@ -140,7 +194,7 @@ impl Worker {
     /// packet goes on in its place.
     pub(super) fn reassemble(&mut self, mut packet: Packet, context: &Context, now: u64, out: &mut Outbox) {
         let note = packet.note();
-        let Some(key) = DatagramKey::of(context.key.vrf, &context.ip) else {
+        let Some(key) = self.datagram(context) else {
             return self.drop_packet(context.vif, packet, DropReason::FragmentErr, out);
         };
         // Goes before the whole again, so that it can be read like any frame.
@@ -150,9 +204,12 @@ impl Worker {
         if let Err(reason) = exec::strip(&mut packet, &mut ip, &varying(context, 0, 0)) {
             return self.drop_packet(context.vif, packet, reason, out);
         }
-        let limits = self.fragment_limits();
-        let limits = FragmentLimits { held: limits.held.saturating_sub(self.fragments.held()), ..limits };
-        match self.reassembly.take(key, packet, (&ip, context.vif), limits, now) {
+        let (limits, sender, mut lost) = (self.fragment_limits(), (context.vif, context.tenant()), Vec::new());
+        let outcome = self.reassembly.take((key, &ip), packet, sender, limits, now, &mut lost);
+        for vif in lost {
+            self.count_drop(vif, DropReason::FragmentTableFull);
+        }
+        match outcome {
             Outcome::Held => {}
             Outcome::Drop(reason, packet, lost) => {
                 for vif in lost {
@@ -178,8 +235,9 @@ impl Worker {
             return self.resume(Delivery { packet: whole, origin }, None, now, out);
         }
         // From a tunnel: there is no outer packet that it could have been in, but only an echo request comes here.
+        let source = self.answering_source(context);
         let answered =
-            parse::ip(whole.data(), context.ip.version).and_then(|ip| icmp::echo_reply(&ip, whole.data_mut()));
+            parse::ip(whole.data(), context.ip.version).and_then(|ip| icmp::echo_reply(&ip, whole.data_mut(), source));
         match answered {
             Ok(()) => {
                 self.counters.account.consumed += 1;

@@ -2,24 +2,32 @@
 //! large or too old, and what no policy asks to look up.
 
 use offload_rules::{
-    DropReason, VifId,
-    classify::{self, Inquiry, Role, Start, Verdict},
+    DropReason,
+    classify::{self, Checks, FragmentVerdict, Inquiry, Role, Start, Verdict},
     flow::{
         Choices,
         tcp::{self, Segment, TcpPhase, TcpVerdict},
     },
+    forwarding::is_link_local,
 };
 
 use super::{
-    Ask, Delivery, Head, Origin, Outbox, TO_BE_DERIVED, Worker,
+    Delivery, Head, NeighbourKey, Origin, Outbox, TO_BE_DERIVED, Tenant, Worker,
     batch::segment,
     carry::Way,
     flows::{Derived, flag, remember_ingress},
-    fragments::{DatagramKey, Fate, FragmentLimits},
+    fragments::{Fate, FragmentLimits},
+    held::HoldLimits,
     ingress::{Context, Path, Sorted},
     splice::Turn,
 };
-use crate::packet::{Packet, parse::FragmentInfo};
+use crate::{
+    exec,
+    packet::{
+        Packet,
+        parse::{self, FragmentInfo},
+    },
+};
 
 const TCP: u8 = 6;
 /// A flow's ECMP member follows the other direction at most once in this many milliseconds, so that two ends which follow each
@@ -28,11 +36,23 @@ const FOLLOW_MS: u32 = 1000;
 
 impl Worker {
     /// Decides on one packet, whatever it is, and carries it out.
-    pub(super) fn slow(&mut self, packet: Packet, context: &Context, hash: u64, now: u64, out: &mut Outbox) {
+    pub(super) fn slow(&mut self, mut packet: Packet, context: &Context, hash: u64, now: u64, out: &mut Outbox) {
+        if context.ip.is_icmp_error {
+            match self.take_outer_error(packet, context, out) {
+                Some(other) => packet = other,
+                None => return,
+            }
+        }
         match context.path {
             Path::Walk(start) => self.walk(packet, context, start, now, out),
             Path::Reassemble => self.reassemble(packet, context, now, out),
-            Path::Flow if context.lacks_head() => self.fragment(packet, context, now, out),
+            Path::Flow if context.lacks_head() => {
+                // Whose head it is, others may follow: a forged one must not speak for them.
+                match classify::check_arrival(&self.snapshot, &inquiry(context, Start::Route)) {
+                    Ok(()) => self.fragment(packet, context, now, out),
+                    Err(reason) => self.refuse_arrival(packet, context, reason, now, out),
+                }
+            }
             Path::Flow => match self.flows.find(hash, &context.key) {
                 Some(slot) if self.asks_back(slot, context) => self.walk(packet, context, Start::Route, now, out),
                 Some(slot) => self.known(slot, packet, context, hash, now, out),
@@ -51,6 +71,9 @@ impl Worker {
     /// A packet of a known flow.
     fn known(&mut self, slot: u32, packet: Packet, context: &Context, hash: u64, now: u64, out: &mut Outbox) {
         let ingress = context.ingress();
+        if context.ip.is_icmp_error && self.strays(slot, context) {
+            return self.drop_packet(context.vif, packet, DropReason::LinkLocal, out);
+        }
         if let Err(reason) = self.follow(slot, context, now) {
             return self.drop_packet(context.vif, packet, reason, out);
         }
@@ -83,9 +106,9 @@ impl Worker {
         }
         match self.refresh(slot, ingress, now) {
             Derived::Runs => {}
-            Derived::Needs(vif, target) => {
+            Derived::Needs(neighbour, checks) => {
                 self.walks(context.key.vrf, packet.len());
-                return self.hold(vif, target, packet, context, now, out);
+                return self.hold(neighbour, checks, packet, context, now, out);
             }
             Derived::Refused(reason) => {
                 self.walks(context.key.vrf, packet.len());
@@ -101,6 +124,16 @@ impl Worker {
         self.run_flow(slot, packet, (context, Way::Flow), now, out);
     }
 
+    /// An ICMP error rides the flow that it quotes, whatever its own addresses: a link-local one ends at this node.
+    fn strays(&self, slot: u32, context: &Context) -> bool {
+        if !is_link_local(context.ip.source()) && !is_link_local(context.ip.destination()) {
+            return false;
+        }
+        let program = self.flows.record(slot).and_then(|record| self.programs.get(record.program));
+        let ends_here = program.is_some_and(|entry| matches!(entry.plan.target, exec::Target::Punt { .. }));
+        context.outer.is_some() || !ends_here
+    }
+
     /// A packet that comes out of another tunnel or underlay interface than the last one of its flow: may it, and which way does
     /// the other direction go from now on?
     fn follow(&mut self, slot: u32, context: &Context, now: u64) -> Result<(), DropReason> {
@@ -111,8 +144,6 @@ impl Worker {
         }
         let ingress = context.ingress();
         let choices = classify::check_source(&self.snapshot, &context.key, ingress)?;
-        // It counts as half-open on the vif that it came in on first.
-        self.leave_half_open(slot);
         if let Some(record) = self.flows.record_mut(slot) {
             remember_ingress(record, ingress);
         }
@@ -190,6 +221,9 @@ impl Worker {
             self.leave_half_open(slot);
             self.leave_half_open(back);
         }
+        if phase != TcpPhase::Opening {
+            self.file_connection(slot, back, phase);
+        }
         Some(verdict)
     }
 
@@ -205,6 +239,10 @@ impl Worker {
         self.walks(context.key.vrf, packet.len());
         if is_error {
             return self.unmatched_error(packet, context, now, out);
+        }
+        if is_fragmented_error(context) {
+            // What it quotes is in pieces: no flow vouches for it, and it must not make one.
+            return self.drop_packet(context.vif, packet, DropReason::IcmpErrorUnmatched, out);
         }
         let cookie = match self.cookie_of(&packet, context, now) {
             Ok(cookie) => cookie,
@@ -239,7 +277,7 @@ impl Worker {
                             return self.drop_packet(context.vif, packet, DropReason::TcpInvalidFlags, out);
                         }
                         if is_first_syn(context) {
-                            self.enter_half_open(slot, context.vif);
+                            self.enter_half_open(slot);
                         }
                         self.run_flow(slot, packet, (context, Way::Walk), now, out);
                     }
@@ -247,14 +285,15 @@ impl Worker {
                 }
             }
             Verdict::AnswerEcho => self.answer_echo(packet, context, now, out),
-            Verdict::Resolve { vif, target } => self.hold(vif, target, packet, context, now, out),
+            Verdict::Resolve { vif, target, checks } => {
+                self.hold((vif, target), checks, packet, context, now, out);
+            }
             Verdict::Drop { reason, acl } => {
                 if let Some(acl) = acl.filter(|_| !is_echo_reply(context)) {
                     let denial = classify::drop_program(&self.snapshot, &inquiry, reason);
                     self.install_denied(context, denial, acl, now);
                 }
-                self.discard_in(context.key.vrf);
-                self.drop_packet(context.vif, packet, reason, out);
+                self.discard(packet, context, reason, now, out);
             }
         }
     }
@@ -273,10 +312,15 @@ impl Worker {
         if is_host && choices.ecmp.iter().all(Option::is_none) {
             return false;
         }
-        self.leave_half_open(slot);
-        if self.flows.set_vif(slot, context.key.vif).is_err() {
+        let is_half_open = self.leave_half_open(slot);
+        let is_set = self.flows.set_vif(slot, context.key.vif).is_ok();
+        if is_half_open {
+            self.enter_half_open(slot);
+        }
+        if !is_set {
             return false;
         }
+        self.change_holder(slot);
         if let Some(record) = self.flows.record_mut(slot) {
             // The lists of the new vif have their say.
             let program = std::mem::replace(&mut record.program, TO_BE_DERIVED);
@@ -306,8 +350,8 @@ impl Worker {
         let settings = self.snapshot.settings();
         if is_first_syn(context) {
             // Records of this worker; a half-open flow takes two.
-            let share = u64::from(self.flows.capacity()) * u64::from(settings.half_open_percent_per_vif) / 200;
-            let open = self.half_open.get(context.vif.index()).copied().unwrap_or(0);
+            let share = u64::from(self.record_limit()) * u64::from(settings.half_open_percent_per_vif) / 200;
+            let open = self.half_open(Tenant::of(&context.key));
             if u64::from(open) >= share.max(1) {
                 return Err(DropReason::HalfOpenLimit);
             }
@@ -315,7 +359,7 @@ impl Worker {
         // Last: what makes no flow does not use up the rate of new ones.
         let workers = u32::try_from(self.config.workers.max(1)).unwrap_or(1);
         let rate = settings.new_flow_rate_per_vif;
-        if rate > 0 && !self.new_flow_rate.allow(context.vif, rate.div_ceil(workers), now) {
+        if rate > 0 && !self.new_flow_rate.allow(Tenant::of(&context.key), rate.div_ceil(workers), now) {
             return Err(DropReason::NewFlowRate);
         }
         Ok(())
@@ -323,6 +367,21 @@ impl Worker {
 
     /// A packet that no policy asks to look up: walked by itself.
     fn walk(&mut self, packet: Packet, context: &Context, start: Start, now: u64, out: &mut Outbox) {
+        let verdict = if context.lacks_head() {
+            match classify::classify_fragment(&self.snapshot, &inquiry(context, start)) {
+                FragmentVerdict::Decided(verdict) => verdict,
+                FragmentVerdict::ForNode if context.outer.is_none() => {
+                    self.walks(context.key.vrf, packet.len());
+                    return self.reassemble(packet, context, now, out);
+                }
+                // Walked when the head has told.
+                FragmentVerdict::ForNode | FragmentVerdict::NeedsHead => {
+                    return self.fragment(packet, context, now, out);
+                }
+            }
+        } else {
+            classify::classify(&self.snapshot, &inquiry(context, start))
+        };
         self.walks(context.key.vrf, packet.len());
         if context.outer.is_none()
             && self.snapshot.is_own_tunnel_source(context.key.source())
@@ -330,35 +389,40 @@ impl Worker {
         {
             return self.drop_packet(context.vif, packet, DropReason::OwnSource, out);
         }
-        if context.ip.is_icmp_error && self.take_path_mtu(&packet, context, out) {
-            return self.consume(packet, out);
-        }
-        let verdict = classify::classify(&self.snapshot, &inquiry(context, start));
         if context.ip.fragment != FragmentInfo::None && context.outer.is_none() && is_for_node(&verdict) {
             return self.reassemble(packet, context, now, out);
         }
         match verdict {
             Verdict::Forward(decision) => self.run_once(decision.program, packet, context, now, out),
             Verdict::AnswerEcho => self.answer_echo(packet, context, now, out),
-            Verdict::Resolve { vif, target } => self.hold(vif, target, packet, context, now, out),
-            Verdict::Drop { reason: DropReason::NoListener, .. } if context.lacks_head() => {
-                // For this node: the listener is found by the ports of the head.
-                self.fragment(packet, context, now, out);
+            Verdict::Resolve { vif, target, checks } => {
+                self.hold((vif, target), checks, packet, context, now, out);
             }
             Verdict::Drop { reason, .. } => {
-                self.discard_in(context.key.vrf);
-                self.drop_packet(context.vif, packet, reason, out);
+                self.discard(packet, context, reason, now, out);
             }
         }
     }
 
+    /// A fragment that may not arrive here.
+    fn refuse_arrival(&mut self, packet: Packet, context: &Context, reason: DropReason, now: u64, out: &mut Outbox) {
+        self.walks(context.key.vrf, packet.len());
+        self.discard(packet, context, reason, now, out);
+    }
+
+    /// Drops what a walk has refused.
+    fn discard(&mut self, packet: Packet, context: &Context, reason: DropReason, now: u64, out: &mut Outbox) {
+        if reason == DropReason::LinkLocal {
+            self.beyond_scope(&packet, context, now, out);
+        }
+        self.discard_in(context.key.vrf);
+        self.drop_packet(context.vif, packet, reason, out);
+    }
+
     /// An ICMP error that belongs to no flow: for the node itself, or for nobody.
     fn unmatched_error(&mut self, packet: Packet, context: &Context, now: u64, out: &mut Outbox) {
-        if self.take_path_mtu(&packet, context, out) {
-            return self.consume(packet, out);
-        }
         // The key is that of the quoted packet; a listener is found by the error's own.
-        let own = crate::packet::parse::flow_key(&context.ip, context.key.vrf, context.key.vif);
+        let own = parse::flow_key(&context.ip, context.key.vrf, context.key.vif);
         let by_itself = Context { key: own, ..*context };
         if let Verdict::Forward(decision) = classify::classify(&self.snapshot, &inquiry(&by_itself, Start::Route))
             && matches!(decision.program.ops.last(), Some(offload_rules::flow::Op::Punt(_)))
@@ -370,13 +434,16 @@ impl Worker {
 
     /// A fragment whose head has not told the ports yet.
     fn fragment(&mut self, packet: Packet, context: &Context, now: u64, out: &mut Outbox) {
-        let Some(datagram) = DatagramKey::of(context.key.vrf, &context.ip) else {
+        let Some(datagram) = self.datagram(context) else {
             return self.drop_packet(context.vif, packet, DropReason::FragmentErr, out);
         };
-        let limits = self.fragment_limits();
-        let limits = FragmentLimits { held: limits.held.saturating_sub(self.reassembly.held()), ..limits };
+        let (limits, tenant, mut lost) = (self.fragment_limits(), context.tenant(), Vec::new());
         let delivery = Delivery { packet, origin: Origin::Port { port: context.port, head: None, counted: true } };
-        match self.fragments.take(datagram, &context.ip, delivery, limits, now) {
+        let fate = self.fragments.take((datagram, &context.ip), delivery, tenant, limits, now, &mut lost);
+        for delivery in lost {
+            self.drop_delivery(delivery, DropReason::FragmentTableFull, out);
+        }
+        match fate {
             Fate::Go(head, first, waiting) => {
                 for delivery in std::iter::once(first).chain(waiting) {
                     self.resume(delivery, Some(head), now, out);
@@ -425,39 +492,44 @@ impl Worker {
         }
     }
 
-    /// Holds a packet until a neighbour is known.
+    /// Holds a packet until a neighbour is known, when nothing else keeps it from going on. Then it is judged anew, whole.
     fn hold(
         &mut self,
-        vif: VifId,
-        target: std::net::IpAddr,
+        neighbour: NeighbourKey,
+        checks: Checks,
         packet: Packet,
         context: &Context,
         now: u64,
         out: &mut Outbox,
     ) {
+        let Some(packet) = self.pass_checks(checks, packet, context, now, out) else { return };
         self.counters.pass(context.key.vrf, offload_rules::flow::VrfCounter::Resolve, 1);
         let origin = Origin::Port { port: context.port, head: context.head, counted: true };
-        self.hold_delivery((vif, target), Delivery { packet, origin }, now, out);
+        self.hold_delivery(neighbour, context.tenant(), Delivery { packet, origin }, now, out);
     }
 
-    /// Holds anything until a neighbour is known, and asks for it.
+    /// Holds anything until a neighbour is known, and sees to it that it is asked for.
     pub(super) fn hold_delivery(
         &mut self,
-        neighbour: super::NeighbourKey,
+        neighbour: NeighbourKey,
+        tenant: Tenant,
         delivery: Delivery,
         now: u64,
         out: &mut Outbox,
     ) {
-        let settings = self.snapshot.settings();
-        let workers = self.config.workers.max(1);
-        let limits = (settings.max_held_per_neighbour as usize, (settings.max_held as usize).div_ceil(workers));
-        let mut dropped = Vec::new();
-        let ask = self.held.hold(neighbour, delivery, limits, now, &mut dropped);
-        for (delivery, reason) in dropped {
-            self.drop_delivery(delivery, reason, out);
+        if self.snapshot.vif(neighbour.0).is_some_and(|vif| vif.flags.no_arp) {
+            return self.drop_delivery(delivery, DropReason::NeighbourUnresolved, out);
         }
-        if ask == Ask::Now {
-            self.ask(neighbour, None, out);
+        if !self.held.waits_for(neighbour) && !self.need(neighbour, tenant, out) {
+            return self.drop_delivery(delivery, DropReason::HeldQueueFull, out);
+        }
+        let settings = self.snapshot.settings();
+        let limits = HoldLimits {
+            per_neighbour: settings.max_held_per_neighbour as usize,
+            in_all: (settings.max_held as usize).div_ceil(self.config.workers.max(1)),
+        };
+        for delivery in self.held.hold(neighbour, tenant, delivery, limits, now) {
+            self.drop_delivery(delivery, DropReason::HeldQueueFull, out);
         }
     }
 }
@@ -479,6 +551,14 @@ fn is_first_syn(context: &Context) -> bool {
 
 fn is_echo_reply(context: &Context) -> bool {
     matches!((context.key.version, context.key.proto, context.service_port()), (4, 1, 0) | (6, 58, 129))
+}
+
+/// A fragment of an ICMP error. No error is so long that it needs fragments (RFC 1812 §4.3.2.3, RFC 4443 §2.4).
+fn is_fragmented_error(context: &Context) -> bool {
+    let (version, kind) = (context.key.version, context.head.map_or(context.ip.icmp_type, |head| head.icmp_type));
+    context.ip.fragment != FragmentInfo::None
+        && matches!((version, context.key.proto), (4, 1) | (6, 58))
+        && parse::is_icmp_error(version, kind)
 }
 
 fn inquiry(context: &Context, start: Start) -> Inquiry<'_> {

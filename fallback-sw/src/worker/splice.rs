@@ -180,7 +180,7 @@ impl Worker {
         let context = bare(context, ip);
         self.openings.put(slot, Opening { cookie, window, tries: 0, due: now + RETRY_MS });
         self.track(slot, &packet, &context);
-        self.enter_half_open(slot, context.vif);
+        self.enter_half_open(slot);
         self.run_flow(slot, packet, (&context, Way::Walk), now, out);
     }
 

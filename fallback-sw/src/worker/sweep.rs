@@ -4,7 +4,7 @@
 use offload_rules::DropReason;
 
 use super::{
-    Outbox, TO_BE_DERIVED, Worker,
+    GiveUp, Outbox, TO_BE_DERIVED, Worker,
     flows::{Derived, flag, ingress_of},
 };
 
@@ -21,13 +21,8 @@ impl Worker {
         }
         self.expire_reassembly(now);
         self.tick_openings(now, out);
-        let (again, lost) = self.held.tick(now);
-        for neighbour in again {
-            self.ask(neighbour, None, out);
-        }
-        for delivery in lost {
-            self.unreachable(&delivery, now, out);
-            self.drop_delivery(delivery, DropReason::NeighbourUnresolved, out);
+        for neighbour in self.held.overdue(now) {
+            self.give_up(neighbour, GiveUp::Unresolved, now, out);
         }
         self.tick_ipsec(now, out);
         self.tick_offloads(now);
@@ -38,6 +33,7 @@ impl Worker {
 
     /// Looks at up to `step` flow records: removes idle ones, refreshes those that an older snapshot decided on.
     fn sweep(&mut self, step: u32, now: u64) -> bool {
+        let is_crowded = self.is_crowded();
         for _ in 0..step {
             let Some(slot) = self.flows.next_occupied(self.sweep_at) else {
                 self.sweep_at = 0;
@@ -47,6 +43,9 @@ impl Worker {
             if self.is_idle(slot, now) {
                 self.remove_flow(slot);
                 continue;
+            }
+            if is_crowded {
+                self.file_anew(slot);
             }
             let Some(record) = self.flows.record(slot) else { continue };
             if record.version == self.version || record.program == TO_BE_DERIVED {

@@ -1,11 +1,11 @@
 //! What the tables say of the outside of packets out of tunnels, remembered.
 //!
-//! Whether a tunnel ends here, whether the source may be, where the label leads: four look-ups whose answers are the same for
-//! all packets of a tunnel and label while the snapshot is the same.
+//! Whether a tunnel ends here, whether the source may be and may come by this vif, where the label leads: look-ups whose answers are
+//! the same for all packets of a tunnel and label while the snapshot is the same.
 
 use std::{cell::Cell, net::Ipv4Addr};
 
-use offload_rules::VrfId;
+use offload_rules::{VifId, VrfId};
 
 use super::ingress::Path;
 
@@ -15,6 +15,8 @@ const SLOTS: usize = 256;
 /// What the look-ups depend on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Outside {
+    /// The vif that it came in on: an IPsec tunnel, or one of the underlay.
+    pub(super) vif: VifId,
     /// VRF of the underlay.
     pub(super) vrf: VrfId,
     pub(super) source: Ipv4Addr,

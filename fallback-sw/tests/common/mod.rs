@@ -3,6 +3,7 @@
 
 pub mod account;
 pub mod engine;
+pub mod gateways;
 pub mod packets;
 pub mod records;
 pub mod walk_a;

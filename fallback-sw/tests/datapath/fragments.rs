@@ -203,6 +203,26 @@ fn tiny_and_impossible_fragments_are_dropped() {
 }
 
 #[test]
+fn a_head_that_may_not_come_from_where_it_came_speaks_for_nobody() {
+    let other = r#""vifs": [{"id": 101, "name": "lan2", "type": "VIRTUAL", "vrf": 18, "flags": {"policy": true}},"#;
+    for (client, server) in [(CLIENT, SERVER), (CLIENT6, SERVER6)] {
+        let mut node = Node::altered(CE1, &[(r#""vifs": ["#, other)]);
+        let genuine = datagram(client, server, 9);
+        let forged = udp(client, server, 1, 2, &[0xee; 2000]).id(9);
+        // Of the reverse path, not of the other fragments.
+        assert!(node.receive(101, &from_client(&forged.part(0, 800).ip())).is_empty());
+        assert_eq!(node.all_drops(), [("Invalid Source", 1)]);
+        assert_eq!(node.machine.workers()[0].fragment_table().len(), 0);
+        let mut sent = Vec::new();
+        for piece in pieces(&genuine).iter().rev() {
+            sent.extend(node.receive(LAN1, &from_client(&piece.ip())));
+        }
+        assert_eq!(reassembled(&inner(&sent)), Ip::read(&genuine.ip()).body);
+        assert_eq!(node.all_drops(), [("Invalid Source", 1)]);
+    }
+}
+
+#[test]
 fn the_end_of_a_datagram_binds_its_other_fragments() {
     let mut node = Node::new(CE1);
     let whole = datagram(CLIENT, SERVER, 8);
@@ -220,23 +240,25 @@ fn fragments_are_bounded_in_number_and_time_while_traffic_lives_on() {
     let mut node = Node::altered(CE1, &[(r#""generation": "1","#, settings)]);
     let regular = from_client(&udp(CLIENT, SERVER, 1, 2, b"regular").ip());
     assert_eq!(node.receive(LAN1, &regular).len(), 1);
-    // Datagrams without heads: three are tracked.
+    // Datagrams without heads: three are tracked, the oldest give way.
     for id in 0..10 {
         let [_, middle, _] = pieces(&datagram(CLIENT, SERVER, id));
         assert_eq!(node.receive(LAN1, &from_client(&middle.ip())).len(), 0);
     }
     assert_eq!(node.all_drops(), [("Fragment Table Full", 7)]);
     assert_eq!((node.machine.held(), node.machine.workers()[0].fragment_table().len()), (3, 3));
-    // Fragments that wait: five in all.
-    for id in 0..3 {
+    // Fragments that wait: five in all; with its oldest one a datagram loses all.
+    for id in 7..10 {
         let [_, _, last] = pieces(&datagram(CLIENT, SERVER, id));
         assert_eq!(node.receive(LAN1, &from_client(&last.ip())).len(), 0);
     }
-    assert_eq!((node.machine.held(), node.all_drops()), (5, vec![("Fragment Table Full", 8)]));
+    assert_eq!((node.machine.held(), node.all_drops()), (4, vec![("Fragment Table Full", 9)]));
+    assert_eq!(node.receive(LAN1, &from_client(&pieces(&datagram(CLIENT, SERVER, 7))[0].ip())).len(), 0);
+    assert_eq!(node.all_drops(), [("Fragment Table Full", 9), ("Fragment errors", 1)]);
     assert_eq!(node.receive(LAN1, &regular).len(), 1);
     // Their time is over.
     assert_eq!(node.wait(2100).len(), 0);
-    assert_eq!(node.all_drops(), [("Fragment Table Full", 8), ("Fragment Timeout", 5)]);
+    assert_eq!(node.all_drops(), [("Fragment Table Full", 9), ("Fragment errors", 1), ("Fragment Timeout", 4)]);
     assert_eq!((node.machine.held(), node.machine.workers()[0].fragment_table().len()), (0, 0));
     assert_eq!(node.receive(LAN1, &regular).len(), 1);
     for piece in pieces(&datagram(CLIENT, SERVER, 1)) {

@@ -10,14 +10,20 @@ use crate::common::{
 };
 
 /// LAN, station, label into the VRF and label out of it, for each tenant.
-const BLUE: (u32, Mac, u32, u32) = (100, [0x00, 0x0c, 0x29, 0x00, 0x01, 0x64], 279, 280);
-const GREEN: (u32, Mac, u32, u32) = (101, [0x00, 0x0c, 0x29, 0x00, 0x02, 0x64], 281, 282);
+pub(crate) const BLUE: (u32, Mac, u32, u32) = (100, [0x00, 0x0c, 0x29, 0x00, 0x01, 0x64], 279, 280);
+pub(crate) const GREEN: (u32, Mac, u32, u32) = (101, [0x00, 0x0c, 0x29, 0x00, 0x02, 0x64], 281, 282);
 
 /// CE1 with a second tenant, VRF 19, whose addresses are those of the first.
 fn node() -> Node {
+    node_with("")
+}
+
+/// The same with these settings.
+pub(crate) fn node_with(settings: &str) -> Node {
     Node::altered(
         CE1,
         &[
+            (r#""generation": "1","#, &format!(r#""generation": "1", "settings": {{{settings}}},"#)),
             ("{\"id\": 18, \"name\": \"blue\"}", r#"{"id": 18, "name": "blue"}, {"id": 19, "name": "green"}"#),
             (
                 "\"vifs\": [",
@@ -49,7 +55,7 @@ fn up((_, mac, ..): (u32, Mac, u32, u32), packet: &Packet) -> Vec<u8> {
     eth(VRRP, mac, &packet.ip())
 }
 
-fn down((_, _, label, _): (u32, Mac, u32, u32), packet: &Packet) -> Vec<u8> {
+pub(crate) fn down((_, _, label, _): (u32, Mac, u32, u32), packet: &Packet) -> Vec<u8> {
     from_underlay(
         UNDERLAYS[0],
         &mpls_udp(TUNNEL2, TUNNEL1, (50000, 6635), &[entry(label, 0, true, 63)], &packet.ip()).ip(),

@@ -136,6 +136,17 @@ fn half_open_connections_have_a_share_for_each_vif() {
 }
 
 #[test]
+fn a_lower_limit_of_a_later_state_lowers_the_share_of_half_open_connections() {
+    let mut node = with_settings(r#""maxFlows": 1024, "halfOpenPercentPerVif": 25"#);
+    node.change(r#"{"settings": {"maxFlows": 128, "halfOpenPercentPerVif": 25}}"#);
+    let opened = (0..100)
+        .filter(|sport| !node.receive(LAN1, &from_client(&syn(CLIENT, SERVER, 1000 + sport, 80).ip())).is_empty());
+    // A quarter of 64 pairs.
+    assert_eq!(opened.count(), 16);
+    assert_eq!(node.all_drops(), [("Half Open Limit", 84)]);
+}
+
+#[test]
 fn a_syn_flood_evicts_no_established_flow() {
     let mut node = with_settings(r#""maxFlows": 256, "halfOpenPercentPerVif": 50"#);
     for sport in 1..=20 {

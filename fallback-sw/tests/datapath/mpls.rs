@@ -214,6 +214,72 @@ fn a_tunnel_packet_that_ends_anywhere_inside_is_truncated() {
     }
 }
 
+/// With an outer UDP length that is not what is there.
+fn with_udp_length(packet: &Packet, len: usize) -> Packet {
+    let mut packet = packet.clone();
+    packet.body()[4..6].copy_from_slice(&u16::try_from(len).unwrap().to_be_bytes());
+    packet
+}
+
+#[test]
+fn case_06_nothing_behind_the_outer_udp_datagram_is_read() {
+    for inner in [inner(), udp(CLIENT6, SERVER6, 1, 2, b"inner").ip()] {
+        for port in [6635, 51234] {
+            let whole = mpls_udp(TUNNEL1, TUNNEL2, (50000, port), &[entry(LABEL2, 0, true, 63)], &inner);
+            let len = 8 + 4 + inner.len();
+            let mut ce2 = Node::new(CE2);
+            // RFC 768: at least the header; less than the label and the packet inside is no packet, whatever follows.
+            for short in 0..8 {
+                let frame = arrives(&with_udp_length(&whole, short));
+                ce2.expect(UNDERLAYS[0], &frame, &dropped(DropReason::InvalidPacket));
+            }
+            for short in 8..len {
+                let frame = arrives(&with_udp_length(&whole, short));
+                ce2.expect(UNDERLAYS[0], &frame, &dropped(DropReason::Truncated));
+            }
+            ce2.expect(UNDERLAYS[0], &arrives(&with_udp_length(&whole, len + 1)), &dropped(DropReason::Truncated));
+            // What is behind the datagram is no part of it.
+            let mut longer = whole.clone();
+            longer.body().extend([0xa5; 30]);
+            let (_, frame) = only(ce2.expect(UNDERLAYS[0], &arrives(&longer), &walked()));
+            assert_eq!(frame.ip().octets.len(), inner.len());
+            // Once a flow is there, too.
+            for short in [20, len - 1] {
+                let frame = arrives(&with_udp_length(&longer, short));
+                ce2.expect(UNDERLAYS[0], &frame, &dropped(DropReason::Truncated));
+            }
+        }
+    }
+}
+
+#[test]
+fn case_06_an_outer_datagram_that_came_in_fragments_ends_where_its_length_says() {
+    let inner = udp(CLIENT, SERVER, 1, 2, &[7; 60]).ip();
+    let whole = mpls_udp(TUNNEL1, TUNNEL2, (50000, 6635), &[entry(LABEL2, 0, true, 63)], &inner);
+    let mut ce2 = Node::new(CE2);
+    for (len, arrived) in [(30, 0), (8 + 4 + inner.len(), 1)] {
+        let packet = with_udp_length(&whole, len).id(len as u16);
+        assert!(ce2.receive(UNDERLAYS[0], &arrives(&packet.part(0, 48))).is_empty());
+        assert_eq!(ce2.receive(UNDERLAYS[0], &arrives(&packet.part(48, 1000))).len(), arrived, "UDP length {len}");
+    }
+    assert_eq!(ce2.all_drops(), [("Truncated", 1)]);
+}
+
+#[test]
+fn a_tenants_datagram_that_ends_before_its_packet_is_forwarded_as_it_is() {
+    // How long the datagram is concerns who receives it: a router goes by the IP length (RFC 1812 §5.2.2).
+    for (client, server) in [(CLIENT, SERVER), (CLIENT6, SERVER6)] {
+        let mut packet = udp(client, server, 1, 2, b"short");
+        packet.body().extend([0; 9]);
+        let mut walk = WalkA::default();
+        // Reading checks the sum over the whole: not here.
+        let (port, frame) = only(walk.ce1.receive(LAN1, &from_client(&packet.ip())));
+        let sent = walk.ce2.receive(port, &from_underlay(port, &frame.payload));
+        assert_eq!(sent[0].packet.data()[18..].len(), packet.ip().len());
+        walk.nothing_dropped();
+    }
+}
+
 #[test]
 fn a_udp_checksum_that_is_there_must_be_right() {
     let payload = [&entry(LABEL2, 0, true, 63)[..], &inner()].concat();

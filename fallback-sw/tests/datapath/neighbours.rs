@@ -14,56 +14,56 @@ use crate::common::{
 use fallback_sw::{
     node::{control::Control, machine::Sent},
     packet::Packet,
-    worker::{Event, Outbox, Worker, WorkerConfig},
+    worker::{Event, Outbox, Told, Worker, WorkerConfig},
 };
 use offload_rules::{MacAddr, flow::VrfCounter};
 
 /// A host of the client's subnet that has to be resolved.
-const HOST: &str = "192.168.100.7";
-const HOST6: &str = "2001:db8:100::7";
-const HOST_MAC: Mac = [0x00, 0x0c, 0x29, 0, 0, 7];
-const NEW_MAC: Mac = [0x00, 0x0c, 0x29, 0, 0, 0x77];
-const BROADCAST: Mac = [0xff; 6];
+pub(crate) const HOST: &str = "192.168.100.7";
+pub(crate) const HOST6: &str = "2001:db8:100::7";
+pub(crate) const HOST_MAC: Mac = [0x00, 0x0c, 0x29, 0, 0, 7];
+pub(crate) const NEW_MAC: Mac = [0x00, 0x0c, 0x29, 0, 0, 0x77];
+pub(crate) const BROADCAST: Mac = [0xff; 6];
 
 fn v4(text: &str) -> [u8; 4] {
     text.parse::<std::net::Ipv4Addr>().unwrap().octets()
 }
 
-fn arp_octets(operation: u16, sender: (Mac, &str), target: (Mac, &str)) -> Vec<u8> {
+pub(crate) fn arp_octets(operation: u16, sender: (Mac, &str), target: (Mac, &str)) -> Vec<u8> {
     let operation = ArpOperation(operation);
     let (from, to) = (v4(sender.1), v4(target.1));
     let arp = ArpPacket::new(ArpHardwareId::ETHERNET, EtherType::IPV4, operation, &sender.0, &from, &target.0, &to);
     arp.unwrap().to_bytes().to_vec()
 }
 
-fn arp_frame(to: Mac, from: Mac, tag: Option<u16>, arp: &[u8]) -> Vec<u8> {
+pub(crate) fn arp_frame(to: Mac, from: Mac, tag: Option<u16>, arp: &[u8]) -> Vec<u8> {
     let tag = tag.map_or(vec![], |vid| [&[0x81, 0x00][..], &vid.to_be_bytes()].concat());
     [&to[..], &from, &tag, &[0x08, 0x06], arp].concat()
 }
 
 /// "Who has `target`?" of a host on CE1's LAN.
-fn who_has(sender: &str, target: &str) -> Vec<u8> {
+pub(crate) fn who_has(sender: &str, target: &str) -> Vec<u8> {
     arp_frame(BROADCAST, HOST_MAC, None, &arp_octets(1, (HOST_MAC, sender), ([0; 6], target)))
 }
 
 /// "I have" to CE1.
-fn i_have(mac: Mac, sender: &str) -> Vec<u8> {
+pub(super) fn i_have(mac: Mac, sender: &str) -> Vec<u8> {
     arp_frame(VRRP, mac, None, &arp_octets(2, (mac, sender), (VRRP, GATEWAY1)))
 }
 
-fn gratuitous(mac: Mac, address: &str) -> Vec<u8> {
+pub(crate) fn gratuitous(mac: Mac, address: &str) -> Vec<u8> {
     arp_frame(BROADCAST, mac, None, &arp_octets(1, (mac, address), ([0; 6], address)))
 }
 
-fn sent_octets(sent: &[Sent]) -> Vec<(u32, Vec<u8>)> {
+pub(crate) fn sent_octets(sent: &[Sent]) -> Vec<(u32, Vec<u8>)> {
     sent.iter().map(|s| (u32::from(s.port.get()), s.packet.data().to_vec())).collect()
 }
 
-fn known(node: &Node, port: u32, address: &str) -> Option<Mac> {
+pub(crate) fn known(node: &Node, port: u32, address: &str) -> Option<Mac> {
     node.machine.control().snapshot().neighbour(vif(port), addr(address)).map(|neighbour| neighbour.mac.0)
 }
 
-fn solicitation(src: &str, dst: &str, target: &str, mac: Option<Mac>) -> Vec<u8> {
+pub(crate) fn solicitation(src: &str, dst: &str, target: &str, mac: Option<Mac>) -> Vec<u8> {
     let mut body = target.parse::<std::net::Ipv6Addr>().unwrap().octets().to_vec();
     if let Some(mac) = mac {
         body.extend([1, 1]);
@@ -72,7 +72,7 @@ fn solicitation(src: &str, dst: &str, target: &str, mac: Option<Mac>) -> Vec<u8>
     icmp(src, dst, 135, 0, [0; 4], &body).ttl(255).ip()
 }
 
-fn advertisement(src: &str, dst: &str, flags: u8, target: &str, mac: Mac) -> Vec<u8> {
+pub(crate) fn advertisement(src: &str, dst: &str, flags: u8, target: &str, mac: Mac) -> Vec<u8> {
     let mut body = target.parse::<std::net::Ipv6Addr>().unwrap().octets().to_vec();
     body.extend([2, 1]);
     body.extend(mac);
@@ -80,7 +80,7 @@ fn advertisement(src: &str, dst: &str, flags: u8, target: &str, mac: Mac) -> Vec
 }
 
 /// A UDP packet that comes out of the tunnel at CE1.
-fn from_tunnel(dst: &str, payload: &[u8]) -> Vec<u8> {
+pub(crate) fn from_tunnel(dst: &str, payload: &[u8]) -> Vec<u8> {
     let source = if dst.contains(':') { "2001:db8:1::100" } else { SERVER };
     let inner = udp(source, dst, 6000, 5000, payload).ip();
     let stack = [entry(LABEL1, 0, true, 63)];
@@ -377,13 +377,14 @@ fn packets_that_wait_are_bounded_for_each_neighbour_and_in_all() {
     }
     assert_eq!((node.machine.held(), node.all_drops()), (3, vec![("Held Queue Full", 1)]));
     for host in 8..12 {
-        node.receive(UNDERLAYS[0], &from_tunnel(&format!("192.168.100.{host}"), b"x"));
+        let sent = node.receive(UNDERLAYS[0], &from_tunnel(&format!("192.168.100.{host}"), b"x"));
+        assert_eq!(sent.len(), 1, "asked for, whatever can be held");
     }
     assert_eq!((node.machine.held(), node.all_drops()), (5, vec![("Held Queue Full", 3)]));
-    // The oldest gave way.
+    // The oldest gave way; the latest for each neighbour is kept.
     let sent = node.receive(LAN1, &i_have(HOST_MAC, HOST));
-    assert_eq!(sent.iter().map(|s| Frame::read(s.packet.data()).ip().body[8]).collect::<Vec<_>>(), *b"234");
-    assert_eq!(node.machine.held(), 2);
+    assert_eq!(sent.iter().map(|s| Frame::read(s.packet.data()).ip().body[8]).collect::<Vec<_>>(), *b"4");
+    assert_eq!(node.machine.held(), 4);
 }
 
 #[test]
@@ -481,14 +482,28 @@ fn a_flood_of_arp_does_not_flood_control() {
 }
 
 #[test]
+fn what_answers_the_node_is_heard_through_a_flood_of_announcements() {
+    let config = WorkerConfig { id: 0, workers: 1, ip_id: 1, entropy: None, cookie_secret: [0; 2], offload: false };
+    let mut worker = Worker::new(config, snapshot(CE1)).unwrap();
+    let mut out = Outbox::default();
+    for _ in 0..5000 {
+        worker.receive(vif(LAN1), &mut vec![Packet::from_frame(&who_has("192.168.100.9", HOST))], 1000, &mut out);
+    }
+    out.events.clear();
+    worker.receive(vif(LAN1), &mut vec![Packet::from_frame(&i_have(HOST_MAC, HOST))], 1000, &mut out);
+    let told = Told::Advertisement { mac: Some(MacAddr(HOST_MAC)), solicited: true, replace: true };
+    assert_eq!(out.events, [Event::Neighbour { neighbour: (vif(LAN1), addr(HOST)), told }]);
+}
+
+#[test]
 fn what_is_heard_on_a_vif_that_is_gone_forgets_no_neighbour() {
     let settings = r#""generation": "1", "settings": {"maxNeighbours": 1},"#;
     let mut control = Control::new(snapshot(&altered(CE1, &[(r#""generation": "1","#, settings)])));
-    let heard =
-        |port: u32| Event::Neighbour { vif: vif(port), address: addr(HOST), mac: MacAddr(HOST_MAC), solicited: true };
+    let told = Told::Request { mac: MacAddr(HOST_MAC) };
+    let heard = |port: u32| Event::Neighbour { neighbour: (vif(port), addr(HOST)), told };
     assert!(control.handle([heard(LAN1)], 1000).snapshot.is_some());
-    assert_eq!(control.tick(32_000).probe.len(), 1, "stale");
-    let actions = control.handle([heard(77)], 32_001);
-    assert!(actions.snapshot.is_none() && actions.refuse.is_empty());
+    assert_eq!(control.tick(26_000).ask, [], "doubtful");
+    let actions = control.handle([heard(77)], 26_001);
+    assert!(actions.snapshot.is_none() && actions.give_up.is_empty());
     assert_eq!(control.snapshot().neighbours().len(), 1);
 }

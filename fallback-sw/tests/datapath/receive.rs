@@ -5,8 +5,8 @@ use offload_rules::DropReason;
 use crate::common::{
     Node,
     account::{Moved, answered, by_flow, punted, refused, walked},
-    packets::{ACK, Mac, Packet, SYN, VRRP, echo_reply, echo_request, eth, icmp, plain, segment, syn, udp},
-    walk_a::only,
+    packets::{ACK, Frame, Mac, Packet, SYN, VRRP, echo_reply, echo_request, eth, icmp, plain, segment, syn, udp},
+    walk_a::{altered, only},
 };
 
 const LAN: u32 = 4;
@@ -193,5 +193,35 @@ fn answers_to_the_host_go_back_to_it_without_a_listener() {
         // What is no answer still needs a listener.
         let other = segment(client, own, (443, 40001), SYN | ACK, (5, 1001), &[]);
         node.expect(LAN, &lan(&other.ip()), &refused(DropReason::NoListener));
+    }
+}
+
+#[test]
+fn a_datagram_in_fragments_reaches_the_host_in_fragments_that_fit_with_and_without_policy() {
+    // The host's link takes 1300: a whole of 2008 came over links of 1500, and its sender can do no more than fragment it.
+    let narrow = altered(STATE, &[("\"vrf\": 2, \"nexthop\": 34,", "\"vrf\": 2, \"nexthop\": 34, \"mtu\": 1300,")]);
+    let without = narrow.replace(", \"flags\": {\"policy\": true}", "");
+    for state in [&narrow, &without] {
+        for (client, vip) in [(CLIENT, VIP), (CLIENT6, VIP6)] {
+            let mut node = Node::new(state);
+            let datagram = udp(client, vip, 7, 1500, &[9; 2000]);
+            let mut sent = Vec::new();
+            for (from, to) in [(0, 1000), (1000, 9999)] {
+                sent.extend(node.receive(LAN, &lan(&datagram.part(from, to).ip())));
+            }
+            let mut data = 0;
+            for piece in &sent {
+                let (vif, frame) = (piece.meta.vif, Frame::read(piece.packet.data()));
+                let ip = frame.ip();
+                assert_eq!((vif, frame.destination), (crate::common::vif(HOST), HOST_STACK));
+                assert!(ip.octets.len() <= 1300, "{} octets", ip.octets.len());
+                data += ip.octets.len() - if client == CLIENT { 20 } else { 48 };
+            }
+            assert_eq!((sent.len(), data), (2, 2008), "{client}");
+            assert_eq!(
+                (node.all_drops(), node.machine.account().punted),
+                (vec![], if state == &narrow { 2 } else { 1 })
+            );
+        }
     }
 }

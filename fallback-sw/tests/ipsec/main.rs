@@ -6,10 +6,16 @@
 mod common;
 
 mod drops;
+mod gateway;
 mod lifetime;
+mod lists;
+mod narrow;
 mod net;
 mod nic;
+mod numbers;
 mod outside;
+mod path_mtu;
+mod protect;
 mod rekey;
 mod secrets;
 mod walk;

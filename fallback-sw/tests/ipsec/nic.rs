@@ -385,3 +385,37 @@ fn what_leaves_by_another_port_than_the_sessions_is_sealed_in_software() {
     let wire: Ip = Frame::read(sent[0].packet.data()).ip();
     assert_eq!(wire.ports(), (4500, 4500));
 }
+
+#[test]
+fn an_answer_that_comes_when_the_nics_first_numbers_are_used_is_declined_and_no_number_is_used_twice() {
+    let mut net = Net {
+        ce1: crate::common::Node::with(&ce1(), MachineConfig { answered_at_once: true, ..with_engine() }),
+        ..Net::default()
+    };
+    net.ce1.wait(100);
+    let outbound = of(&offers(&mut net), CE1_UP[0]);
+    assert_eq!(outbound.numbers.start, 1, "nothing is set aside for the time until the answer");
+    let sealed =
+        |net: &mut Net| -> Vec<u64> { (5000..5032).map(|port| number(&net.from_client(&ping(port)))).collect() };
+    let used = sealed(&mut net);
+    held(&mut net, &outbound, 7);
+    assert!(matches!(asked(&mut net)[..], [Request::Return { offer, .. }] if offer == outbound.id), "not confirmed");
+    net.ce1.report(Report::SaGone { offer: outbound.id, reason: NotHeld::Pending });
+    let more = sealed(&mut net);
+    assert!(used.iter().max() < more.iter().max());
+    net.ce1.wait(2500);
+    let again = of(&offers(&mut net), CE1_UP[0]);
+    assert!(again.numbers.start > *more.iter().max().unwrap(), "{:?}", again.numbers);
+    held(&mut net, &again, 8);
+    assert!(matches!(asked(&mut net)[..], [Request::Confirm { offer }] if offer == again.id));
+}
+
+/// RFC 4301 §5.2: what came protected is told by the tunnel that it came out of; without one it is no packet of the underlay's.
+#[test]
+fn a_packet_that_the_nic_has_opened_without_naming_the_tunnel_is_dropped() {
+    let (mut net, _) = with_nic();
+    let clear = to(CE1_MAC, &udp("103.135.56.40", CE1_WAN, 500, 500, b"hello").ip());
+    assert_eq!(receive_noted(&mut net, &clear, NicNote::None).len(), 1, "to the host");
+    assert!(receive_noted(&mut net, &clear, NicNote::Deciphered).is_empty());
+    assert_eq!(net.ce1.all_drops(), [("ESP Refused by NIC", 1)]);
+}

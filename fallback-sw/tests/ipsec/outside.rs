@@ -1,7 +1,7 @@
 //! The outside of a tunnel: NAT-T, keepalives, IKE, DSCP and DF, fragments, the path's MTU.
 
 use crate::{
-    common::packets::{Frame, icmp_error, udp},
+    common::packets::{Frame, icmp_error, plain, udp},
     net::{CE1_MAC, CE1_WAN, CLIENT, LAN, NAT_T, Net, RE_MAC, RE_WAN, SERVER, TUNNELS, WAN, re, to},
 };
 
@@ -22,6 +22,50 @@ fn ike_reaches_the_host_on_both_ports_and_a_keepalive_is_used_up() {
     assert_eq!(net.ce1.machine.account().consumed, before + 1);
     // Neither IKE, nor ESP, nor a keepalive.
     net.ce1.receive(WAN, &to(CE1_MAC, &udp(RE_WAN[0], CE1_WAN, 4500, 4500, &[1, 2]).ip()));
+    assert_eq!(net.ce1.all_drops(), [("ESP Truncated", 1)]);
+}
+
+/// An IP packet with more octets at its end than its UDP datagram has, or with a datagram that says to end earlier.
+fn with_udp_length(ip: &[u8], len: u16, behind: usize) -> Vec<u8> {
+    let octets = Frame::read(&to(RE_MAC, ip)).ip();
+    let mut body = [&octets.body[..], &vec![0x5a; behind]].concat();
+    body[4..6].copy_from_slice(&len.to_be_bytes());
+    plain(&octets.src.to_string(), &octets.dst.to_string(), octets.proto, &body).ip()
+}
+
+#[test]
+fn case_06_esp_in_udp_ends_with_its_datagram() {
+    let mut net = Net::default();
+    let sealed = |net: &mut Net| {
+        let sent = net.from_client(&udp(CLIENT, SERVER, 5000, 53, b"x").ip());
+        let ip = Frame::read(sent[0].packet.data()).ip();
+        let len = u16::try_from(ip.body.len()).unwrap();
+        (ip.octets, len)
+    };
+    // What is behind the datagram is no part of it (RFC 768): the check value is before it.
+    let (ip, len) = sealed(&mut net);
+    assert_eq!(net.re.receive(WAN, &to(RE_MAC, &with_udp_length(&ip, len, 24))).len(), 1);
+    // A datagram that ends before is cut, though the octets are there.
+    for (short, reason) in [
+        (7, "Invalid Packet"),
+        (8, "ESP Truncated"),
+        (11, "ESP Truncated"),
+        (20, "ESP Truncated"),
+        (len - 1, "ESP Authentication Failed"),
+    ] {
+        let (ip, _) = sealed(&mut net);
+        let before = net.re.all_drops().iter().find(|(name, _)| *name == reason).map_or(0, |(_, count)| *count);
+        assert!(net.re.receive(WAN, &to(RE_MAC, &with_udp_length(&ip, short, 0))).is_empty());
+        let after = net.re.all_drops().iter().find(|(name, _)| *name == reason).map_or(0, |(_, count)| *count);
+        assert_eq!(after, before + 1, "{short}: {:?}", net.re.all_drops());
+    }
+    // A keepalive is one octet long, and IKE's mark is inside the datagram (RFC 3948 §2.2, §2.3).
+    let keepalive = udp(RE_WAN[0], CE1_WAN, 4500, 4500, &[0xff]).ip();
+    let before = net.ce1.machine.account().consumed;
+    assert!(net.ce1.receive(WAN, &to(CE1_MAC, &with_udp_length(&keepalive, 9, 11))).is_empty());
+    assert_eq!(net.ce1.machine.account().consumed, before + 1);
+    let mark = udp(RE_WAN[0], CE1_WAN, 4500, 4500, &[0, 0]).ip();
+    assert!(net.ce1.receive(WAN, &to(CE1_MAC, &with_udp_length(&mark, 10, 40))).is_empty());
     assert_eq!(net.ce1.all_drops(), [("ESP Truncated", 1)]);
 }
 
@@ -106,7 +150,8 @@ fn fragments_of_the_outside_are_put_together_before_they_are_opened() {
 
 #[test]
 fn a_router_that_takes_no_larger_esp_lowers_what_goes_into_the_tunnel() {
-    let mut net = Net::altered(&[("\"outboundSas\": [18]", "\"outboundSas\": []")]);
+    let df = format!(r#"{NAT_T}, "df": "DF_SET""#);
+    let mut net = Net::altered(&[("\"outboundSas\": [18]", "\"outboundSas\": []"), (NAT_T, &df)]);
     let packet = |len: usize| udp(CLIENT, SERVER, 5000, 53, &vec![0; len]).df().ip();
     let sent = net.from_client(&packet(1200));
     let esp = Frame::read(sent[0].packet.data()).ip();

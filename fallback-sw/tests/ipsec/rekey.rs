@@ -14,16 +14,16 @@ use crate::{
 };
 
 /// CE1's first tunnel with these SAs.
-fn at_ce1(outbound: &[Pair], inbound: &[Pair]) -> String {
+pub fn at_ce1(outbound: &[Pair], inbound: &[Pair]) -> String {
     tunnel(TUNNELS[0], CE1_WAN, RE_WAN[0], (outbound, inbound), NAT_T)
 }
 
 /// The other end of it.
-fn at_re(outbound: &[Pair], inbound: &[Pair]) -> String {
+pub fn at_re(outbound: &[Pair], inbound: &[Pair]) -> String {
     tunnel(11, RE_WAN[0], CE1_WAN, (outbound, inbound), NAT_T)
 }
 
-fn delta(vif: &str, sas: &[String], remove: &[Pair]) -> String {
+pub fn delta(vif: &str, sas: &[String], remove: &[Pair]) -> String {
     let remove: Vec<_> = remove.iter().map(|pair| pair.0.to_string()).collect();
     format!(r#"{{"vifs": [{vif}], "sas": [{}], "removeSas": [{}]}}"#, sas.join(","), remove.join(","))
 }

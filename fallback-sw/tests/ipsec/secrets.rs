@@ -1,10 +1,11 @@
 //! Keys are where they have to be and nowhere else.
 
-use std::{os::unix::fs::PermissionsExt as _, path::Path};
+use std::os::unix::fs::PermissionsExt as _;
 
 use fallback_sw::{
     node::{
-        decode, encode, persist,
+        decode, encode,
+        persist::{self, LastState},
         runtime::{Config, Runtime},
         sa_view,
     },
@@ -68,13 +69,15 @@ fn the_kept_state_has_the_keys_and_only_its_owner_reads_it() {
     persist::save(&file, &state).unwrap();
     let net = Net::default();
     let numbers = persist::sequences_file(&file);
-    persist::save_sequences(&numbers, net.ce1.machine.control().sequences()).unwrap();
+    let mut last = LastState::open(&file).unwrap();
+    last.save_sequences(net.ce1.machine.control().sequences()).unwrap();
     for file in [&file, &numbers] {
         assert_eq!(std::fs::metadata(file).unwrap().permissions().mode() & 0o777, 0o600);
     }
     // A node that is started again has its SAs.
     assert_eq!(replay::load_state(&file).unwrap().to_state(), state);
-    assert_eq!(&persist::load_sequences(&numbers).unwrap().to_text(), &net.ce1.machine.control().sequences().to_text());
+    assert_eq!(&last.load().unwrap().unwrap().to_state(), &state);
+    assert_eq!(&last.sequences().unwrap(), net.ce1.machine.control().sequences());
     holds_no_key("the file of reserved numbers", &std::fs::read_to_string(&numbers).unwrap());
 }
 
@@ -90,8 +93,7 @@ fn a_damaged_file_of_reserved_numbers_stops_the_node() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("last.json");
     std::fs::write(persist::sequences_file(&file), "0 1\n").unwrap();
-    let config = Config { last_state: Some(file), ..Config::default() };
+    let config = Config { last_state: Some(LastState::open(&file).unwrap()), ..Config::default() };
     let Err(error) = Runtime::start(config, Snapshot::empty()) else { panic!("it has started") };
     assert!(error.to_string().contains("line 1"), "{error}");
-    assert!(persist::load_sequences(Path::new("/nonexistent/sequences")).unwrap().to_text().is_empty());
 }

@@ -1,6 +1,9 @@
 //! What a changed forwarding state does to flows in hardware.
 
+use offload_rules::{MacAddr, flow::Op};
+
 use super::*;
+use crate::common::walk_a::{CLIENT_MAC, GATEWAY1};
 
 #[test]
 fn a_changed_route_replaces_the_rules_and_an_unrelated_change_does_nothing() {
@@ -107,6 +110,41 @@ fn rules_that_lead_to_a_neighbour_not_known_any_more_are_taken_back() {
     assert_eq!(Frame::read(sent[0].packet.data()).ethertype, 0x0806, "asked for");
 }
 
+/// An ARP request of the client to its gateway, by which it is learnt.
+fn client_asks(mac: [u8; 6]) -> Vec<u8> {
+    let [client, gateway] = [CLIENT, GATEWAY1].map(|text| text.parse::<std::net::Ipv4Addr>().unwrap().octets());
+    let fixed = [0x08, 0x06, 0, 1, 0x08, 0, 6, 4, 0, 1];
+    [&[0xff; 6][..], &mac, &fixed, &mac, &client, &[0; 6], &gateway].concat()
+}
+
+#[test]
+fn case_08_rules_toward_a_neighbour_end_with_its_link_and_come_back_with_its_new_address() {
+    const NEW_MAC: [u8; 6] = [0x02, 0, 0, 0, 0, 0x77];
+    let learnt = altered(CE1, &[(r#"{"vrf": 18, "prefix": "192.168.100.100/32", "nexthop": 514},"#, "")]);
+    let mut node = Node::with(&learnt, with_engine());
+    node.receive(LAN1, &client_asks(CLIENT_MAC));
+    let underlay = converse(&mut node, 1);
+    let (id, _) = node.asked_install();
+    node.in_hardware(id);
+    node.machine.set_up(vif(LAN1), false, node.now);
+    assert_eq!(node.asked_remove(), id);
+    node.gone(id);
+    node.machine.set_up(vif(LAN1), true, node.now);
+    let answer = udp(SERVER, CLIENT, 9, 1, b"answer");
+    let sent = node.receive(underlay, &out_of_tunnel_on(underlay, &answer));
+    assert_eq!(Frame::read(sent[0].packet.data()).ethertype, 0x0806, "asked for");
+    let sent = node.receive(LAN1, &client_asks(NEW_MAC));
+    let frames: Vec<Frame> = sent.iter().map(|sent| Frame::read(sent.packet.data())).collect();
+    assert!(frames.iter().any(|frame| frame.destination == NEW_MAC && frame.ethertype == 0x0800), "{frames:?}");
+    node.wait(1500);
+    converse(&mut node, 1);
+    node.wait(1500);
+    let (_, directions) = node.asked_install();
+    let header = node.machine.control().snapshot().vif(vif(LAN1)).unwrap().header_to(MacAddr(NEW_MAC)).unwrap();
+    let (one, other) = both(directions);
+    assert!([one, other].iter().any(|direction| direction.program.ops.contains(&Op::RewriteL2(header))));
+}
+
 #[test]
 fn changes_in_quick_succession_keep_no_flow_waiting() {
     let mut node = Node::with(CE1, with_engine());
@@ -134,4 +172,28 @@ fn a_vif_that_goes_takes_its_flows_and_their_rules() {
     assert!(!node.has_flow(1));
     node.nic_counts(id, 0, 2, 200);
     node.gone(id);
+}
+
+#[test]
+fn rules_for_what_comes_in_the_clear_are_taken_back_when_its_source_moves_into_ipsec() {
+    // By its route, and by the nexthop of the tunnel that leads back.
+    let ipsec = r#""vifs": [{"id": 9, "name": "ipsec", "type": "TUNNEL", "vrf": 8, "mtu": 1400, "tunnel": {"source": "172.28.13.36",
+        "destination": "203.0.113.1", "vrf": 8}}], "nexthops": [{"id": 95, "vrf": 8, "encap": {"oif": 9}}"#;
+    for change in [
+        format!(r#"{{{ipsec}], "routes": [{{"vrf": 8, "prefix": "10.101.9.245/32", "nexthop": 95}}]}}"#),
+        format!(
+            r#"{{{ipsec}, {{"id": 489, "vrf": 8, "tunnel": {{"type": "MPLS_O_UDP", "sip": "10.101.10.39", "dip": "10.101.9.245",
+            "directNexthop": 95}}}}]}}"#
+        ),
+    ] {
+        let (mut node, id, underlay) = offloaded(1);
+        node.change(&change);
+        assert_eq!(node.asked_remove(), id);
+        node.gone(id);
+        let answer = udp(SERVER, CLIENT, 9, 1, b"answer");
+        assert!(node.receive(underlay, &out_of_tunnel_on(underlay, &answer)).is_empty());
+        assert_eq!(node.drops(DropReason::Unprotected), 1, "{:?}", node.all_drops());
+        node.wait(2000);
+        node.asked_nothing();
+    }
 }

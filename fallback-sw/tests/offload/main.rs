@@ -4,6 +4,7 @@
 mod change;
 #[path = "../common/mod.rs"]
 mod common;
+mod gateway;
 
 use common::{
     Node,
@@ -22,7 +23,7 @@ use fallback_sw::{
     worker::Traffic,
 };
 use offload_rules::{
-    VifId,
+    DropReason, VifId,
     forwarding::VlanTag,
     lower::{Direction, FailureClass, NotOffloaded, Unsupported},
 };

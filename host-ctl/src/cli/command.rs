@@ -4,7 +4,7 @@ mod offload;
 
 use std::{
     fmt::{self, Write as _},
-    io::{self, Read as _},
+    io::{self, Read as _, Write as _},
     path::Path,
     time::Duration,
 };
@@ -309,6 +309,10 @@ impl<W: io::Write> Session<'_, W> {
             Change::Delta(name, delta) => (name, self.node.apply_delta(*delta).await),
         };
         let result = answer.map_err(|status| Error::of_change(&name, &status, self.seconds))?.into_inner();
+        for warning in &result.warnings {
+            // It is in force all the same: no failure.
+            let _ = writeln!(io::stderr(), "host-ctl: warning: {warning}");
+        }
         self.show(&result, |out| writeln!(out, "Generation {} is in force", result.generation))
     }
 

@@ -16,17 +16,23 @@ pub fn render(response: &ListNeighboursResponse, out: &mut impl fmt::Write) -> f
     for neighbour in &response.neighbours {
         let mac = if neighbour.mac.is_empty() { "-" } else { &neighbour.mac };
         let nexthop = if neighbour.nexthop == 0 { "-".to_owned() } else { neighbour.nexthop.to_string() };
-        let state = match neighbour.state() {
-            NeighbourState::Unknown => "Unknown",
-            NeighbourState::Resolving => "Resolving",
-            NeighbourState::Reachable => "Reachable",
-            NeighbourState::Stale => "Stale",
-            NeighbourState::Failed => "Failed",
-        };
+        let state = state_name(neighbour.state());
         let vif = format!("vif0/{}", neighbour.vif);
         row(out, &WIDTHS, &[&vif, &neighbour.address, &mac, &state, &nexthop, &neighbour.held_packets])?;
     }
     Ok(())
+}
+
+/// What is known of a neighbour, in a word.
+pub(super) const fn state_name(state: NeighbourState) -> &'static str {
+    match state {
+        NeighbourState::Unknown => "Unknown",
+        NeighbourState::Resolving => "Resolving",
+        NeighbourState::Reachable => "Reachable",
+        NeighbourState::Stale => "Stale",
+        NeighbourState::Failed => "Failed",
+        NeighbourState::Probe => "Probe",
+    }
 }
 
 #[cfg(test)]

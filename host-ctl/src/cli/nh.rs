@@ -7,7 +7,10 @@ use proto::v1::{
     ReceiveNexthop, TunnelNexthop, nexthop::Kind,
 };
 
-use super::text::{joined, separated};
+use super::{
+    neigh::state_name,
+    text::{joined, separated},
+};
 
 /// Where the lines after the first one start.
 const INDENT: &str = "            ";
@@ -52,7 +55,12 @@ fn nexthop(info: &NexthopInfo, out: &mut impl fmt::Write) -> fmt::Result {
         Some(Kind::Composite(kind)) => composite(kind, out),
         Some(Kind::Receive(kind)) => receive(kind, out),
         Some(Kind::Nat(kind)) => nat(kind, out),
-        Some(Kind::Resolve(kind)) => writeln!(out, "{INDENT}Oif:{}", kind.oif),
+        Some(Kind::Resolve(kind)) if kind.gateway.is_empty() => writeln!(out, "{INDENT}Oif:{}", kind.oif),
+        Some(Kind::Resolve(kind)) => {
+            writeln!(out, "{INDENT}Oif:{}", kind.oif)?;
+            let mac = if info.gateway_mac.is_empty() { "-" } else { &info.gateway_mac };
+            writeln!(out, "{INDENT}Gateway:{} Mac:{mac} State:{}", kind.gateway, state_name(info.gateway_state()))
+        }
     }
 }
 
@@ -161,7 +169,8 @@ fn nat(nat: &NatNexthop, out: &mut impl fmt::Write) -> fmt::Result {
 #[cfg(test)]
 mod tests {
     use proto::v1::{
-        CompositeMember, DefaultListener, DropNexthop, DscpMapping, Listener, TunnelType, VrfTranslateNexthop,
+        CompositeMember, DefaultListener, DropNexthop, DscpMapping, Listener, NeighbourState, ResolveNexthop,
+        TunnelType, VrfTranslateNexthop,
     };
 
     use super::*;
@@ -267,6 +276,41 @@ mod tests {
         insta::assert_snapshot!(rendered(vec![info(513, 0, &["Valid", "Policy"], kind)]), @"
         Id:513      Type:Vrf_Translate  Fmly: AF_INET  Rid:0  Vrf:18
                     Flags:Valid, Policy, Tunnel: None
+        ");
+    }
+
+    #[test]
+    fn a_gateway_is_shown_with_its_mac_and_whether_it_answers() {
+        let via = |gateway: &str| Kind::Resolve(ResolveNexthop { oif: 2, gateway: gateway.into() });
+        let mut known = info(12, 1, &["Valid"], via("198.51.100.254"));
+        known.gateway_mac = "02:00:00:00:00:fe".into();
+        known.gateway_state = NeighbourState::Reachable.into();
+        let mut asked = info(13, 1, &["Valid"], via("fe80::fe"));
+        asked.family = AddressFamily::Inet6.into();
+        asked.gateway_state = NeighbourState::Resolving.into();
+        let mut dead = info(14, 1, &["Valid"], via("198.51.100.253"));
+        dead.gateway_mac = "02:00:00:00:00:fd".into();
+        dead.gateway_state = NeighbourState::Failed.into();
+        let connected = info(15, 1, &["Valid"], via(""));
+        insta::assert_snapshot!(rendered(vec![known, asked, dead, connected]), @"
+        Id:12       Type:Resolve        Fmly: AF_INET  Rid:0  Vrf:1
+                    Flags:Valid, Tunnel: None
+                    Oif:2
+                    Gateway:198.51.100.254 Mac:02:00:00:00:00:fe State:Reachable
+
+        Id:13       Type:Resolve        Fmly:AF_INET6  Rid:0  Vrf:1
+                    Flags:Valid, Tunnel: None
+                    Oif:2
+                    Gateway:fe80::fe Mac:- State:Resolving
+
+        Id:14       Type:Resolve        Fmly: AF_INET  Rid:0  Vrf:1
+                    Flags:Valid, Tunnel: None
+                    Oif:2
+                    Gateway:198.51.100.253 Mac:02:00:00:00:00:fd State:Failed
+
+        Id:15       Type:Resolve        Fmly: AF_INET  Rid:0  Vrf:1
+                    Flags:Valid, Tunnel: None
+                    Oif:2
         ");
     }
 

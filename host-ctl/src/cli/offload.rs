@@ -20,6 +20,17 @@ pub fn render_status(status: &OffloadStatus, out: &mut impl fmt::Write) -> fmt::
     }
     line(out, "Profile", &status.profile)?;
     line(out, "Driver", &status.driver)?;
+    for (name, value) in [
+        ("DPDK", &status.dpdk_version),
+        ("Layout", &status.layout),
+        ("Engine", &status.engine),
+        ("The NIC", &status.abilities),
+    ] {
+        if !value.is_empty() {
+            line(out, name, value)?;
+        }
+    }
+    render_ports(status, out)?;
     let flows = status.flows.unwrap_or_default();
     writeln!(out, "Flow pairs:")?;
     line(out, "  Hardware", flows.hardware)?;
@@ -47,6 +58,20 @@ pub fn render_status(status: &OffloadStatus, out: &mut impl fmt::Write) -> fmt::
         row(out, &WIDTHS, &[&format!("  {}", shape.shape), &outcome, &proven, &shape.created, &remarks])?;
     }
     Ok(())
+}
+
+fn render_ports(status: &OffloadStatus, out: &mut impl fmt::Write) -> fmt::Result {
+    if !status.ports.is_empty() {
+        writeln!(out, "Ports:")?;
+    }
+    for port in &status.ports {
+        let switch = port.switch_domain.map(|domain| format!(", switch domain {domain}")).unwrap_or_default();
+        line(out, &format!("  {}", port.device), format!("{}, {}{switch}", port.ethdev, port.role))?;
+    }
+    if !status.findings.is_empty() {
+        writeln!(out, "Missing:")?;
+    }
+    status.findings.iter().try_for_each(|finding| writeln!(out, "  {finding}"))
 }
 
 fn render_tables(status: &OffloadStatus, out: &mut impl fmt::Write) -> fmt::Result {
@@ -154,7 +179,9 @@ fn render_direction(direction: &DirectionRules, out: &mut impl fmt::Write) -> fm
 
 fn render_rule(rule: &InstalledRule, out: &mut impl fmt::Write) -> fmt::Result {
     line(out, "Rule", &rule.text)?;
-    line(out, "  Port", format!("vif0/{}", rule.vif))?;
+    // Later stages go by what an earlier one has written.
+    let port = if rule.vif == 0 { "any".to_owned() } else { format!("vif0/{}", rule.vif) };
+    line(out, "  Port", port)?;
     line(out, "  Table/Priority", format!("{}/{}", rule.table, rule.priority))?;
     line(out, "  Tier", text::tier(rule.tier(), ""))?;
     for (name, parts) in [("  Items", &rule.items), ("  Actions", &rule.actions)] {
@@ -168,6 +195,9 @@ fn render_rule(rule: &InstalledRule, out: &mut impl fmt::Write) -> fmt::Result {
     }
     line(out, "  Statistics", format!("{} packets, {} bytes", rule.packets, rule.bytes))?;
     line(out, "  State", if rule.live { "live" } else { "on its way" })?;
+    if rule.needed_by > 0 {
+        line(out, "  Needed By", format!("{} rules", rule.needed_by))?;
+    }
     match rule.installed_ms {
         Some(at) => line(out, "  Installed", format!("{at} ms")),
         None => Ok(()),

@@ -1,4 +1,4 @@
-use proto::v1::{FailureCount, FlowTier, FlowsByTier, OffloadTable, OffloadTotals, ReasonCount, Shape};
+use proto::v1::{FailureCount, FlowTier, FlowsByTier, OffloadPort, OffloadTable, OffloadTotals, ReasonCount, Shape};
 
 use super::*;
 
@@ -59,11 +59,34 @@ fn a_busy_engine_is_shown_at_a_glance() {
         latency_p99_us: Some(3740),
         last_reset_ms: Some(60_000),
         ipsec_sessions: 8,
+        dpdk_version: "24.11.3".into(),
+        layout: "switch".into(),
+        engine: "templates".into(),
+        ports: vec![
+            OffloadPort {
+                device: "wan".into(),
+                ethdev: "0000:08:00.0".into(),
+                role: "wire".into(),
+                switch_domain: Some(0),
+            },
+            OffloadPort { device: "lan".into(), ethdev: "net_ring0".into(), role: "wire".into(), switch_domain: None },
+        ],
+        findings: vec!["flows between ports of 2 switches stay in software".into()],
+        abilities: "forwards from tenants IPv4; drops from tenants IPv4; marks nothing".into(),
     };
     insta::assert_snapshot!(text(|out| render_status(&status, out)), @"
     Offload:                  on
     Profile:                  mlx5-hws
     Driver:                   mlx5_pci
+    DPDK:                     24.11.3
+    Layout:                   switch
+    Engine:                   templates
+    The NIC:                  forwards from tenants IPv4; drops from tenants IPv4; marks nothing
+    Ports:
+      wan:                    0000:08:00.0, wire, switch domain 0
+      lan:                    net_ring0, wire
+    Missing:
+      flows between ports of 2 switches stay in software
     Flow pairs:
       Hardware:               1499
       Partial:                3
@@ -147,9 +170,21 @@ fn a_rule_is_shown_with_items_actions_and_counts_and_the_other_direction_with_it
         bytes: 1800,
         installed_ms: Some(90_000),
         live: true,
+        needed_by: 0,
     };
-    let forward =
-        DirectionRules { flow: 8, tier: FlowTier::Hardware.into(), rules: vec![rule], ..DirectionRules::default() };
+    let stage = InstalledRule {
+        text: "group 1 pattern vlan tci is 100 / end actions of_pop_vlan / jump group 6 / end".into(),
+        table: "tenant".into(),
+        tier: FlowTier::Hardware.into(),
+        needed_by: 3,
+        ..InstalledRule::default()
+    };
+    let forward = DirectionRules {
+        flow: 8,
+        tier: FlowTier::Hardware.into(),
+        rules: vec![stage, rule],
+        ..DirectionRules::default()
+    };
     let reverse = DirectionRules {
         flow: 9,
         tier: FlowTier::Software.into(),
@@ -160,6 +195,13 @@ fn a_rule_is_shown_with_items_actions_and_counts_and_the_other_direction_with_it
     insta::assert_snapshot!(text(|out| render_rules(&rules, out)), @"
     Flow Index:               8
     Tier:                     Hardware
+    Rule:                     group 1 pattern vlan tci is 100 / end actions of_pop_vlan / jump group 6 / end
+      Port:                   any
+      Table/Priority:         tenant/0
+      Tier:                   Hardware
+      Statistics:             0 packets, 0 bytes
+      State:                  on its way
+      Needed By:              3 rules
     Rule:                     group 1 priority 2 transfer pattern ipv4 ttl is 64 / end actions count / port_representor / end
       Port:                   vif0/4121
       Table/Priority:         tenant/2

@@ -76,12 +76,12 @@ fn route(info: &RouteInfo, out: &mut impl fmt::Write) -> fmt::Result {
     let length = route.prefix.split_once('/').map_or("", |(_, length)| length);
     let flags = if info.flags.is_empty() { "-" } else { &info.flags };
     let label = route.label.map_or_else(|| "-".to_owned(), |label| label.to_string());
-    let misc = joined(misc(route, info.learned));
+    let misc = joined(misc(route, info));
     row(out, &WIDTHS, &[&route.prefix, &length, &flags, &label, &route.nexthop, &misc])?;
     route.policy_labels.chunks(LABELS_PER_LINE).try_for_each(|labels| writeln!(out, "{:20}{}", "", joined(labels)))
 }
 
-fn misc(route: &Route, learned: bool) -> Vec<String> {
+fn misc(route: &Route, info: &RouteInfo) -> Vec<String> {
     let mut misc = Vec::new();
     if route.site != 0 || route.network != 0 {
         misc.push(format!("(S,N):{}:{}", route.site, route.network));
@@ -92,7 +92,10 @@ fn misc(route: &Route, learned: bool) -> Vec<String> {
     if route.stats_uid != 0 {
         misc.push(format!("Stats UID:{}", route.stats_uid));
     }
-    if learned {
+    if !info.gateway.is_empty() {
+        misc.push(format!("Via:{}", info.gateway));
+    }
+    if info.learned {
         misc.push("Learned".to_owned());
     }
     misc
@@ -174,6 +177,15 @@ mod tests {
         ff::13:6c00:2/128   128      L          284        489
         fe80:2:0:1:6:0:c0a8:6464/128 128      -          -          16777217   Learned
         ");
+    }
+
+    #[test]
+    fn a_route_tells_the_gateway_that_its_nexthop_names() {
+        let mut default = route("0.0.0.0/0", "-", None, 12);
+        default.gateway = "198.51.100.254".into();
+        let mut text = String::new();
+        super::route(&default, &mut text).unwrap();
+        insta::assert_snapshot!(text, @"0.0.0.0/0           0        -          -          12         Via:198.51.100.254");
     }
 
     #[test]

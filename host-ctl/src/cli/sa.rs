@@ -61,6 +61,9 @@ pub fn render(response: &ListSasResponse, whole: bool, out: &mut impl fmt::Write
             ],
         )?;
     }
+    for info in response.sas.iter().filter(|info| !info.refused_reason.is_empty()) {
+        writeln!(out, "{:#x} is refused: {}; give it a new key", of(info).id, info.refused_reason)?;
+    }
     Ok(())
 }
 
@@ -90,6 +93,7 @@ pub(super) const fn state(state: SaState) -> &'static str {
         SaState::SaExpiring => "Expiring",
         SaState::SaExpired => "Expired",
         SaState::SaExhausted => "Exhausted",
+        SaState::SaRefused => "Refused",
     }
 }
 
@@ -106,6 +110,9 @@ const fn tier(tier: SaTier) -> &'static str {
 fn one(info: &SaInfo, out: &mut impl fmt::Write) -> fmt::Result {
     let sa = of(info);
     writeln!(out, "SAId: {:#x} SPI: {:#x} {} State: {}", sa.id, sa.spi, direction(&sa), state(info.state()))?;
+    if !info.refused_reason.is_empty() {
+        writeln!(out, "Refused: {}; give it a new key", info.refused_reason)?;
+    }
     let nat_t = if info.nat_t { " NAT-T" } else { "" };
     if info.vif != 0 {
         writeln!(
@@ -215,6 +222,21 @@ pub(super) mod tests {
         0xffff0060  0xc0de0001  Outbound  vif0/4111 Active    NIC        83300681             44061827864          0             0              3       120 seconds
         0xffff5f70  0x1234      Inbound   vif0/4111 Expiring  Software   10                   900                  3             4              0       -
         ");
+    }
+
+    #[test]
+    fn why_one_is_refused_stands_below_the_list_and_beside_the_one() {
+        let why = "the kept state was found without its file of reserved sequence numbers";
+        let refused =
+            SaInfo { state: SaState::SaRefused.into(), refused_reason: why.into(), sequence: 1, ..outbound() };
+        let response = ListSasResponse { sas: vec![refused, inbound()] };
+        let (mut list, mut one) = (String::new(), String::new());
+        render(&response, false, &mut list).unwrap();
+        let last = list.lines().last().unwrap();
+        assert_eq!(last, format!("0xffff0060 is refused: {why}; give it a new key"));
+        assert!(list.contains(" Refused "), "{list}");
+        render(&response, true, &mut one).unwrap();
+        assert_eq!(one.lines().nth(1).unwrap(), format!("Refused: {why}; give it a new key"));
     }
 
     #[test]

@@ -57,7 +57,11 @@ fn vif(info: &VifInfo, out: &mut impl fmt::Write) -> fmt::Result {
     }
     let (vrf, flags) = (vif.vrf, &info.flags);
     writeln!(out, "Vrf:{vrf} Mcast Vrf:{vrf} VN:{:#x} Flags:{flags} Ref:{}", vif.vn, info.references)?;
-    writeln!(out, "MTU: {} EncMSS: {} NH: {}", vif.mtu, vif.enc_mss, vif.nexthop)?;
+    write!(out, "MTU: {}", if info.mtu == 0 { vif.mtu } else { info.mtu })?;
+    if info.mtu != 0 && info.mtu != vif.mtu {
+        write!(out, " (configured {})", vif.mtu)?;
+    }
+    writeln!(out, " EncMSS: {} NH: {}", vif.enc_mss, vif.nexthop)?;
     info.sas.iter().try_for_each(|sa| association(sa, out))?;
     if !vif.nat_pool.is_empty() {
         writeln!(out, "NAT Pool: {}", joined(&vif.nat_pool))?;
@@ -158,6 +162,15 @@ mod tests {
             enc_mss: 130,
             mtu: 1500,
             ..Vif::default()
+        }
+    }
+
+    #[test]
+    fn case_07_the_mtu_in_force_is_shown_beside_the_one_that_is_configured() {
+        let of = |mtu| VifInfo { vif: Some(lists()), mtu, ..VifInfo::default() };
+        assert!(rendered(vec![of(1450)]).contains("\nMTU: 1450 (configured 1500) EncMSS: 130 NH: 0\n"));
+        for same in [1500, 0] {
+            assert!(rendered(vec![of(same)]).contains("\nMTU: 1500 EncMSS: 130 NH: 0\n"), "{same}");
         }
     }
 

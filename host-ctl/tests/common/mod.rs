@@ -69,7 +69,7 @@ impl node_server::Node for Mock {
         }
         let generation = state.generation;
         self.0.lock().unwrap().state = Some(state);
-        Ok(Response::new(ApplyResult { generation }))
+        Ok(Response::new(ApplyResult { generation, ..ApplyResult::default() }))
     }
 
     async fn apply_delta(&self, request: Request<ForwardingDelta>) -> Answer<ApplyResult> {
@@ -79,7 +79,8 @@ impl node_server::Node for Mock {
         }
         let generation = delta.generation;
         self.0.lock().unwrap().delta = Some(delta);
-        Ok(Response::new(ApplyResult { generation }))
+        let warnings = if generation == 9 { vec!["/x/last.json: no space".into(), "sa 17".into()] } else { Vec::new() };
+        Ok(Response::new(ApplyResult { generation, warnings }))
     }
 
     async fn list_vifs(&self, request: Request<ListVifsRequest>) -> Answer<ListVifsResponse> {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use proto::v1;
 
-use super::{LabError, Node, wait};
+use super::{LabError, Namespace, Node, wait};
 
 /// Fails unless, within two seconds of quiet, each node's account closes: nothing unaccounted, the sum of drops by reason is the
 /// number of dropped packets, and the ports have received what the node has received.
@@ -55,4 +55,21 @@ fn complaints(node: &Node) -> Result<Vec<String>, LabError> {
 #[must_use]
 pub fn lost_in_rings(vifs: &[v1::VifInfo]) -> u64 {
     vifs.iter().filter_map(|vif| vif.port.as_ref()).map(|port| port.rx_errors).sum()
+}
+
+/// Packets that somebody has counted as lost so far: nodes (drops by reason, frames that their rings had no room for), and the
+/// kernels of these namespaces (drops of their devices, none of which a node drives).
+///
+/// # Errors
+/// [`LabError::Api`], and [`LabError::Io`] when a namespace cannot be entered.
+pub fn counted_losses(nodes: &[&Node], kernels: &[&Namespace]) -> Result<u64, LabError> {
+    let mut lost = 0;
+    for node in nodes {
+        let packets = node.client().status()?.packets.unwrap_or_default();
+        lost += packets.dropped + lost_in_rings(&node.client().vifs()?);
+    }
+    for namespace in kernels {
+        lost += namespace.device_drops()?;
+    }
+    Ok(lost)
 }

@@ -3,12 +3,11 @@
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
-    process::Command,
     sync::atomic::{AtomicU32, Ordering},
     time::Duration,
 };
 
-use super::{Lab, LabError, Namespace, Process, process, wait};
+use super::{Lab, LabError, Namespace, Process, process, tools, wait};
 
 /// A running capture.
 #[derive(Debug)]
@@ -91,7 +90,7 @@ pub struct CaptureVerdict {
 /// # Errors
 /// When tshark cannot read it.
 pub fn check_capture(file: &Path) -> Result<CaptureVerdict, LabError> {
-    let mut command = Command::new("tshark");
+    let mut command = tools::command("tshark");
     command.args(["-n", "-r"]).arg(file);
     for protocol in ["ip", "tcp", "udp"] {
         command.args(["-o", &format!("{protocol}.check_checksum:TRUE")]);
@@ -203,7 +202,7 @@ mod tests {
 
     #[test]
     fn tshark_is_content_with_a_sound_packet_and_complains_about_broken_ones() {
-        if super::super::find_in_path("tshark").is_none() {
+        if tools::launcher("tshark".as_ref()).is_empty() && super::super::find_in_path("tshark").is_none() {
             let _ = writeln!(std::io::stderr(), "SKIPPED: tshark is not installed: run `make setup`");
             return;
         }

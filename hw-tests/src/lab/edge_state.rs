@@ -222,7 +222,7 @@ fn wan(state: &mut v1::ForwardingState, index: usize, uplink: Uplink, more: &[&s
     let encap_data = format!("{} {} 0800", uplink.transit_mac, uplink.mac);
     state.nexthops.extend([
         nexthop(gateway, WAN_VRF, Kind::Encap(v1::EncapNexthop { oif, encap_data })),
-        nexthop(resolve, WAN_VRF, Kind::Resolve(v1::ResolveNexthop { oif })),
+        nexthop(resolve, WAN_VRF, Kind::Resolve(v1::ResolveNexthop { oif, ..Default::default() })),
     ]);
     if index == 0 {
         state.nexthops.push(nexthop(WAN_RECEIVE, WAN_VRF, Kind::Receive(v1::ReceiveNexthop::default())));

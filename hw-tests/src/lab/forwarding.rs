@@ -187,7 +187,11 @@ fn underlay(state: &mut v1::ForwardingState, site: Site, driver: v1::IoDriver) {
         });
         let encap_data = format!("{} {} 0800", uplink.transit_mac, uplink.mac);
         state.nexthops.push(nexthop(member, UNDERLAY_VRF, Kind::Encap(v1::EncapNexthop { oif: id, encap_data })));
-        state.nexthops.push(nexthop(resolve, UNDERLAY_VRF, Kind::Resolve(v1::ResolveNexthop { oif: id })));
+        state.nexthops.push(nexthop(
+            resolve,
+            UNDERLAY_VRF,
+            Kind::Resolve(v1::ResolveNexthop { oif: id, ..Default::default() }),
+        ));
         state.routes.push(route(UNDERLAY_VRF, uplink.subnet, resolve));
         let own = uplink.address.split('/').next().unwrap_or_default();
         state.routes.push(route(UNDERLAY_VRF, &format!("{own}/32"), UNDERLAY_RECEIVE));
@@ -253,7 +257,7 @@ fn overlay(state: &mut v1::ForwardingState, site: Site, tenant: Tenant, driver: 
     });
     let (resolve, receive) = tenant.local_nexthops(site);
     state.nexthops.extend([
-        nexthop(resolve, vrf, Kind::Resolve(v1::ResolveNexthop { oif: vif_id })),
+        nexthop(resolve, vrf, Kind::Resolve(v1::ResolveNexthop { oif: vif_id, ..Default::default() })),
         nexthop(receive, vrf, Kind::Receive(v1::ReceiveNexthop::default())),
         v1::Nexthop {
             policy: true,

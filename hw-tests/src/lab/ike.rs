@@ -12,11 +12,12 @@ use prost_reflect::ReflectMessage;
 use proto::v1;
 
 use super::{
-    End, Lab, LabError, Namespace, Node, NodeConfig, Ping, PingReport, Process, Sequence, Veth, process, wait,
+    End, Lab, LabError, Namespace, Node, NodeConfig, Ping, PingReport, Process, Sequence, Veth, process, tools, wait,
 };
 
 const TIME: Duration = Duration::from_secs(20);
 const PORT: u16 = 7000;
+const DAEMON: &str = "charon-systemd";
 const CONNECTION: &str = "peer";
 const CHILD: &str = "net";
 const HOST: &str = "192.168.100.100";
@@ -27,20 +28,23 @@ const FAR: &str = "192.168.1.100";
 pub struct Charon {
     process: Process,
     vici: PathBuf,
+    /// Of both programs: `swanctl` wants one, too, and a machine into which strongSwan is not installed has none.
+    conf: PathBuf,
 }
 
 impl Charon {
     fn start(lab: &Path, namespace: &Namespace, name: &str, plugin: Option<&Path>) -> Result<Self, LabError> {
         let vici = lab.join(format!("{name}.vici"));
+        let conf = lab.join(format!("{name}.strongswan.conf"));
         let mut command = namespace.command("env");
-        command.arg(format!("STRONGSWAN_CONF={}", lab.join(format!("{name}.strongswan.conf")).display()));
+        command.arg(format!("STRONGSWAN_CONF={}", conf.display()));
         if let Some(plugin) = plugin {
             // charon looks for a plugin among what is loaded before it looks into its folder: nothing is installed for a test.
-            command.arg(format!("LD_PRELOAD={}", plugin.display()));
+            command.arg(format!("{}={}", tools::preload_variable(DAEMON), plugin.display()));
         }
-        command.arg("charon-systemd");
+        command.args(tools::launcher(DAEMON.as_ref())).arg(DAEMON);
         let _ = fs::remove_file(&vici);
-        let mut charon = Self { process: Process::spawn(command)?, vici };
+        let mut charon = Self { process: Process::spawn(command)?, vici, conf };
         wait::until(&format!("charon of {name} to answer"), TIME, || {
             if let Some(status) = charon.process.ended()? {
                 let output = format!("{}{}", charon.process.stdout(), charon.process.stderr());
@@ -58,7 +62,8 @@ impl Charon {
     /// # Errors
     /// [`LabError::Command`].
     pub fn swanctl(&self, arguments: &[&str]) -> Result<String, LabError> {
-        let mut command = Command::new("swanctl");
+        let mut command = tools::command("swanctl");
+        command.env("STRONGSWAN_CONF", &self.conf);
         let (verb, rest) = arguments.split_at(1);
         command.args(verb).arg("--uri").arg(format!("unix://{}", self.vici.display())).args(rest);
         process::run(command, TIME)?.success()
@@ -293,6 +298,10 @@ fn state(text: &str) -> Result<v1::ForwardingState, LabError> {
 /// Builds charon's plugin where it is out of date.
 fn plugin() -> Result<PathBuf, LabError> {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("charon-plugin/build.sh");
-    let output = process::run(Command::new(script), Duration::from_secs(60))?.success()?;
+    let mut command = Command::new(script);
+    if !tools::launcher(DAEMON.as_ref()).is_empty() {
+        command.arg("--tools");
+    }
+    let output = process::run(command, Duration::from_secs(60))?.success()?;
     Ok(PathBuf::from(output.trim()))
 }

@@ -394,6 +394,22 @@ impl L3vpn {
         super::assert_conserved(&self.all_nodes()?)
     }
 
+    /// Packets that somebody between the hosts, or a host's device, has counted as lost so far.
+    ///
+    /// # Errors
+    /// As for [`super::counted_losses`].
+    pub fn counted_losses(&self) -> Result<u64, LabError> {
+        let mut kernels: Vec<&Namespace> = vec![self.switch_namespace()];
+        for tenant in Tenant::ALL {
+            kernels.extend([Site::Ce1, Site::Ce2].map(|site| self.host(tenant, site).namespace()));
+        }
+        match &self.edge {
+            Some(edge) => kernels.extend([edge.nat(), edge.internet()]),
+            None => kernels.extend(self.transits()?),
+        }
+        super::counted_losses(&self.all_nodes()?, &kernels)
+    }
+
     /// Cuts the link of CE1 to a tenant's host: the devices at both ends disappear.
     ///
     /// # Errors

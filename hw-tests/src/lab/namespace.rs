@@ -15,7 +15,7 @@ use nix::{
     unistd::{Pid, Uid},
 };
 
-use super::{LabError, Output, Process, interrupt, process};
+use super::{LabError, Output, Process, interrupt, process, tools};
 
 /// Names of namespaces and directories start with it, then come the process id of the lab, its number, and a role.
 const PREFIX: &str = "sluicegate";
@@ -108,11 +108,11 @@ impl Namespace {
         &self.role
     }
 
-    /// A command that will run in it.
+    /// A command that will run in it: a program by its path, or one of others by its name.
     #[must_use]
     pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
         let mut command = Command::new("ip");
-        command.args(["netns", "exec", &self.name]).arg(program);
+        command.args(["netns", "exec", &self.name]).args(tools::launcher(program.as_ref())).arg(program);
         command
     }
 
@@ -168,6 +168,21 @@ impl Namespace {
     pub fn sysctl(&self, variable: &str, value: &str) -> Result<(), LabError> {
         let path = format!("/proc/sys/net/{variable}");
         self.inside(|| fs::write(&path, value).map_err(LabError::io(format!("write {value} to {path}"))))
+    }
+
+    /// Packets that its devices have dropped so far, in both directions.
+    ///
+    /// # Errors
+    /// [`LabError::Io`].
+    pub fn device_drops(&self) -> Result<u64, LabError> {
+        let file = "/proc/thread-self/net/dev";
+        let table = self.inside(|| fs::read_to_string(file).map_err(LabError::io(format!("read {file}"))))?;
+        // "eth0: " and eight columns for each direction, of which the fourth are drops.
+        let drops = |line: &str| -> Option<u64> {
+            let columns: Vec<u64> = line.split_once(':')?.1.split_whitespace().filter_map(|n| n.parse().ok()).collect();
+            Some(columns.get(3)? + columns.get(11)?)
+        };
+        Ok(table.lines().filter_map(drops).sum())
     }
 
     /// Keeps the kernel from speaking IPv6 here by itself (router solicitations, MLD, duplicate address detection).

@@ -46,6 +46,13 @@ impl SequenceReport {
         self.sent.saturating_sub(self.back.datagrams)
     }
 
+    /// Whether each datagram arrived at both ends, once, in whatever order.
+    #[must_use]
+    pub fn each_once(&self) -> bool {
+        let once = |received: &Received| (received.datagrams, received.duplicated) == (self.sent, 0);
+        self.sent > 0 && once(&self.there) && once(&self.back)
+    }
+
     /// Fails unless each datagram arrived at both ends, once and in order.
     ///
     /// # Errors

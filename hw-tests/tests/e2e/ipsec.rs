@@ -204,8 +204,10 @@ fn rekeys_under_load(options: &Options, rekeys: u32) -> Result<(), LabError> {
         if !carried_without_rekey(&l3vpn, load)? {
             continue;
         }
+        // What the tries have lost is not counted: the SAs that they went with are gone before.
+        l3vpn.rekey(&Tunnel::ALL)?;
         let before = lost_beside_the_nodes(&l3vpn)?;
-        whole = rekeys_beside(&l3vpn, load, rekeys)?;
+        whole = rekeys_beside(&l3vpn, load, rekeys, options.workers == 1)?;
         let lost = lost_beside_the_nodes(&l3vpn)? - before;
         if whole || lost == 0 {
             break;
@@ -228,8 +230,10 @@ fn rekeys_under_load(options: &Options, rekeys: u32) -> Result<(), LabError> {
     l3vpn.assert_healthy()
 }
 
-/// Replaces all SAs of all tunnels while traffic runs; whether every packet of it arrived, once.
-fn rekeys_beside(l3vpn: &L3vpn, load: u32, rekeys: u32) -> Result<bool, LabError> {
+/// Replaces all SAs of all tunnels while traffic runs; whether every packet of it arrived, once, and `in_order` as it was sent.
+/// With several workers a new SA may have another owner than the one before: what comes to it directly overtakes what waits in the
+/// ring to the old one's.
+fn rekeys_beside(l3vpn: &L3vpn, load: u32, rekeys: u32, in_order: bool) -> Result<bool, LabError> {
     let traffic = Traffic::start(l3vpn, load, 3 + rekeys / 5)?;
     let (mut packets, mut missing, mut took) = (0, 0, Duration::ZERO);
     let before = traffic.returned();
@@ -253,10 +257,10 @@ fn rekeys_beside(l3vpn: &L3vpn, load: u32, rekeys: u32) -> Result<bool, LabError
         (took / rekeys).as_millis()
     ));
     figures(&format!("iperf3 at {load} Mbit/s beside it: {iperf}"));
-    let mut whole = missing == 0 && (iperf.lost, iperf.out_of_order) == (0, 0);
+    let mut whole = missing == 0 && iperf.lost == 0 && (iperf.out_of_order == 0 || !in_order);
     for sequence in sequences {
         figures(&format!("numbered datagrams: {sequence}"));
-        whole &= sequence.perfect().is_ok();
+        whole &= if in_order { sequence.perfect().is_ok() } else { sequence.each_once() };
     }
     Ok(whole)
 }

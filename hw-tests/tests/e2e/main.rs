@@ -2,8 +2,10 @@
 //! account of every node that it used.
 
 mod churn;
+mod device;
 mod faults;
 mod garbage;
+mod gateway;
 mod ike;
 mod inline;
 mod ipsec;
@@ -12,6 +14,7 @@ mod kernel_peer;
 mod l3vpn;
 mod lab;
 mod lifecycle;
+mod neighbours;
 mod offload;
 mod policy;
 mod punt;

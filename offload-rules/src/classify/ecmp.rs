@@ -2,16 +2,16 @@
 //!
 //! A flow's slot is its home. It stays while its member is usable; when the member is lost, only its own flows move (to members
 //! chosen by weighted rendezvous hashing, so that stateless traffic does not shuffle either), and when it returns they
-//! move back.
+//! move back. A member whose gateway does not answer is lost, unless that is true of all.
 
 use super::{
     Ingress,
-    walk::{Reads, is_usable, leads_to},
+    walk::{DeadGateway, Reads, is_usable, leads_to},
 };
 use crate::forwarding::{Member, Snapshot};
 
-/// Levels of nexthops below a member that are looked at.
-const DEPTH: u8 = 3;
+/// Levels of nexthops below a member that are looked at: a tunnel, a composite of IPsec tunnels, one of them, a composite of links.
+const DEPTH: u8 = 4;
 
 /// A member, and the slot that the flow calls home.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,11 +30,16 @@ pub(super) fn choose(
     hash: u64,
 ) -> Option<Choice> {
     let mut usable = Vec::with_capacity(members.len());
-    for (slot, member) in members.iter().enumerate() {
-        if let (Some(member), Ok(slot)) = (member, u8::try_from(slot))
-            && is_usable(read, snapshot, member.nexthop, DEPTH)
-        {
-            usable.push(Choice { home: slot, member: *member });
+    for dead in [DeadGateway::Unusable, DeadGateway::Usable] {
+        for (slot, member) in members.iter().enumerate() {
+            if let (Some(member), Ok(slot)) = (member, u8::try_from(slot))
+                && is_usable(read, snapshot, member.nexthop, dead, DEPTH)
+            {
+                usable.push(Choice { home: slot, member: *member });
+            }
+        }
+        if !usable.is_empty() {
+            break;
         }
     }
     let mut preferred = || {

@@ -3,20 +3,24 @@
 //! Pure: reads only its arguments. What is decided here is decided once for a flow; later packets follow the program.
 
 mod acl;
+mod advice;
 mod ecmp;
 mod policy;
+mod protect;
 mod rpf;
+mod scope;
 #[cfg(test)]
 mod tests;
 mod walk;
 
 use std::net::{IpAddr, Ipv4Addr};
 
-pub use acl::{AclMatch, AclPacket, evaluate};
+pub use acl::{AclMatch, AclPacket, FragmentMatch, evaluate, evaluate_fragment};
+pub use advice::{Advice, advice};
 
 use crate::{
     DropReason, NexthopId, VifId,
-    flow::{Choices, FlowKey, Op, Program},
+    flow::{Choices, DependencyKind, FlowKey, Op, Program},
     forwarding::{Action, Snapshot},
 };
 
@@ -77,12 +81,14 @@ pub enum Verdict {
     Forward(Box<Decision>),
     /// An ICMP echo request to one of the node's own addresses: answer in place.
     AnswerEcho,
-    /// Find this neighbour first; hold the packet.
+    /// Permitted by the lists; only the neighbour is missing. What passes the checks waits for it.
     Resolve {
         /// On this vif.
         vif: VifId,
         /// Who.
         target: IpAddr,
+        /// What comes before the neighbour.
+        checks: Checks,
     },
     /// Drop.
     Drop {
@@ -91,6 +97,36 @@ pub enum Verdict {
         /// The entry of an access list that said so: worth remembering in a flow.
         acl: Option<AclMatch>,
     },
+}
+
+/// What a packet must pass between the lists and the link layer: TTL, then size (RFC 1812 §5.2.1.2 steps 6 to 8).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Checks {
+    /// What is taken off TTL or hop limit: a packet that has no more than this is answered with ICMP time exceeded.
+    pub ttl: u8,
+    /// Largest IP packet before encapsulation that the path takes, in octets.
+    pub mtu: u16,
+    /// Whether a larger one is fragmented when its DF is clear.
+    pub fragment: bool,
+    /// Whether a larger one of IPv6, up to [`IPV6_MIN_MTU`](crate::flow::IPV6_MIN_MTU), goes on whole, its outer packet in fragments.
+    pub fragment_outer: bool,
+}
+
+impl Checks {
+    /// Those that a program makes.
+    #[must_use]
+    pub fn of(program: &Program) -> Self {
+        let mut checks = Self { ttl: 0, mtu: u16::MAX, fragment: true, fragment_outer: false };
+        for op in &program.ops {
+            match op {
+                Op::DecrementTtl(by) => checks.ttl = *by,
+                Op::LimitSize { mtu, fragment } => (checks.mtu, checks.fragment) = (*mtu, *fragment),
+                Op::FragmentOuter { .. } => checks.fragment_outer = true,
+                _ => {}
+            }
+        }
+        checks
+    }
 }
 
 /// A decision to forward.
@@ -115,46 +151,138 @@ pub struct Decision {
 pub fn classify(snapshot: &Snapshot, inquiry: &Inquiry<'_>) -> Verdict {
     let drop = |reason| Verdict::Drop { reason, acl: None };
     let mut walk = walk::Walk::new(snapshot, inquiry);
-    let source_nexthop = match inquiry.role {
-        Role::Own => NexthopId::NONE,
-        Role::Initiator | Role::Responder(_) => match rpf::check(snapshot, inquiry, &mut walk.read) {
-            Ok(nexthop) => nexthop,
-            Err(reason) => return drop(reason),
-        },
+    let (source_nexthop, end) = match source_and_end(snapshot, inquiry, &mut walk) {
+        Ok(found) => found,
+        Err(reason) => return drop(reason),
     };
-    let end = walk.run();
-    let (out, op, local) = match end {
-        walk::End::Output(vif) => (vif, Op::Output(vif), walk.local),
-        walk::End::Punt(vif) => (vif, Op::Punt(vif), walk.local),
-        walk::End::Echo => {
-            return match policy::check(snapshot, inquiry, VifId::TUNNEL, true, &mut walk.read) {
-                Some(denied) if denied.action == Action::Deny => {
-                    Verdict::Drop { reason: DropReason::PolicyDeny, acl: Some(denied) }
-                }
-                _ => Verdict::AnswerEcho,
-            };
-        }
-        walk::End::Resolve { vif, target } => return Verdict::Resolve { vif, target },
-        walk::End::Drop(reason) => return drop(reason),
-    };
-    let egress = walk.flow_egress(out);
-    let acl = policy::check(snapshot, inquiry, walk.policy_egress(egress), local, &mut walk.read);
+    let acl = judge(snapshot, inquiry, &mut walk, end);
     if let Some(denied) = acl.filter(|acl| acl.action == Action::Deny) {
         return Verdict::Drop { reason: DropReason::PolicyDeny, acl: Some(denied) };
     }
+    forward(walk, end, source_nexthop, acl)
+}
+
+/// S(nh), and where the packet ends: as far as addresses of one link reach, after the reverse path.
+fn source_and_end(
+    snapshot: &Snapshot,
+    inquiry: &Inquiry<'_>,
+    walk: &mut walk::Walk<'_>,
+) -> Result<(NexthopId, walk::End), DropReason> {
+    let reach = scope::reach(snapshot, inquiry, &mut walk.read)?;
+    let source_nexthop = source_of(snapshot, inquiry, reach, &mut walk.read)?;
+    Ok((source_nexthop, reach.walk(snapshot, walk, inquiry.key)))
+}
+
+/// S(nh), or why the source may not come from there.
+fn source_of(
+    snapshot: &Snapshot,
+    inquiry: &Inquiry<'_>,
+    reach: scope::Reach,
+    read: &mut walk::Reads<'_>,
+) -> Result<NexthopId, DropReason> {
+    match inquiry.role {
+        Role::Own => Ok(NexthopId::NONE),
+        Role::Initiator | Role::Responder(_) if reach.is_on_link(inquiry.key) => Ok(NexthopId::NONE),
+        Role::Initiator | Role::Responder(_) => rpf::check(snapshot, inquiry, read),
+    }
+}
+
+/// What the lists say of a packet that ends there. The neighbour comes last (RFC 1812 §5.2.1.2): who is denied learns nothing of it.
+fn judge(snapshot: &Snapshot, inquiry: &Inquiry<'_>, walk: &mut walk::Walk<'_>, end: walk::End) -> Option<AclMatch> {
+    match end {
+        walk::End::Output(vif) | walk::End::Punt(vif) | walk::End::Resolve { vif, .. } => {
+            let egress = walk.policy_egress(walk.flow_egress(vif));
+            policy::check(snapshot, inquiry, egress, walk.local, &mut walk.read)
+        }
+        walk::End::Echo | walk::End::ForNode => policy::check(snapshot, inquiry, VifId::TUNNEL, true, &mut walk.read),
+        walk::End::Drop(_) => None,
+    }
+}
+
+/// What becomes of a packet that the lists have permitted.
+fn forward(walk: walk::Walk<'_>, end: walk::End, source_nexthop: NexthopId, acl: Option<AclMatch>) -> Verdict {
+    let (out, op, missing) = match end {
+        walk::End::Output(vif) => (vif, Op::Output(vif), None),
+        walk::End::Punt(vif) => (vif, Op::Punt(vif), None),
+        walk::End::Resolve { vif, target } => (vif, walk.output(vif), Some(target)),
+        walk::End::Echo => return Verdict::AnswerEcho,
+        walk::End::ForNode => return Verdict::Drop { reason: DropReason::NoListener, acl: None },
+        walk::End::Drop(reason) => return Verdict::Drop { reason, acl: None },
+    };
+    let egress = walk.flow_egress(out);
     let reverse_key = walk.reverse_key(egress);
     let stateless = acl.is_some_and(|acl| acl.scope == crate::forwarding::Scope::Stateless);
     let (program, choices) = walk.program(op, out, egress);
+    if let Some(target) = missing {
+        return Verdict::Resolve { vif: out, target, checks: Checks::of(&program) };
+    }
     Verdict::Forward(Box::new(Decision { program, choices, source_nexthop, acl, reverse_key, stateless }))
+}
+
+/// The outcome of a walk with a fragment whose head is not known.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FragmentVerdict {
+    /// The same whatever the head holds: the fragment needs no tracking.
+    Decided(Verdict),
+    /// A list on the way asks for what the head holds. Fragments follow its verdict (RFC 1858 §2).
+    NeedsHead,
+    /// For this node, and not denied by a list so far: who takes it depends on what the head holds.
+    ForNode,
+}
+
+/// Decides on a fragment, first or later, that is not tracked: by all that its fragments have in common. The ports and the
+/// service port of the inquiry are not looked at; in IPv6 nor is the protocol (RFC 8200 §4.5).
+#[must_use]
+pub fn classify_fragment(snapshot: &Snapshot, inquiry: &Inquiry<'_>) -> FragmentVerdict {
+    let drop = |reason, acl| FragmentVerdict::Decided(Verdict::Drop { reason, acl });
+    let mut walk = walk::Walk::with(snapshot, inquiry, walk::Transport::Unknown);
+    let (source_nexthop, end) = match source_and_end(snapshot, inquiry, &mut walk) {
+        Ok(found) => found,
+        Err(reason) => return drop(reason, None),
+    };
+    let (egress, local) = match end {
+        walk::End::Output(vif) | walk::End::Punt(vif) | walk::End::Resolve { vif, .. } => {
+            (walk.policy_egress(walk.flow_egress(vif)), walk.local)
+        }
+        walk::End::ForNode | walk::End::Echo => (VifId::TUNNEL, true),
+        walk::End::Drop(reason) => return drop(reason, None),
+    };
+    match policy::check_fragment(snapshot, inquiry, egress, local, &mut walk.read) {
+        Ok(Some(denied)) => drop(DropReason::PolicyDeny, Some(denied)),
+        _ if matches!(end, walk::End::ForNode | walk::End::Echo) => FragmentVerdict::ForNode,
+        Ok(None) => FragmentVerdict::Decided(forward(walk, end, source_nexthop, None)),
+        Err(policy::NeedsHead) => FragmentVerdict::NeedsHead,
+    }
 }
 
 /// May a packet with this source arrive here? The check that [`classify`] makes for a new flow, for a packet of a known flow
 /// that comes in another way than the last one. On success, the ECMP slots that lead back where it came from.
 ///
 /// # Errors
-/// [`DropReason::InvalidSource`] or [`DropReason::OwnSource`].
+/// [`DropReason::InvalidSource`], [`DropReason::OwnSource`] or [`DropReason::Unprotected`].
 pub fn check_source(snapshot: &Snapshot, key: &FlowKey, ingress: Ingress) -> Result<Choices, DropReason> {
     rpf::slots_toward(snapshot, key, ingress)
+}
+
+/// May a packet with this source arrive here, as far as [`classify`] would say of a new flow, whatever it is and wherever it goes?
+/// For asking before what it says is remembered.
+///
+/// # Errors
+/// As [`check_source`]; [`DropReason::LinkLocal`] and the like of addresses that are of another link.
+pub fn check_arrival(snapshot: &Snapshot, inquiry: &Inquiry<'_>) -> Result<(), DropReason> {
+    let mut read = walk::Reads::new(snapshot);
+    let reach = scope::reach(snapshot, inquiry, &mut read)?;
+    source_of(snapshot, inquiry, reach, &mut read).map(drop)
+}
+
+/// May an MPLS-over-UDP packet with this outer source come by this vif? [`classify`] checks it, too, of what is inside; this is for
+/// asking before the inside is looked at.
+///
+/// # Errors
+/// - [`DropReason::Unprotected`]: in the clear, but the source is reached through IPsec alone (RFC 4301 §5.2).
+/// - [`DropReason::InvalidSource`]: out of an IPsec tunnel that is no way to the source.
+pub fn check_outside(snapshot: &Snapshot, vif: VifId, source: Ipv4Addr) -> Result<(), DropReason> {
+    protect::check_outside(snapshot, &mut walk::Reads::new(snapshot), (vif, source))
 }
 
 /// Can the IPsec tunnel of a vif carry packets now: has it an SA to send with, and its other end a route that works? False for
@@ -162,7 +290,10 @@ pub fn check_source(snapshot: &Snapshot, key: &FlowKey, ingress: Ingress) -> Res
 #[must_use]
 pub fn is_tunnel_up(snapshot: &Snapshot, vif: VifId) -> bool {
     let Some(ipsec) = snapshot.vif(vif).and_then(|vif| vif.kind.tunnel()) else { return false };
-    snapshot.is_up(vif) && walk::is_tunnel_up(&mut walk::Reads::new(snapshot), snapshot, ipsec, 3)
+    snapshot.is_up(vif) && {
+        let dead = walk::DeadGateway::Unusable;
+        walk::is_tunnel_up(&mut walk::Reads::new(snapshot), snapshot, ipsec, dead, 3)
+    }
 }
 
 /// A program that drops what it is asked about, for flows that the policy denies.
@@ -170,18 +301,15 @@ pub fn is_tunnel_up(snapshot: &Snapshot, vif: VifId) -> bool {
 pub fn drop_program(snapshot: &Snapshot, inquiry: &Inquiry<'_>, reason: DropReason) -> Program {
     let mut walk = walk::Walk::new(snapshot, inquiry);
     // Whatever the verdict came from is read again, so that any change of it derives the flow anew.
-    let _ = rpf::check(snapshot, inquiry, &mut walk.read);
-    match walk.run() {
-        walk::End::Output(vif) | walk::End::Punt(vif) => {
-            let egress = walk.policy_egress(walk.flow_egress(vif));
-            let _ = policy::check(snapshot, inquiry, egress, walk.local, &mut walk.read);
-        }
-        walk::End::Echo => _ = policy::check(snapshot, inquiry, VifId::TUNNEL, true, &mut walk.read),
-        walk::End::Resolve { .. } | walk::End::Drop(_) => {}
+    if let Ok((_, end)) = source_and_end(snapshot, inquiry, &mut walk) {
+        judge(snapshot, inquiry, &mut walk, end);
     }
+    // But the neighbour, who comes after the lists: one program serves the denials of all destinations, which senders choose.
+    let mut dependencies = walk.read.finish();
+    dependencies.retain(|dependency| !matches!(dependency.kind, DependencyKind::Neighbour(..)));
     Program {
         ops: vec![Op::Drop(reason)],
-        dependencies: walk.read.finish(),
+        dependencies,
         nexthop: NexthopId::NONE,
         label: None,
         vrf: inquiry.key.vrf,

@@ -1,14 +1,18 @@
 //! Access lists on the way of a packet: ingress, service, egress.
 
-use super::{AclMatch, AclPacket, Inquiry, Role, evaluate, walk::Reads};
+use super::{AclMatch, AclPacket, FragmentMatch, Inquiry, Role, evaluate, evaluate_fragment, walk::Reads};
 use crate::{
-    VifId,
+    AclId, VifId,
     flow::{DependencyKind, FlowKey},
     forwarding::{Action, Scope, Snapshot},
 };
 
 const ICMP: u8 = 1;
 const ICMP6: u8 = 58;
+
+/// What the lists say depends on what the head of the datagram holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct NeedsHead;
 
 /// What the lists say: the entry that denies, or the one that permits (stateless when any of them is), or `None` when no list
 /// has anything to say.
@@ -65,6 +69,41 @@ fn packet(key: &FlowKey, service_port: u16) -> AclPacket {
     }
 }
 
+/// What the lists say of a fragment whose head is not known. What one list denies whatever the head holds is denied.
+///
+/// # Errors
+/// [`NeedsHead`].
+pub(super) fn check_fragment(
+    snapshot: &Snapshot,
+    inquiry: &Inquiry<'_>,
+    egress: VifId,
+    local: bool,
+    read: &mut Reads<'_>,
+) -> Result<Option<AclMatch>, NeedsHead> {
+    let ingress = if inquiry.ingress.tunnel.is_some() { VifId::TUNNEL } else { inquiry.ingress.vif };
+    let packet = packet(inquiry.key, inquiry.service_port);
+    let mut depends = false;
+    for ids in stages(ingress, egress, local, read).into_iter().flatten() {
+        match evaluate_fragment(ids.iter().filter_map(|id| snapshot.acl(*id).map(AsRef::as_ref)), &packet) {
+            FragmentMatch::Decided(Some(found)) if found.action == Action::Deny => return Ok(Some(found)),
+            FragmentMatch::Decided(_) => {}
+            FragmentMatch::Depends => depends = true,
+        }
+    }
+    if depends { Err(NeedsHead) } else { Ok(None) }
+}
+
+/// The lists on the way, in order.
+fn stages<'a>(ingress: VifId, egress: VifId, local: bool, read: &mut Reads<'a>) -> [Option<&'a Vec<AclId>>; 3] {
+    let from = if ingress == VifId::TUNNEL { None } else { read.vif(ingress) };
+    let to = if egress == VifId::TUNNEL { None } else { read.vif(egress) };
+    [
+        from.map(|vif| &vif.ingress_acls),
+        from.filter(|_| local).map(|vif| &vif.service_acls),
+        to.map(|vif| &vif.egress_acls),
+    ]
+}
+
 fn along(
     snapshot: &Snapshot,
     packet: &AclPacket,
@@ -73,15 +112,8 @@ fn along(
     local: bool,
     read: &mut Reads<'_>,
 ) -> Option<AclMatch> {
-    let from = if ingress == VifId::TUNNEL { None } else { read.vif(ingress) };
-    let to = if egress == VifId::TUNNEL { None } else { read.vif(egress) };
-    let stages = [
-        from.map(|vif| &vif.ingress_acls),
-        from.filter(|_| local).map(|vif| &vif.service_acls),
-        to.map(|vif| &vif.egress_acls),
-    ];
     let mut decided: Option<AclMatch> = None;
-    for ids in stages.into_iter().flatten() {
+    for ids in stages(ingress, egress, local, read).into_iter().flatten() {
         let lists = ids.iter().filter_map(|id| {
             read.note(DependencyKind::Acl(*id));
             snapshot.acl(*id).map(AsRef::as_ref)

@@ -3,8 +3,10 @@
 //! The nexthop of the route to the source, S(nh), must lead back where the packet came from: Encap and Resolve by the vif,
 //! Tunnel by the outer source, Composite by any of its members, Receive by coming from the node's own stack.
 
+use std::net::IpAddr;
+
 use super::{
-    Ingress, Inquiry,
+    Ingress, Inquiry, protect,
     walk::{Reads, Walk},
 };
 use crate::{
@@ -52,25 +54,47 @@ impl Trail<'_, '_> {
     fn check(&mut self, key: &FlowKey) -> Result<NexthopId, DropReason> {
         let source = key.source();
         let Some(vif) = self.read.vif(self.ingress.vif) else { return Err(DropReason::InvalidIf) };
-        if self.ingress.tunnel.is_none() && vif.flags.no_rpf {
-            return Ok(NexthopId::NONE);
+        if self.ingress.tunnel.is_none() && (vif.is_subnet_broadcast(source) || self.is_broadcast(key.vrf, source)) {
+            return Err(DropReason::InvalidSource);
         }
         let from_host = self.is_from_host();
         self.read.note(DependencyKind::Addresses);
         let own = self.snapshot.owner(key.vrf, source).is_some();
+        if let Some(outer) = self.ingress.tunnel {
+            protect::check_outside(self.snapshot, self.read, (vif.id, outer))?;
+        }
         if own && !from_host {
             return Err(DropReason::OwnSource);
         }
+        if self.ingress.tunnel.is_none() && vif.flags.no_rpf {
+            let exposed = protect::is_exposed(self.read, vif, (key.vrf, source));
+            return if exposed { Err(DropReason::Unprotected) } else { Ok(NexthopId::NONE) };
+        }
         let route = self.read.route(key.vrf, source).ok_or(DropReason::InvalidSource)?;
         let id = route.nexthop;
-        if own || self.leads_back(id, key, MAX_STEPS) { Ok(id) } else { Err(DropReason::InvalidSource) }
+        if own || self.leads_back(id, key, MAX_STEPS) {
+            return Ok(id);
+        }
+        let exposed = protect::is_exposed(self.read, vif, (key.vrf, source));
+        Err(if exposed { DropReason::Unprotected } else { DropReason::InvalidSource })
+    }
+
+    /// The broadcast or network address of a subnet that its route leads to: nobody has it, whatever vif it comes in on.
+    fn is_broadcast(&mut self, vrf: VrfId, source: IpAddr) -> bool {
+        let Some(route) = self.read.route(vrf, source) else { return false };
+        match self.read.nexthop(route.nexthop).map(|nexthop| &nexthop.kind) {
+            Some(NexthopKind::Encap { oif, .. } | NexthopKind::Resolve { oif, .. }) => {
+                self.read.vif(*oif).is_some_and(|vif| vif.is_subnet_broadcast(source))
+            }
+            _ => false,
+        }
     }
 
     fn leads_back(&mut self, id: NexthopId, key: &FlowKey, steps: u8) -> bool {
         let Some(steps) = steps.checked_sub(1) else { return false };
         let Some(nexthop) = self.read.nexthop(id).filter(|nexthop| nexthop.valid) else { return false };
         match &nexthop.kind {
-            NexthopKind::Encap { oif, .. } | NexthopKind::Resolve { oif } => {
+            NexthopKind::Encap { oif, .. } | NexthopKind::Resolve { oif, .. } => {
                 self.ingress.tunnel.is_none() && *oif == self.ingress.vif
             }
             NexthopKind::Tunnel(tunnel) => {

@@ -1,24 +1,32 @@
 //! What flows are derived anew for: the dependencies of a program must name everything that its walk read.
 
+mod gateway;
+
 use std::net::IpAddr;
 
 use proptest::prelude::*;
 
 use super::*;
 use crate::{
-    VrfId,
-    forwarding::{Action, NexthopKind, Scope, State, testing::*},
+    MacAddr, VrfId,
+    forwarding::{Action, GatewayState, NexthopKind, SaDirection, Scope, State, testing::*},
 };
 
-/// A small world in which most packets get somewhere: `base()` with a second tenant, a second underlay vif, lists and a leak.
+/// A small world in which most packets get somewhere: `base()` with a second tenant, a second underlay vif behind a gateway, lists,
+/// a leak, and a default route to another gateway.
 fn world() -> State {
     let mut state = base();
     state.vrfs.push(vrf(19));
     state.vifs.push(vif(5, vlan(2, 301), 19, &["192.168.101.1/24"]));
     state.vifs.push(vif(6, physical("eth2"), 8, &["10.102.10.39/24"]));
     state.nexthops.push(nexthop(87, encap(6, "0200000000050200000000060800")));
+    state.nexthops.push(nexthop(88, gateway(6, UNDERLAY_GATEWAY)));
+    state.nexthops.iter_mut().filter(|n| n.id == nh(532)).for_each(|n| n.kind = composite(&[85, 86, 88]));
+    state.nexthops.push(nexthop(579, gateway(5, GATEWAY)));
+    state.routes.push(route(19, "0.0.0.0/0", 579, None));
+    state.routes.push(route(18, "203.0.113.0/24", 514, None));
     state.nexthops.push(nexthop(514, NexthopKind::VrfTranslate { vrf: vrf_id(19) }));
-    state.nexthops.push(nexthop(578, NexthopKind::Resolve { oif: vif_id(5) }));
+    state.nexthops.push(nexthop(578, NexthopKind::Resolve { oif: vif_id(5), gateway: None }));
     state.nexthops.push(nexthop(101, receive(false, Vec::new(), &[])));
     state.routes.push(route(18, "192.168.101.0/24", 514, None));
     state.routes.push(route(19, "192.168.101.0/24", 578, None));
@@ -28,7 +36,34 @@ fn world() -> State {
     state
 }
 
-/// One thing that an operator changes.
+const UNDERLAY_GATEWAY: &str = "10.102.10.1";
+const GATEWAY: &str = "192.168.101.254";
+
+fn gateway(oif: u32, address: &str) -> NexthopKind {
+    NexthopKind::Resolve { oif: vif_id(oif), gateway: Some(address.parse().unwrap()) }
+}
+
+/// The neighbours of the world: stations, and both gateways.
+const NEIGHBOURS: [(u32, &str); 4] = [(3, "192.168.100.9"), (5, "192.168.101.7"), (5, GATEWAY), (6, UNDERLAY_GATEWAY)];
+
+/// All neighbours are known.
+fn resolved(mut snapshot: Snapshot) -> Snapshot {
+    for (vif, address) in NEIGHBOURS {
+        snapshot = learnt(&snapshot, (vif, address), 1);
+    }
+    snapshot
+}
+
+fn learnt(snapshot: &Snapshot, (vif, address): (u32, &str), mac: u8) -> Snapshot {
+    snapshot.with_neighbour(vif_id(vif), address.parse().unwrap(), MacAddr([2, 0, 0, 0, 1, mac])).unwrap()
+}
+
+fn with_gateway(snapshot: &Snapshot, (vif, address): (u32, &str), state: GatewayState) -> Snapshot {
+    let news = [((vif_id(vif), address.parse().unwrap()), state)];
+    snapshot.with_gateways(&news).unwrap_or_else(|| snapshot.clone())
+}
+
+/// One thing that an operator changes, or that the node learns.
 #[derive(Debug, Clone)]
 enum Change {
     Route(u32, &'static str, u32),
@@ -41,6 +76,9 @@ enum Change {
     Deny(&'static str),
     Address(usize, &'static str),
     NoRpf(usize),
+    Mac(usize, u8),
+    Forgotten(usize),
+    Gateway(usize, GatewayState),
 }
 
 fn change() -> impl Strategy<Value = Change> {
@@ -63,6 +101,10 @@ fn change() -> impl Strategy<Value = Change> {
         (vifs.clone(), prop::sample::select(vec!["192.168.100.9/24", "192.168.101.7/24"]))
             .prop_map(|(vif, address)| Change::Address(vif, address)),
         vifs.prop_map(Change::NoRpf),
+        (0..NEIGHBOURS.len(), 1u8..4).prop_map(|(who, mac)| Change::Mac(who, mac)),
+        (0..NEIGHBOURS.len()).prop_map(Change::Forgotten),
+        (2..NEIGHBOURS.len(), prop::sample::select(vec![GatewayState::Dead, GatewayState::Alive]))
+            .prop_map(|(who, state)| Change::Gateway(who, state)),
     ]
 }
 
@@ -119,8 +161,22 @@ fn apply(state: &mut State, change: &Change) {
             let len = state.vifs.len();
             state.vifs[i % len].flags.no_rpf ^= true;
         }
+        Change::Mac(..) | Change::Forgotten(_) | Change::Gateway(..) => {}
     }
     state.generation += 1;
+}
+
+/// What the node has learnt; other changes are the state's.
+fn learn(snapshot: &Snapshot, change: &Change) -> Option<Snapshot> {
+    match change {
+        Change::Mac(who, mac) => Some(learnt(snapshot, NEIGHBOURS[*who], *mac)),
+        Change::Forgotten(who) => {
+            let (vif, address) = NEIGHBOURS[*who];
+            Some(snapshot.without_neighbour(vif_id(vif), address.parse().unwrap()))
+        }
+        Change::Gateway(who, state) => Some(with_gateway(snapshot, NEIGHBOURS[*who], *state)),
+        _ => None,
+    }
 }
 
 /// Packets that cross the world in all ways.
@@ -138,11 +194,13 @@ fn packets() -> Vec<(FlowKey, Ingress)> {
         (key(19, vif_id(5), "192.168.101.7", "192.168.100.9"), at(5)),
         (key(18, vif_id(3), "192.168.100.9", "192.168.100.1"), at(3)),
         (key(18, vif_id(3), "192.168.100.9", "192.168.200.1"), at(3)),
+        (key(18, vif_id(3), "192.168.100.9", "203.0.113.7"), at(3)),
     ]
 }
 
-fn ask(snapshot: &Snapshot, key: &FlowKey, ingress: Ingress) -> Verdict {
-    let inquiry = Inquiry {
+/// The first packet of a flow.
+fn inquiry(key: &FlowKey, ingress: Ingress) -> Inquiry<'_> {
+    Inquiry {
         key,
         service_port: key.dport,
         ingress,
@@ -151,8 +209,11 @@ fn ask(snapshot: &Snapshot, key: &FlowKey, ingress: Ingress) -> Verdict {
         prior: Choices::default(),
         other_ingress: None,
         hash: key.spread(),
-    };
-    classify(snapshot, &inquiry)
+    }
+}
+
+fn ask(snapshot: &Snapshot, key: &FlowKey, ingress: Ingress) -> Verdict {
+    classify(snapshot, &inquiry(key, ingress))
 }
 
 proptest! {
@@ -162,15 +223,12 @@ proptest! {
         changes in prop::collection::vec(change(), 1..6)
     ) {
         let mut state = world();
-        let mut snapshot = Snapshot::empty().with_state(state.clone()).unwrap();
-        for (vif, address) in [(3, "192.168.100.9"), (5, "192.168.101.7")] {
-            let mac = "02:00:00:00:01:01".parse().unwrap();
-            snapshot = snapshot.with_neighbour(vif_id(vif), address.parse().unwrap(), mac).unwrap();
-        }
+        let mut snapshot = resolved(Snapshot::empty().with_state(state.clone()).unwrap());
         for change in changes {
             let mut wanted = state.clone();
             apply(&mut wanted, &change);
-            let Ok(next) = snapshot.with_state(wanted.clone()) else { continue };
+            let next = learn(&snapshot, &change).map_or_else(|| snapshot.with_state(wanted.clone()), Ok);
+            let Ok(next) = next else { continue };
             for (key, ingress) in packets() {
                 let Verdict::Forward(before) = ask(&snapshot, &key, ingress) else { continue };
                 let same = before.program.dependencies.iter().all(|d| next.version_of(d.kind) == d.generation);
@@ -186,14 +244,10 @@ proptest! {
 
 #[test]
 fn the_world_of_the_property_lets_packets_through() {
-    let mut snapshot = Snapshot::empty().with_state(world()).unwrap();
-    for (vif, address) in [(3, "192.168.100.9"), (5, "192.168.101.7")] {
-        let mac = "02:00:00:00:01:01".parse().unwrap();
-        snapshot = snapshot.with_neighbour(vif_id(vif), address.parse().unwrap(), mac).unwrap();
-    }
+    let snapshot = resolved(Snapshot::empty().with_state(world()).unwrap());
     let forwarded =
         packets().iter().filter(|(key, ingress)| matches!(ask(&snapshot, key, *ingress), Verdict::Forward(_))).count();
-    assert_eq!(forwarded, 4);
+    assert_eq!(forwarded, 5);
 }
 
 #[test]
@@ -216,4 +270,99 @@ fn a_leak_into_another_vrf_takes_one_off_the_ttl_for_each_lookup() {
     let Verdict::Forward(decision) = ask(&snapshot, &key, ingress) else { panic!("not forwarded") };
     assert!(decision.program.ops.contains(&Op::DecrementTtl(2)), "{:?}", decision.program.ops);
     assert_eq!(decision.reverse_key.vrf, VrfId::new(19).unwrap());
+}
+
+/// [`world`] with list 6, which denies what goes to a prefix, for what comes in on a vif, or leaves on it.
+fn guarded(vif: u32, egress: bool, prefix: &'static str) -> Snapshot {
+    let mut state = world();
+    let lists = state.vifs.iter_mut().find(|v| v.id == vif_id(vif)).unwrap();
+    if egress {
+        lists.egress_acls.push(acl_id(6))
+    } else {
+        lists.ingress_acls.push(acl_id(6))
+    }
+    apply(&mut state, &Change::Deny(prefix));
+    Snapshot::empty().with_state(state).unwrap()
+}
+
+#[test]
+fn a_missing_neighbour_is_told_with_the_checks_that_come_before_it() {
+    let snapshot = Snapshot::empty().with_state(world()).unwrap();
+    let (key, ingress) = packets()[2];
+    let target = "192.168.101.7".parse().unwrap();
+    // Two look-ups: VRF 18, and VRF 19 that the prefix is leaked from.
+    let checks = Checks { ttl: 2, mtu: 1500, fragment: true, fragment_outer: false };
+    assert_eq!(ask(&snapshot, &key, ingress), Verdict::Resolve { vif: vif_id(5), target, checks });
+}
+
+#[test]
+fn the_lists_come_before_a_missing_neighbour() {
+    let (key, ingress) = packets()[2];
+    for snapshot in [guarded(3, false, "192.168.101.0/24"), guarded(5, true, "192.168.101.0/24")] {
+        let Verdict::Drop { reason: DropReason::PolicyDeny, acl: Some(acl) } = ask(&snapshot, &key, ingress) else {
+            panic!("not denied");
+        };
+        assert_eq!((acl.acl, acl.ace), (acl_id(6), Some(9)));
+        // The denial is derived anew when the list changes.
+        let inquiry = inquiry(&key, ingress);
+        let denial = drop_program(&snapshot, &inquiry, DropReason::PolicyDeny);
+        let kinds: Vec<_> = denial.dependencies.iter().map(|d| d.kind).collect();
+        assert!(kinds.contains(&crate::flow::DependencyKind::Acl(acl_id(6))), "{kinds:?}");
+    }
+    // What the list permits still asks for its neighbour.
+    let snapshot = guarded(5, true, "192.168.1.0/24");
+    assert!(matches!(ask(&snapshot, &key, ingress), Verdict::Resolve { .. }));
+}
+
+#[test]
+fn what_a_denial_at_a_link_local_address_was_decided_on_derives_it_anew() {
+    let mut state = world();
+    state.vifs.iter_mut().filter(|v| v.id == vif_id(3)).for_each(|v| v.service_acls.push(acl_id(6)));
+    state.acls.iter_mut().filter(|list| list.id == acl_id(6)).for_each(|list| list.entries.clear());
+    let snapshot = Snapshot::empty().with_state(state).unwrap();
+    let (source, router): (IpAddr, IpAddr) = ("fe80::9".parse().unwrap(), "fe80::1".parse().unwrap());
+    let key = FlowKey::new(vrf_id(18), vif_id(3), source, router, 58, 7, 0);
+    // An echo request.
+    let inquiry = Inquiry { service_port: 128, ..inquiry(&key, Ingress { vif: vif_id(3), tunnel: None }) };
+    let verdict = classify(&snapshot, &inquiry);
+    assert!(matches!(verdict, Verdict::Drop { reason: DropReason::PolicyDeny, .. }), "{verdict:?}");
+    let denial = drop_program(&snapshot, &inquiry, DropReason::PolicyDeny);
+    let kinds: Vec<_> = denial.dependencies.iter().map(|d| d.kind).collect();
+    assert!(kinds.contains(&crate::flow::DependencyKind::Acl(acl_id(6))), "{kinds:?}");
+}
+
+#[test]
+fn members_are_usable_over_composites_of_ipsec_tunnels_and_of_links() {
+    let mut state = world();
+    state.vifs.push(vif(7, ipsec(&[1], &[2], 8), 8, &[]));
+    state.sas.extend([sa(1, SaDirection::Outbound), sa(2, SaDirection::Inbound)]);
+    state.routes.push(route(8, "103.135.56.40/32", 532, None));
+    state.nexthops.push(nexthop(710, NexthopKind::Encap { oif: vif_id(7), rewrite: None }));
+    state.nexthops.push(nexthop(711, composite(&[710])));
+    state.nexthops.push(nexthop(712, tunnel("10.101.10.39", "10.99.0.1", Some(711))));
+    state.nexthops.push(nexthop(713, composite(&[712])));
+    state.routes.push(route(18, "198.51.100.0/24", 713, Some(300)));
+    let snapshot = resolved(Snapshot::empty().with_state(state).unwrap());
+    let (source, destination) = ("192.168.100.9".parse().unwrap(), "198.51.100.1".parse().unwrap());
+    let key = FlowKey::new(vrf_id(18), vif_id(3), source, destination, 6, 40_000, 80);
+    let verdict = ask(&snapshot, &key, Ingress { vif: vif_id(3), tunnel: None });
+    let Verdict::Forward(decision) = verdict else { panic!("{verdict:?}") };
+    assert!(decision.program.ops.iter().any(|op| matches!(op, Op::Seal(_))), "{:?}", decision.program.ops);
+}
+
+#[test]
+fn denials_toward_all_neighbours_of_a_link_are_one_program() {
+    for snapshot in [guarded(3, false, "192.168.101.0/24"), guarded(5, true, "192.168.101.0/24")] {
+        // The neighbour of the first is known.
+        let snapshot = learnt(&snapshot, (5, "192.168.101.7"), 1);
+        let denials = ["192.168.101.7", "192.168.101.8", "192.168.101.9"].map(|destination| {
+            let (source, destination) = ("192.168.100.9".parse().unwrap(), destination.parse().unwrap());
+            let key = FlowKey::new(vrf_id(18), vif_id(3), source, destination, 6, 40_000, 80);
+            let inquiry = inquiry(&key, Ingress { vif: vif_id(3), tunnel: None });
+            assert!(matches!(classify(&snapshot, &inquiry), Verdict::Drop { reason: DropReason::PolicyDeny, .. }));
+            drop_program(&snapshot, &inquiry, DropReason::PolicyDeny)
+        });
+        assert_eq!(denials[0], denials[1]);
+        assert_eq!(denials[1], denials[2]);
+    }
 }

@@ -1,12 +1,14 @@
 //! From the first route lookup through the chain of nexthops to an egress vif.
 
+mod size;
+
 use std::net::IpAddr;
 
-use super::{Ingress, Inquiry, Role, Start, ecmp};
+use super::{Ingress, Inquiry, Role, Start, ecmp, protect};
 use crate::{
-    DropReason, Label, NexthopId, VifId, VrfId,
+    DropReason, Label, NexthopId, SaId, VifId, VrfId,
     flow::{
-        Choices, Dependency, DependencyKind, FlowKey, Op, Program, SealHeader, TunnelHeader, VrfCounter, largest_sealed,
+        Choices, Dependency, DependencyKind, FlowKey, IPV6_MIN_MTU, Op, Program, SealHeader, TunnelHeader, VrfCounter,
     },
     forwarding::{IpsecTunnel, L2Rewrite, Nexthop, NexthopKind, Receive, Route, Snapshot, Tunnel, Vif, VifKind},
 };
@@ -26,8 +28,22 @@ pub(super) enum End {
     Output(VifId),
     Punt(VifId),
     Echo,
-    Resolve { vif: VifId, target: IpAddr },
+    Resolve {
+        vif: VifId,
+        target: IpAddr,
+    },
+    /// For this node, and which listener takes it depends on the head of its datagram.
+    ForNode,
     Drop(DropReason),
+}
+
+/// What is known of the packet's transport header.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Transport {
+    /// All that the inquiry holds.
+    Known,
+    /// Nothing: a fragment whose head is not known.
+    Unknown,
 }
 
 /// What a walk has read so far.
@@ -76,6 +92,7 @@ impl<'a> Reads<'a> {
 pub(super) struct Walk<'a> {
     snapshot: &'a Snapshot,
     inquiry: &'a Inquiry<'a>,
+    transport: Transport,
     /// Everything read.
     pub(super) read: Reads<'a>,
     /// The packet is for this node: a listener took it.
@@ -100,9 +117,14 @@ pub(super) struct Walk<'a> {
 
 impl<'a> Walk<'a> {
     pub(super) fn new(snapshot: &'a Snapshot, inquiry: &'a Inquiry<'a>) -> Self {
+        Self::with(snapshot, inquiry, Transport::Known)
+    }
+
+    pub(super) fn with(snapshot: &'a Snapshot, inquiry: &'a Inquiry<'a>, transport: Transport) -> Self {
         Self {
             snapshot,
             inquiry,
+            transport,
             read: Reads::new(snapshot),
             local: false,
             vrf: inquiry.key.vrf,
@@ -151,6 +173,14 @@ impl<'a> Walk<'a> {
         self.ended(End::Drop(DropReason::PacketLoop))
     }
 
+    /// The packet is for this node whatever routes say, and no listener is named for it.
+    pub(super) fn arrive(&mut self) -> End {
+        self.local = true;
+        self.passes.push((self.vrf, VrfCounter::Receive));
+        let end = self.unclaimed();
+        self.ended(end)
+    }
+
     fn ended(&mut self, end: End) -> End {
         match end {
             End::Drop(_) => self.passes.push((self.vrf, VrfCounter::Discard)),
@@ -182,7 +212,7 @@ impl<'a> Walk<'a> {
         match &nexthop.kind {
             NexthopKind::Drop => Err(End::Drop(DropReason::Discard)),
             NexthopKind::Encap { oif, rewrite } => self.encap(*oif, *rewrite),
-            NexthopKind::Resolve { oif } => self.resolve(*oif),
+            NexthopKind::Resolve { oif, gateway } => self.resolve(*oif, *gateway),
             NexthopKind::Tunnel(tunnel) => self.enter_tunnel(nexthop, tunnel),
             NexthopKind::Composite { members } => {
                 self.passes.push((self.vrf, VrfCounter::EcmpComposite));
@@ -211,11 +241,24 @@ impl<'a> Walk<'a> {
                 self.passes.push((self.vrf, VrfCounter::VrfTranslate));
                 if !self.is_outer() {
                     self.vrf = *vrf;
+                    if self.is_exposed_in(*vrf) {
+                        return Err(End::Drop(DropReason::Unprotected));
+                    }
                 }
                 self.look_up(*vrf)
             }
             NexthopKind::Receive(receive) => self.receive(receive),
         }
+    }
+
+    /// Does this VRF lead the source into IPsec, though the packet came in the clear (RFC 4301 §5.2)?
+    fn is_exposed_in(&mut self, vrf: VrfId) -> bool {
+        let Inquiry { key, ingress, role, .. } = *self.inquiry;
+        if matches!(role, Role::Own) || ingress.tunnel.is_some() {
+            return false;
+        }
+        let Some(vif) = self.read.vif(ingress.vif) else { return false };
+        protect::is_exposed_behind(&mut self.read, vif, (vrf, key.source()))
     }
 
     fn enter_tunnel(&mut self, nexthop: &'a Nexthop, tunnel: &'a Tunnel) -> Result<NexthopId, End> {
@@ -245,6 +288,9 @@ impl<'a> Walk<'a> {
             return Err(End::Drop(DropReason::PacketLoop));
         }
         self.local = true;
+        if self.transport == Transport::Unknown {
+            return Err(End::ForNode);
+        }
         let key = self.inquiry.key;
         let listener = || receive.listeners.lookup(key.proto, self.inquiry.service_port);
         self.back_to_host().or_else(listener).ok_or_else(|| self.unclaimed())
@@ -260,6 +306,9 @@ impl<'a> Walk<'a> {
 
     /// For this node, but no listener: echo requests are answered in place.
     fn unclaimed(&self) -> End {
+        if self.transport == Transport::Unknown {
+            return End::ForNode;
+        }
         let key = self.inquiry.key;
         match (key.version, key.proto, self.inquiry.service_port) {
             (4, ICMP, 8) | (6, ICMP6, 128) => End::Echo,
@@ -288,42 +337,46 @@ impl<'a> Walk<'a> {
             return Err(End::Drop(DropReason::IfDown));
         }
         if !has_outbound(&mut self.read, self.snapshot, ipsec) {
-            return Err(End::Drop(DropReason::NoSa));
+            let refused = |sa: &SaId| self.snapshot.why_sa_ended(*sa) == Some(DropReason::SaRefused);
+            let is_refused = ipsec.outbound.iter().any(refused);
+            return Err(End::Drop(if is_refused { DropReason::SaRefused } else { DropReason::NoSa }));
         }
         self.passes.push((self.vrf, VrfCounter::Encap));
         self.seal = Some((vif, ipsec));
         self.look_up(ipsec.vrf)
     }
 
-    fn resolve(&mut self, oif: VifId) -> Result<NexthopId, End> {
-        let target = self.destination();
+    fn resolve(&mut self, oif: VifId, gateway: Option<IpAddr>) -> Result<NexthopId, End> {
+        let destination = self.destination();
         let Some(vif) = self.read.vif(oif) else { return Err(End::Drop(DropReason::InvalidIf)) };
-        if vif.owns(target) && !self.is_outer() {
+        if (vif.owns(destination) || vif.is_anycast(destination)) && !self.is_outer() {
             self.local = true;
             self.passes.push((self.vrf, VrfCounter::Receive));
             return self.back_to_host().ok_or_else(|| self.unclaimed());
         }
-        Err(self.neighbour(vif, target))
+        if vif.is_subnet_broadcast(destination) {
+            return Err(End::Drop(DropReason::McastUnsupported));
+        }
+        match gateway {
+            // Whoever has only an IPv4 address may have no IPv6 at all; the reverse is RFC 8950.
+            Some(IpAddr::V4(_)) if destination.is_ipv6() => Err(End::Drop(DropReason::InvalidNh)),
+            Some(gateway) => Err(self.neighbour(vif, gateway)),
+            None => Err(self.neighbour(vif, destination)),
+        }
     }
 
     fn neighbour(&mut self, vif: &Vif, target: IpAddr) -> End {
-        if is_subnet_broadcast(vif, target) {
-            return End::Drop(DropReason::McastUnsupported);
-        }
         if !vif.has_ethernet() || !self.snapshot.is_up(vif.id) {
             // Nobody answers on an interface that is down.
             return self.leave(vif);
         }
         self.read.note(DependencyKind::Neighbour(vif.id, target));
         let Some(neighbour) = self.snapshot.neighbour(vif.id, target) else {
-            return if vif.flags.no_arp {
-                End::Drop(DropReason::NeighbourUnresolved)
-            } else {
-                End::Resolve { vif: vif.id, target }
-            };
+            return End::Resolve { vif: vif.id, target };
         };
         self.rewrite = vif.header_to(neighbour.mac);
-        if !self.is_outer() {
+        if !self.is_outer() && target == self.inquiry.key.destination() {
+            // On a connected subnet: the host route that was learnt. A gateway's nexthop is that of the route.
             self.route_nexthop = NexthopId::learned(neighbour.slot);
         }
         self.leave(vif)
@@ -340,6 +393,12 @@ impl<'a> Walk<'a> {
             return End::Drop(DropReason::PacketLoop);
         }
         if vif.kind.is_punt() { End::Punt(vif.id) } else { End::Output(vif.id) }
+    }
+
+    /// What ends a program whose packets leave on this vif.
+    pub(super) fn output(&self, out: VifId) -> Op {
+        let is_punt = self.snapshot.vif(out).is_some_and(|vif| vif.kind.is_punt());
+        if is_punt { Op::Punt(out) } else { Op::Output(out) }
     }
 
     /// The vif that packets leave on as their flow sees it: the IPsec tunnel, if there is one, and else the one that carries them.
@@ -391,6 +450,13 @@ impl<'a> Walk<'a> {
         }
         let fragment = self.snapshot.vif(egress).is_none_or(|vif| !vif.flags.no_fragment);
         ops.push(Op::LimitSize { mtu: limit, fragment });
+        if key.version == 6
+            && limit < IPV6_MIN_MTU
+            && fragment
+            && let Some(mtu) = self.outer_limit(out)
+        {
+            ops.push(Op::FragmentOuter { mtu });
+        }
         if self.inquiry.ingress.tunnel.is_some() && self.inquiry.start == Start::Route {
             // The label's nexthop that led into this VRF.
             self.passes.push((key.vrf, VrfCounter::VrfTranslate));
@@ -422,48 +488,6 @@ impl<'a> Walk<'a> {
         };
         (program, self.choices)
     }
-
-    /// Largest tenant packet that fits the way out.
-    fn egress_limit(&mut self, out: VifId) -> u16 {
-        let mtu = self.read.vif(out).map_or(u16::MAX, |vif| vif.mtu);
-        let mtu = match self.seal {
-            Some((vif, ipsec)) => self.sealed_limit(vif, ipsec, mtu),
-            None => mtu,
-        };
-        match self.tunnel {
-            Some((tunnel, _)) => self.tunnel_limit(mtu, IpAddr::V4(tunnel.dip)),
-            None => mtu,
-        }
-    }
-
-    /// Largest tenant packet that fits the way it came, as far as it is known.
-    fn ingress_limit(&mut self, from: &Vif) -> u16 {
-        let mtu = match from.kind.tunnel() {
-            Some(ipsec) => {
-                let underlay = underlay_mtu(&mut self.read, ipsec).unwrap_or(u16::MAX);
-                self.sealed_limit(from, ipsec, underlay)
-            }
-            None => from.mtu,
-        };
-        match self.inquiry.ingress.tunnel {
-            Some(outer) => self.tunnel_limit(mtu, IpAddr::V4(outer)),
-            None => mtu,
-        }
-    }
-
-    /// Largest packet that an IPsec tunnel takes whose outer packets leave on a vif with this MTU.
-    fn sealed_limit(&mut self, vif: &Vif, ipsec: &IpsecTunnel, mtu: u16) -> u16 {
-        let outer = IpAddr::V4(ipsec.destination);
-        self.read.note(DependencyKind::PathMtu(outer));
-        let path = self.snapshot.path_mtu(outer).unwrap_or(u16::MAX);
-        largest_sealed(mtu.min(path), ipsec.nat_t.is_some()).min(vif.mtu)
-    }
-
-    fn tunnel_limit(&mut self, mtu: u16, outer: IpAddr) -> u16 {
-        self.read.note(DependencyKind::PathMtu(outer));
-        let path = self.snapshot.path_mtu(outer).unwrap_or(u16::MAX);
-        mtu.min(path).saturating_sub(TunnelHeader::OVERHEAD)
-    }
 }
 
 /// Smallest MSS that is ever written (RFC 9293 §3.7.1: the default of 536 less options and a small path).
@@ -473,20 +497,11 @@ fn inquiry_is_own(inquiry: &Inquiry<'_>) -> bool {
     matches!(inquiry.role, Role::Own)
 }
 
-fn is_subnet_broadcast(vif: &Vif, target: IpAddr) -> bool {
-    vif.addresses.iter().any(|net| match (net, target) {
-        (ipnet::IpNet::V4(net), IpAddr::V4(target)) => {
-            net.prefix_len() < 31 && (net.broadcast() == target || net.network() == target)
-        }
-        _ => false,
-    })
-}
-
 /// Does this nexthop lead where packets from `ingress` come from?
 pub(super) fn leads_to(read: &mut Reads<'_>, id: NexthopId, ingress: Ingress, depth: u8) -> bool {
     let Some(nexthop) = read.nexthop(id) else { return false };
     match &nexthop.kind {
-        NexthopKind::Encap { oif, .. } | NexthopKind::Resolve { oif } => *oif == ingress.vif,
+        NexthopKind::Encap { oif, .. } | NexthopKind::Resolve { oif, .. } => *oif == ingress.vif,
         NexthopKind::Tunnel(tunnel) => ingress.tunnel == Some(tunnel.dip),
         NexthopKind::Composite { members } => {
             depth > 0 && members.iter().flatten().any(|m| leads_to(read, m.nexthop, ingress, depth - 1))
@@ -495,20 +510,47 @@ pub(super) fn leads_to(read: &mut Reads<'_>, id: NexthopId, ingress: Ingress, de
     }
 }
 
-/// Can packets leave through this nexthop now: valid, and its interface up?
-pub(super) fn is_usable(read: &mut Reads<'_>, snapshot: &Snapshot, id: NexthopId, depth: u8) -> bool {
+/// What is held against a gateway that does not answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum DeadGateway {
+    /// Its nexthop is not usable.
+    Unusable,
+    /// Nothing: when no gateway answers, packets wait for one, and are answered when it stays silent.
+    Usable,
+}
+
+/// Can packets leave through this nexthop now: valid, its interface up, its gateway not known to be dead?
+pub(super) fn is_usable(
+    read: &mut Reads<'_>,
+    snapshot: &Snapshot,
+    id: NexthopId,
+    dead: DeadGateway,
+    depth: u8,
+) -> bool {
     let Some(nexthop) = read.nexthop(id).filter(|nexthop| nexthop.valid) else { return false };
     match &nexthop.kind {
-        NexthopKind::Encap { oif, .. } | NexthopKind::Resolve { oif } => {
+        NexthopKind::Encap { oif, .. } => {
             let Some(vif) = read.vif(*oif) else { return false };
-            let down = |ipsec| depth == 0 || !is_tunnel_up(read, snapshot, ipsec, depth - 1);
+            let down = |ipsec| depth == 0 || !is_tunnel_up(read, snapshot, ipsec, dead, depth - 1);
             snapshot.is_up(*oif) && !vif.kind.tunnel().is_some_and(down)
         }
-        NexthopKind::Tunnel(Tunnel { direct: Some(direct), .. }) => {
-            depth > 0 && is_usable(read, snapshot, *direct, depth - 1)
+        NexthopKind::Resolve { oif, gateway } => {
+            if read.vif(*oif).is_none() || !snapshot.is_up(*oif) {
+                return false;
+            }
+            let Some(gateway) = gateway else { return true };
+            read.note(DependencyKind::Gateway(*oif, *gateway));
+            dead == DeadGateway::Usable || !snapshot.is_gateway_dead(*oif, *gateway)
+        }
+        NexthopKind::Tunnel(tunnel) => {
+            let next = match (tunnel.direct, nexthop.vrf) {
+                (None, Some(underlay)) => read.route(underlay, IpAddr::V4(tunnel.dip)).map(|route| route.nexthop),
+                (direct, _) => direct,
+            };
+            depth > 0 && next.is_some_and(|next| is_usable(read, snapshot, next, dead, depth - 1))
         }
         NexthopKind::Composite { members } => {
-            depth > 0 && members.iter().flatten().any(|m| is_usable(read, snapshot, m.nexthop, depth - 1))
+            depth > 0 && members.iter().flatten().any(|m| is_usable(read, snapshot, m.nexthop, dead, depth - 1))
         }
         _ => true,
     }
@@ -523,24 +565,15 @@ fn has_outbound(read: &mut Reads<'_>, snapshot: &Snapshot, ipsec: &IpsecTunnel) 
 }
 
 /// Can an IPsec tunnel carry packets now: is there an SA to send with, and a way to its other end?
-pub(super) fn is_tunnel_up(read: &mut Reads<'_>, snapshot: &Snapshot, ipsec: &IpsecTunnel, depth: u8) -> bool {
+pub(super) fn is_tunnel_up(
+    read: &mut Reads<'_>,
+    snapshot: &Snapshot,
+    ipsec: &IpsecTunnel,
+    dead: DeadGateway,
+    depth: u8,
+) -> bool {
     has_outbound(read, snapshot, ipsec)
         && read
             .route(ipsec.vrf, IpAddr::V4(ipsec.destination))
-            .is_some_and(|route| is_usable(read, snapshot, route.nexthop, depth))
-}
-
-/// The smallest MTU of the vifs that outer packets of an IPsec tunnel may leave on.
-fn underlay_mtu(read: &mut Reads<'_>, ipsec: &IpsecTunnel) -> Option<u16> {
-    fn behind(read: &mut Reads<'_>, id: NexthopId, depth: u8) -> Option<u16> {
-        match &read.nexthop(id)?.kind {
-            NexthopKind::Encap { oif, .. } | NexthopKind::Resolve { oif } => Some(read.vif(*oif)?.mtu),
-            NexthopKind::Composite { members } if depth > 0 => {
-                members.iter().flatten().filter_map(|member| behind(read, member.nexthop, depth - 1)).min()
-            }
-            _ => None,
-        }
-    }
-    let route = read.route(ipsec.vrf, IpAddr::V4(ipsec.destination))?;
-    behind(read, route.nexthop, 2)
+            .is_some_and(|route| is_usable(read, snapshot, route.nexthop, dead, depth))
 }

@@ -9,5 +9,5 @@ mod program;
 pub mod tcp;
 
 pub use key::{Family, FlowKey};
-pub use op::{Op, SealHeader, TunnelHeader, largest_sealed};
+pub use op::{IPV6_MIN_MTU, Op, SealHeader, TunnelHeader, largest_sealed, sealed_len};
 pub use program::{Choices, Dependency, DependencyKind, Program, VrfCounter};

@@ -31,6 +31,13 @@ pub enum Op {
         /// Cleared by the egress vif's flag Nf.
         fragment: bool,
     },
+    /// IPv6 packets that [`Op::LimitSize`] does not let through, but that are no larger than [`IPV6_MIN_MTU`], go on whole: their
+    /// outer packet leaves in fragments of at most `mtu` octets (RFC 8200 §5, RFC 2473 §7.1). The MPLS-over-UDP packet if there is
+    /// one, before ESP; else the ESP packet.
+    FragmentOuter {
+        /// Octets of the outer packet.
+        mtu: u16,
+    },
     /// Push label, UDP and IPv4 (RFC 7510).
     EncapMplsOUdp(Box<TunnelHeader>),
     /// Seal with ESP in tunnel mode (RFC 4303), by the outbound SA of the tunnel; the outer IPv4 packet goes on.
@@ -99,6 +106,18 @@ impl SealHeader {
     }
 }
 
+/// No IPv6 link is narrower, and no host sends smaller packets because it is told to (RFC 8200 §5, RFC 8201 §4).
+pub const IPV6_MIN_MTU: u16 = 1280;
+
+/// Octets of the outer packet that ESP with AES-GCM makes of an IP packet: the inverse of [`largest_sealed`].
+#[must_use]
+pub const fn sealed_len(inner: u16, nat_t: bool) -> u16 {
+    let headers = if nat_t { 28 } else { 20 };
+    let text = (inner as u32 + 2).next_multiple_of(4);
+    let len = headers + 8 + 8 + text + 16;
+    if len > u16::MAX as u32 { u16::MAX } else { len as u16 }
+}
+
 /// Largest IP packet that ESP with AES-GCM makes into an outer packet of at most `mtu` octets: without the outer headers, SPI and
 /// sequence number (8), initialisation vector (8) and check value (16), a multiple of four of which two are the trailer
 /// (RFC 4303 §2, RFC 4106 §6).
@@ -111,7 +130,7 @@ pub const fn largest_sealed(mtu: u16, nat_t: bool) -> u16 {
 
 #[cfg(test)]
 mod tests {
-    use super::largest_sealed;
+    use super::{largest_sealed, sealed_len};
 
     #[test]
     fn what_fits_is_sealed_to_at_most_the_mtu_and_one_octet_more_is_not() {
@@ -119,6 +138,7 @@ mod tests {
             for (nat_t, headers) in [(false, 20), (true, 28)] {
                 let outer = |inner: u16| headers + 8 + 8 + (inner + 2).next_multiple_of(4) + 16;
                 let inner = largest_sealed(mtu, nat_t);
+                assert_eq!((sealed_len(inner, nat_t), sealed_len(mtu, nat_t)), (outer(inner), outer(mtu)));
                 assert!(outer(inner) <= mtu && outer(inner + 1) > mtu, "mtu {mtu}");
             }
         }

@@ -120,6 +120,10 @@ pub enum DependencyKind {
     Neighbour(VifId, IpAddr),
     /// The path MTU toward an outer destination.
     PathMtu(IpAddr),
+    /// Whether a gateway on a vif answers, whatever its MAC is.
+    Gateway(VifId, IpAddr),
+    /// Which MPLS-over-UDP tunnels lead to a far end.
+    TunnelsTo(IpAddr),
 }
 
 /// Choices that the walk made and that later derivations of the same flow keep while they are legal.

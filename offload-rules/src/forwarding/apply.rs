@@ -44,7 +44,8 @@ impl Snapshot {
             return Ok(self.clone());
         }
         next.neighbours.retain_vifs(|vif| next.tables.vifs.contains(vif));
-        next.refresh_macs();
+        next.dead_gateways.retain_vifs(|vif| next.tables.vifs.contains(vif));
+        next.refresh_devices();
         next.refresh_ike();
         let versions =
             |snapshot: &Self| snapshot.tables.vifs.iter().map(|(id, vif)| (id, vif.version)).collect::<Vec<_>>();
@@ -215,7 +216,8 @@ impl Snapshot {
         if !touched.vifs.is_empty() {
             let vifs = self.tables.vifs.clone();
             self.neighbours.retain_vifs(|vif| vifs.contains(vif));
-            self.refresh_macs();
+            self.dead_gateways.retain_vifs(|vif| vifs.contains(vif));
+            self.refresh_devices();
             self.refresh_ike();
             self.refresh_owners();
         }

@@ -1,4 +1,4 @@
-//! Snapshots that follow from what the node has learnt: neighbours, path MTUs, MACs of devices.
+//! Snapshots that follow from what the node has learnt: neighbours, path MTUs, MACs and MTUs of devices.
 
 use std::{net::IpAddr, sync::Arc};
 
@@ -28,6 +28,24 @@ impl Snapshot {
         if next.neighbours.remove(vif, address) { next } else { self.clone() }
     }
 
+    /// With these neighbours added, changed, or (`None`) removed, in order; those of vifs that are not there are left out. How many there
+    /// may be is for the caller to see to.
+    #[must_use]
+    pub fn with_neighbours(&self, changes: &[((VifId, IpAddr), Option<MacAddr>)]) -> Self {
+        let mut next = self.derived();
+        for &((vif, address), mac) in changes {
+            let Some(mac) = mac else {
+                next.neighbours.remove(vif, address);
+                continue;
+            };
+            let known = next.neighbours.get(vif, address).map(|known| known.mac);
+            if known != Some(mac) && self.vif(vif).is_some() {
+                next.neighbours.insert(vif, address, mac, next.version);
+            }
+        }
+        next
+    }
+
     /// With this path MTU (octets of the outer packet) toward an outer destination; `None` removes it.
     #[must_use]
     pub fn with_path_mtu(&self, destination: IpAddr, mtu: Option<u16>) -> Self {
@@ -53,8 +71,37 @@ impl Snapshot {
         }
         let mut next = self.derived();
         next.device_macs.insert(u32::from(port.get()), (device.into(), mac));
-        next.refresh_macs();
+        next.refresh_devices();
         next
+    }
+
+    /// With the MTU of the device under a vif, in octets of an IP packet: the vif, and each sub-interface, takes no more than that
+    /// (RFC 1191 §4: the MTU of the next hop is that of the link). Kept for as long as the vif has that device.
+    #[must_use]
+    pub fn with_device_mtu(&self, vif: VifId, mtu: u32) -> Self {
+        let port = self.port_of(vif);
+        let Some(device) = self.vif(port).and_then(|vif| vif.kind.port()).map(|port| port.device.as_str()) else {
+            return self.clone();
+        };
+        if self.device_mtu(port) == Some(mtu) {
+            return self.clone();
+        }
+        let mut next = self.derived();
+        next.device_mtus.insert(u32::from(port.get()), (device.into(), mtu));
+        next.refresh_devices();
+        next
+    }
+
+    /// MTU of the device that carries a vif's frames, as far as it is known.
+    #[must_use]
+    pub fn device_mtu(&self, vif: VifId) -> Option<u32> {
+        self.learnt_mtu(u32::from(self.port_of(vif).get()))
+    }
+
+    /// The MTU that a vif is configured with; what is in force is [`Vif::mtu`](super::Vif::mtu), which the device may make smaller.
+    #[must_use]
+    pub fn configured_mtu(&self, vif: VifId) -> Option<u16> {
+        self.tables.vifs.get(u32::from(vif.get())).map(|entry| entry.configured.mtu)
     }
 
     /// A copy with the next version.
@@ -62,27 +109,36 @@ impl Snapshot {
         Self { version: self.version + 1, ..self.clone() }
     }
 
-    /// Gives each vif the MAC that it has in fact: its own, else that of its device, else that of its parent.
-    pub(super) fn refresh_macs(&mut self) {
+    /// Gives each vif what it has in fact: its own MAC, else that of its device, else that of its parent; and no larger an MTU than
+    /// the device that carries its frames.
+    pub(super) fn refresh_devices(&mut self) {
         let mut changed = Vec::new();
         for (id, entry) in self.tables.vifs.iter() {
-            let parent = match entry.configured.kind {
+            let port = match entry.configured.kind {
                 VifKind::PhysicalVlan { parent, .. } => u32::from(parent.get()),
                 _ => id,
             };
-            let own = entry.configured.mac.or_else(|| self.port_mac(parent));
-            if entry.vif.mac != own {
-                changed.push((id, own));
+            let mac = entry.configured.mac.or_else(|| self.port_mac(port));
+            let most = self.learnt_mtu(port).and_then(|mtu| u16::try_from(mtu).ok());
+            let mtu = entry.configured.mtu.min(most.unwrap_or(u16::MAX));
+            if (entry.vif.mac, entry.vif.mtu) != (mac, mtu) {
+                changed.push((id, mac, mtu));
             }
         }
         let version = self.version;
-        for (id, mac) in changed {
+        for (id, mac, mtu) in changed {
             if let Some(mut entry) = self.tables.vifs.get(id).cloned() {
-                Arc::make_mut(&mut entry.vif).mac = mac;
+                let vif = Arc::make_mut(&mut entry.vif);
+                (vif.mac, vif.mtu) = (mac, mtu);
                 entry.version = version;
                 self.tables.vifs.insert(id, entry);
             }
         }
+    }
+
+    fn learnt_mtu(&self, port: u32) -> Option<u32> {
+        let device = &self.tables.vifs.get(port)?.configured.kind.port()?.device;
+        self.device_mtus.get(port).filter(|(name, _)| **name == **device).map(|(_, mtu)| *mtu)
     }
 
     /// MAC of a vif that has a device.

@@ -1,6 +1,6 @@
 //! Nexthops.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use super::listener::ListenerTable;
 use crate::{Label, NexthopId, VifId, VrfId};
@@ -46,10 +46,12 @@ pub enum NexthopKind {
     },
     /// To this node.
     Receive(Receive),
-    /// Connected subnet: ARP or ND.
+    /// To a neighbour, found by ARP or ND.
     Resolve {
-        /// The vif that the subnet is on.
+        /// The vif that it is on.
         oif: VifId,
+        /// Who takes all packets; `None` on a connected subnet, where it is the destination itself.
+        gateway: Option<IpAddr>,
     },
 }
 

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use super::{Snapshot, VifKind, addrmap::AddrMap, idmap::IdMap};
-use crate::{SaId, VifId, VrfId};
+use crate::{DropReason, SaId, VifId, VrfId};
 
 impl Snapshot {
     /// With a vif's operational state; a vif is up until told otherwise. Counts as a change of the vif and of its
@@ -22,22 +22,33 @@ impl Snapshot {
         self.vif(vif).is_some() && up(vif) && up(self.port_of(vif))
     }
 
-    /// With an SA at its end: its lifetime is over or its sequence numbers are used up. Holds until the SA is replaced.
+    /// With an SA at its end, for this reason: its lifetime is over, its sequence numbers are used up, or nobody knows which of
+    /// them are. Holds until the SA is replaced.
     #[must_use]
-    pub fn with_sa_ended(&self, sa: SaId) -> Self {
+    pub fn with_sa_ended(&self, sa: SaId, reason: DropReason) -> Self {
         let Some(of) = self.sa_version(sa) else { return self.clone() };
         if self.end_of(sa).is_some() {
             return self.clone();
         }
         let mut next = self.derived();
-        next.ended.insert(sa.get(), (of, next.version));
+        next.ended.insert(sa.get(), (of, next.version, reason));
         next
     }
 
     /// Version in which an SA came to its end.
     pub(super) fn end_of(&self, sa: SaId) -> Option<u64> {
+        self.ended(sa).map(|(end, _)| end)
+    }
+
+    /// Why an SA is at its end, if it is.
+    #[must_use]
+    pub fn why_sa_ended(&self, sa: SaId) -> Option<DropReason> {
+        self.ended(sa).map(|(_, reason)| reason)
+    }
+
+    fn ended(&self, sa: SaId) -> Option<(u64, DropReason)> {
         let version = self.sa_version(sa)?;
-        self.ended.get(sa.get()).filter(|(of, _)| *of == version).map(|(_, end)| *end)
+        self.ended.get(sa.get()).filter(|(of, ..)| *of == version).map(|(_, end, reason)| (*end, *reason))
     }
 
     /// Version in which an SA came, configured or negotiated.

@@ -113,6 +113,12 @@ impl SaKey {
         &self.0.0
     }
 
+    /// How many hold this memory.
+    #[must_use]
+    pub fn holders(&self) -> usize {
+        Arc::strong_count(&self.0)
+    }
+
     /// Bits of the key without its salt.
     #[must_use]
     pub fn bits(&self) -> usize {

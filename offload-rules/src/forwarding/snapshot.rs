@@ -9,11 +9,12 @@ use super::{
     Acl, IkeSa, MplsLabel, Neighbour, NeighbourTable, Nexthop, PathMtuTable, Route, Sa, Settings, State, Vif, VifKind,
     VlanTag, Vrf,
     addrmap::AddrMap,
+    gateway::DeadGateways,
     idmap::IdMap,
     tables::{Tables, Versioned},
 };
 use crate::{
-    AclId, Label, MacAddr, NexthopId, SaId, VifId, VrfId,
+    AclId, DropReason, Label, MacAddr, NexthopId, SaId, VifId, VrfId,
     flow::{DependencyKind, Family},
 };
 
@@ -32,17 +33,20 @@ pub struct Snapshot {
     pub(super) settings_version: u64,
     pub(super) tables: Tables,
     pub(super) neighbours: NeighbourTable,
+    pub(super) dead_gateways: DeadGateways,
     pub(super) path_mtus: PathMtuTable,
     /// MACs of devices: by vif, with the name of the device that the vif had then.
     pub(super) device_macs: IdMap<(Arc<str>, MacAddr)>,
+    /// MTUs of devices, likewise.
+    pub(super) device_mtus: IdMap<(Arc<str>, u32)>,
     /// Own addresses by VRF, with the vif that has each.
     pub(super) owners: IdMap<AddrMap<VifId>>,
     /// Version of the last change of any vif's configuration.
     pub(super) owners_version: u64,
     /// Vifs that have come or gone: whether up, and the version of the last change.
     pub(super) oper: IdMap<(bool, u64)>,
-    /// SAs that are at their end: the version of the SA that it is said of, and that of the end.
-    pub(super) ended: IdMap<(u64, u64)>,
+    /// SAs that are at their end: the version of the SA that it is said of, that of the end, and why.
+    pub(super) ended: IdMap<(u64, u64, DropReason)>,
     /// SAs that IKE has negotiated.
     pub(super) ike: IdMap<Versioned<IkeSa>>,
 }
@@ -65,8 +69,10 @@ impl Snapshot {
             settings_version: 1,
             tables: Tables::default(),
             neighbours: NeighbourTable::default(),
+            dead_gateways: DeadGateways::default(),
             path_mtus: PathMtuTable::default(),
             device_macs: IdMap::default(),
+            device_mtus: IdMap::default(),
             owners: IdMap::default(),
             owners_version: 1,
             oper: IdMap::default(),
@@ -109,8 +115,10 @@ impl Snapshot {
             DependencyKind::Acl(id) => tables.acls.get(id.get()).map(|entry| entry.version),
             DependencyKind::Sa(id) => self.sa_version(id).map(|version| version.max(self.end_of(id).unwrap_or(0))),
             DependencyKind::Neighbour(vif, address) => self.neighbours.get(vif, address).map(|n| n.generation),
+            DependencyKind::Gateway(vif, address) => self.dead_gateways.since(vif, address),
             DependencyKind::Addresses => Some(self.owners_version),
             DependencyKind::PathMtu(destination) => self.path_mtus.get(destination).map(|(_, version)| version),
+            DependencyKind::TunnelsTo(end) => tables.ends.get(end).map(|(_, version)| *version),
         };
         found.unwrap_or(0)
     }
@@ -140,7 +148,7 @@ impl Snapshot {
         }
     }
 
-    /// A vif, with the MAC that it has in fact.
+    /// A vif, with the MAC and the MTU that it has in fact.
     #[inline]
     #[must_use]
     pub fn vif(&self, id: VifId) -> Option<&Arc<Vif>> {
@@ -296,6 +304,12 @@ impl Snapshot {
     #[must_use]
     pub fn is_own_tunnel_source(&self, address: IpAddr) -> bool {
         self.tables.own.get(address).is_some()
+    }
+
+    /// The tunnel nexthops whose far end is this address, in order.
+    #[must_use]
+    pub fn tunnels_to(&self, address: IpAddr) -> &[NexthopId] {
+        self.tables.ends.get(address).map_or(&[], |(tunnels, _)| tunnels)
     }
 
     /// Do outer packets of one of the node's tunnels leave in this VRF for this address? A tunnel that names no VRF is taken to

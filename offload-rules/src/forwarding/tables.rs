@@ -8,7 +8,10 @@ use std::{net::IpAddr, sync::Arc};
 use ipnet::IpNet;
 
 use super::{
-    Acl, Fib, MplsLabel, Nexthop, NexthopKind, Route, Sa, Vif, VifKind, VlanTag, Vrf, addrmap::AddrMap, idmap::IdMap,
+    Acl, Fib, MplsLabel, Nexthop, NexthopKind, Route, Sa, Vif, VifKind, VlanTag, Vrf,
+    addrmap::AddrMap,
+    gateway::{GatewayUsers, gateway_of},
+    idmap::IdMap,
     trie::Trie,
 };
 use crate::{AclId, Label, NexthopId, SaId, VifId, VrfId, flow::Family};
@@ -20,7 +23,7 @@ pub(super) struct Versioned<T> {
     pub(super) version: u64,
 }
 
-/// A vif as asked for, and with the MAC it has in fact.
+/// A vif as asked for, and with the MAC and the MTU that it has in fact.
 #[derive(Debug, Clone)]
 pub(super) struct VifEntry {
     pub(super) configured: Arc<Vif>,
@@ -29,7 +32,7 @@ pub(super) struct VifEntry {
 }
 
 impl VifEntry {
-    /// A vif that has just been configured; its MAC is settled later.
+    /// A vif that has just been configured; its MAC and MTU are settled later.
     pub(super) fn new(vif: Vif, version: u64) -> Self {
         let vif = Arc::new(vif);
         Self { configured: Arc::clone(&vif), vif, version }
@@ -70,6 +73,8 @@ pub(super) struct Users {
     pub(super) routes: u32,
     /// Those of the routes that have no label.
     pub(super) unlabelled: u32,
+    /// Those of the routes that are of IPv6.
+    pub(super) routes6: u32,
     pub(super) labels: u32,
     pub(super) vifs: u32,
 }
@@ -92,6 +97,9 @@ pub(super) struct Tables {
     pub(super) own: AddrMap<u32>,
     /// Far ends of tunnels, by the VRF that carries them (0: only their direct nexthop is known), with the number of users.
     pub(super) far: IdMap<AddrMap<u32>>,
+    /// Tunnel nexthops by their far end, in order, with the version in which one last came. (Who has read one of them notes when it
+    /// goes.)
+    pub(super) ends: AddrMap<(Arc<[NexthopId]>, u64)>,
     /// Users of nexthops.
     pub(super) users: IdMap<Users>,
     /// Nexthops that lead to a nexthop.
@@ -100,6 +108,8 @@ pub(super) struct Tables {
     pub(super) senders: IdMap<Trie<u32, ()>>,
     /// Number of nexthops in or into a VRF.
     pub(super) vrf_nexthops: IdMap<u32>,
+    /// Gateways of valid nexthops.
+    pub(super) gateways: GatewayUsers,
 }
 
 /// 0 for 0x8100, 1 for 0x88a8; other types select no sub-interface.
@@ -145,7 +155,7 @@ const fn id(vrf: VrfId) -> u32 {
 /// The vif that a nexthop sends on.
 pub(super) const fn oif(nexthop: &Nexthop) -> Option<VifId> {
     match nexthop.kind {
-        NexthopKind::Encap { oif, .. } | NexthopKind::Resolve { oif } => Some(oif),
+        NexthopKind::Encap { oif, .. } | NexthopKind::Resolve { oif, .. } => Some(oif),
         _ => None,
     }
 }
@@ -262,9 +272,19 @@ impl Tables {
         for vrf in vrfs_of(&nexthop) {
             self.vrf_nexthops.update(id(vrf), |count| *count += 1);
         }
+        if let Some((vif, gateway)) = gateway_of(&nexthop) {
+            self.gateways.update(u32::from(vif.get()), |users| users.add_user(gateway));
+        }
         if let NexthopKind::Tunnel(tunnel) = &nexthop.kind {
             self.own.add_user(tunnel.sip.into());
             self.far.update(underlay(&nexthop), |ends| ends.add_user(tunnel.dip.into()));
+            let known = self.ends.get(tunnel.dip.into());
+            let (known, at) = known.map_or((&[][..], 0), |(tunnels, at)| (&**tunnels, *at));
+            let mut tunnels = known.to_vec();
+            if let Err(place) = tunnels.binary_search(&nexthop.id) {
+                tunnels.insert(place, nexthop.id);
+                self.ends.insert(tunnel.dip.into(), (tunnels.into(), version.max(at)));
+            }
         }
         let flips = before.is_some_and(|old| terminates(&old.object)) != terminates(&nexthop);
         let routes = self.users_of(nexthop.id).routes;
@@ -289,9 +309,18 @@ impl Tables {
         for vrf in vrfs_of(nexthop) {
             self.vrf_nexthops.update(id(vrf), |count| *count -= 1);
         }
+        if let Some((vif, gateway)) = gateway_of(nexthop) {
+            self.gateways.update(u32::from(vif.get()), |users| users.drop_user(gateway));
+        }
         if let NexthopKind::Tunnel(tunnel) = &nexthop.kind {
             self.own.drop_user(tunnel.sip.into());
             self.far.update(underlay(nexthop), |ends| ends.drop_user(tunnel.dip.into()));
+            if let Some((tunnels, at)) = self.ends.remove(tunnel.dip.into()) {
+                let left: Vec<NexthopId> = tunnels.iter().copied().filter(|id| *id != nexthop.id).collect();
+                if !left.is_empty() {
+                    self.ends.insert(tunnel.dip.into(), (left.into(), at));
+                }
+            }
         }
     }
 
@@ -301,6 +330,7 @@ impl Tables {
         self.users.update(route.nexthop.get(), |users| {
             users.routes += 1;
             users.unlabelled += u32::from(route.label.is_none());
+            users.routes6 += u32::from(route.prefix.addr().is_ipv6());
         });
         let address = host(route.prefix);
         let (vrf, family) = (route.vrf, Family::of(&route.prefix.addr()));
@@ -347,6 +377,7 @@ impl Tables {
         self.users.update(route.nexthop.get(), |users| {
             users.routes -= 1;
             users.unlabelled -= u32::from(route.label.is_none());
+            users.routes6 -= u32::from(route.prefix.addr().is_ipv6());
         });
     }
 

@@ -202,7 +202,7 @@ pub(crate) fn base() -> State {
             nexthop(489, tunnel("10.101.10.39", "10.101.9.245", Some(532))),
             nexthop(513, NexthopKind::VrfTranslate { vrf: vrf_id(18) }),
             nexthop(532, composite(&[85, 86])),
-            nexthop(577, NexthopKind::Resolve { oif: vif_id(3) }),
+            nexthop(577, NexthopKind::Resolve { oif: vif_id(3), gateway: None }),
         ],
         routes: vec![
             route(8, "0.0.0.0/0", 85, None),

@@ -235,6 +235,19 @@ impl Vif {
         !self.flags.raw_ip && self.kind.tunnel().is_none()
     }
 
+    /// Are neighbours asked for on it?
+    #[must_use]
+    pub const fn resolves(&self) -> bool {
+        self.has_ethernet() && !self.flags.no_arp
+    }
+
+    /// Is the address one of a station on its link: of one of its subnets, or link-local?
+    #[must_use]
+    pub fn is_on_link(&self, address: IpAddr) -> bool {
+        let link_local = matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local());
+        link_local || self.addresses.iter().any(|net| net.contains(&address))
+    }
+
     /// Is the address one of its own?
     #[must_use]
     pub fn owns(&self, address: IpAddr) -> bool {

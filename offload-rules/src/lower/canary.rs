@@ -5,7 +5,9 @@ use std::{
     sync::Arc,
 };
 
-use super::{Arrival, Direction, NicProfile, Origin, Outcome, Rule, Shape, TunnelArrival, Unsupported, lower, partial};
+use super::{
+    Arrival, Chain, Direction, NicProfile, Origin, Outcome, Shape, TunnelArrival, Unsupported, lower, partial,
+};
 use crate::{
     DropReason, MacAddr, NexthopId, VifId, VrfId,
     flow::{Family, FlowKey, Op, Program, TunnelHeader},
@@ -28,9 +30,13 @@ const PORT: u16 = 9;
 ///
 /// # Errors
 /// [`Unsupported`]: the profile refuses the shape by itself, there is nothing to ask the NIC.
-pub fn canary(shape: &Shape, profile: &NicProfile, ports: [VifId; 2]) -> Result<Rule, Unsupported> {
+pub fn canary(shape: &Shape, profile: &NicProfile, ports: [VifId; 2]) -> Result<Chain, Unsupported> {
     let direction = direction(shape, ports)?;
-    if shape.to == Outcome::Mark { partial(&direction, 1, 0, profile) } else { lower(&direction, profile, false) }
+    if shape.to == Outcome::Mark {
+        partial(&direction, 1, 0, profile).map(Chain::from)
+    } else {
+        lower(&direction, profile, false)
+    }
 }
 
 fn direction(shape: &Shape, [ingress, egress]: [VifId; 2]) -> Result<Direction, Unsupported> {

@@ -2,7 +2,7 @@
 
 use std::fmt::{Display, Formatter, Result};
 
-use super::{Action, Field, Item, L4, Meta, Origin, Outcome, Rule, Shape, Table};
+use super::{Action, Field, Item, L4, Meta, Origin, Outcome, Rule, Shape, Stage, Table};
 use crate::flow::Family;
 
 impl Display for Table {
@@ -13,6 +13,12 @@ impl Display for Table {
             Self::Tunnel => "group 2",
             Self::Opened => "group 3",
             Self::Seal => "group 4",
+            Self::Untagged => "group 5",
+            Self::Inner => "group 6",
+            Self::Source6 => "group 7",
+            Self::Software => "group 8",
+            Self::EgressFirst => "group 0",
+            Self::Egress => "group 1",
         })
     }
 }
@@ -25,6 +31,28 @@ impl Display for Meta {
         };
         write!(f, "{:#x} ({what}, vif {vif})", self.bits())
     }
+}
+
+impl Display for Stage {
+    /// In words: the number is of those who keep the NIC's books.
+    fn fmt(&self, f: &mut Formatter<'_>) -> Result {
+        match self {
+            Self::Matched(items) => {
+                f.write_str("(matched: ")?;
+                items.iter().try_for_each(|item| write!(f, "{item} / "))?;
+            }
+            Self::ToSend(actions) => {
+                f.write_str("(to be done: ")?;
+                actions.iter().try_for_each(|action| write!(f, "{action} / "))?;
+            }
+        }
+        f.write_str("end)")
+    }
+}
+
+/// ` name is 0` or 1, where it is matched.
+fn flag(f: &mut Formatter<'_>, name: &str, value: Option<bool>) -> Result {
+    is(f, name, value.map(u8::from).as_ref())
 }
 
 /// ` name is value`, where the field is matched.
@@ -48,12 +76,12 @@ impl Display for Item {
             Self::Eth { dst, has_vlan } => {
                 f.write_str("eth")?;
                 is(f, "dst", dst.as_ref())?;
-                write!(f, " has_vlan is {}", u8::from(*has_vlan))
+                flag(f, "has_vlan", *has_vlan)
             }
             Self::Vlan { tpid, tci, has_more } => {
                 write!(f, "vlan tpid is {tpid:#06x}")?;
                 masked(f, "tci", tci.spec.into(), tci.mask.into())?;
-                write!(f, " has_more_vlan is {}", u8::from(*has_more))
+                flag(f, "has_more_vlan", *has_more)
             }
             Self::Ipv4 { src, dst, proto, tos, ttl, no_options, whole, max_len } => {
                 f.write_str("ipv4")?;
@@ -72,9 +100,10 @@ impl Display for Item {
                 is(f, "src", src.as_ref())?;
                 is(f, "dst", dst.as_ref())
             }
-            Self::Ipv6 { src, dst, proto, tos, ttl, max_len } => {
+            Self::Ipv6 { src, dst, proto, tos, ttl, whole, max_len } => {
                 f.write_str("ipv6")?;
                 octet(f, "tc", tos)?;
+                flag(f, "has_frag_ext", whole.then_some(false))?;
                 if let Some(most) = max_len {
                     write!(f, " payload_len last {most}")?;
                 }
@@ -109,6 +138,9 @@ impl Display for Item {
             }
             Self::Esp { spi } => write!(f, "esp spi is {spi:#x}"),
             Self::Meta(meta) => write!(f, "meta data is {meta}"),
+            Self::Tag(stage) => write!(f, "tag data is {stage}"),
+            Self::ToSend(stage) => write!(f, "meta data is {stage}"),
+            Self::AnyToSend => f.write_str("meta data spec 0x80000000 data mask 0x80000000"),
             Self::Integrity { level, ipv4_checksum_ok, l3_ok } => {
                 write!(f, "integrity level is {level}")?;
                 if *ipv4_checksum_ok {
@@ -128,9 +160,11 @@ impl Display for Action {
     fn fmt(&self, f: &mut Formatter<'_>) -> Result {
         match self {
             Self::Mark(mark) => write!(f, "mark id {mark}"),
-            Self::RawDecap(octets) => {
+            Self::Reformat { off, on } => {
                 f.write_str("raw_decap data ")?;
-                hex(f, octets)
+                hex(f, off)?;
+                f.write_str(" / raw_encap data ")?;
+                hex(f, on)
             }
             Self::PopVlan => f.write_str("of_pop_vlan"),
             Self::Count => f.write_str("count"),
@@ -144,17 +178,16 @@ impl Display for Action {
             }
             Self::SetMacs { dst, src } => write!(f, "set_mac_dst mac_addr {dst} / set_mac_src mac_addr {src}"),
             Self::SetTtl { version: _, ttl } => write!(f, "set_ttl ttl_value {ttl}"),
-            Self::RawEncap(octets) => {
-                f.write_str("raw_encap data ")?;
-                hex(f, octets)
-            }
             Self::Security(session) => write!(f, "security session {}", session.0),
             Self::SetMeta(meta) => write!(f, "set_meta data {meta}"),
+            Self::SetTag(stage) => write!(f, "set_tag data {stage}"),
+            Self::SetToSend(stage) => write!(f, "set_meta data {stage}"),
             Self::Jump(table) => write!(f, "jump {table}"),
             Self::Drop => f.write_str("drop"),
             Self::Queue(queue) => write!(f, "queue index {queue}"),
             Self::Rss => f.write_str("rss"),
             Self::Port(vif) => write!(f, "represented_port vif {vif}"),
+            Self::Hairpin(vif) => write!(f, "queue hairpin to vif {vif}"),
         }
     }
 }
@@ -163,8 +196,13 @@ impl Display for Rule {
     /// `transfer group 1 priority 2 pattern … / … / end actions … / … / end`. Rules that end in a queue are rules of receive:
     /// `ingress`.
     fn fmt(&self, f: &mut Formatter<'_>) -> Result {
-        let receive = self.actions.iter().any(|action| matches!(action, Action::Queue(_)));
-        f.write_str(if receive { "ingress" } else { "transfer" })?;
+        let receive =
+            self.actions.iter().any(|action| matches!(action, Action::Queue(_) | Action::Rss | Action::Hairpin(_)));
+        f.write_str(match receive {
+            _ if self.table.is_egress() => "egress",
+            true => "ingress",
+            false => "transfer",
+        })?;
         write!(f, " {} priority {} pattern ", self.table, self.priority)?;
         self.items.iter().try_for_each(|item| write!(f, "{item} / "))?;
         f.write_str("end actions ")?;
@@ -174,7 +212,7 @@ impl Display for Rule {
 }
 
 impl Display for Shape {
-    /// `tenant to tunnel: IPv4 TCP, 1 tag in, 0 out`.
+    /// `tenant to tunnel: IPv4 TCP, 1 tag in, 0 out, function to wire`.
     fn fmt(&self, f: &mut Formatter<'_>) -> Result {
         let from = match self.from {
             Origin::Tenant => "tenant",
@@ -204,7 +242,13 @@ impl Display for Shape {
         if self.opened {
             f.write_str(", opened")?;
         }
-        if self.sealed { f.write_str(", sealed") } else { Ok(()) }
+        if self.sealed {
+            f.write_str(", sealed")?;
+        }
+        match (self.to, self.pair) {
+            (Outcome::Drop | Outcome::Mark, (ingress, _)) => write!(f, ", from a {ingress}"),
+            (Outcome::Tenant | Outcome::Tunnel, (ingress, egress)) => write!(f, ", {ingress} to {egress}"),
+        }
     }
 }
 
@@ -213,7 +257,7 @@ mod tests {
     use std::net::Ipv4Addr;
 
     use super::*;
-    use crate::{MacAddr, VifId};
+    use crate::{MacAddr, VifId, lower::Role};
 
     #[test]
     fn a_rule_reads_like_a_line_of_testpmd() {
@@ -223,7 +267,7 @@ mod tests {
             priority: 2,
             items: vec![
                 Item::Port(vif(3)),
-                Item::Eth { dst: Some(MacAddr([0, 0, 0x5e, 0, 0x53, 1])), has_vlan: false },
+                Item::Eth { dst: Some(MacAddr([0, 0, 0x5e, 0, 0x53, 1])), has_vlan: Some(false) },
                 Item::Ipv4 {
                     src: Some(Ipv4Addr::new(192, 0, 2, 1)),
                     dst: Some(Ipv4Addr::new(198, 51, 100, 1)),
@@ -239,7 +283,7 @@ mod tests {
             actions: vec![
                 Action::Count,
                 Action::SetTtl { version: 4, ttl: 63 },
-                Action::RawEncap(vec![0xde, 0xad]),
+                Action::Reformat { off: vec![0xca, 0xfe], on: vec![0xde, 0xad] },
                 Action::Port(vif(4)),
             ],
         };
@@ -248,13 +292,17 @@ mod tests {
             "transfer group 1 priority 2 pattern represented_port vif is 3 / eth dst is 00:00:5e:00:53:01 has_vlan is 0 / \
              ipv4 version_ihl is 0x45 length last 1400 fragment_offset spec 0 fragment_offset mask 0x3fff ttl is 64 proto is 6 \
              src is 192.0.2.1 dst is 198.51.100.1 / tcp src is 1024 dst is 443 flags spec 0x10 flags mask 0x17 / end actions \
-             count / set_ttl ttl_value 63 / raw_encap data dead / represented_port vif 4 / end"
+             count / set_ttl ttl_value 63 / raw_decap data cafe / raw_encap data dead / represented_port vif 4 / end"
         );
     }
 
     #[test]
     fn no_two_shapes_read_the_same() {
-        let texts: std::collections::BTreeSet<String> = Shape::all().map(|shape| shape.to_string()).collect();
-        assert_eq!(texts.len(), Shape::all().count());
+        let roles = [Role::Wire, Role::Function];
+        let pairs = roles.into_iter().flat_map(|ingress| roles.map(|egress| (ingress, egress)));
+        let shapes: std::collections::BTreeSet<Shape> =
+            pairs.flat_map(|(ingress, egress)| Shape::all().map(move |shape| shape.between(ingress, egress))).collect();
+        let texts: std::collections::BTreeSet<String> = shapes.iter().map(ToString::to_string).collect();
+        assert_eq!(texts.len(), shapes.len());
     }
 }

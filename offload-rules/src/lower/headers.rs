@@ -85,12 +85,26 @@ pub(super) fn push_tunnel(bytes: &mut Vec<u8>, header: &TunnelHeader, outer: &Ou
     bytes.extend_from_slice(&entry.to_be_bytes());
 }
 
+/// An Ethernet header with the addresses of another, without its tags.
+pub(super) fn plain(header: &L2Rewrite, family: Family) -> Vec<u8> {
+    let mut bytes = header.bytes().get(..12).map_or_else(|| vec![0; 12], <[u8]>::to_vec);
+    bytes.extend_from_slice(&ethertype(family).to_be_bytes());
+    bytes
+}
+
+/// A template of an Ethernet header without tags.
+pub(super) fn untagged(family: Family) -> Vec<u8> {
+    let mut bytes = vec![0; 12];
+    bytes.extend_from_slice(&ethertype(family).to_be_bytes());
+    bytes
+}
+
 /// A template of the headers before the (inner) IP packet: types and lengths, no addresses and no numbers, so that it is the
-/// same for all flows of a shape.
-pub(super) fn taken_off(arrival: &Arrival, family: Family) -> Vec<u8> {
+/// same for all flows of a shape; `popped`: the tag is off already.
+pub(super) fn taken_off(arrival: &Arrival, family: Family, popped: bool) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(22 + usize::from(TunnelHeader::OVERHEAD));
     bytes.extend_from_slice(&[0; 12]);
-    for tag in arrival.tags.iter().flatten() {
+    for tag in arrival.tags.iter().flatten().filter(|_| !popped) {
         bytes.extend_from_slice(&tag.tpid.to_be_bytes());
         bytes.extend_from_slice(&[0, 0]);
     }

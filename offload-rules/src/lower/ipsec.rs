@@ -3,13 +3,13 @@
 //! One rule for each SA that is received, one for each tunnel that sends. Flows name the tunnel, never the SA.
 
 use super::{
-    Action, Field, HeaderCheck, Ipsec, Item, Meta, NicProfile, Rule, Session, Table, Unsupported,
+    Action, Field, HeaderCheck, Ipsec, Item, Meta, NicProfile, OpenRule, Rule, Session, Table, Unsupported,
     lowering::priority,
     proactive::{push_link, tags_of},
 };
 use crate::{
     NexthopId, VifId,
-    forwarding::{IpsecTunnel, NAT_T_PORT, NexthopKind, Sa, Snapshot},
+    forwarding::{IpsecTunnel, NAT_T_PORT, NexthopKind, Sa, Snapshot, Vif},
 };
 
 const ESP: u8 = 50;
@@ -26,12 +26,12 @@ pub fn underlay(snapshot: &Snapshot, tunnel: &IpsecTunnel) -> Option<VifId> {
 
 fn leaves_by(snapshot: &Snapshot, nexthop: NexthopId) -> Option<VifId> {
     match &snapshot.nexthop(nexthop)?.kind {
-        NexthopKind::Encap { oif, .. } | NexthopKind::Resolve { oif } => Some(*oif),
+        NexthopKind::Encap { oif, .. } | NexthopKind::Resolve { oif, .. } => Some(*oif),
         NexthopKind::Composite { members } => {
             let mut links = members.iter().flatten().map(|member| {
                 // A composite has no composite in it.
                 match &snapshot.nexthop(member.nexthop)?.kind {
-                    NexthopKind::Encap { oif, .. } | NexthopKind::Resolve { oif } => Some(*oif),
+                    NexthopKind::Encap { oif, .. } | NexthopKind::Resolve { oif, .. } => Some(*oif),
                     _ => None,
                 }
             });
@@ -43,7 +43,8 @@ fn leaves_by(snapshot: &Snapshot, nexthop: NexthopId) -> Option<VifId> {
 }
 
 /// The rule that opens the packets of an inbound SA of the tunnel `vif`, which come in on the vif `link`. What a session of
-/// the whole protocol has opened goes on where the flows of opened packets are; what one has only deciphered goes to software.
+/// the whole protocol has opened goes on where the flows of opened packets are, if the NIC can; otherwise it goes to software, as does
+/// what a session has only deciphered.
 ///
 /// # Errors
 /// [`Unsupported`].
@@ -54,33 +55,10 @@ pub fn open_rule(
     (sa, session, kind): (&Sa, Session, Ipsec),
 ) -> Result<Rule, Unsupported> {
     let link = snapshot.vif(link).ok_or(Unsupported::ForeignPort)?;
-    let can = &profile.matches;
-    let tags = tags_of(link);
-    if tags.iter().flatten().count() > usize::from(can.vlan_tags.value) {
-        return Err(Unsupported::Vlan);
-    }
-    let mut items = Vec::with_capacity(7);
-    push_link(&mut items, snapshot.port_of(link.id), tags);
-    if let (Some(Item::Eth { dst, .. }), true) = (items.get_mut(1), can.eth_dst.value) {
-        *dst = link.mac;
-    }
-    if !matches!(can.header_check.value, HeaderCheck::Unknown | HeaderCheck::Parser) {
-        items.insert(1, Item::Integrity { level: 0, ipv4_checksum_ok: true, l3_ok: true });
-    }
-    items.push(Item::Ipv4 {
-        src: None,
-        dst: Some(tunnel.source),
-        proto: Some(if tunnel.nat_t.is_some() { UDP } else { ESP }),
-        tos: Field { spec: 0, mask: 0 },
-        ttl: None,
-        no_options: can.no_options.value,
-        whole: can.whole.value,
-        max_len: None,
-    });
-    if tunnel.nat_t.is_some() {
-        items.push(Item::Udp { sport: None, dport: Some(NAT_T_PORT), no_checksum: false });
-    }
-    items.push(Item::Esp { spi: sa.spi });
+    let items = match profile.dialect.open.value {
+        OpenRule::Steered | OpenRule::Terminating => guarded(snapshot, profile, (tunnel, link), sa)?,
+        OpenRule::Table => entry(snapshot, (tunnel, link), sa)?,
+    };
     let mut actions = Vec::with_capacity(3);
     let table = if profile.does.jump.value { Table::Steering } else { Table::Flows };
     if kind == Ipsec::InlineProtocol && profile.seals_between_ports() {
@@ -90,9 +68,70 @@ pub fn open_rule(
     } else {
         // The session's user data tells the tunnel.
         actions.push(Action::Security(session));
-        actions.push(Action::Rss);
+        if profile.dialect.open.value == OpenRule::Steered {
+            actions.push(Action::Rss);
+        }
     }
     Ok(Rule { table, priority: priority::TERMINATION, items, actions })
+}
+
+/// As exact as the NIC can match.
+fn guarded(
+    snapshot: &Snapshot,
+    profile: &NicProfile,
+    (tunnel, link): (&IpsecTunnel, &Vif),
+    sa: &Sa,
+) -> Result<Vec<Item>, Unsupported> {
+    let can = &profile.matches;
+    let tags = tags_of(link);
+    if tags.iter().flatten().count() > usize::from(can.vlan_tags.value) {
+        return Err(Unsupported::Vlan);
+    }
+    let mut items = Vec::with_capacity(7);
+    push_link(&mut items, snapshot.port_of(link.id), tags, can);
+    if let (Some(Item::Eth { dst, .. }), true) = (items.get_mut(1), can.eth_dst.value) {
+        *dst = link.mac;
+    }
+    if matches!(can.header_check.value, HeaderCheck::OneItem | HeaderCheck::EachLevel) {
+        items.insert(1, Item::Integrity { level: 0, ipv4_checksum_ok: true, l3_ok: true });
+    }
+    let proto = if tunnel.nat_t.is_some() { UDP } else { ESP };
+    push_esp(&mut items, tunnel, sa, Some(proto), (can.no_options.value, can.whole.value));
+    Ok(items)
+}
+
+/// What goes into a table of indices and destinations. An index is one SA's of this node, so that nothing else need be matched; whether
+/// frames with a tag are looked up is not known, so the link has none.
+fn entry(snapshot: &Snapshot, (tunnel, link): (&IpsecTunnel, &Vif), sa: &Sa) -> Result<Vec<Item>, Unsupported> {
+    if tags_of(link).iter().any(Option::is_some) {
+        return Err(Unsupported::Vlan);
+    }
+    let mut items = vec![Item::Port(snapshot.port_of(link.id)), Item::Eth { dst: None, has_vlan: None }];
+    push_esp(&mut items, tunnel, sa, None, (false, false));
+    Ok(items)
+}
+
+fn push_esp(
+    items: &mut Vec<Item>,
+    tunnel: &IpsecTunnel,
+    sa: &Sa,
+    proto: Option<u8>,
+    (no_options, whole): (bool, bool),
+) {
+    items.push(Item::Ipv4 {
+        src: None,
+        dst: Some(tunnel.source),
+        proto,
+        tos: Field { spec: 0, mask: 0 },
+        ttl: None,
+        no_options,
+        whole,
+        max_len: None,
+    });
+    if tunnel.nat_t.is_some() {
+        items.push(Item::Udp { sport: None, dport: Some(NAT_T_PORT), no_checksum: false });
+    }
+    items.push(Item::Esp { spi: sa.spi });
 }
 
 /// The rule that seals what goes into the tunnel `vif` and sends it on the device of the vif `port`; at one of two priorities, so
@@ -115,4 +154,83 @@ pub fn seal_rule(
         items: vec![Item::Meta(Meta::ToSeal(vif))],
         actions: vec![Action::Security(session), Action::Port(port)],
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::forwarding::{
+        NatT, SaDirection, State, VifKind,
+        testing::{base, ipsec, sa, sa_id, vif, vif_id},
+    };
+
+    /// A tunnel with one SA each way, over the first port.
+    fn state() -> State {
+        let mut state = base();
+        state.sas.extend([sa(1, SaDirection::Outbound), sa(2, SaDirection::Inbound)]);
+        state.vifs.push(vif(7, ipsec(&[1], &[2], 8), 8, &[]));
+        state
+    }
+
+    /// The rule of the inbound SA, where the tunnel's packets come in on this vif.
+    fn open(state: State, name: &str, link: u32) -> Result<Rule, Unsupported> {
+        let snapshot = Snapshot::empty().with_state(state).unwrap();
+        let profile = NicProfile::by_name(name).unwrap();
+        let kind = profile.ipsec.value.first().copied().unwrap_or(Ipsec::InlineCrypto);
+        let tunnel = snapshot.vif(vif_id(7)).and_then(|vif| vif.kind.tunnel()).unwrap().clone();
+        let sa = snapshot.sa(sa_id(2)).unwrap();
+        open_rule(&snapshot, &profile, (vif_id(7), &tunnel, vif_id(link)), (sa, Session(9), kind))
+    }
+
+    fn change(state: &mut State, change: impl FnOnce(&mut IpsecTunnel)) {
+        let Some(VifKind::Tunnel(tunnel)) = state.vifs.last_mut().map(|vif| &mut vif.kind) else { panic!() };
+        change(tunnel);
+    }
+
+    /// ixgbe_flow.c:223, txgbe_flow.c:189: SECURITY, END, and the addresses of the first IP item. iavf_ipsec_crypto.c:1656, 1721: ETH, IP,
+    /// ESP, and SECURITY, END.
+    #[test]
+    fn intels_drivers_get_the_index_and_the_destination_and_nothing_behind_security() {
+        for name in ["ixgbe", "txgbe", "iavf"] {
+            let rule = open(state(), name, 1).unwrap();
+            assert_eq!(rule.actions, [Action::Security(Session(9))], "{name}");
+            assert_eq!((rule.table, rule.priority), (Table::Flows, 0), "{name}");
+            let [Item::Port(port), Item::Eth { dst: None, has_vlan: None }, ip, Item::Esp { spi: 0x1002 }] =
+                rule.items.as_slice()
+            else {
+                panic!("{name}: {:?}", rule.items)
+            };
+            assert_eq!(*port, vif_id(1));
+            let Item::Ipv4 { src: None, dst: Some(dst), proto: None, tos, ttl: None, no_options, whole, max_len: None } =
+                ip
+            else {
+                panic!("{name}: {ip:?}")
+            };
+            assert_eq!(dst.octets(), [172, 28, 13, 36], "{name}");
+            assert_eq!((*tos, *no_options, *whole), (Field { spec: 0, mask: 0 }, false, false), "{name}");
+        }
+        let mut in_udp = state();
+        change(&mut in_udp, |tunnel| {
+            tunnel.nat_t = Some(NatT { source_port: 4500, destination_port: 4500, keepalive_secs: 0 });
+        });
+        let rule = open(in_udp, "iavf", 1).unwrap();
+        assert!(matches!(rule.items[3], Item::Udp { sport: None, dport: Some(4500), no_checksum: false }));
+    }
+
+    /// roc_npc.c:606: exactly one terminating action, and SECURITY is one.
+    #[test]
+    fn cnxk_gets_security_as_the_one_terminating_action_and_all_that_its_key_holds() {
+        let rule = open(state(), "cnxk", 1).unwrap();
+        assert_eq!(rule.actions, [Action::Security(Session(9))]);
+        assert!(rule.items.iter().all(|item| !matches!(item, Item::Integrity { .. } | Item::Meta(_))), "VOID to it");
+        assert!(open(state(), "cnxk", 3).unwrap().items.iter().any(|item| matches!(item, Item::Vlan { .. })));
+    }
+
+    #[test]
+    fn where_the_driver_matches_no_tag_an_sa_on_a_tagged_link_stays_in_software() {
+        for name in ["ixgbe", "txgbe", "iavf"] {
+            assert_eq!(open(state(), name, 3), Err(Unsupported::Vlan), "{name}");
+        }
+        assert!(open(state(), "cnxk", 3).is_ok(), "its rule has the tag");
+    }
 }

@@ -68,12 +68,14 @@ fn label_leads_to(snapshot: &Snapshot, label: crate::Label) -> Option<VrfId> {
     }
 }
 
-/// The largest IP packet that can arrive so, in octets: what the vif or its device takes, whichever is more, since the device
-/// does not know a sub-interface's MTU; less the tunnel's headers. 0 when the vif is gone.
+/// The largest IP packet that can arrive so, in octets: what the vif, the vif of its device or the device itself takes, whichever is
+/// more, since the device does not know their MTUs; less the tunnel's headers. Devices take a little more, see
+/// [`NicProfile::TAG_ROOM`](super::NicProfile::TAG_ROOM). 0 when the vif is gone.
 #[must_use]
 pub fn ingress_mtu(snapshot: &Snapshot, arrival: &Arrival) -> u16 {
     let mtu = |id: VifId| snapshot.vif(id).map_or(0, |vif| vif.mtu);
     // What was in an ESP packet is smaller than that was, and may be larger than the tunnel takes the other way.
-    let link = mtu(arrival.vif).max(mtu(arrival.port));
+    let device = snapshot.device_mtu(arrival.port).map_or(0, |mtu| u16::try_from(mtu).unwrap_or(u16::MAX));
+    let link = mtu(arrival.vif).max(mtu(arrival.port)).max(device);
     if arrival.tunnel.is_some() { link.saturating_sub(TunnelHeader::OVERHEAD) } else { link }
 }

@@ -13,16 +13,16 @@
 //! | port | finds the vif | exact |
 //! | destination MAC | another station's and groups are dropped | exact |
 //! | source MAC | nothing | - |
-//! | tags: number, TPID, VLAN id | finds the vif; a third tag is dropped | exact, and that no more follow |
+//! | tags: number, TPID, VLAN id | finds the vif; a third tag is dropped | exact, and that no more follow: by an item, or by a stage that takes the tag off |
 //! | priority of the first tag | written on the tag that leaves | exact where a tag leaves and the packet is not out of a tunnel |
 //! | drop eligibility | not kept; with a priority tag it decides whether the priority is | exact where the tag is changed in place, or is a priority tag |
 //! | ethertype, version | chooses the parser | by the item that follows |
 //! | IHL, options | source routes and malformed options are dropped, others stay | no options: IHL 5 |
-//! | IPv4 header checksum | wrong: dropped | integrity item, or a parser that keeps such packets from rules; else the NIC forwards nothing |
+//! | IPv4 header checksum | wrong: dropped | integrity item in the rule, its stage or in steering, or a parser that keeps such packets from rules; mlx5-sws out of tunnels: accepted, unless strict; where nothing is known the NIC forwards nothing |
 //! | total or payload length | longer than the frame: dropped | the same (`l3_ok`) |
-//! | total length against the way's limit | fragmented or answered | a range, where larger packets can arrive |
-//! | fragment | its head is found first | whole packets only; IPv6 by the next header |
-//! | extension headers | walked | none: the next header is the transport protocol |
+//! | total length against the way's limit | fragmented or answered | a range, where larger packets can arrive; without one, what is beyond the MTU of the link and within the room for tags: accepted |
+//! | fragment | its head is found first | whole packets only; IPv6 by the next header, or by has_frag_ext 0 |
+//! | extension headers | walked | none: the next header is the transport protocol; mlx5 steps over options: accepted, they leave as they came |
 //! | addresses, protocol, ports | the key | exact, so that forbidden sources and destinations need no item |
 //! | TTL | at the last one: time exceeded | exact: the value that is written is a constant, and the last one never matches |
 //! | DSCP and ECN | written into outer DSCP, ECN, traffic class | exact where there is an outer header |
@@ -46,9 +46,13 @@
 //!
 //! A rule that drops matches the key and what leads to it, no more: whatever else such packets say, software drops them, too.
 
+mod abilities;
 mod canary;
+mod chain;
+mod dialect;
 mod direction;
 mod display;
+mod edits;
 mod headers;
 mod ipsec;
 mod leads;
@@ -59,23 +63,32 @@ mod proactive;
 mod profile;
 mod profiles;
 mod reason;
+mod role;
 mod rule;
 mod shape;
+mod stages;
 mod template;
 #[cfg(test)]
 mod tests;
+mod version;
 
+pub use abilities::{Abilities, Ability};
 pub use canary::canary;
+pub use chain::Chain;
+pub use dialect::{Dialect, OpenRule, PortName, ProtoMatch, SwitchAttribute};
 pub use direction::{Arrival, Direction, TunnelArrival};
 pub use ipsec::{open_rule, seal_rule, underlay};
 pub use leads::{ingress_mtu, still_leads};
 pub use lowering::{lower, partial, priority};
 pub use meta::Meta;
-pub use proactive::proactive;
+pub use proactive::{checked_steering, proactive};
 pub use profile::{
-    Api, Does, Fact, FieldRewrite, HeaderCheck, Ipsec, Ipv6Match, Limits, Matches, NicProfile, TtlRewrite,
+    Api, Does, Fact, FieldRewrite, HeaderCheck, Ipsec, Ipv6Match, Layout, Limits, Matches, NicProfile, Order,
+    TtlRewrite, TunnelMatch,
 };
 pub use reason::{FailureClass, NotOffloaded, Unsupported};
-pub use rule::{Action, Field, Item, Rule, Session, Table};
+pub use role::{PortFacts, Role};
+pub use rule::{Action, Field, Item, Rule, Session, Stage, Table};
 pub use shape::{L4, Origin, Outcome, Shape};
 pub use template::Template;
+pub use version::DpdkVersion;

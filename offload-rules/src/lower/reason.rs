@@ -29,6 +29,9 @@ pub enum Unsupported {
     /// The NIC does not take MPLS over UDP off.
     #[error("the NIC does not decapsulate MPLS over UDP")]
     Decap,
+    /// The NIC takes tunnels off what comes from the wire alone.
+    #[error("the NIC takes tunnels off what comes from the wire, not off what a virtual function sends")]
+    DecapFromFunction,
     /// The NIC does not put MPLS over UDP on.
     #[error("the NIC does not encapsulate MPLS over UDP")]
     Encap,
@@ -44,6 +47,18 @@ pub enum Unsupported {
     /// The NIC does not match a field that the decision was made on.
     #[error("the NIC does not match a field that the decision depends on")]
     Match,
+    /// The NIC does not tell such a tag from others.
+    #[error("the NIC does not tell tags of this type (TPID) from others")]
+    TagType,
+    /// The NIC's parser does not look for a label behind this UDP port.
+    #[error("the NIC looks for MPLS over UDP on port 6635 only (RFC 7510)")]
+    TunnelPort,
+    /// The NIC does not change one tunnel for another in one rule.
+    #[error("the NIC does not take one tunnel off and put another on in one rule")]
+    TunnelToTunnel,
+    /// The NIC would forward packets with a wrong header checksum or length.
+    #[error("the NIC does not check IP headers of these packets, and --strict-offload asks for it")]
+    HeaderCheck,
     /// The NIC does not match IPv6 flows.
     #[error("the NIC does not match IPv6 flows")]
     Family6,
@@ -59,6 +74,17 @@ pub enum Unsupported {
     /// The NIC refused the start-up canary of this shape.
     #[error("the NIC refused the canary of this shape at start")]
     Probe,
+    /// In on one physical port and out on one, by the NIC's switch, which does not do that (or takes the rule and drops).
+    #[error(
+        "the NIC's switch does not forward from wire to wire: put one side on a VF (--port with a representor), or take the NIC out of \
+         switchdev mode for hairpin queues"
+    )]
+    WireToWire,
+    /// The two ports belong to two switches.
+    #[error(
+        "the way in and the way out are ports of two switches: use ports of one NIC port and its VFs, or hairpin queues"
+    )]
+    OtherSwitch,
     /// The ingress or egress device is not a port of the NIC.
     #[error("a device on the way is not a port of the NIC")]
     ForeignPort,

@@ -1,6 +1,9 @@
 //! The typed rule: what the NIC matches and what it does.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::{
+    net::{Ipv4Addr, Ipv6Addr},
+    sync::Arc,
+};
 
 use super::Meta;
 use crate::{Label, MacAddr, VifId};
@@ -18,6 +21,16 @@ pub struct Field<T> {
     pub mask: T,
 }
 
+/// What an earlier rule has found out about a packet, or what a later one is still to do: the packet carries a number for it, which
+/// whoever keeps the NIC's books gives out. Equal stages have one number.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Stage {
+    /// The packet has matched these items.
+    Matched(Arc<[Item]>),
+    /// These actions are to be done on the side of sending.
+    ToSend(Arc<[Action]>),
+}
+
 /// Tables of a NIC, in the order in which a packet meets them. A profile without jumps has only [`Table::Flows`], as group 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Table {
@@ -33,6 +46,26 @@ pub enum Table {
     Opened,
     /// Group 4: on the way into IPsec tunnels; all that is left is to seal.
     Seal,
+    /// Group 5: the one tag is off, and is in the packet's stage.
+    Untagged,
+    /// Group 6: the outer header has been matched; flows by what is behind it.
+    Inner,
+    /// Group 7: the source of an IPv6 packet has been matched; flows by the rest.
+    Source6,
+    /// Group 8: without rules. What comes here leaves the NIC to software as it is.
+    Software,
+    /// On the side of sending, group 0: everything goes on to [`Table::Egress`].
+    EgressFirst,
+    /// On the side of sending, group 1: what a packet from a hairpin queue still needs.
+    Egress,
+}
+
+impl Table {
+    /// Is it on the side of sending?
+    #[must_use]
+    pub const fn is_egress(self) -> bool {
+        matches!(self, Self::EgressFirst | Self::Egress)
+    }
 }
 
 /// One item of a pattern. Items come in the order of the headers on the wire; after [`Item::Mpls`] they are about the inner packet.
@@ -45,8 +78,8 @@ pub enum Item {
     Eth {
         /// Destination.
         dst: Option<MacAddr>,
-        /// Type behind all tags is in the next item; `has_vlan` false means that no tag follows.
-        has_vlan: bool,
+        /// A tag follows, or none does; `None`: either.
+        has_vlan: Option<bool>,
     },
     /// One 802.1Q or 802.1ad tag.
     Vlan {
@@ -54,8 +87,8 @@ pub enum Item {
         tpid: u16,
         /// Tag control information: VLAN id, and priority where the egress tag keeps it.
         tci: Field<u16>,
-        /// Another tag follows.
-        has_more: bool,
+        /// Another tag follows, or none does; `None`: either.
+        has_more: Option<bool>,
     },
     /// IPv4 without options.
     Ipv4 {
@@ -88,6 +121,8 @@ pub enum Item {
         tos: Field<u8>,
         /// Hop limit.
         ttl: Option<u8>,
+        /// No fragment header (`has_frag_ext` 0): for NICs whose next header is the one behind all extension headers.
+        whole: bool,
         /// Payload length at most this (a range: `last`): total length less 40.
         max_len: Option<u16>,
     },
@@ -132,6 +167,12 @@ pub enum Item {
     },
     /// Metadata that a rule of an earlier table has written.
     Meta(Meta),
+    /// A stage that a rule of an earlier table has written into the TAG register.
+    Tag(Stage),
+    /// A stage that a rule on the side of receiving has written into the metadata.
+    ToSend(Stage),
+    /// The metadata says that something is still to be done, whatever it is.
+    AnyToSend,
     /// Checks that the parser made; `level` 0: outermost, 1 counts as 0, 2: inner.
     Integrity {
         /// Which headers.
@@ -143,14 +184,19 @@ pub enum Item {
     },
 }
 
-/// One action. A rule holds them in the order of this enum: the fixed order of mlx5's hardware steering, kept everywhere.
+/// One action. Their order in a rule is that of the driver: see [`Order`](super::Order).
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Action {
     /// Metadata for software: a number of 24 bits.
     Mark(u32),
-    /// Take off the headers before the (inner) IP packet, tags included (RAW_DECAP). The value is a template of them: types,
-    /// versions and lengths are set, addresses and numbers zero.
-    RawDecap(Vec<u8>),
+    /// Other headers before the (inner) IP packet: RAW_DECAP and RAW_ENCAP, one behind the other, which drivers take as one.
+    Reformat {
+        /// What comes off, tags included, as a template: types, versions and lengths are set, addresses and numbers zero.
+        off: Vec<u8>,
+        /// What goes on, the Ethernet header and its tags first. The NIC fills outer IPv4 total length and header checksum, and UDP
+        /// length: zero here.
+        on: Vec<u8>,
+    },
     /// Take off the outer tag.
     PopVlan,
     /// Count packets and octets.
@@ -185,9 +231,10 @@ pub enum Action {
     },
     /// Write the metadata that the next tables, or software, see.
     SetMeta(Meta),
-    /// Put on headers (RAW_ENCAP), the Ethernet header and its tags first. The NIC fills outer IPv4 total length and header
-    /// checksum, and UDP length: zero here.
-    RawEncap(Vec<u8>),
+    /// Write a stage into the TAG register: for the next tables.
+    SetTag(Stage),
+    /// Write a stage into the metadata: for the side of sending.
+    SetToSend(Stage),
     /// Apply a session of IPsec: one for receiving takes ESP and what is before it off, behind the Ethernet header; one for sending
     /// puts them on. With inline crypto the text alone is enciphered or deciphered.
     Security(Session),
@@ -201,6 +248,8 @@ pub enum Action {
     Rss,
     /// Send on the port of this vif's device.
     Port(VifId),
+    /// To the queue that leads to the side of sending of this vif's device: a hairpin.
+    Hairpin(VifId),
 }
 
 /// A rule of a NIC.
@@ -214,4 +263,14 @@ pub struct Rule {
     pub items: Vec<Item>,
     /// What it does.
     pub actions: Vec<Action>,
+}
+
+impl Rule {
+    /// Tables in which its packets go on.
+    pub fn leads_to(&self) -> impl Iterator<Item = Table> + use<'_> {
+        self.actions.iter().filter_map(|action| match action {
+            Action::Jump(table) => Some(*table),
+            _ => None,
+        })
+    }
 }

@@ -1,6 +1,6 @@
 //! Shapes: rules of one shape differ in values alone.
 
-use super::{Direction, Unsupported};
+use super::{Direction, NicProfile, Role, Unsupported};
 use crate::flow::{Family, FlowKey, Op};
 
 /// Where packets come from.
@@ -83,17 +83,20 @@ pub struct Shape {
     pub opened: bool,
     /// The NIC is to seal it.
     pub sealed: bool,
+    /// Roles of the port that it comes in on and of the one that it leaves on; twice the first where it leaves on none. A switch may
+    /// take a rule from a wire to a function, and refuse the same rule, or ignore it, from wire to wire.
+    pub pair: (Role, Role),
 }
 
 impl Shape {
-    /// The shape of the rule for a direction that is forwarded or dropped.
+    /// The shape of the rule that a NIC gets for a direction that is forwarded or dropped.
     #[must_use]
-    pub fn of(direction: &Direction) -> Self {
+    pub fn of(direction: &Direction, profile: &NicProfile) -> Self {
         let mut shape = Self { to: Outcome::Tenant, ..Self::of_partial(direction) };
         for op in &direction.program.ops {
             match op {
                 Op::Drop(_) => return Self { to: Outcome::Drop, tags_out: 0, length: false, sealed: false, ..shape },
-                Op::LimitSize { mtu, .. } => shape.length = *mtu < direction.ingress_mtu,
+                Op::LimitSize { mtu, .. } => shape.length = *mtu < profile.arrives(direction),
                 Op::EncapMplsOUdp(_) => shape.to = Outcome::Tunnel,
                 Op::RewriteL2(header) => shape.tags_out = header.tags(),
                 Op::Seal(_) => shape.sealed = true,
@@ -117,7 +120,15 @@ impl Shape {
             length: false,
             opened: arrival.sealed_on.is_some(),
             sealed: false,
+            pair: (Role::Wire, Role::Wire),
         }
+    }
+
+    /// The same between ports of these roles: who makes rules for ports knows them.
+    #[must_use]
+    pub const fn between(self, ingress: Role, egress: Role) -> Self {
+        let leaves = matches!(self.to, Outcome::Tenant | Outcome::Tunnel);
+        Self { pair: (ingress, if leaves { egress } else { ingress }), ..self }
     }
 
     /// A shape for each origin, outcome and family: TCP without tags. What they tell of a NIC is most of what there is to know, and
@@ -128,7 +139,7 @@ impl Shape {
         Self::all().filter(is_plain)
     }
 
-    /// All shapes without IPsec.
+    /// All shapes without IPsec, from wire to wire.
     pub fn all() -> impl Iterator<Item = Self> {
         let ways = [Outcome::Tenant, Outcome::Tunnel].into_iter().flat_map(|to| {
             let lengths = move |tags_out| [false, true].map(|length| (to, tags_out, length));
@@ -149,6 +160,7 @@ impl Shape {
                             length,
                             opened: false,
                             sealed: false,
+                            pair: (Role::Wire, Role::Wire),
                         })
                     })
                 })

@@ -2,7 +2,7 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use super::{Action, Field, Item, Meta, Rule, Session, Table};
+use super::{Action, Field, Item, Meta, Rule, Session, Stage, Table};
 use crate::{Label, MacAddr, VifId};
 
 /// A rule without its values. Rules with the same template may share a template table.
@@ -14,8 +14,8 @@ pub struct Template {
     pub priority: u32,
     /// Items: what is matched is there with the value 0, masks as they are; tag types keep their value.
     pub items: Vec<Item>,
-    /// Actions: what differs from rule to rule is 0; an encapsulation keeps its length. Constant: [`Action::RawDecap`], tag
-    /// types, [`Action::Jump`], [`Action::Age`].
+    /// Actions: what differs from rule to rule is 0; what is put on keeps its length. Constant: what is taken off, tag types,
+    /// [`Action::Jump`], [`Action::Age`].
     pub actions: Vec<Action>,
 }
 
@@ -40,9 +40,9 @@ impl Rule {
     /// With an action that reports it when no packet hits it for so many seconds.
     #[must_use]
     pub fn with_age(mut self, seconds: u32) -> Self {
-        let before = |a: &Action| matches!(a, Action::Mark(_) | Action::RawDecap(_) | Action::PopVlan | Action::Count);
-        let at = self.actions.iter().position(|a| !before(a)).unwrap_or(self.actions.len());
-        self.actions.insert(at, Action::Age(seconds));
+        // With the counter, which some drivers take for one with it.
+        let counter = self.actions.iter().position(|action| *action == Action::Count);
+        self.actions.insert(counter.map_or(0, |at| at + 1), Action::Age(seconds));
         self
     }
 }
@@ -68,12 +68,13 @@ fn item(item: &Item) -> Item {
             whole: *whole,
             max_len: max_len.map(|_| 0),
         },
-        Item::Ipv6 { src, dst, proto, tos, ttl, max_len } => Item::Ipv6 {
+        Item::Ipv6 { src, dst, proto, tos, ttl, whole, max_len } => Item::Ipv6 {
             src: src.map(|_| V6),
             dst: dst.map(|_| V6),
             proto: proto.map(|_| 0),
             tos: zero(tos, 0),
             ttl: ttl.map(|_| 0),
+            whole: *whole,
             max_len: max_len.map(|_| 0),
         },
         Item::Udp { sport, dport, no_checksum } => {
@@ -86,7 +87,9 @@ fn item(item: &Item) -> Item {
         Item::Mpls { bottom, ttl, .. } => Item::Mpls { label: Label::default(), bottom: *bottom, ttl: ttl.map(|_| 0) },
         Item::Esp { .. } => Item::Esp { spi: 0 },
         Item::Meta(meta) => Item::Meta(blank(*meta)),
-        Item::Integrity { .. } => item.clone(),
+        Item::Tag(_) => Item::Tag(no_stage()),
+        Item::ToSend(_) => Item::ToSend(no_stage()),
+        Item::Integrity { .. } | Item::AnyToSend => item.clone(),
     }
 }
 
@@ -97,6 +100,10 @@ const fn blank(meta: Meta) -> Meta {
     }
 }
 
+fn no_stage() -> Stage {
+    Stage::Matched([].into())
+}
+
 fn action(action: &Action) -> Action {
     match action {
         Action::Mark(_) => Action::Mark(0),
@@ -104,17 +111,16 @@ fn action(action: &Action) -> Action {
         Action::SetVlan { .. } => Action::SetVlan { tci: 0 },
         Action::SetMacs { .. } => Action::SetMacs { dst: MacAddr::default(), src: MacAddr::default() },
         Action::SetTtl { version, .. } => Action::SetTtl { version: *version, ttl: 0 },
-        Action::RawEncap(headers) => Action::RawEncap(vec![0; headers.len()]),
+        Action::Reformat { off, on } => Action::Reformat { off: off.clone(), on: vec![0; on.len()] },
+        Action::SetTag(_) => Action::SetTag(no_stage()),
+        Action::SetToSend(_) => Action::SetToSend(no_stage()),
+        Action::Hairpin(_) => Action::Hairpin(VifId::TUNNEL),
         Action::Queue(_) => Action::Queue(0),
         Action::Port(_) => Action::Port(VifId::TUNNEL),
         Action::Security(_) => Action::Security(Session(0)),
         Action::SetMeta(meta) => Action::SetMeta(blank(*meta)),
-        Action::RawDecap(_)
-        | Action::PopVlan
-        | Action::Count
-        | Action::Age(_)
-        | Action::Jump(_)
-        | Action::Drop
-        | Action::Rss => action.clone(),
+        Action::PopVlan | Action::Count | Action::Age(_) | Action::Jump(_) | Action::Drop | Action::Rss => {
+            action.clone()
+        }
     }
 }

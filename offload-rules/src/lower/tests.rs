@@ -182,7 +182,7 @@ fn steering_leads_outer_packets_to_the_tunnel_group_and_the_rest_to_the_tenant_g
             rule.items.as_slice(),
             [
                 Item::Port(_),
-                Item::Eth { dst: None, has_vlan: false },
+                Item::Eth { dst: None, has_vlan: Some(false) },
                 Item::Ipv4 { src: None, dst: Some(dst), proto: Some(17), no_options: true, whole: true, .. },
                 Item::Udp { sport: None, dport: Some(6635 | 51234), .. },
             ] if dst.octets() == [10, 101, 10, 39]
@@ -190,10 +190,31 @@ fn steering_leads_outer_packets_to_the_tunnel_group_and_the_rest_to_the_tenant_g
     }
     let ports: Vec<_> = to(Table::Tenant).iter().map(|rule| rule.items.clone()).collect();
     assert_eq!(ports, [[Item::Port(vif_id(1))], [Item::Port(vif_id(2))]], "not the sub-interface, not the host");
-    // What no flow has goes to software, behind all flows.
-    let rest: Vec<_> = rules.iter().filter(|rule| rule.actions == [Action::Rss]).collect();
-    assert_eq!(rest.len(), 4);
-    assert!(rest.iter().all(|rule| rule.priority > priority::FLOW_ALTERNATE && rule.table != Table::Steering));
+    // In a switch, what no flow has goes to software by itself.
+    assert!(!rules.iter().any(|rule| rule.actions == [Action::Rss]));
+}
+
+#[test]
+fn without_a_switch_each_group_ends_in_software_and_nothing_leaves_unfinished() {
+    let twin = NicProfile::by_name("twin").unwrap().with_layout(Layout::Hairpin);
+    let rules = proactive(&snapshot(state()), &twin);
+    for port in [1, 2].map(vif_id) {
+        for table in [Table::Tenant, Table::Tunnel, Table::Untagged, Table::Inner, Table::Source6] {
+            let last = rules.iter().filter(|rule| rule.table == table).max_by_key(|rule| rule.priority).unwrap();
+            assert_eq!(last.actions, [Action::Rss], "{table}");
+        }
+        let of = |table| rules.iter().filter(move |rule| rule.table == table && rule.items[0] == Item::Port(port));
+        assert_eq!(
+            of(Table::EgressFirst).map(|rule| rule.actions.clone()).collect::<Vec<_>>(),
+            [[Action::Jump(Table::Egress)]]
+        );
+        let left: Vec<_> = of(Table::Egress).collect();
+        assert_eq!(
+            (left.len(), left[0].items[1].clone(), left[0].actions.as_slice()),
+            (1, Item::AnyToSend, [Action::Drop].as_slice())
+        );
+        assert!(left[0].priority > priority::STAGE);
+    }
 }
 
 #[test]
@@ -207,7 +228,7 @@ fn a_nic_without_jumps_has_no_steering() {
 fn the_route_to_a_tunnels_far_end_names_its_port_and_none_where_it_spreads() {
     let mut state = state();
     state.nexthops.extend([
-        nexthop(901, NexthopKind::Resolve { oif: vif_id(1) }),
+        nexthop(901, NexthopKind::Resolve { oif: vif_id(1), gateway: None }),
         nexthop(902, encap(2, "0200000000020200000000030800")),
         nexthop(903, composite(&[901, 902])),
         nexthop(904, composite(&[85, 86])),

@@ -191,6 +191,7 @@ impl Flow {
             port: self.port,
             eth_dst: MacAddr(self.eth_dst),
             meta: self.opened.map(|tunnel| Meta::Opened(vif(tunnel))),
+            stage: None,
             tags,
             outer: self.tunnel.map(|(source, destination, dport, label, ttl)| Outer {
                 ip: packet::ipv4(source, destination, 17),

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use offload_rules::lower::{Direction, NicProfile, lower};
+use offload_rules::lower::{Chain, Direction, DpdkVersion, NicProfile, lower};
 use proptest::prelude::*;
 
 use crate::{
@@ -140,7 +140,8 @@ proptest! {
     fn a_rule_matches_its_own_packets_and_those_of_no_flow_that_differs_in_one_field(
         flow in any_flow(), n in any::<u32>()
     ) {
-        for profile in ["twin", "mlx5-sws"].map(|name| NicProfile::by_name(name).unwrap()) {
+        let of = |name| NicProfile::of_version(name, DpdkVersion::V24_11).unwrap();
+        for profile in ["twin", "mlx5-sws", "mlx5-hws"].map(of) {
             let Ok(rule) = lower(&flow.direction(), &profile, false) else {
                 prop_assert_ne!(profile.name, "twin", "the twin takes everything");
                 continue;
@@ -177,7 +178,7 @@ proptest! {
     }
 }
 
-fn rule(flow: &Flow) -> offload_rules::lower::Rule {
+fn rule(flow: &Flow) -> Chain {
     let direction: Direction = flow.direction();
     lower(&direction, &twin(), false).unwrap()
 }

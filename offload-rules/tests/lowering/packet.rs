@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use offload_rules::{
     MacAddr,
-    lower::{Field, Item, Meta, Rule, Table},
+    lower::{Action, Chain, Field, Item, Meta, Rule, Stage, Table},
 };
 
 #[derive(Debug, Clone, PartialEq)]
@@ -15,6 +15,8 @@ pub(crate) struct Packet {
     pub(crate) tags: Vec<(u16, u16)>,
     /// What rules of earlier tables have written.
     pub(crate) meta: Option<Meta>,
+    /// The TAG register.
+    pub(crate) stage: Option<Stage>,
     pub(crate) outer: Option<Outer>,
     pub(crate) ip: Ip,
     pub(crate) l4: L4,
@@ -63,22 +65,54 @@ fn field8(field: &Field<u8>, got: u8) -> bool {
     got & field.mask == field.spec
 }
 
-/// Walks the headers along the items; each item must be about the next header.
-pub(crate) fn matches(rule: &Rule, packet: &Packet) -> bool {
+/// Takes the packet through the stages of a chain, as the NIC does: each changes it, and tells the next.
+pub(crate) fn matches(chain: &Chain, packet: &Packet) -> bool {
+    let mut packet = packet.clone();
+    let mut table = None;
+    for rule in chain.rules() {
+        let Some(stage) = rule.actions.iter().find_map(|action| match action {
+            Action::SetTag(stage) => Some(stage.clone()),
+            _ => None,
+        }) else {
+            // The last one; or one that a packet meets that none of these rules takes.
+            if *rule == chain.rule {
+                return table.is_none_or(|table| table == rule.table) && hits(rule, &packet);
+            }
+            continue;
+        };
+        if table.is_some_and(|table| table != rule.table) || !hits(rule, &packet) {
+            return false;
+        }
+        for action in &rule.actions {
+            match action {
+                Action::PopVlan => _ = packet.tags.remove(0),
+                Action::Jump(to) => table = Some(*to),
+                Action::SetTag(_) => packet.stage = Some(stage.clone()),
+                other => panic!("a stage does {other:?}"),
+            }
+        }
+    }
+    unreachable!("a chain ends with its rule")
+}
+
+/// Walks the headers along the items; each item must be about the next header. A stage may end before the last header.
+fn hits(rule: &Rule, packet: &Packet) -> bool {
     // What was opened is looked up in a table of its own, and nothing else is.
-    if (rule.table == Table::Opened) != matches!(packet.meta, Some(Meta::Opened(_))) {
+    let opened = matches!(packet.meta, Some(Meta::Opened(_)));
+    if packet.stage.is_none() && (rule.table == Table::Opened) != opened {
         return false;
     }
+    let writes_stage = rule.actions.iter().any(|action| matches!(action, Action::SetTag(_)));
     let mut tags = packet.tags.iter().peekable();
     let mut outer = packet.outer.as_ref();
     let mut in_outer = false;
     rule.items.iter().all(|item| match item {
         Item::Port(port) => port.get() == packet.port,
-        Item::Eth { dst, has_vlan } => is(*dst, packet.eth_dst) && *has_vlan != packet.tags.is_empty(),
+        Item::Eth { dst, has_vlan } => is(*dst, packet.eth_dst) && is(*has_vlan, !packet.tags.is_empty()),
         Item::Vlan { tpid, tci, has_more } => {
             assert_eq!(tci.spec & !tci.mask, 0);
             let Some((got, control)) = tags.next() else { return false };
-            got == tpid && control & tci.mask == tci.spec && *has_more == tags.peek().is_some()
+            got == tpid && control & tci.mask == tci.spec && is(*has_more, tags.peek().is_some())
         }
         Item::Ipv4 { src, dst, proto, tos, ttl, no_options, whole, max_len } => {
             in_outer = outer.is_some();
@@ -93,7 +127,8 @@ pub(crate) fn matches(rule: &Rule, packet: &Packet) -> bool {
                 && !(*whole && ip.fragment)
                 && max_len.is_none_or(|max| ip.len <= max)
         }
-        Item::Ipv6 { src, dst, proto, tos, ttl, max_len } => {
+        // No packet here has extension headers and the protocol of what is behind them.
+        Item::Ipv6 { src, dst, proto, tos, ttl, whole: _, max_len } => {
             if outer.is_some() {
                 return false;
             }
@@ -115,6 +150,8 @@ pub(crate) fn matches(rule: &Rule, packet: &Packet) -> bool {
             is(*sport, s) && is(*dport, d) && (!no_checksum || zero)
         }
         Item::Meta(meta) => packet.meta == Some(*meta),
+        Item::Tag(stage) => packet.stage.as_ref() == Some(stage),
+        Item::ToSend(_) | Item::AnyToSend => panic!("that is the side of sending"),
         // None of these packets is ESP.
         Item::Esp { .. } => false,
         Item::Mpls { label, bottom, ttl } => {
@@ -135,8 +172,7 @@ pub(crate) fn matches(rule: &Rule, packet: &Packet) -> bool {
             };
             (!ipv4_checksum_ok || ip.checksum_ok) && (!l3_ok || ip.len_ok)
         }
-    }) && tags.next().is_none()
-        && outer.is_none()
+    }) && (writes_stage || (tags.next().is_none() && outer.is_none()))
 }
 
 pub(crate) fn ipv4(src: Ipv4Addr, dst: Ipv4Addr, proto: u8) -> Ip {

@@ -33,6 +33,7 @@ impl<B: Backend, L: Lowering> Engine<B, L> {
                 self.sweep.push_back((now + interval, token));
             }
         }
+        self.look_at_departures(now);
         if self.aged_at <= now {
             self.aged_at = now + interval;
             self.look_at_aged(now);
@@ -104,7 +105,10 @@ impl<B: Backend, L: Lowering> Engine<B, L> {
         let bytes = hits.bytes.saturating_sub(entry.told.bytes);
         let elapsed = now.saturating_sub(std::mem::replace(&mut entry.read_at, now));
         entry.told = Hits { packets: entry.told.packets + packets, bytes: entry.told.bytes + bytes };
+        // Software counts the frame as it came.
+        let bytes = bytes.saturating_add(packets.saturating_mul(entry.uncounted.into()));
         let Owner::Flow(id, direction) = entry.owner else { return };
+        self.departures.counted(&entry.rule, entry.shape, packets);
         if packets > 0 || bytes > 0 {
             if let Some(shape) = entry.shape.and_then(|shape| self.shapes.get_mut(shape)) {
                 (shape.proven, shape.doubts) = (true, 0);

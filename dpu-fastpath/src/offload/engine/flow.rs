@@ -198,7 +198,7 @@ impl<B: Backend, L: Lowering> Engine<B, L> {
     }
 
     /// Flows that rely on a shape that is not trusted any more go to software.
-    fn leave_shapes(&mut self, dead: &[usize]) {
+    pub(super) fn leave_shapes(&mut self, dead: &[usize]) {
         let uses = |set: &Set| {
             set.tokens().any(|token| {
                 self.rules.get(token).and_then(|entry| entry.shape).is_some_and(|shape| dead.contains(&shape))

@@ -2,13 +2,14 @@
 
 use fallback_sw::offload::{OffloadId, Report, Tier};
 use offload_rules::{
-    lower::{Action, FailureClass, NotOffloaded, Rule, Unsupported},
+    lower::{Action, Chain, FailureClass, NotOffloaded, Rule, Unsupported},
     place::Rate,
 };
 
 use super::{
     Engine, Timer,
     flow::{Set, seed},
+    needs::Claim,
     rules::{Owner, ShapeIndex},
 };
 use crate::offload::{Backend, Failure, Lowering, config::backoff};
@@ -22,7 +23,7 @@ const FULL: u64 = 1_000;
 
 /// What a flow shall have in the NIC.
 pub(super) struct Lowered {
-    pub(super) rules: [Option<(Rule, ShapeIndex)>; 2],
+    pub(super) rules: [Option<(Chain, ShapeIndex)>; 2],
     pub(super) tier: Tier,
     pub(super) why: Option<NotOffloaded>,
 }
@@ -94,10 +95,10 @@ impl<B: Backend, L: Lowering> Engine<B, L> {
         for (rule, full) in rules.iter_mut().zip(full) {
             let Some(full) = full else { continue };
             match full {
-                Ok((lowered, shape)) => {
+                Ok((chain, shape)) => {
                     let shape = self.shape(&shape);
                     why = why.or(self.shapes.get(shape).and_then(|shape| shape.refused));
-                    *rule = Some((lowered, shape));
+                    *rule = Some((chain, shape));
                 }
                 Err(reason) => why = why.or(Some(reason.into())),
             }
@@ -114,10 +115,10 @@ impl<B: Backend, L: Lowering> Engine<B, L> {
             *rule = None;
             let Some(direction) = direction else { continue };
             let marked = self.lowering.partial(&self.snapshot, direction, priority, id.entry, id.worker);
-            let Ok((lowered, shape)) = marked else { continue };
+            let Ok((chain, shape)) = marked else { continue };
             let shape = self.shape(&shape);
             if self.shapes.get(shape).is_none_or(|shape| shape.refused.is_none()) {
-                *rule = Some((lowered, shape));
+                *rule = Some((chain, shape));
             }
         }
         if rules.iter().all(Option::is_none) {
@@ -132,9 +133,7 @@ impl<B: Backend, L: Lowering> Engine<B, L> {
         if let Some(active) = flow.active {
             let as_before = lowered.tier == active.tier
                 && lowered.rules.iter().zip(active.tokens).all(|(rule, token)| match (rule, token) {
-                    (Some((rule, _)), Some(token)) => self.rules.get(token).is_some_and(|entry| {
-                        entry.wanted && entry.rule.items == rule.items && entry.rule.actions == rule.actions
-                    }),
+                    (Some((chain, _)), Some(token)) => self.rules.is(token, chain),
                     (None, None) => true,
                     _ => false,
                 });
@@ -146,8 +145,23 @@ impl<B: Backend, L: Lowering> Engine<B, L> {
             }
         }
         let (mut conflict, mut own) = (false, false);
-        for (rule, _) in lowered.rules.iter().flatten() {
-            let Some(token) = self.rules.holder(rule) else { continue };
+        let mut fresh: Vec<&Rule> = Vec::new();
+        for need in lowered.rules.iter().flatten().flat_map(|(chain, _)| &chain.needs) {
+            match self.rules.claim(need) {
+                Claim::New if fresh.contains(&need) => {}
+                Claim::New => fresh.push(need),
+                Claim::Shared(_) => {}
+                Claim::Leaving(token) => {
+                    if let Some(entry) = self.rules.get_mut(token) {
+                        entry.waiters.push(id);
+                        flow.awaits.push(token);
+                    }
+                }
+                Claim::Taken => conflict = true,
+            }
+        }
+        for (chain, _) in lowered.rules.iter().flatten() {
+            let Some(token) = self.rules.holder(&chain.rule) else { continue };
             let Some(entry) = self.rules.get_mut(token) else { continue };
             let is_own = matches!(entry.owner, Owner::Flow(holder, _) if holder == id);
             if entry.wanted && !is_own {
@@ -173,20 +187,32 @@ impl<B: Backend, L: Lowering> Engine<B, L> {
         if !flow.awaits.is_empty() {
             return;
         }
-        let need = lowered.rules.iter().flatten().count();
+        let count = lowered.rules.iter().flatten().count();
+        let need = count + fresh.len();
         if self.full_until > now || self.lowering.capacity().is_some_and(|most| self.rules.len() + need > most) {
             return self.no_room(id, need, now);
         }
         let mut tokens = [None, None];
         for ((slot, rule), direction) in tokens.iter_mut().zip(lowered.rules).zip(0..) {
-            let Some((rule, shape)) = rule else { continue };
+            let Some((chain, shape)) = rule else { continue };
+            let uncounted = chain.uncounted();
+            let Chain { needs, rule } = chain;
             let counted = lowered.tier == Tier::Hardware && rule.actions.contains(&Action::Count);
-            let token = self.rules.insert(Owner::Flow(id, direction), rule, Some(shape), counted);
+            let needs = self.rules.secure(needs);
+            let token = self.rules.insert(Owner::Flow(id, direction), rule, Some(shape), counted, needs);
+            if let Some(entry) = self.rules.get_mut(token) {
+                entry.uncounted = uncounted;
+            }
             flow.rules.push(token);
             *slot = Some(token);
         }
-        flow.coming =
-            Some(Set { tokens, priority, tier: lowered.tier, why: lowered.why, missing: need.try_into().unwrap_or(2) });
+        flow.coming = Some(Set {
+            tokens,
+            priority,
+            tier: lowered.tier,
+            why: lowered.why,
+            missing: count.try_into().unwrap_or(2),
+        });
         if flow.active.is_none() {
             self.set_state(id, (Tier::Pending, Some(NotOffloaded::Pending)), false);
         }
@@ -238,6 +264,7 @@ impl<B: Backend, L: Lowering> Engine<B, L> {
     fn evict(&mut self, victim: OffloadId, for_whom: OffloadId, now: u64) -> usize {
         let Some(flow) = self.flows.get_mut(&victim) else { return 0 };
         let tokens: Vec<_> = flow.active.iter().flat_map(Set::tokens).collect();
+        let going = self.rules.going_with(tokens.iter().copied());
         flow.wants = true;
         self.totals.evicted += 1;
         self.withdraw(victim);
@@ -250,7 +277,7 @@ impl<B: Backend, L: Lowering> Engine<B, L> {
                 }
             }
         }
-        tokens.len()
+        going
     }
 
     /// A rule of ours has left the NIC and nobody was waiting for just that: the hottest of those who wait is next.
@@ -306,7 +333,8 @@ impl<B: Backend, L: Lowering> Engine<B, L> {
 
     /// A creation of a set that is wanted has failed: the other half goes, and so does what it should have replaced, which is stale.
     pub(super) fn flow_failed(&mut self, id: OffloadId, shape: Option<ShapeIndex>, failure: &Failure, now: u64) {
-        let need = self.flows.get(&id).and_then(|flow| flow.coming).map_or(1, |set| set.tokens().count());
+        let need =
+            self.flows.get(&id).and_then(|flow| flow.coming).map_or(1, |set| self.rules.going_with(set.tokens()));
         let had_active = self.flows.get(&id).is_some_and(|flow| flow.active.is_some());
         match failure.class {
             FailureClass::Shape => {
@@ -325,6 +353,13 @@ impl<B: Backend, L: Lowering> Engine<B, L> {
                     }
                     None => self.back_off(id, NotOffloaded::Failed(FailureClass::Shape), now),
                 }
+            }
+            // Some say "no room" to what they never take: nobody makes room for a shape that was never there.
+            FailureClass::Capacity
+                if shape.and_then(|shape| self.shapes.get(shape)).is_some_and(|shape| shape.created == 0) =>
+            {
+                self.withdraw(id);
+                self.back_off(id, NotOffloaded::Failed(FailureClass::Capacity), now);
             }
             FailureClass::Capacity => {
                 let half = self.flows.get_mut(&id).and_then(|flow| flow.coming.take());

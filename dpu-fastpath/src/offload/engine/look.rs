@@ -10,6 +10,7 @@ use offload_rules::{
 
 use super::{
     Engine,
+    needs::Claim,
     rules::{Entry, Owner, Stage},
 };
 use crate::offload::{Backend, EngineStatus, InstalledRule, Lowering, Mismatch, MismatchKind, ShapeStatus, Token};
@@ -17,12 +18,19 @@ use crate::offload::{Backend, EngineStatus, InstalledRule, Lowering, Mismatch, M
 const fn flow_of(owner: Owner) -> Option<(OffloadId, u8)> {
     match owner {
         Owner::Flow(id, direction) => Some((id, direction)),
-        Owner::Proactive | Owner::Session(_) | Owner::Canary(_) => None,
+        Owner::Needed | Owner::Proactive | Owner::Session(_) | Owner::Canary(_) => None,
     }
 }
 
-fn installed(token: Token, entry: &Entry) -> InstalledRule {
-    InstalledRule { token, flow: flow_of(entry.owner), rule: entry.rule.clone(), hits: entry.told, live: entry.live() }
+fn installed(token: Token, flow: Option<(OffloadId, u8)>, entry: &Entry) -> InstalledRule {
+    InstalledRule {
+        token,
+        flow,
+        rule: entry.rule.clone(),
+        hits: entry.told,
+        live: entry.live(),
+        needed_by: entry.dependents,
+    }
 }
 
 impl<B: Backend, L: Lowering> Engine<B, L> {
@@ -70,16 +78,28 @@ impl<B: Backend, L: Lowering> Engine<B, L> {
         &self.reasons
     }
 
-    /// The rules of a flow, those that come or go included.
+    /// The rules of a flow, those that come or go included, each behind those that it needs. What both directions need is listed with
+    /// each.
     #[must_use]
     pub fn rules_of(&self, id: OffloadId) -> Vec<InstalledRule> {
-        let tokens = self.flows.get(&id).map_or(&[][..], |flow| &flow.rules);
-        tokens.iter().filter_map(|token| Some(installed(*token, self.rules.get(*token)?))).collect()
+        let mut listed = BTreeSet::new();
+        let mut rules = Vec::new();
+        for own in self.flows.get(&id).map_or(&[][..], |flow| &flow.rules) {
+            let Some(flow) = self.rules.get(*own).and_then(|entry| flow_of(entry.owner)) else { continue };
+            for token in self.rules.all_needs(*own).into_iter().chain([*own]) {
+                if let Some(entry) = self.rules.get(token)
+                    && listed.insert((flow, token))
+                {
+                    rules.push(installed(token, Some(flow), entry));
+                }
+            }
+        }
+        rules
     }
 
     /// All rules, those of no flow included.
     pub fn rules(&self) -> impl Iterator<Item = InstalledRule> {
-        self.rules.iter().map(|(token, entry)| installed(token, entry))
+        self.rules.iter().map(|(token, entry)| installed(token, flow_of(entry.owner), entry))
     }
 
     /// Differences between what is desired and what is in the NIC by the engine's books; empty where nothing is on its way and nothing
@@ -127,15 +147,29 @@ impl<B: Backend, L: Lowering> Engine<B, L> {
             return;
         }
         let Ok(lowered) = self.lower(id, active.map_or(2, |set| set.priority)) else { return };
-        let desired = (0..).zip(lowered.rules).filter_map(|(at, rule): (u8, _)| Some((at, rule?.0))).collect();
-        let mut installed = BTreeMap::new();
+        let (mut desired, mut installed) = (BTreeMap::new(), BTreeMap::new());
+        let mut needs = Vec::new();
+        for (at, lowered) in (0..).zip(lowered.rules) {
+            let Some((chain, _)) = lowered else { continue };
+            desired.insert(at, chain.rule);
+            needs.extend(chain.needs.into_iter().map(|need| (at, need)));
+        }
         for (at, token) in (0..).zip(active.map_or([None, None], |active| active.tokens)) {
             let live = |token| self.rules.get(token).filter(|entry| entry.stage == Stage::Live);
             if let Some((token, entry)) = token.and_then(|token| Some((token, live(token)?))) {
                 expected.insert(token);
+                expected.extend(self.rules.all_needs(token));
                 installed.insert(at, entry.rule.clone());
             }
         }
+        needs.retain(|(_, need)| {
+            let live = |token| self.rules.get(token).is_some_and(|entry| entry.stage == Stage::Live);
+            !matches!(self.rules.claim(need), Claim::Shared(token) if expected.contains(&token) && live(token))
+        });
+        found.extend(needs.into_iter().map(|(at, rule)| {
+            let kind = MismatchKind::Missing;
+            Mismatch { kind, flow: Some((id, at)), rule }
+        }));
         found.extend(place::diff(&desired, &installed).into_iter().map(|(at, difference)| {
             let (kind, rule) = match difference {
                 Difference::Missing(rule) => (MismatchKind::Missing, rule),

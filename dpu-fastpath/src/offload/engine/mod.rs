@@ -4,9 +4,11 @@
 //! completions and time. A flow that something has happened to is looked at once more ([`Engine::settle`]); nothing is scanned.
 
 mod counters;
+mod departures;
 mod flow;
 mod install;
 mod look;
+mod needs;
 mod proactive;
 mod probe;
 mod pump;
@@ -30,6 +32,7 @@ use super::{
     meter::{Latencies, Rate},
 };
 use crate::hash::Quick;
+use departures::Departures;
 use flow::Flow;
 use proactive::Proactive;
 use probe::Probe;
@@ -93,6 +96,7 @@ pub struct Engine<B: Backend, L: Lowering> {
     /// When and which counter is read next.
     sweep: VecDeque<(u64, Token)>,
     aged_at: u64,
+    departures: Departures,
     shapes: Vec<ShapeState<L::Shape>>,
     shape_index: BTreeMap<L::Shape, ShapeIndex>,
     probe: Probe,
@@ -133,6 +137,7 @@ impl<B: Backend, L: Lowering> Engine<B, L> {
             unpushed: false,
             sweep: VecDeque::new(),
             aged_at: 0,
+            departures: Departures::default(),
             shapes: Vec::new(),
             shape_index: BTreeMap::new(),
             probe: Probe::default(),
@@ -239,6 +244,12 @@ impl<B: Backend, L: Lowering> Engine<B, L> {
             && !self.probe.under_way()
             && !self.proactive.dirty
             && !self.sessions.busy()
+    }
+
+    /// Operations that the NIC has not completed.
+    #[must_use]
+    pub fn in_flight(&self) -> usize {
+        self.rules.in_flight
     }
 
     /// The flows that are chosen, in order.

@@ -1,8 +1,11 @@
 //! Rules that belong to no flow: kept as the snapshot wants them.
+//!
+//! A rule that leads to a table is in the NIC only while all rules of these in that table are: on the side of receiving, what meets none is
+//! lost (rdma-core, dr_domain.c: the default of a receive domain's tables is `nic_rx_drop_address`).
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
-use offload_rules::lower::{FailureClass, NotOffloaded, Rule};
+use offload_rules::lower::{FailureClass, NotOffloaded, Rule, Table};
 
 use super::{
     Engine, Timer,
@@ -62,27 +65,45 @@ impl<B: Backend, L: Lowering> Engine<B, L> {
             return;
         }
         self.proactive.dirty = false;
+        if !self.enabled && self.rules.of_flows > 0 {
+            // What steers and guards packets of flows leaves after the last of their rules.
+            return;
+        }
         let mut missing: HashMap<&Rule, bool> = self.proactive.wanted.iter().map(|rule| (rule, true)).collect();
         let mut unwanted = Vec::new();
-        let mut live = 0;
+        let mut live = HashSet::new();
+        // Tables that rules lead to which leave, or are to.
+        let mut left: HashSet<Table> = HashSet::new();
         for token in &self.proactive.tokens {
-            let Some(entry) = self.rules.get(*token).filter(|entry| entry.wanted) else { continue };
-            match missing.get_mut(&entry.rule) {
+            let Some(entry) = self.rules.get(*token) else { continue };
+            match missing.get_mut(&entry.rule).filter(|_| entry.wanted) {
                 Some(missing) => {
                     *missing = false;
-                    live += usize::from(entry.stage == Stage::Live);
+                    if entry.stage == Stage::Live {
+                        live.insert(&entry.rule);
+                    }
                 }
-                None => unwanted.push(*token),
+                None => {
+                    left.extend(entry.rule.leads_to());
+                    if entry.wanted {
+                        unwanted.push(*token);
+                    }
+                }
             }
         }
-        self.proactive.missing = missing.len() - live;
+        unwanted.retain(|token| self.rules.get(*token).is_some_and(|entry| !left.contains(&entry.rule.table)));
+        self.proactive.missing = missing.len() - live.len();
+        let absent = self.proactive.wanted.iter().filter(|rule| !live.contains(rule));
+        let unready: HashSet<Table> = absent.map(|rule| rule.table).collect();
         let begin: Vec<Rule> = self
             .proactive
             .wanted
             .iter()
             .filter(|rule| {
                 // What it takes the place of leaves first.
-                missing.insert(*rule, false) == Some(true) && self.rules.holder(rule).is_none()
+                missing.insert(*rule, false) == Some(true)
+                    && self.rules.holder(rule).is_none()
+                    && rule.leads_to().all(|table| !unready.contains(&table))
             })
             .cloned()
             .collect();
@@ -93,7 +114,7 @@ impl<B: Backend, L: Lowering> Engine<B, L> {
         }
         if self.proactive.retry_at.is_none_or(|at| at <= now) {
             for rule in begin {
-                let token = self.rules.insert(Owner::Proactive, rule, None, false);
+                let token = self.rules.insert(Owner::Proactive, rule, None, false, Vec::new());
                 self.proactive.tokens.insert(token);
             }
         }

@@ -3,11 +3,12 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use offload_rules::lower::{FailureClass, Rule};
+use offload_rules::lower::{Chain, FailureClass};
 
 use super::{
     Engine,
     install::PROBE,
+    needs::Claim,
     rules::{Owner, ShapeIndex},
 };
 use crate::offload::{Backend, Failure, Finding, Lowering, Token};
@@ -15,8 +16,8 @@ use crate::offload::{Backend, Failure, Finding, Lowering, Token};
 /// Canaries. Two that have the same match are tried one after the other.
 #[derive(Debug, Default)]
 pub(super) struct Probe {
-    queue: VecDeque<(ShapeIndex, Rule)>,
-    current: BTreeMap<Token, (ShapeIndex, Rule)>,
+    queue: VecDeque<(ShapeIndex, Chain)>,
+    current: BTreeMap<Token, (ShapeIndex, Chain)>,
     /// There was something to probe.
     pub(super) planned: bool,
     /// When what is left is given up; not before it has begun.
@@ -41,13 +42,13 @@ impl<B: Backend, L: Lowering> Engine<B, L> {
             (shape.refused, shape.doubts, shape.proven) = (None, 0, false);
         }
         self.abandon_probe();
-        for (shape, rule) in self.lowering.canaries(&self.snapshot) {
+        for (shape, chain) in self.lowering.canaries(&self.snapshot) {
             self.probe.planned = true;
             let index = self.shape(&shape);
             if let Some(shape) = self.shapes.get_mut(index) {
                 shape.probe = Some(Finding::Waiting);
             }
-            self.probe.queue.push_back((index, rule));
+            self.probe.queue.push_back((index, chain));
         }
     }
 
@@ -75,15 +76,20 @@ impl<B: Backend, L: Lowering> Engine<B, L> {
             );
             return self.abandon_probe();
         }
-        for (shape, rule) in std::mem::take(&mut self.probe.queue) {
-            if self.rules.holder(&rule).is_some() {
-                self.probe.queue.push_back((shape, rule));
+        for (shape, chain) in std::mem::take(&mut self.probe.queue) {
+            let mut claims = chain.needs.iter().map(|need| self.rules.claim(need));
+            let free = claims.all(|claim| matches!(claim, Claim::New | Claim::Shared(_)));
+            if !free || self.rules.holder(&chain.rule).is_some() {
+                self.probe.queue.push_back((shape, chain));
                 continue;
             }
-            match self.backend.validate(&rule) {
+            let valid = chain.needs.iter().chain([&chain.rule]).try_for_each(|rule| self.backend.validate(rule));
+            match valid {
                 Ok(()) => {
-                    let token = self.rules.insert(Owner::Canary(shape), rule.clone(), Some(shape), false);
-                    self.probe.current.insert(token, (shape, rule));
+                    let needs = self.rules.secure(chain.needs.clone());
+                    let rule = chain.rule.clone();
+                    let token = self.rules.insert(Owner::Canary(shape), rule, Some(shape), false, needs);
+                    self.probe.current.insert(token, (shape, chain));
                 }
                 Err(failure) => self.found(shape, Some(&failure)),
             }

@@ -57,6 +57,7 @@ impl<B: Backend, L: Lowering> Engine<B, L> {
         self.full_until = 0;
         self.probe.interrupted();
         self.proactive.lost();
+        self.departures.forget();
         self.sessions_lost();
         self.block();
         for id in self.ids(|_| true) {
@@ -129,6 +130,7 @@ impl<B: Backend, L: Lowering> Engine<B, L> {
                 self.rules.unwant(token);
             }
             Owner::Flow(id, _) => self.flow_created(id, now),
+            Owner::Needed => self.need_created(token),
             Owner::Proactive => self.proactive.dirty = true,
             Owner::Session(offer) => self.session_rule_created(offer),
             Owner::Canary(_) => {
@@ -157,12 +159,18 @@ impl<B: Backend, L: Lowering> Engine<B, L> {
     /// Also where the driver refused at once.
     fn create_failed(&mut self, token: Token, failure: &Failure, now: u64) {
         self.totals.failed.count(failure.class);
+        tracing::debug!(token, %failure, "the NIC has not taken a rule");
+        self.rule_failed(token, failure, now);
+    }
+
+    /// A rule is not in the NIC, and will not be: itself refused, or what it needs.
+    pub(super) fn rule_failed(&mut self, token: Token, failure: &Failure, now: u64) {
         let Some(entry) = self.rules.get(token) else { return };
         let (owner, wanted, shape) = (entry.owner, entry.wanted, entry.shape);
-        tracing::debug!(token, %failure, "the NIC has not taken a rule");
         match owner {
             // The failure first: the end of the last rule of a flow must not look as if it had never been tried.
             Owner::Flow(id, _) if wanted => self.flow_failed(id, shape, failure, now),
+            Owner::Needed => self.need_failed(token, failure, now),
             Owner::Canary(shape) => self.canary_failed(token, shape, failure),
             Owner::Proactive if wanted => self.proactive_failed(failure, now),
             Owner::Session(offer) => self.session_rule_failed(offer, failure, now),
@@ -195,6 +203,9 @@ impl<B: Backend, L: Lowering> Engine<B, L> {
     /// A rule is not in the NIC (any more).
     pub(super) fn ended(&mut self, token: Token) {
         let Some(entry) = self.rules.remove(token) else { return };
+        let more_follows = self.release_needs(token, &entry);
+        // Switched off, they have waited for this.
+        self.proactive.dirty |= !self.enabled && self.rules.of_flows == 0;
         match entry.owner {
             Owner::Flow(id, _) => {
                 if let Some(flow) = self.flows.get_mut(&id) {
@@ -202,12 +213,13 @@ impl<B: Backend, L: Lowering> Engine<B, L> {
                 }
                 self.touch(id);
             }
+            Owner::Needed => {}
             Owner::Proactive => self.proactive.ended(token),
             Owner::Session(offer) => self.session_rule_ended(offer, token),
             Owner::Canary(shape) => self.canary_ended(token, shape),
         }
         if entry.waiters.is_empty() {
-            if entry.stage == Stage::Destroying && !entry.half {
+            if entry.stage == Stage::Destroying && !entry.half && !more_follows {
                 self.room();
             }
         } else {
@@ -320,6 +332,7 @@ impl<B: Backend, L: Lowering> Engine<B, L> {
         let (owner, shape) = (entry.owner, entry.shape);
         match owner {
             Owner::Flow(id, _) if wanted => self.flow_failed(id, shape, &failure, now),
+            Owner::Needed => self.need_failed(token, &failure, now),
             Owner::Proactive if wanted => self.proactive_failed(&failure, now),
             Owner::Canary(shape) => self.canary_failed(token, shape, &failure),
             Owner::Session(offer) if wanted => self.session_rule_failed(offer, &failure, now),

@@ -21,6 +21,8 @@ pub(super) type ShapeIndex = usize;
 pub(super) enum Owner {
     /// A direction of a flow.
     Flow(OffloadId, u8),
+    /// Of those that need it: there as long as one of them is.
+    Needed,
     /// Steering.
     Proactive,
     /// Opens or seals by the session of an offer.
@@ -29,18 +31,26 @@ pub(super) enum Owner {
     Canary(ShapeIndex),
 }
 
+impl Owner {
+    /// A flow, or those that need it: its packets come by rules that belong to no flow.
+    pub(super) const fn is_of_flows(self) -> bool {
+        matches!(self, Self::Flow(..) | Self::Needed)
+    }
+}
+
 /// Life of a rule:
 ///
 /// ```text
-/// Queued ──► Creating ──► Live ──► Draining ──► Destroying ──► (end)
-///   │            │                     ▲              │
-///   ▼            ▼ failed              └── refused ───┘
-/// (end)        (end)
+/// Waiting ──► Queued ──► Creating ──► Live ──► Draining ──► Destroying ──► (end)
+///    │          │            │                     ▲              │
+///    ▼          ▼            ▼ failed              └── refused ───┘
+///  (end)      (end)        (end)
 /// ```
 ///
-/// A rule that is unwanted while its creation is in flight drains as soon as that completes, however late.
+/// A rule waits until all that it needs are live, and those drain when none that needs them is left ([`needs`](super::needs)). A rule that is unwanted while its creation is in flight drains as soon as that completes, however late.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Stage {
+    Waiting,
     Queued,
     Creating,
     Live,
@@ -58,6 +68,8 @@ pub(super) struct Entry {
     pub(super) wanted: bool,
     /// Its packets never reach software: they are counted here.
     pub(super) counted: bool,
+    /// Octets of each packet that the counter does not see.
+    pub(super) uncounted: u8,
     /// When the operation in flight began, or the counter was read last.
     pub(super) since: u64,
     pub(super) read_at: u64,
@@ -71,6 +83,12 @@ pub(super) struct Entry {
     pub(super) half: bool,
     /// Flows that wait for its end.
     pub(super) waiters: Vec<OffloadId>,
+    /// What has to be live before it is created, and outlives it. All of them are older.
+    pub(super) needs: Vec<Token>,
+    /// Rules that need it.
+    pub(super) dependents: u32,
+    /// Of those, the ones that wait for it to be live.
+    pub(super) awaited_by: Vec<Token>,
 }
 
 impl Entry {
@@ -85,11 +103,13 @@ impl Entry {
 
 #[derive(Debug, Default)]
 pub(super) struct Rules {
-    entries: HashMap<Token, Entry, Quick>,
+    pub(super) entries: HashMap<Token, Entry, Quick>,
     /// Hash of table, priority and items. A hint: looked up, never iterated, and compared in full.
     by_match: HashMap<u64, Token, Quick>,
     pub(super) creates: VecDeque<Token>,
     pub(super) destroys: VecDeque<Token>,
+    /// Rules of flows, and what these need.
+    pub(super) of_flows: usize,
     pub(super) in_flight: usize,
     /// Of those, late.
     pub(super) late: usize,
@@ -103,18 +123,28 @@ fn match_hash(rule: &Rule) -> u64 {
 }
 
 impl Rules {
-    /// A new rule, queued for creation.
-    pub(super) fn insert(&mut self, owner: Owner, rule: Rule, shape: Option<ShapeIndex>, counted: bool) -> Token {
+    /// A new rule, queued for creation as soon as what it needs is there.
+    pub(super) fn insert(
+        &mut self,
+        owner: Owner,
+        rule: Rule,
+        shape: Option<ShapeIndex>,
+        counted: bool,
+        needs: Vec<Token>,
+    ) -> Token {
         self.next += 1;
         let token = self.next;
         self.by_match.insert(match_hash(&rule), token);
+        let ready = self.hold(token, &needs);
+        self.of_flows += usize::from(owner.is_of_flows());
         let entry = Entry {
             owner,
             rule,
             shape,
-            stage: Stage::Queued,
+            stage: if ready { Stage::Queued } else { Stage::Waiting },
             wanted: true,
             counted,
+            uncounted: 0,
             since: 0,
             read_at: 0,
             late: false,
@@ -122,9 +152,14 @@ impl Rules {
             refusals: 0,
             half: false,
             waiters: Vec::new(),
+            needs,
+            dependents: 0,
+            awaited_by: Vec::new(),
         };
         self.entries.insert(token, entry);
-        self.creates.push_back(token);
+        if ready {
+            self.creates.push_back(token);
+        }
         token
     }
 
@@ -163,7 +198,7 @@ impl Rules {
         let Some(entry) = self.entries.get_mut(&token) else { return false };
         entry.wanted = false;
         match entry.stage {
-            Stage::Queued => true,
+            Stage::Waiting | Stage::Queued => true,
             Stage::Live => {
                 entry.stage = Stage::Draining;
                 self.destroys.push_back(token);
@@ -197,6 +232,7 @@ impl Rules {
     /// Closes the book on a rule that is not in the NIC.
     pub(super) fn remove(&mut self, token: Token) -> Option<Entry> {
         let entry = self.entries.remove(&token)?;
+        self.of_flows -= usize::from(entry.owner.is_of_flows());
         let hash = match_hash(&entry.rule);
         if self.by_match.get(&hash) == Some(&token) {
             self.by_match.remove(&hash);

@@ -243,7 +243,7 @@ impl<B: Backend, L: Lowering> Engine<B, L> {
     }
 
     fn add_rule(&mut self, offer: OfferId, rule: Rule) {
-        let token = self.rules.insert(Owner::Session(offer), rule, None, false);
+        let token = self.rules.insert(Owner::Session(offer), rule, None, false, Vec::new());
         if let Some(held) = self.sessions.held.get_mut(&offer) {
             held.rule = Some(token);
         }

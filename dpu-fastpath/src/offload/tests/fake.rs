@@ -8,7 +8,7 @@ use std::{
 use offload_rules::{
     VifId,
     forwarding::Sa,
-    lower::{Action, Item, Rule, Session},
+    lower::{Action, Item, Rule, Session, Table},
 };
 
 use crate::offload::{Backend, Completion, Failure, Hits, SessionCounts, SessionKind, SessionSpec, Token};
@@ -50,6 +50,12 @@ pub(super) struct World {
     /// Protocols whose rules are refused, and by what: at validation, at creation.
     pub(super) invalid: BTreeMap<u8, i32>,
     pub(super) refused: BTreeMap<u8, i32>,
+    /// Tables that take no rule.
+    pub(super) closed: BTreeMap<Table, i32>,
+    /// No rule gets a counter.
+    pub(super) no_counter: Option<i32>,
+    /// The port is stopped: it takes no rule.
+    pub(super) stopped: Option<i32>,
     /// Completions do not come.
     pub(super) mute: bool,
     reset: bool,
@@ -63,6 +69,10 @@ pub(super) struct World {
     /// Packets that the engine can know of.
     pub(super) countable: u64,
     pub(super) busiest: usize,
+    /// Rules that must be there as long as a rule is.
+    pub(super) needs_of: Option<fn(&Rule) -> Vec<Rule>>,
+    /// What has left by ports that tell.
+    pub(super) left: BTreeMap<VifId, u64>,
     /// What the ports offer.
     pub(super) kinds: Vec<SessionKind>,
     pub(super) sessions: BTreeMap<Session, (SessionSpec, SessionCounts)>,
@@ -103,6 +113,21 @@ impl World {
         self.sessions.clear();
     }
 
+    /// Is every rule there with all that it needs, those that are on their way included?
+    fn check_needs(&self, why: &str) {
+        let Some(needs_of) = self.needs_of else { return };
+        let coming = self.queue.iter().filter_map(|(_, operation)| match operation {
+            Operation::Create(_, rule) => Some(rule),
+            Operation::Destroy(_) => None,
+        });
+        for rule in self.rules.values().map(|held| &held.rule).chain(coming) {
+            for need in needs_of(rule) {
+                let there = self.rules.values().any(|held| held.rule == need && !held.leaving);
+                assert!(there, "{why}: {rule} is there without {need}");
+            }
+        }
+    }
+
     fn users(&self, session: Session) -> usize {
         let uses = |rule: &Rule| rule.actions.contains(&Action::Security(session));
         self.rules.values().filter(|held| uses(&held.rule)).count()
@@ -112,6 +137,12 @@ impl World {
     pub(super) fn reset(&mut self) {
         self.lose_all();
         self.reset = true;
+    }
+
+    /// As the stop of its port would, of which the backend tells.
+    pub(super) fn stop(&mut self, errno: i32) {
+        self.reset();
+        self.stopped = Some(errno);
     }
 
     /// Rules that are not on their way out and have no packet that has not been read.
@@ -135,8 +166,14 @@ impl World {
         let taken = self.rules.values().any(|held| {
             (held.rule.table, held.rule.priority, &held.rule.items) == (rule.table, rule.priority, &rule.items)
         });
-        let errno = if let Some(errno) = protocol(&rule).and_then(|proto| self.refused.get(&proto)) {
+        let errno = if self.stopped.is_some() {
+            self.stopped
+        } else if let Some(errno) = protocol(&rule).and_then(|proto| self.refused.get(&proto)) {
             Some(*errno)
+        } else if let Some(errno) = self.closed.get(&rule.table) {
+            Some(*errno)
+        } else if self.no_counter.is_some() && rule.actions.contains(&Action::Count) {
+            self.no_counter
         } else if scripted.is_some() {
             scripted
         } else if taken {
@@ -195,6 +232,7 @@ impl Backend for Fake {
         }
         let due = world.now + world.delay;
         world.queue.push_back((due, Operation::Create(token, rule.clone())));
+        world.check_needs("create");
         world.busiest = world.busiest.max(world.queue.len());
         assert!(world.queue.len() <= world.depth, "queue overflow");
         Ok(())
@@ -210,6 +248,7 @@ impl Backend for Fake {
         held.leaving = true;
         let due = world.now + world.delay;
         world.queue.push_back((due, Operation::Destroy(token)));
+        world.check_needs("destroy");
         assert!(world.queue.len() <= world.depth, "queue overflow");
         Ok(())
     }
@@ -238,9 +277,14 @@ impl Backend for Fake {
                     }
                 }
             };
+            world.check_needs("completion");
             into.push(completion);
         }
         Ok(())
+    }
+
+    fn left(&mut self, port: VifId) -> Option<u64> {
+        self.0.lock().unwrap().left.get(&port).copied()
     }
 
     fn query(&mut self, token: Token) -> Result<Hits, Failure> {

@@ -263,6 +263,29 @@ fn when_the_counter_pool_is_exhausted_by_others_the_flow_waits_in_software() {
     }
 }
 
+/// mlx5 says ENOMEM where rdma-core refuses a matcher, whatever for (mlx5_flow_dv.c, `flow_dv_matcher_create_cb`).
+#[test]
+fn no_room_for_a_shape_that_never_was_in_the_nic_costs_no_other_flow_its_place() {
+    let hysteresis = Hysteresis { residence_ms: 0, ..Hysteresis::default() };
+    let mut bed = Bed::with(Config { hysteresis, ..Config::default() }, Toy::default());
+    (1..=3).for_each(|flow| bed.ask(install_as(id(flow), PLAIN, 1_000)));
+    bed.settle();
+    bed.nic.lock().unwrap().refused.insert(6, libc::ENOMEM);
+    bed.ask(install_as(id(9), Kind { shape: 6, partial: false, ..PLAIN }, 1_000_000));
+    bed.settle();
+    for _ in 0..2 {
+        assert_eq!(bed.state(id(9)), failed(FailureClass::Capacity));
+        assert!((1..=3).all(|flow| bed.tier(id(flow)) == Some(Tier::Hardware)));
+        let status = bed.engine.status(bed.now);
+        assert_eq!((status.totals.evicted, status.full), (0, false));
+        bed.run(60_000);
+    }
+    bed.nic.lock().unwrap().refused.clear();
+    bed.run(60_000);
+    assert_eq!(bed.tier(id(9)), Some(Tier::Hardware), "it was tried again");
+    bed.assert_healthy();
+}
+
 #[test]
 fn a_replacement_in_a_full_table_takes_the_room_of_the_old_rules() {
     let mut bed = Bed::new();

@@ -1,5 +1,8 @@
 //! The engine against a NIC that does what a script says, and panics where the engine breaks the rules of the trait.
 
+mod chains;
+mod departures;
+mod device;
 mod fake;
 mod faults;
 mod moves;
@@ -18,7 +21,7 @@ use offload_rules::{
     MacAddr, NexthopId, VifId, VrfId,
     flow::{FlowKey, Program},
     forwarding::{Sa, Snapshot},
-    lower::{Action, Arrival, Direction, Item, Meta, NotOffloaded, Rule, Session, Table, Unsupported, priority},
+    lower::{Action, Arrival, Chain, Direction, Item, Meta, NotOffloaded, Rule, Session, Table, Unsupported, priority},
 };
 
 use super::{Config, Engine, Lowering, SessionKind, SessionPlace};
@@ -32,9 +35,23 @@ struct Kind {
     partial: bool,
     /// Differs where the rule's actions shall differ.
     version: u8,
+    /// What its rules need: bits of [`chain`].
+    chain: u8,
 }
 
-const PLAIN: Kind = Kind { shape: 17, full: true, partial: true, version: 1 };
+const PLAIN: Kind = Kind { shape: 17, full: true, partial: true, version: 1, chain: 0 };
+
+/// What a toy's rule needs, in this order.
+mod chain {
+    /// A rule that all flows share.
+    pub(super) const GUARD: u8 = 1;
+    /// Two rules that all flows of a port share: what the first stage could not finish, and the first stage, which needs that.
+    pub(super) const STAGE: u8 = 2;
+    /// A rule that no other flow needs.
+    pub(super) const OWN: u8 = 4;
+    /// The guard, behind all others.
+    pub(super) const LATE_GUARD: u8 = 8;
+}
 
 fn id(entry: u32) -> OffloadId {
     OffloadId { worker: 0, entry, generation: 1 }
@@ -59,7 +76,7 @@ fn direction(flow: u32, reverse: bool, kind: Kind) -> Direction {
             tags: [None, None],
             pcp_dei: 0,
             tunnel: None,
-            tos: 0,
+            tos: kind.chain,
             ttl: kind.version,
         },
         program: Arc::new(Program {
@@ -111,6 +128,55 @@ fn steering(number: u32) -> Rule {
     Rule { table: Table::Steering, priority: 1, items, actions: vec![Action::Jump(Table::Tenant)] }
 }
 
+fn guard() -> Rule {
+    Rule { table: Table::Tunnel, priority: 0, items: Vec::new(), actions: vec![Action::Drop] }
+}
+
+fn unfinished(port: VifId) -> Rule {
+    Rule { table: Table::Tunnel, priority: 1, items: vec![Item::Port(port)], actions: vec![Action::Rss] }
+}
+
+fn first_stage(port: VifId) -> Rule {
+    let actions = vec![Action::Jump(Table::Tenant)];
+    Rule { table: Table::Opened, priority: 1, items: vec![Item::Port(port)], actions }
+}
+
+/// What must be in the NIC as long as this rule is, in this order.
+fn needs_of(rule: &Rule) -> Vec<Rule> {
+    let Some(Item::Port(port)) = rule.items.first() else { return Vec::new() };
+    if *rule == first_stage(*port) {
+        return vec![unfinished(*port)];
+    }
+    let bits = rule.actions.iter().find_map(|action| match action {
+        Action::SetMeta(Meta::Opened(bits)) if matches!(rule.table, Table::Tenant | Table::Flows) => Some(bits.get()),
+        _ => None,
+    });
+    let has = |bit: u8| bits.is_some_and(|bits| bits & u16::from(bit) != 0);
+    let mut needs = Vec::new();
+    if has(chain::GUARD) {
+        needs.push(guard());
+    }
+    if has(chain::STAGE) {
+        needs.extend([unfinished(*port), first_stage(*port)]);
+    }
+    if has(chain::OWN) {
+        let items = rule.items.iter().skip(1).cloned().collect();
+        needs.push(Rule { table: Table::Seal, priority: 2, items, actions: vec![Action::Port(*port)] });
+    }
+    if has(chain::LATE_GUARD) && !has(chain::GUARD) {
+        needs.push(guard());
+    }
+    needs
+}
+
+/// The chain of a rule that needs these.
+fn chained(mut rule: Rule, bits: u8) -> Chain {
+    if bits != 0 {
+        rule.actions.insert(0, Action::SetMeta(Meta::Opened(vif(bits.into()))));
+    }
+    Chain { needs: needs_of(&rule), rule }
+}
+
 /// Lowering without forwarding state.
 #[derive(Debug, Clone, Default)]
 struct Toy {
@@ -118,6 +184,8 @@ struct Toy {
     /// The port of each tunnel.
     underlay: Arc<Mutex<BTreeMap<VifId, VifId>>>,
     canaries: Vec<u8>,
+    /// What canaries need.
+    canary_chain: u8,
     capacity: Option<usize>,
 }
 
@@ -136,10 +204,10 @@ impl Lowering for Toy {
         self.capacity
     }
 
-    fn canaries(&self, _: &Snapshot) -> Vec<(u8, Rule)> {
+    fn canaries(&self, _: &Snapshot) -> Vec<(u8, Chain)> {
         let canary = |shape: &u8| {
             let direction = direction(0x00ff_ffff, false, Kind { shape: *shape, ..PLAIN });
-            (*shape, rule_of(&direction, Table::Tenant, 2, vec![Action::Drop]))
+            (*shape, chained(rule_of(&direction, Table::Tenant, 2, vec![Action::Drop]), self.canary_chain))
         };
         self.canaries.iter().map(canary).collect()
     }
@@ -183,7 +251,7 @@ impl Lowering for Toy {
         Ok(Rule { table: Table::Seal, priority, items: vec![Item::Meta(Meta::ToSeal(vif))], actions })
     }
 
-    fn full(&self, _: &Snapshot, direction: &Direction, priority: u32) -> Result<(Rule, u8), Unsupported> {
+    fn full(&self, _: &Snapshot, direction: &Direction, priority: u32) -> Result<(Chain, u8), Unsupported> {
         if direction.tunnel_sport == 0 {
             return Err(Unsupported::Encap);
         }
@@ -192,7 +260,8 @@ impl Lowering for Toy {
             Action::SetTtl { version: 4, ttl: direction.arrival.ttl },
             Action::Port(direction.egress_port.unwrap()),
         ];
-        Ok((rule_of(direction, Table::Tenant, priority, actions), direction.key.proto))
+        let rule = rule_of(direction, Table::Tenant, priority, actions);
+        Ok((chained(rule, direction.arrival.tos), direction.key.proto))
     }
 
     fn partial(
@@ -202,12 +271,14 @@ impl Lowering for Toy {
         _: u32,
         mark: u32,
         queue: u16,
-    ) -> Result<(Rule, u8), Unsupported> {
+    ) -> Result<(Chain, u8), Unsupported> {
         if direction.ip_id == 0 {
             return Err(Unsupported::Mark);
         }
         let actions = vec![Action::Mark(mark), Action::Queue(queue)];
-        Ok((rule_of(direction, Table::Flows, 0, actions), 200))
+        // Where the whole rule cannot be, its mark needs the same.
+        let bits = if direction.tunnel_sport == 0 { direction.arrival.tos } else { 0 };
+        Ok((chained(rule_of(direction, Table::Flows, 0, actions), bits), 200))
     }
 }
 
@@ -231,6 +302,7 @@ impl Bed {
     }
 
     fn over(config: Config, toy: Toy, fake: Fake, nic: Nic, snapshot: Snapshot) -> Self {
+        nic.lock().unwrap().needs_of = Some(needs_of);
         let engine = Engine::new(config, toy.clone(), fake, Arc::new(snapshot));
         Self { engine, nic, toy, now: 1_000, told: Vec::new() }
     }

@@ -1,9 +1,9 @@
 //! Moves that nothing goes wrong in.
 
 use fallback_sw::offload::{Report, Request, Tier};
-use offload_rules::lower::{NotOffloaded, Unsupported};
+use offload_rules::lower::{Action, Item, NotOffloaded, Rule, Table, Unsupported};
 
-use super::{Bed, Kind, PLAIN, Toy, direction, id, install, install_as, steering};
+use super::{Bed, Kind, PLAIN, Toy, direction, id, install, install_as, steering, vif};
 use crate::offload::{Config, Finding};
 
 #[test]
@@ -196,6 +196,53 @@ fn steering_follows_the_snapshot_and_flows_wait_for_it() {
     let held: Vec<_> = nic.rules.values().map(|held| &held.rule).collect();
     assert!(held.contains(&&steering(3)) && !held.contains(&&steering(1)), "{held:?}");
     assert_eq!(held.len(), 4);
+}
+
+/// Where packets of a port go that nothing else in their table takes.
+fn last(port: u32) -> Rule {
+    let actions = vec![Action::Rss];
+    Rule { table: Table::Tunnel, priority: 9, items: vec![Item::Port(vif(port))], actions }
+}
+
+fn leads_to_last(port: u32) -> Rule {
+    let actions = vec![Action::Jump(Table::Tunnel)];
+    Rule { table: Table::Steering, priority: 1, items: vec![Item::Port(vif(port))], actions }
+}
+
+/// The driver's tables lose what meets no rule.
+#[test]
+fn a_rule_leads_to_a_table_only_while_the_last_rule_there_is_in_the_nic() {
+    let toy = Toy::default();
+    *toy.steering.lock().unwrap() = vec![leads_to_last(1), leads_to_last(2), last(1), last(2)];
+    let mut bed = Bed::with(Config::default(), toy);
+    {
+        let mut nic = bed.nic.lock().unwrap();
+        nic.needs_of = Some(|rule| match (rule.items.first(), rule.leads_to().next()) {
+            (Some(Item::Port(port)), Some(Table::Tunnel)) => vec![last(port.get().into())],
+            _ => Vec::new(),
+        });
+        nic.delay = 3;
+        nic.script = [Some(libc::EIO), None, None, Some(libc::EIO)].into();
+    }
+    let rules = |bed: &Bed| bed.nic.lock().unwrap().rules.len();
+    bed.run(10_000);
+    assert_eq!(rules(&bed), 4);
+    let all = bed.toy.steering.lock().unwrap().clone();
+    // A port goes and comes back.
+    let one = [all[0].clone(), all[2].clone()];
+    for wanted in [one.to_vec(), all.clone()] {
+        *bed.toy.steering.lock().unwrap() = wanted.clone();
+        bed.engine.adopt(&std::sync::Arc::new(offload_rules::forwarding::Snapshot::empty()), bed.now);
+        bed.run(1_000);
+        assert_eq!(rules(&bed), wanted.len());
+    }
+    bed.nic.lock().unwrap().stuck = [libc::EBUSY, libc::EBUSY].into();
+    for (enabled, left) in [(false, 0), (true, 4)] {
+        bed.engine.set_enabled(enabled, bed.now);
+        bed.run(10_000);
+        assert_eq!(rules(&bed), left);
+    }
+    bed.assert_healthy();
 }
 
 #[test]

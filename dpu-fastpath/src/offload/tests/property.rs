@@ -10,7 +10,7 @@ use crate::offload::Config;
 
 #[derive(Debug, Clone)]
 enum Step {
-    Install { flow: u8, version: u8, shape: bool, full: bool, partial: bool, rate: u16 },
+    Install { flow: u8, kind: Kind, rate: u16 },
     Remove(u8),
     Rate(u8, u16),
     NotHonoured(u8),
@@ -34,11 +34,17 @@ fn errno() -> impl Strategy<Value = i32> {
     prop::sample::select(vec![libc::EIO, libc::EBUSY, libc::ENOSPC, libc::ENOMEM, libc::EEXIST, libc::EINVAL])
 }
 
+fn kind() -> impl Strategy<Value = Kind> {
+    let shape = prop::sample::select(vec![6, 17]);
+    let chain = prop_oneof![Just(0), 0..16_u8];
+    (shape, prop::bool::weighted(0.8), any::<bool>(), 1..4_u8, chain)
+        .prop_map(|(shape, full, partial, version, chain)| Kind { shape, full, partial, version, chain })
+}
+
 fn step() -> impl Strategy<Value = Step> {
     let flow = 0..6_u8;
     prop_oneof![
-        8 => (flow.clone(), 1..4_u8, any::<bool>(), prop::bool::weighted(0.8), any::<bool>(), any::<u16>())
-            .prop_map(|(flow, version, shape, full, partial, rate)| Step::Install { flow, version, shape, full, partial, rate }),
+        8 => (flow.clone(), kind(), any::<u16>()).prop_map(|(flow, kind, rate)| Step::Install { flow, kind, rate }),
         4 => flow.clone().prop_map(Step::Remove),
         2 => (flow.clone(), any::<u16>()).prop_map(|(flow, rate)| Step::Rate(flow, rate)),
         1 => flow.clone().prop_map(Step::NotHonoured),
@@ -80,10 +86,7 @@ impl Run {
 
     fn take(&mut self, step: &Step) {
         match *step {
-            Step::Install { flow, version, shape, full, partial, rate } => {
-                let kind = Kind { version, shape: if shape { 6 } else { 17 }, full, partial };
-                self.bed.ask(install_as(self.id(flow), kind, rate.into()));
-            }
+            Step::Install { flow, kind, rate } => self.bed.ask(install_as(self.id(flow), kind, rate.into())),
             Step::Remove(flow) => {
                 let id = self.id(flow);
                 self.bed.ask(Request::Remove { id });
@@ -148,7 +151,8 @@ impl Run {
         for id in self.hardware.difference(&self.leaving).filter(|_| !self.stolen) {
             let nic = self.bed.nic.lock().unwrap();
             let held = |token| nic.rules.get(&token).is_some_and(|held| !held.leaving);
-            let live = self.bed.engine.rules_of(*id).iter().filter(|rule| rule.live && held(rule.token)).count();
+            let rules = self.bed.engine.rules_of(*id);
+            let live = rules.iter().filter(|rule| rule.needed_by == 0 && rule.live && held(rule.token)).count();
             assert!(live >= 2, "{id:?} is said to be in hardware, with {live} rules");
         }
         let status = self.bed.engine.status(self.bed.now);
@@ -164,7 +168,7 @@ proptest! {
     fn after_any_history_desired_and_installed_agree_and_every_packet_is_told_once(
         steps in vec(step(), 1..120),
     ) {
-        let toy = Toy { canaries: vec![6], ..Toy::default() };
+        let toy = Toy { canaries: vec![6], canary_chain: 7, ..Toy::default() };
         let bed = Bed::with(Config::default(), toy);
         let mut run = Run { bed, generations: BTreeMap::new(), removed: Vec::new(), hardware: BTreeSet::new(), leaving: BTreeSet::new(), heard: 0, stolen: false };
         run.nic(|nic| nic.depth = 4);
@@ -193,7 +197,7 @@ proptest! {
             }
         }
         for (id, tier) in &last {
-            let rules = run.bed.engine.rules_of(*id).len();
+            let rules = run.bed.engine.rules_of(*id).iter().filter(|rule| rule.needed_by == 0).count();
             let expected = if matches!(tier, Tier::Hardware | Tier::Partial) { 2 } else { 0 };
             prop_assert_eq!(rules, expected, "{:?} is in {:?}", id, tier);
             prop_assert_ne!(*tier, Tier::Pending);
@@ -203,6 +207,8 @@ proptest! {
         }
         run.bed.settle();
         run.bed.assert_healthy();
+        let steering = run.bed.toy.steering.lock().unwrap().len();
+        prop_assert_eq!(run.bed.nic.lock().unwrap().rules.len(), steering, "nothing else is left");
         for id in &run.removed {
             prop_assert_eq!(run.bed.gone(*id), 1, "{:?}", id);
         }

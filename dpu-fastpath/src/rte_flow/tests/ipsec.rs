@@ -11,7 +11,7 @@ fn open(session: u32) -> Rule {
         priority: 1,
         items: vec![
             Item::Port(vif(4)),
-            Item::Eth { dst: Some(ROUTER), has_vlan: false },
+            Item::Eth { dst: Some(ROUTER), has_vlan: Some(false) },
             Item::Udp { sport: None, dport: Some(4500), no_checksum: false },
             Item::Esp { spi: 0xc0ff_ee01 },
         ],
@@ -126,7 +126,7 @@ fn rules_of_ipsec_are_the_ports_own_when_they_give_packets_to_software() {
     let (sessions, _) = sessions();
     let mut rule = open(1);
     rule.actions = vec![Action::Security(Session(1)), Action::Rss];
-    assert!(!translate_with(&rule, Style::default(), &sessions).unwrap().place.transfer);
-    assert!(translate_with(&open(1), Style::default(), &sessions).unwrap().place.transfer);
-    assert!(translate_with(&seal(7, 1), Style::default(), &sessions).unwrap().place.transfer);
+    let domain = |rule: &Rule| translate_with(rule, Style::default(), &sessions).unwrap().place.domain;
+    assert_eq!(domain(&rule), Domain::Ingress);
+    assert_eq!([domain(&open(1)), domain(&seal(7, 1))], [Domain::Transfer; 2]);
 }

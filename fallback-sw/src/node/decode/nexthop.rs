@@ -46,7 +46,14 @@ fn kind(object: &mut Object<'_>, kind: Option<&Kind>) -> Option<NexthopKind> {
             Some(NexthopKind::VrfTranslate { vrf: object.id("vrf_translate.vrf", translate.vrf, VrfId::new)? })
         }
         Some(Kind::Receive(receive)) => self::receive(object, receive).map(NexthopKind::Receive),
-        Some(Kind::Resolve(resolve)) => Some(NexthopKind::Resolve { oif: object.id("oif", resolve.oif, VifId::new)? }),
+        Some(Kind::Resolve(resolve)) => {
+            let oif = object.id("oif", resolve.oif, VifId::new);
+            let gateway = match resolve.gateway.as_str() {
+                "" => Some(None),
+                text => object.address("gateway", text).map(Some),
+            };
+            Some(NexthopKind::Resolve { oif: oif?, gateway: gateway? })
+        }
     }
 }
 

@@ -202,6 +202,9 @@ fn wrong_values_of_nexthops_are_refused_with_what_to_do() {
         (r#""encap": {"oif": 1, "encapData": "00 0c 2"}"#.to_owned(), "encap_data|'2' is not octets"),
         (r#""encap": {"oif": 1, "encapData": "00 0c"}"#.to_owned(), "encap_data|2 octets are not an Ethernet header"),
         (r#""encap": {}"#.to_owned(), "oif|is missing"),
+        (r#""resolve": {"gateway": "10.0.0.1"}"#.to_owned(), "oif|is missing"),
+        (r#""resolve": {"oif": 1, "gateway": "10.0.0.1/24"}"#.to_owned(), "gateway|'10.0.0.1/24' is not an address"),
+        (r#""resolve": {"oif": 1, "gateway": "ff02::2"}"#.to_owned(), "gateway|ff02::2 is not a unicast address"),
         (r#""tunnel": {"sip": "10.0.0.1", "dip": "10.0.0.2"}"#.to_owned(), "type|is missing"),
         (
             r#""tunnel": {"type": "MPLS_O_UDP", "sip": "::1", "dip": "10.0.0.2"}"#.to_owned(),

@@ -1,5 +1,7 @@
 //! Echo replies (RFC 792, RFC 4443 §4.2).
 
+use std::net::Ipv6Addr;
+
 use offload_rules::DropReason;
 
 use super::checksum_holds;
@@ -11,22 +13,24 @@ use crate::packet::{
 /// TTL and hop limit of a reply.
 const TTL: u8 = 64;
 
-/// Turns an echo request into its reply, in place. `ip` was parsed from `l3` and is stale afterwards.
+/// Turns an echo request into its reply, in place. `ip` was parsed from `l3` and is stale afterwards. The reply is from where the
+/// request went to, or from `source`: an IPv6 group or anycast address is no source (RFC 4443 §4.2).
 ///
 /// IPv4 options go back as they came (RFC 1122 §3.2.2.6; source routes were refused by the parser).
 ///
 /// # Errors
 /// The packet is unchanged:
 /// - [`DropReason::InvalidPacket`]: not an echo request, or code not 0.
-/// - [`DropReason::McastUnsupported`]: to a group or broadcast; a reply would have no source.
+/// - [`DropReason::McastUnsupported`]: to a group or broadcast, and no `source`.
 /// - [`DropReason::FragmentErr`]: a fragment; the checksum covers the whole.
 /// - [`DropReason::ChecksumErr`]: the ICMP checksum is wrong.
-pub fn echo_reply(ip: &Ip, l3: &mut [u8]) -> Result<(), DropReason> {
+pub fn echo_reply(ip: &Ip, l3: &mut [u8], source: Option<Ipv6Addr>) -> Result<(), DropReason> {
     let (request, reply) = if ip.version == 4 { (8, 0) } else { (128, 129) };
     if !ip.is_icmp() || !ip.has_l4() || ip.icmp_type != request || ip.icmp_code != 0 {
         return Err(DropReason::InvalidPacket);
     }
-    if ip.multicast {
+    let source = source.filter(|_| ip.version == 6);
+    if ip.multicast && source.is_none() {
         return Err(DropReason::McastUnsupported);
     }
     if ip.fragment != FragmentInfo::None {
@@ -48,7 +52,20 @@ pub fn echo_reply(ip: &Ip, l3: &mut [u8]) -> Result<(), DropReason> {
     let old = u16::from_be_bytes([icmp[2], icmp[3]]);
     [icmp[2], icmp[3]] = checksum::update16(old, u16::from(request) << 8, u16::from(reply) << 8).to_be_bytes();
     icmp[0] = reply;
+    if let Some(source) = source {
+        let place = header.get_mut(8..24).ok_or(DropReason::Truncated)?;
+        let octets = source.octets();
+        let changed = place.chunks_exact(2).zip(octets.chunks_exact(2));
+        let sum = u16::from_be_bytes([icmp[2], icmp[3]]);
+        let sum = changed.fold(sum, |sum, (old, new)| checksum::update16(sum, word(old), word(new)));
+        [icmp[2], icmp[3]] = sum.to_be_bytes();
+        place.copy_from_slice(&source.octets());
+    }
     Ok(())
+}
+
+fn word(octets: &[u8]) -> u16 {
+    octets.first_chunk().map_or(0, |octets| u16::from_be_bytes(*octets))
 }
 
 fn swap_v4(header: &mut [u8]) -> Result<(), DropReason> {

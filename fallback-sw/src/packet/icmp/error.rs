@@ -38,6 +38,8 @@ pub enum IcmpError {
     },
     /// Communication administratively prohibited.
     AdminProhibited,
+    /// Beyond scope of source address (RFC 4443 §3.1). In IPv4, which has no scopes, network unreachable.
+    BeyondScope,
 }
 
 impl IcmpError {
@@ -46,13 +48,14 @@ impl IcmpError {
         match (self, version) {
             (Self::TimeExceeded, 4) => (11, 0, 0),
             (Self::TooBig { mtu }, 4) => (3, 4, mtu as u32),
-            (Self::NoRoute, 4) => (3, 0, 0),
+            (Self::NoRoute | Self::BeyondScope, 4) => (3, 0, 0),
             (Self::HostUnreachable, 4) => (3, 1, 0),
             (Self::ProtocolUnreachable { .. }, 4) => (3, 2, 0),
             (Self::PortUnreachable, 4) => (3, 3, 0),
             (Self::AdminProhibited, 4) => (3, 13, 0),
             (Self::NoRoute, _) => (1, 0, 0),
             (Self::AdminProhibited, _) => (1, 1, 0),
+            (Self::BeyondScope, _) => (1, 2, 0),
             (Self::HostUnreachable, _) => (1, 3, 0),
             (Self::PortUnreachable, _) => (1, 4, 0),
             (Self::TooBig { mtu }, _) => (2, 0, mtu as u32),

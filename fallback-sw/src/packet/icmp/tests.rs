@@ -107,7 +107,7 @@ fn an_address_of_the_other_family_sends_nothing() {
 fn an_echo_request_becomes_its_reply() {
     for (version, mut l3) in [(4, samples::ping4(77, b"12345678")), (6, samples::ping6(77, b"1234567"))] {
         let request = parse::ip(&l3, version).unwrap();
-        echo_reply(&request, &mut l3).unwrap();
+        echo_reply(&request, &mut l3, None).unwrap();
         let reply = parse::ip(&l3, version).unwrap();
         assert_eq!((reply.src, reply.dst, reply.sport), (request.dst, request.src, 77));
         assert_eq!((reply.icmp_type, reply.ttl), (if version == 4 { 0 } else { 129 }, 64));
@@ -131,7 +131,7 @@ fn a_request_that_cannot_be_answered_stays_as_it_was() {
     ] {
         let before = l3.clone();
         let ip = parse::ip(&l3, version).unwrap();
-        assert_eq!(echo_reply(&ip, &mut l3), Err(reason));
+        assert_eq!(echo_reply(&ip, &mut l3, None), Err(reason));
         assert_eq!(l3, before);
     }
 }
@@ -152,7 +152,7 @@ proptest! {
     #[test]
     fn replies_to_any_packet_have_a_valid_checksum((version, mut l3) in samples::damaged()) {
         let Ok(ip) = parse::ip(&l3, version) else { return Ok(()) };
-        if echo_reply(&ip, &mut l3).is_ok() {
+        if echo_reply(&ip, &mut l3, None).is_ok() {
             // The source of the reply may be an address that no sender may have; the octets are right all the same.
             if let Ok(reply) = parse::ip(&l3, version) {
                 prop_assert!(checksum_holds(&reply, reply.payload(&l3)));

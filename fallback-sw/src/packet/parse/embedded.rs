@@ -36,6 +36,10 @@ pub struct Embedded {
     pub header_len: u16,
     /// Octets quoted behind the header.
     pub l4_len: u16,
+    /// Octets of the quoted packet, as its header says.
+    pub total_len: u16,
+    /// Don't fragment; true for IPv6, where routers never do.
+    pub df: bool,
 }
 
 impl Embedded {
@@ -53,6 +57,13 @@ impl Embedded {
             version: self.version,
             reserved: [0; 2],
         }
+    }
+
+    /// What is quoted behind the header, of the error that this was parsed from.
+    #[must_use]
+    pub fn l4<'a>(&self, l3: &'a [u8]) -> &'a [u8] {
+        let start = usize::from(self.offset) + usize::from(self.header_len);
+        l3.get(start..start + usize::from(self.l4_len)).unwrap_or(&[])
     }
 
     /// A fragment behind the first was quoted: there are no ports.
@@ -124,6 +135,8 @@ fn quoted_v4(quote: &[u8], offset: u16) -> Result<Embedded, DropReason> {
         fragment,
         offset,
         header_len,
+        total_len: be16(h[2], h[3]),
+        df: flags & 0x4000 != 0,
         segment,
     })
 }
@@ -150,6 +163,8 @@ fn quoted_v6(quote: &[u8], offset: u16) -> Result<Embedded, DropReason> {
         fragment: chain.fragment,
         offset,
         header_len: chain.header_len,
+        total_len: be16(h[4], h[5]).saturating_add(40),
+        df: true,
         segment,
     })
 }
@@ -163,6 +178,8 @@ struct Quoted<'a> {
     fragment: FragmentInfo,
     offset: u16,
     header_len: u16,
+    total_len: u16,
+    df: bool,
     segment: &'a [u8],
 }
 
@@ -184,6 +201,8 @@ fn reverse(quoted: Quoted<'_>) -> Result<Embedded, DropReason> {
         offset: quoted.offset,
         header_len: quoted.header_len,
         l4_len: u16::try_from(quoted.segment.len()).map_err(|_| DropReason::InvalidPacket)?,
+        total_len: quoted.total_len,
+        df: quoted.df,
     })
 }
 

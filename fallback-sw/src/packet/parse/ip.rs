@@ -7,7 +7,7 @@ use offload_rules::{
     flow::{Family, FlowKey},
 };
 
-use super::{v4, v6};
+use super::{be16, v4, v6};
 
 /// Whether a packet is a fragment, and which.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -128,6 +128,24 @@ impl Ip {
         l3.get(usize::from(self.header_len)..usize::from(self.total_len)).unwrap_or(&[])
     }
 
+    /// What a whole UDP datagram carries, in the packet that this was parsed from. It ends where its own length says, which
+    /// may be before the IP packet does: what is behind it is no part of it (RFC 768). Empty for other packets.
+    #[inline]
+    #[must_use]
+    pub fn udp_data<'a>(&self, l3: &'a [u8]) -> &'a [u8] {
+        let segment = self.payload(l3);
+        let Some(&[_, _, _, _, high, low, ..]) = segment.first_chunk::<8>().filter(|_| self.is_datagram()) else {
+            return &[];
+        };
+        segment.get(8..usize::from(be16(high, low))).unwrap_or(&[])
+    }
+
+    /// A UDP datagram that is not fragmented.
+    #[inline]
+    const fn is_datagram(&self) -> bool {
+        self.proto == super::PROTO_UDP && matches!(self.fragment, FragmentInfo::None)
+    }
+
     /// Starts at the transport header: not a fragment behind the first.
     #[inline]
     #[must_use]
@@ -155,8 +173,8 @@ fn address(version: u8, octets: &[u8; 16]) -> IpAddr {
 /// # Errors
 /// - [`DropReason::InvalidProtocol`]: `version` is neither 4 nor 6.
 /// - [`DropReason::InvalidPacket`]: the version field contradicts `version`, IHL below 5, a total length shorter than the
-///   header, a TCP data offset below 5, a UDP length below 8, a destination that no router may forward to (0/8, 127/8, `::`,
-///   `::1`; RFC 1812 §5.3.7, RFC 4291 §2.5).
+///   header, a TCP data offset below 5, a UDP length below 8, a destination that no router may forward to (0/8, 127/8, 240/4,
+///   `::`, `::1`, ::ffff:0:0/96; RFC 1812 §5.3.7, RFC 4291 §2.5).
 /// - [`DropReason::Truncated`]: the octets end before a header or the packet does.
 /// - [`DropReason::ChecksumErr`]: IPv4 header checksum.
 /// - [`DropReason::IpOptions`], [`DropReason::ExtensionHeaders`]: malformed; source routing.

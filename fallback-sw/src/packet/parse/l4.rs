@@ -122,7 +122,7 @@ pub(super) const fn icmp_key(version: u8, icmp_type: u8, icmp_code: u8, identifi
     }
     out.icmp_type = icmp_type;
     out.icmp_code = icmp_code;
-    out.is_icmp_error = is_error(version, icmp_type);
+    out.is_icmp_error = is_icmp_error(version, icmp_type);
 }
 
 /// Echo request or reply.
@@ -132,6 +132,7 @@ pub(super) const fn is_echo(version: u8, icmp_type: u8) -> bool {
 
 /// A message about another packet: RFC 792's unreachable, source quench, redirect, time exceeded and parameter problem;
 /// RFC 4443 §2.1's types below 128.
-const fn is_error(version: u8, icmp_type: u8) -> bool {
+#[must_use]
+pub const fn is_icmp_error(version: u8, icmp_type: u8) -> bool {
     if version == 4 { matches!(icmp_type, 3 | 4 | 5 | 11 | 12) } else { icmp_type < 128 }
 }

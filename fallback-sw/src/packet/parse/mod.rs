@@ -16,7 +16,7 @@ mod v6;
 pub use embedded::{Embedded, embedded};
 pub use ethernet::{ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Ethernet, ethernet, is_tpid};
 pub use ip::{FragmentInfo, Ip, flow_key, ip, ip_to};
-pub use l4::{PROTO_ICMP, PROTO_ICMPV6, PROTO_SCTP, PROTO_TCP, PROTO_UDP, tcp_flags};
+pub use l4::{PROTO_ICMP, PROTO_ICMPV6, PROTO_SCTP, PROTO_TCP, PROTO_UDP, is_icmp_error, tcp_flags};
 pub use mpls::{MPLS_LEN, MplsUdp, mpls_udp};
 
 /// 16 bits in network order from two octets of a header.

@@ -33,7 +33,7 @@ pub(super) fn parse(l3: &[u8], out: &mut Ip) -> Result<(), DropReason> {
     if invalid_source(source) {
         return Err(DropReason::InvalidSource);
     }
-    if matches!(destination[0], 0 | 127) {
+    if invalid_destination(destination) {
         return Err(DropReason::InvalidPacket);
     }
     let proto = h[9];
@@ -72,13 +72,22 @@ pub(super) fn parse(l3: &[u8], out: &mut Ip) -> Result<(), DropReason> {
     Ok(())
 }
 
-/// 0/8 ("this network"), 127/8 (loopback), 224/4 (multicast) and the limited broadcast are no sources (RFC 1812 §5.3.7).
+/// 0/8 ("this network"), 127/8 (loopback), 224/4 (multicast), 240/4 (class E) and the limited broadcast are no sources (RFC 1812
+/// §5.3.7, RFC 6890 §2.2.2).
 #[inline(always)]
 const fn invalid_source(source: [u8; 4]) -> bool {
     // Compared as numbers and without short cuts: one branch, never taken.
     let number = u32::from_be_bytes(source);
     let first = number >> 24;
-    (first == 0) | (first == 127) | (number >> 28 == 0xe) | (number == u32::MAX)
+    (first == 0) | (first == 127) | (first >= 224)
+}
+
+/// 0/8, 127/8 and 240/4 but for the limited broadcast are no destinations (RFC 1812 §5.3.7, RFC 6890 §2.2.2).
+#[inline(always)]
+const fn invalid_destination(destination: [u8; 4]) -> bool {
+    let number = u32::from_be_bytes(destination);
+    let first = number >> 24;
+    (first == 0) | (first == 127) | ((first >= 240) & (number != u32::MAX))
 }
 
 #[inline(always)]

@@ -36,11 +36,11 @@ pub(super) fn parse(l3: &[u8], out: &mut Ip) -> Result<(), DropReason> {
         _ => return Err(DropReason::Truncated),
     };
     let source = u128::from_be_bytes(src);
-    // Multicast, `::` and `::1`.
-    if src[0] == 0xff || source <= 1 {
+    // Multicast, `::`, `::1` and IPv4-mapped.
+    if src[0] == 0xff || is_no_host(source) {
         check_source(source, packet)?;
     }
-    if u128::from_be_bytes(dst) <= 1 {
+    if is_no_host(u128::from_be_bytes(dst)) {
         return Err(DropReason::InvalidPacket);
     }
     let chain = match h[6] {
@@ -76,8 +76,14 @@ pub(super) fn parse(l3: &[u8], out: &mut Ip) -> Result<(), DropReason> {
     Ok(())
 }
 
-/// `::` may only ask for a router or whether an address is taken (RFC 4861 §4.1, §4.3); multicast and `::1` may nothing
-/// (RFC 4291 §2.5.3, §2.7).
+/// `::`, `::1` (RFC 4291 §2.5) and the IPv4-mapped ::ffff:0:0/96, which stands for no address on any wire (RFC 6890 §2.2.3).
+#[inline(always)]
+const fn is_no_host(address: u128) -> bool {
+    (address <= 1) | (address >> 32 == 0xffff)
+}
+
+/// `::` may only ask for a router or whether an address is taken (RFC 4861 §4.1, §4.3); multicast, `::1` and what
+/// is IPv4-mapped may nothing (RFC 4291 §2.5.3, §2.7).
 #[cold]
 fn check_source(source: u128, packet: &[u8]) -> Result<(), DropReason> {
     const ROUTER_SOLICITATION: u8 = 133;

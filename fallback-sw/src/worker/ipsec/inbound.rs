@@ -14,6 +14,7 @@ use crate::{
     packet::{
         NicNote, Packet,
         ecn::{self, Ecn},
+        parse::PROTO_UDP,
         rewrite,
     },
 };
@@ -116,10 +117,12 @@ impl Worker {
     fn open_in_place(&mut self, packet: &mut Packet, context: &Context, at: usize) -> Result<Inside, DropReason> {
         let now = self.clock;
         let outer = &context.ip;
-        let end = usize::from(context.l3) + usize::from(outer.total_len);
+        let outside = packet.data().get(usize::from(context.l3)..).unwrap_or(&[]);
+        // In UDP it ends with the datagram, which may be before the IP packet does (RFC 768).
+        let len = if outer.proto == PROTO_UDP { outer.udp_data(outside) } else { outer.payload(outside) }.len();
         let deciphered = packet.note() == NicNote::Deciphered;
         packet.set_note(NicNote::None);
-        let esp = packet.data_mut().get_mut(at..end).ok_or(DropReason::EspTruncated)?;
+        let esp = packet.data_mut().get_mut(at..at + len).ok_or(DropReason::EspTruncated)?;
         let spi = spi(esp).ok_or(DropReason::EspTruncated)?;
         let ([a, b, c, d, ..], vrf) = (outer.dst, context.key.vrf);
         let sa = self

@@ -6,6 +6,7 @@
 mod inbound;
 mod nic;
 mod outbound;
+mod quoted;
 mod table;
 
 use std::sync::Arc;
@@ -16,6 +17,8 @@ use offload_rules::{
 };
 
 pub use outbound::Sealing;
+pub use quoted::EspQuote;
+pub(super) use quoted::Quoted;
 pub(super) use table::Ipsec;
 
 use super::{Outbox, Worker};

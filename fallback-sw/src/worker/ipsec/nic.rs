@@ -33,6 +33,38 @@ const RESERVE: u64 = 1 << 20;
 /// Numbers that the worker may use up before the NIC's answer comes.
 const LEAD: u64 = 1 << 16;
 
+/// Packets that the NIC may have sent since its last report, where that tells of fewer.
+const UNCOUNTED: u64 = 1024;
+
+/// How many packets of an SA have passed in the NIC.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(in crate::worker) struct NicCount {
+    /// Since it holds the SA.
+    packets: u64,
+    /// At the beginnings of the last two spans of time, the older one first.
+    spans: [u64; 2],
+    /// In the last report.
+    last: u64,
+}
+
+impl NicCount {
+    const fn add(&mut self, count: u64) {
+        self.packets += count;
+        self.last = count;
+    }
+
+    const fn begin_span(&mut self) {
+        self.spans = [self.spans[1], self.packets];
+    }
+
+    /// Of the NIC's numbers, those that it may have sent lately: the count is up to a report old.
+    fn sent_lately(&self, numbers: &Range<u64>) -> Range<u64> {
+        let uncounted = UNCOUNTED.max(self.last.saturating_mul(2));
+        let end = numbers.start.saturating_add(self.packets).saturating_add(uncounted);
+        numbers.start.saturating_add(self.spans[0])..end.min(numbers.end)
+    }
+}
+
 /// How far an SA is with the NIC.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::worker) enum Hold {
@@ -43,9 +75,9 @@ pub(in crate::worker) enum Hold {
     /// The NIC ciphers.
     Crypto { offer: OfferId, session: u32, port: VifId },
     /// The NIC does ESP.
-    Protocol { offer: OfferId, session: u32, port: VifId, numbers: Range<u64>, since: u64, packets: u64 },
+    Protocol { offer: OfferId, session: u32, port: VifId, numbers: Range<u64>, since: u64, count: NicCount },
     /// Returned, and not gone yet.
-    Leaving { offer: OfferId, numbers: Range<u64>, packets: u64 },
+    Leaving { offer: OfferId, numbers: Range<u64>, count: NicCount },
 }
 
 impl Default for Hold {
@@ -101,21 +133,36 @@ impl Hold {
 
     /// Takes it back. The offer, when the engine knows of one that has not been returned.
     fn leave(&mut self) -> Option<OfferId> {
-        let (offer, numbers, packets) = match self {
+        let (offer, numbers, count) = match self {
             Self::Software { .. } | Self::Leaving { .. } => return None,
-            Self::Offered { offer, numbers } => (*offer, numbers.clone(), 0),
-            Self::Crypto { offer, .. } => (*offer, 0..0, 0),
-            Self::Protocol { offer, numbers, packets, .. } => (*offer, numbers.clone(), *packets),
+            Self::Offered { offer, numbers } => (*offer, numbers.clone(), NicCount::default()),
+            Self::Crypto { offer, .. } => (*offer, 0..0, NicCount::default()),
+            Self::Protocol { offer, numbers, count, .. } => (*offer, numbers.clone(), *count),
         };
-        *self = Self::Leaving { offer, numbers, packets };
+        *self = Self::Leaving { offer, numbers, count };
         Some(offer)
+    }
+
+    /// A span of time begins.
+    pub(super) const fn begin_span(&mut self) {
+        if let Self::Protocol { count, .. } | Self::Leaving { count, .. } = self {
+            count.begin_span();
+        }
+    }
+
+    /// The numbers that the NIC may have sent lately.
+    pub(super) fn sent_lately(&self) -> Range<u64> {
+        match self {
+            Self::Protocol { numbers, count, .. } | Self::Leaving { numbers, count, .. } => count.sent_lately(numbers),
+            Self::Software { .. } | Self::Offered { .. } | Self::Crypto { .. } => 0..0,
+        }
     }
 
     /// Three quarters of its numbers: time for others.
     const fn is_used_up(&self) -> bool {
         match self {
-            Self::Protocol { numbers, packets, .. } => {
-                numbers.end != u64::MAX && *packets / 3 >= (numbers.end - numbers.start) / 4
+            Self::Protocol { numbers, count, .. } => {
+                numbers.end != u64::MAX && count.packets / 3 >= (numbers.end - numbers.start) / 4
             }
             _ => false,
         }
@@ -138,12 +185,14 @@ pub(super) struct Desk {
     worker: u16,
     serial: u32,
     on: bool,
+    /// Numbers that the worker may use up before the NIC's answer comes.
+    lead: u64,
     pub(super) requests: Vec<Request>,
 }
 
 impl Desk {
     pub(super) const fn new(worker: u16, on: bool) -> Self {
-        Self { worker, serial: 0, on, requests: Vec::new() }
+        Self { worker, serial: 0, on, lead: LEAD, requests: Vec::new() }
     }
 
     /// Offers an SA of the tunnel `vif` with these numbers.
@@ -189,7 +238,7 @@ impl Ipsec {
             if !due(&sa.usage, &sa.hold) || !self.tunnels.iter().any(|tunnel| tunnel.sends_with(place)) {
                 continue;
             }
-            let Some(numbers) = split(sa.sa.next_sequence(), sa.granted()) else { continue };
+            let Some(numbers) = split(sa.sa.next_sequence(), sa.granted(), desk.lead) else { continue };
             sa.hold = desk.offer(&sa.usage, sa.vif, numbers, now);
         }
         for sa in self.inbound.values_mut() {
@@ -224,6 +273,17 @@ impl Ipsec {
         self.desk.give_back(&mut sa.hold, false);
     }
 
+    /// Software has to seal what the NIC cannot: an outbound SA that the NIC seals with is taken back for a while. True: it was there.
+    pub(super) fn take_outbound_back(&mut self, place: usize, now: u64) -> bool {
+        let Some(sa) = self.outbound.get_mut(place) else { return false };
+        let there = matches!(sa.hold, Hold::Protocol { .. });
+        if there {
+            sa.usage.not_in_nic_before = now + RARELY_MS;
+            self.desk.give_back(&mut sa.hold, false);
+        }
+        there
+    }
+
     /// Asks for the SA of an offer to be returned.
     fn hand_back(&mut self, offer: OfferId, at_once: bool) {
         if self.find(offer).and_then(|(hold, ..)| hold.leave()).is_some() {
@@ -249,6 +309,13 @@ impl Ipsec {
                 let (hold, _, side) = self.find(offer)?;
                 let Hold::Offered { numbers, .. } = hold else { return None };
                 let numbers = numbers.clone();
+                if let (SaMode::Protocol, Side::Outbound(sa)) = (mode, &side)
+                    && sa.next_sequence() > numbers.start
+                {
+                    // The answer was so late that the NIC's first numbers are used (RFC 4106 §2): it does not begin.
+                    self.hand_back(offer, false);
+                    return None;
+                }
                 *hold = match mode {
                     SaMode::Crypto => Hold::Crypto { offer, session, port },
                     SaMode::Protocol => {
@@ -257,7 +324,7 @@ impl Ipsec {
                             sa.skip_to(numbers.end);
                             confirm = Some(Request::Confirm { offer });
                         }
-                        Hold::Protocol { offer, session, port, numbers, since: now, packets: 0 }
+                        Hold::Protocol { offer, session, port, numbers, since: now, count: NicCount::default() }
                     }
                 };
                 self.desk.requests.extend(confirm);
@@ -268,8 +335,10 @@ impl Ipsec {
                     sa.refused.by_nic += refused;
                 }
                 let (hold, usage, _) = self.find(offer)?;
-                let (Hold::Protocol { packets, .. } | Hold::Leaving { packets, .. }) = hold else { return None };
-                *packets += count;
+                let (Hold::Protocol { count: counted, .. } | Hold::Leaving { count: counted, .. }) = hold else {
+                    return None;
+                };
+                counted.add(count);
                 usage.packets += count;
                 usage.bytes += bytes;
                 let news = usage.look(now).map(|news| (usage.sa.id, news));
@@ -286,7 +355,7 @@ impl Ipsec {
             Report::SaGone { offer, reason } => {
                 let (hold, usage, side) = self.find(offer)?;
                 let packets = match hold {
-                    Hold::Protocol { packets, .. } | Hold::Leaving { packets, .. } => *packets,
+                    Hold::Protocol { count, .. } | Hold::Leaving { count, .. } => count.packets,
                     _ => 0,
                 };
                 match (side, hold.numbers()) {
@@ -354,9 +423,9 @@ impl Ipsec {
 }
 
 /// The numbers that the NIC may have of those that are reserved, if that is worth it.
-fn split(next: u64, granted: u64) -> Option<Range<u64>> {
+fn split(next: u64, granted: u64, lead: u64) -> Option<Range<u64>> {
     let have = granted.checked_sub(next)?;
-    let (lead, reserve) = (LEAD.min(have / 16), RESERVE.min(have / 4));
+    let (lead, reserve) = (lead.min(have / 16), RESERVE.min(have / 4));
     (have >= 1024).then_some(next + lead..granted - reserve)
 }
 
@@ -367,6 +436,11 @@ enum Side<'a> {
 }
 
 impl Worker {
+    /// The NIC's answers come before the next packet, as in a replay: no sequence numbers are set aside for what is sealed meanwhile.
+    pub const fn nic_answers_at_once(&mut self) {
+        self.ipsec.desk.lead = 0;
+    }
+
     /// Takes in what the engine tells of SAs.
     pub(in crate::worker) fn sa_report(&mut self, report: &Report, now: u64, out: &mut Outbox) {
         let changes_flows = matches!(report, Report::Tunnel { .. } | Report::SaHeld { .. } | Report::SaGone { .. });
@@ -451,5 +525,8 @@ fn resumed_leg(snapshot: &Snapshot, tunnel: VifId, frame: &[u8]) -> Option<SealL
         vif: link,
         port: snapshot.port_of(link),
         l2: Some(L2Rewrite::new(frame.get(..ethernet.len)?)?),
+        // The NIC's rules take nothing larger than goes into one.
+        whole: u16::MAX,
+        fragment: u16::MAX,
     })
 }

@@ -11,7 +11,7 @@ use super::{
 use crate::{
     esp::{self, OutboundSa},
     exec::{Plan, SealLeg, Target},
-    packet::{NicNote, Packet, ecn::Ecn, rewrite},
+    packet::{NicNote, Packet, ecn::Ecn, fragment, rewrite},
 };
 
 /// A packet on its way to the worker that seals it.
@@ -19,6 +19,15 @@ use crate::{
 pub struct Sealing {
     pub(in crate::worker) leg: SealLeg,
     pub(in crate::worker) kind: TxKind,
+}
+
+/// Fields of an outer header.
+#[derive(Debug, Clone, Copy)]
+struct Outside {
+    tos: u8,
+    df: bool,
+    /// Identification; `None`: the lower half of the sequence number, for what is not fragmented.
+    id: Option<u16>,
 }
 
 /// An SA for sending, of this worker.
@@ -43,8 +52,11 @@ impl Outbound {
         self.granted
     }
 
+    /// More numbers. What is left of those before stays of use when these follow on them; else it is passed over.
     pub(super) fn grant(&mut self, grant: &Grant) {
-        self.sa.skip_to(grant.from);
+        if grant.from != self.granted {
+            self.sa.skip_to(grant.from);
+        }
         self.granted = self.granted.max(grant.until);
         self.low = self.granted.saturating_sub(self.sa.next_sequence()) / 2;
         self.asked = false;
@@ -55,7 +67,7 @@ impl Outbound {
     fn seal(
         &mut self,
         packet: &mut Packet,
-        (tos, df): (u8, bool),
+        outside: Outside,
         by_nic: bool,
         now: u64,
     ) -> Result<Option<SaNews>, DropReason> {
@@ -64,11 +76,9 @@ impl Outbound {
             return Err(if self.sa.is_exhausted() { DropReason::SaExhausted } else { DropReason::SaPending });
         }
         let octets = packet.len();
-        let sealed = if by_nic {
-            self.sa.frame(packet, tos, next as u16, df)
-        } else {
-            self.sa.seal(packet, tos, next as u16, df)
-        };
+        let Outside { tos, df, id } = outside;
+        let id = id.unwrap_or(next as u16);
+        let sealed = if by_nic { self.sa.frame(packet, tos, id, df) } else { self.sa.seal(packet, tos, id, df) };
         sealed.map_err(|error| match error {
             esp::SealError::Exhausted => DropReason::SaExhausted,
             esp::SealError::NotIp => DropReason::InvalidProtocol,
@@ -119,7 +129,7 @@ impl Worker {
             }
             (Target::Seal, Some(leg)) => self.seal(leg, (kind, blame), packet, out),
             (Target::Seal | Target::Drop(_), _) => {
-                self.not_sealed((kind, blame), packet, DropReason::InvalidNh, out);
+                self.lose_on_way((kind, blame), packet, DropReason::InvalidNh, out);
             }
         }
     }
@@ -140,7 +150,7 @@ impl Worker {
                 out.handoff.push((owner, Delivery { packet, origin }));
                 return;
             }
-            Way::Nowhere(reason) => return self.not_sealed((kind, blame), packet, reason, out),
+            Way::Nowhere(reason) => return self.lose_on_way((kind, blame), packet, reason, out),
         };
         let (df, tos) = df_and_tos(packet.data());
         let df = match leg.df {
@@ -151,6 +161,9 @@ impl Worker {
         // RFC 6040 §4.1: the ECN field is that of the packet inside.
         let tos = leg.dscp.map_or(tos, |dscp| Ecn::of(tos).with_dscp_of(dscp << 2));
         let octets = packet.len() as u64;
+        if octets > u64::from(leg.whole) {
+            return self.seal_in_fragments(sa, leg, (tos, kind, blame), packet, out);
+        }
         if let Some(session) = self.ipsec.outbound_mut(sa).and_then(|sa| sa.hold.session_on(leg.port)) {
             return self.leave_to_nic(session, leg, (kind, blame), packet, out);
         }
@@ -158,11 +171,12 @@ impl Worker {
             make_room(&mut packet);
             let cipher = sa.hold.cipher_on(leg.port);
             packet.set_note(cipher.map_or(NicNote::None, NicNote::Session));
-            sa.seal(&mut packet, (tos, df), cipher.is_some(), now).map(|news| (sa.usage.sa.id, news))
+            sa.seal(&mut packet, Outside { tos, df, id: None }, cipher.is_some(), now)
+                .map(|news| (sa.usage.sa.id, news))
         });
         let (id, news) = match sealed {
             Ok(done) => done,
-            Err(reason) => return self.not_sealed((kind, blame), packet, reason, out),
+            Err(reason) => return self.lose_on_way((kind, blame), packet, reason, out),
         };
         self.ipsec.sent(leg.tunnel, now);
         self.count_into_tunnel(leg.tunnel, kind, octets);
@@ -172,10 +186,52 @@ impl Worker {
         if let Some(l2) = &leg.l2 {
             let written = prepend(&mut packet, l2, IPV4);
             if let Err(reason) = written {
-                return self.not_sealed((kind, blame), packet, reason, out);
+                return self.lose_on_way((kind, blame), packet, reason, out);
             }
         }
         self.transmit(leg.vif, leg.port, kind, packet, out);
+    }
+
+    /// Seals an IPv6 packet whose ESP packet is too large for the path, and sends that in fragments (RFC 4303 §3.3.4). The other end
+    /// puts them together before it opens them. No NIC does that: an SA that one holds is taken back.
+    #[cold]
+    fn seal_in_fragments(
+        &mut self,
+        sa: usize,
+        leg: &SealLeg,
+        (tos, kind, blame): (u8, TxKind, VifId),
+        mut packet: Packet,
+        out: &mut Outbox,
+    ) {
+        let now = self.clock;
+        let octets = packet.len() as u64;
+        if self.ipsec.take_outbound_back(sa, now) {
+            self.ask_engine(&mut Vec::new());
+        }
+        let id = self.flow_ip_id();
+        let sealed = self.ipsec.outbound_mut(sa).map_or(Err(DropReason::NoSa), |sa| {
+            make_room(&mut packet);
+            packet.set_note(NicNote::None);
+            sa.seal(&mut packet, Outside { tos, df: false, id: Some(id) }, false, now)
+                .map(|news| (sa.usage.sa.id, news))
+        });
+        let pieces = sealed.and_then(|(id, news)| {
+            if let Some(news) = news {
+                self.tell_of_sa(id, news, out);
+            }
+            fragment::outer(&packet, leg.fragment, (leg.l2.as_ref(), None), &mut out.spare)
+        });
+        match pieces {
+            Ok(pieces) => {
+                out.recycle(packet);
+                self.ipsec.sent(leg.tunnel, now);
+                self.count_into_tunnel(leg.tunnel, kind, octets);
+                self.send_pieces(pieces, kind, out, |worker, piece, kind, out| {
+                    worker.transmit(leg.vif, leg.port, kind, piece, out);
+                });
+            }
+            Err(reason) => self.lose_on_way((kind, blame), packet, reason, out),
+        }
     }
 
     #[inline]
@@ -199,9 +255,9 @@ impl Worker {
     ) {
         let octets = packet.len() as u64;
         let ethertype = if packet.data().first().is_some_and(|first| first >> 4 == 6) { 0x86dd } else { 0x0800 };
-        let Some(l2) = &leg.l2 else { return self.not_sealed((kind, blame), packet, DropReason::InvalidNh, out) };
+        let Some(l2) = &leg.l2 else { return self.lose_on_way((kind, blame), packet, DropReason::InvalidNh, out) };
         if let Err(reason) = prepend(&mut packet, l2, ethertype) {
-            return self.not_sealed((kind, blame), packet, reason, out);
+            return self.lose_on_way((kind, blame), packet, reason, out);
         }
         self.ipsec.sent(leg.tunnel, self.clock);
         self.count_into_tunnel(leg.tunnel, kind, octets);
@@ -214,12 +270,19 @@ impl Worker {
         let kind = (sealing.kind, sealing.leg.tunnel);
         match self.ipsec.way(sealing.leg.tunnel) {
             // The SA has ended or moved meanwhile: handed over once, not around.
-            Way::There(_) => self.not_sealed(kind, packet, DropReason::NoSa, out),
+            Way::There(_) => self.lose_on_way(kind, packet, DropReason::NoSa, out),
             _ => self.seal(&sealing.leg, kind, packet, out),
         }
     }
 
-    fn not_sealed(&mut self, (kind, blame): (TxKind, VifId), packet: Packet, reason: DropReason, out: &mut Outbox) {
+    /// Drops what was on its way out already.
+    pub(in crate::worker) fn lose_on_way(
+        &mut self,
+        (kind, blame): (TxKind, VifId),
+        packet: Packet,
+        reason: DropReason,
+        out: &mut Outbox,
+    ) {
         match kind {
             TxKind::Originated => {
                 self.counters.account.originated_dropped += 1;

@@ -17,6 +17,7 @@ use super::{
     inbound::Inbound,
     nic::{Desk, Hold},
     outbound::Outbound,
+    quoted::{Former, Spans, Used},
 };
 use crate::{
     esp::{self, InboundConfig, InboundSa, Key, OutboundConfig, OutboundSa},
@@ -36,13 +37,15 @@ pub(in crate::worker) enum Way {
 
 /// A tunnel of the node.
 pub(super) struct Tunnel {
-    vif: VifId,
-    ipsec: IpsecTunnel,
+    pub(super) vif: VifId,
+    pub(super) ipsec: IpsecTunnel,
     way: Way,
     /// When this worker sent something last; `None`: never, so that no NAT on the way knows of the tunnel.
     sent: Option<u64>,
     /// What rules of the NIC forward into it is sealed there.
     pub(super) sealed_by_nic: bool,
+    /// SAs of any worker that its packets may be quoted with.
+    pub(super) used: Vec<Used>,
 }
 
 impl Tunnel {
@@ -60,10 +63,16 @@ pub(in crate::worker) struct Ipsec {
     pub(super) parked: Vec<Inbound>,
     pub(super) tunnels: Vec<Tunnel>,
     pub(super) desk: Desk,
+    /// SAs of this worker that are gone.
+    pub(super) former: Vec<Former>,
+    pub(super) spans: Spans,
     /// By vif: place of its tunnel and one; 0: none.
     by_vif: Vec<u32>,
+    /// Outsides of tunnels, VRF, source and destination, with their places; in order.
+    pub(super) outsides: Vec<((VrfId, Ipv4Addr, Ipv4Addr), usize)>,
     /// Where tunnels end: VRF and address, in order.
     ends: Vec<(VrfId, Ipv4Addr)>,
+    /// Numbers of SAs that have not begun.
     grants: HashMap<SaId, Grant>,
     next_look: u64,
 }
@@ -94,7 +103,7 @@ pub(in crate::worker) fn opener(spi: u32, workers: usize) -> usize {
     spi as usize % workers.max(1)
 }
 
-fn sealer(sa: &Sa, workers: usize) -> usize {
+pub(super) fn sealer(sa: &Sa, workers: usize) -> usize {
     sa.worker as usize % workers.max(1)
 }
 
@@ -115,7 +124,10 @@ impl Ipsec {
             parked: Vec::new(),
             tunnels: Vec::new(),
             desk: Desk::new(worker as u16, nic),
+            former: Vec::new(),
+            spans: Spans::default(),
             by_vif: Vec::new(),
+            outsides: Vec::new(),
             ends: Vec::new(),
             grants: HashMap::new(),
             next_look: 0,
@@ -169,39 +181,30 @@ impl Ipsec {
         }
     }
 
-    /// Is there a tunnel from this address to that one, in UDP or not, whose outer packets are routed in this VRF?
-    pub(in crate::worker) fn has_tunnel(
-        &self,
-        vrf: VrfId,
-        source: Ipv4Addr,
-        destination: Ipv4Addr,
-        nat_t: bool,
-    ) -> bool {
-        let is = |tunnel: &Tunnel| {
-            let ipsec = &tunnel.ipsec;
-            ipsec.nat_t.is_some() == nat_t && (ipsec.vrf, ipsec.source, ipsec.destination) == (vrf, source, destination)
-        };
-        self.tunnels.iter().any(is)
-    }
-
     /// Brings SAs and tunnels in line with a snapshot. What has not changed keeps its numbers and its window.
     pub(in crate::worker) fn adopt(&mut self, snapshot: &Snapshot, me: (usize, usize), now: u64) {
         let (id, workers) = me;
         let mut outbound: HashMap<SaId, Outbound> = self.outbound.drain(..).map(|sa| (sa.usage.sa.id, sa)).collect();
         let known = self.inbound.drain().map(|(_, sa)| sa).chain(self.parked.drain(..));
         let mut inbound: HashMap<SaId, Inbound> = known.map(|sa| (sa.usage.sa.id, sa)).collect();
-        let before: HashMap<VifId, (Option<u64>, bool)> =
-            self.tunnels.drain(..).map(|tunnel| (tunnel.vif, (tunnel.sent, tunnel.sealed_by_nic))).collect();
+        let mut before: HashMap<VifId, Tunnel> = self.tunnels.drain(..).map(|tunnel| (tunnel.vif, tunnel)).collect();
         self.by_vif.clear();
+        self.outsides.clear();
         self.ends.clear();
         for vif in snapshot.vifs() {
             let Some(ipsec) = vif.kind.tunnel() else { continue };
             for sa in ipsec.outbound.iter().filter_map(|sa| snapshot.sa(*sa)).filter(|sa| sealer(sa, workers) == id) {
                 let known = outbound.remove(&sa.id);
+                if let Some(other) = known.as_ref().filter(|known| *known.usage.sa != **sa) {
+                    self.remember(other, now);
+                }
                 let kept = known.and_then(|known| keep(&mut self.desk, known, |known| *known.usage.sa == **sa));
                 let Some(mut made) = kept.or_else(|| self.new_outbound(sa, vif.id, ipsec, now)) else { continue };
                 made.sa.set_tunnel(outside(ipsec));
                 made.vif = vif.id;
+                if snapshot.why_sa_ended(sa.id) == Some(DropReason::SaRefused) {
+                    made.usage.ended = Some(DropReason::SaRefused);
+                }
                 self.outbound.push(made);
             }
             for sa in ipsec.inbound.iter().filter_map(|sa| snapshot.sa(*sa)).filter(|sa| opener(sa.spi, workers) == id)
@@ -213,9 +216,14 @@ impl Ipsec {
                 self.inbound.insert(sa.spi, made);
             }
             self.ends.push((ipsec.vrf, ipsec.source));
-            let (sent, sealed_by_nic) = before.get(&vif.id).copied().unwrap_or_default();
+            let before = before.remove(&vif.id);
+            let (sent, sealed_by_nic) =
+                before.as_ref().map_or((None, false), |tunnel| (tunnel.sent, tunnel.sealed_by_nic));
             let way = Way::Nowhere(DropReason::NoSa);
-            let tunnel = Tunnel { vif: vif.id, ipsec: ipsec.clone(), way, sent, sealed_by_nic };
+            let used = before.as_ref().map_or(&[][..], |tunnel| &tunnel.used);
+            let used = Self::used(snapshot, ipsec, used, (workers, now));
+            let tunnel = Tunnel { vif: vif.id, ipsec: ipsec.clone(), way, sent, sealed_by_nic, used };
+            self.outsides.push(((ipsec.vrf, ipsec.source, ipsec.destination), self.tunnels.len()));
             self.tunnels.push(tunnel);
             if self.by_vif.len() <= vif.id.index() {
                 self.by_vif.resize(vif.id.index() + 1, 0);
@@ -229,21 +237,29 @@ impl Ipsec {
         inbound.values_mut().for_each(|sa| self.desk.give_back(&mut sa.hold, false));
         // Numbers and windows go with the SA, not with the tunnel: none may begin anew.
         let stays = |sa: &Arc<Sa>| snapshot.sa(sa.id).is_some_and(|now| now == sa);
-        self.outbound.extend(outbound.into_values().filter(|sa| stays(&sa.usage.sa)));
+        for sa in outbound.into_values() {
+            if stays(&sa.usage.sa) {
+                self.outbound.push(sa);
+            } else {
+                self.remember(&sa, now);
+            }
+        }
         self.parked.extend(inbound.into_values().filter(|sa| stays(&sa.usage.sa)));
+        self.outsides.sort_unstable();
         self.ends.sort_unstable();
         self.ends.dedup();
-        self.grants.retain(|id, grant| snapshot.sa(*id).is_none_or(|sa| *sa == grant.sa));
+        self.grants.retain(|id, grant| snapshot.sa(*id).is_some_and(|sa| *sa == grant.sa));
         self.choose_all(snapshot, me);
     }
 
-    fn new_outbound(&self, sa: &Arc<Sa>, vif: VifId, ipsec: &IpsecTunnel, now: u64) -> Option<Outbound> {
+    /// An SA that begins. Its numbers are taken: should the same SA go and come again, it waits for others.
+    fn new_outbound(&mut self, sa: &Arc<Sa>, vif: VifId, ipsec: &IpsecTunnel, now: u64) -> Option<Outbound> {
         // Validation has looked at the length.
         let key = Key::new(sa.key.material()).ok()?;
         let config = OutboundConfig { spi: sa.spi, key, esn: sa.esn, first: sa.first, tunnel: outside(ipsec) };
         let mut made = Outbound::new(Usage::new(Arc::clone(sa), now), OutboundSa::new(&config), vif);
-        if let Some(grant) = self.grants.get(&sa.id).filter(|grant| grant.sa == *sa) {
-            made.grant(grant);
+        if let Some(grant) = self.grants.remove(&sa.id).filter(|grant| grant.sa == *sa) {
+            made.grant(&grant);
         }
         Some(made)
     }
@@ -286,10 +302,10 @@ impl Ipsec {
 
     pub(super) fn grant(&mut self, grants: &[Grant], id: usize, workers: usize) {
         for grant in grants.iter().filter(|grant| sealer(&grant.sa, workers) == id) {
-            if let Some(sa) = self.outbound.iter_mut().find(|sa| *sa.usage.sa == *grant.sa) {
-                sa.grant(grant);
+            match self.outbound.iter_mut().find(|sa| *sa.usage.sa == *grant.sa) {
+                Some(sa) => sa.grant(grant),
+                None => _ = self.grants.insert(grant.sa.id, grant.clone()),
             }
-            self.grants.insert(grant.sa.id, grant.clone());
         }
     }
 
@@ -299,6 +315,7 @@ impl Ipsec {
             return Vec::new();
         }
         self.next_look = now + LOOK_MS;
+        self.begin_spans(now);
         for sa in self.outbound.iter_mut().filter(|sa| sa.usage.ended.is_none() && sa.sa.is_exhausted()) {
             news.push((sa.usage.sa.id, sa.usage.end(DropReason::SaExhausted)));
         }

@@ -7,6 +7,8 @@ pub type Errno = i32;
 
 /// No such rule or indirect action.
 pub const ENOENT: Errno = 2;
+/// More than a rule of the NIC holds.
+pub const E2BIG: Errno = 7;
 /// Not ready: ask again.
 pub const EAGAIN: Errno = 11;
 /// Not enough memory, or a resource of the NIC is used up.

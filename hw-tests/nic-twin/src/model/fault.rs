@@ -10,7 +10,7 @@ use super::error::{EAGAIN, EBUSY, EEXIST, EINVAL, ENOENT, ENOMEM, ENOSPC, ENOSYS
 pub enum FaultError {
     /// The key is none of the faults.
     #[error(
-        "unknown fault {0:?}; known: fail, fail_every, fail_errno, dead, slow, rate, full_at, counters, refresh, reset_at, sa_full_at, no_floor"
+        "unknown fault {0:?}; known: fail, fail_every, fail_errno, dead, slow, rate, full_at, counters, refresh, reset_at, sa_full_at, no_floor, swallow"
     )]
     UnknownKey(String),
     /// The value is no number, or too large.
@@ -55,6 +55,8 @@ pub enum Fault {
     SaFullAt(u64),
     /// `no_floor=1`.
     NoFloor(bool),
+    /// `swallow=1`.
+    Swallow(bool),
 }
 
 impl Fault {
@@ -86,6 +88,7 @@ impl Fault {
             "reset_at" => Fault::ResetAt(positive()?),
             "sa_full_at" => Fault::SaFullAt(number()?),
             "no_floor" => Fault::NoFloor(yes()?),
+            "swallow" => Fault::Swallow(yes()?),
             _ => return Err(FaultError::UnknownKey(key.to_owned())),
         })
     }
@@ -135,6 +138,8 @@ pub struct Faults {
     pub sa_full_at: Option<u64>,
     /// A session that receives, opened from now on, takes numbers below its first one as far as its window reaches back.
     pub no_floor: bool,
+    /// What rules forward is counted and dropped, as mlx5's switch does from wire to wire.
+    pub swallow: bool,
 }
 
 impl Default for Faults {
@@ -152,6 +157,7 @@ impl Default for Faults {
             reset_at: None,
             sa_full_at: None,
             no_floor: false,
+            swallow: false,
         }
     }
 }
@@ -181,6 +187,7 @@ impl Faults {
             Fault::ResetAt(packets) => self.reset_at = Some(packets),
             Fault::SaFullAt(sessions) => self.sa_full_at = Some(sessions),
             Fault::NoFloor(none) => self.no_floor = none,
+            Fault::Swallow(swallow) => self.swallow = swallow,
         }
     }
 

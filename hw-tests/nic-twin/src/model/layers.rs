@@ -144,7 +144,12 @@ impl Layers {
     fn network(&mut self, octets: &[u8], at: usize, version: u8) {
         let Some(udp) = self.ip(octets, at, version, 0) else { return };
         let end = self.ip[0].map_or(octets.len(), |ip| ip.end);
-        let octets = octets.get(..end).unwrap_or(octets);
+        // What a tunnel carries ends with the datagram, which may be before the IP packet does, and never behind it (RFC 768).
+        let datagram = be16(octets, udp + 4).map_or(udp, |len| udp + usize::from(len));
+        if datagram > end {
+            return;
+        }
+        let octets = octets.get(..datagram).unwrap_or(octets);
         let (Some(source), Some(destination)) = (be16(octets, udp), be16(octets, udp + 2)) else { return };
         if source == NAT_T_PORT || destination == NAT_T_PORT {
             // RFC 3948 §2.2: four zero octets mark IKE.

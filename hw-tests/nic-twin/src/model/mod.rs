@@ -18,6 +18,7 @@ mod edit;
 mod error;
 mod fault;
 mod frame;
+mod hairpin;
 mod indirect;
 mod item;
 mod layers;
@@ -33,14 +34,15 @@ mod template;
 pub use action::{Action, ActionKind, Attr, FieldId, IndirectId, Modify, ModifyOp, PortId};
 pub use counter::{AgeOwner, AgeState, AgeUpdate, Aged, Hits};
 pub use error::{
-    Cause, EAGAIN, EBUSY, EEXIST, EINVAL, ENODEV, ENOENT, ENOMEM, ENOSPC, ENOSYS, ENOTSUP, Errno, ErrorKind, FlowError,
+    Cause, E2BIG, EAGAIN, EBUSY, EEXIST, EINVAL, ENODEV, ENOENT, ENOMEM, ENOSPC, ENOSYS, ENOTSUP, Errno, ErrorKind,
+    FlowError,
 };
 pub use fault::{Command, ControlLog, Fault, FaultError, Faults};
 pub use frame::Frame;
 pub use item::{ETH_HAS_VLAN, INTEGRITY_BITS, IPV6_HAS_EXT, Item, ItemKind, MAX_SPEC, VLAN_HAS_MORE};
 pub use nic::{Inserted, Nic, RuleId};
 pub use pipeline::{Delivery, DropReason, Outcome, Stats};
-pub use profile::Profile;
+pub use profile::{Place, Profile};
 pub use security::{
     BY_SPI, Expiry, Limits, NO_SESSION, OuterHeader, SessionConfig, SessionKind, SessionStats, SessionWay,
 };

@@ -7,9 +7,10 @@ use super::action::{Action, ActionKind, Attr, PortId};
 use super::counter::{AgeOwner, AgeState, Aged, Ages, Counter, Hits};
 use super::error::{EEXIST, EINVAL, ENODEV, ENOENT, ENOMEM, ErrorKind, FlowError};
 use super::fault::{Command, Fault, Faults};
+use super::hairpin::Hairpins;
 use super::item::Item;
 use super::pipeline::Stats;
-use super::profile::Profile;
+use super::profile::{Place, Profile};
 use super::program::{self, Context, Needs, Op};
 use super::security::{BY_SPI, SessionKind, Sessions};
 use super::shape::{Compiled, Range, has_stray_bits};
@@ -32,6 +33,7 @@ pub struct Inserted {
 pub(crate) struct Port {
     pub(crate) queues: u16,
     pub(crate) isolated: bool,
+    pub(crate) place: Place,
 }
 
 /// A rule in force, or a place for one.
@@ -80,6 +82,7 @@ pub struct Nic {
     pub(crate) indirects: Vec<Indirect>,
     pub(crate) free_indirects: Vec<u32>,
     pub(crate) sessions: Sessions,
+    pub(crate) hairpins: Hairpins,
     pub(crate) stats: Stats,
     /// Rules whose pattern needs the payload read.
     pub(crate) deep_rules: u64,
@@ -112,6 +115,7 @@ impl Nic {
             indirects: Vec::new(),
             free_indirects: Vec::new(),
             sessions: Sessions::default(),
+            hairpins: Hairpins::default(),
             stats: Stats::default(),
             deep_rules: 0,
             scratch: None,
@@ -142,7 +146,20 @@ impl Nic {
 
     /// Adds a port with this many receive queues, or changes their number.
     pub fn add_port(&mut self, port: PortId, queues: u16) {
-        self.ports.entry(port).or_insert(Port { queues, isolated: false }).queues = queues.max(1);
+        self.ports.entry(port).or_insert(Port { queues, isolated: false, place: Place::default() }).queues =
+            queues.max(1);
+    }
+
+    /// Which side of which switch a port is.
+    pub fn set_place(&mut self, port: PortId, place: Place) {
+        if let Some(port) = self.ports.get_mut(&port) {
+            port.place = place;
+        }
+    }
+
+    /// Which side of which switch a port is.
+    pub fn place(&self, port: PortId) -> Option<Place> {
+        self.ports.get(&port).map(|port| port.place)
     }
 
     /// Takes a port away, and the rules and indirect actions made on it.
@@ -159,6 +176,7 @@ impl Nic {
             }
         }
         self.ports.remove(&port);
+        self.forget_hairpins(port);
     }
 
     /// Isolated mode: only what rules direct to the application reaches it.
@@ -244,11 +262,16 @@ impl Nic {
             return Err(FlowError::new(ENODEV, ErrorKind::Unspecified, c"no such port"));
         };
         self.profile.check_attr(attr)?;
+        self.profile.check_secured(items, actions)?;
         for (index, item) in items.iter().enumerate() {
             self.profile.check_item(index, item)?;
         }
+        compiled.engine = self.profile.engine;
         compiled.compile(items, attr.transfer)?;
         compiled.stray_bits = self.profile.stray_bits_miss && items.iter().any(has_stray_bits);
+        if let Some(engine) = self.profile.engine {
+            engine.check(attr, items, actions, &|port| self.place(port))?;
+        }
         program::check(
             actions,
             &Context {
@@ -437,8 +460,21 @@ impl Nic {
     /// ENOENT: no such rule, or no longer (a flush or a reset).
     pub fn destroy(&mut self, id: RuleId) -> Result<(), FlowError> {
         let (index, _) = self.rule(id)?;
+        let secured = |rule: &Rule| rule.ops.iter().any(|op| matches!(op, Op::Security(_)));
+        if self.profile.rules_go_with_sessions && self.rules.get(index as usize).is_some_and(secured) {
+            return Err(FlowError::new(EINVAL, ErrorKind::Handle, c"Failed to destroy flow"));
+        }
         self.remove(index);
         Ok(())
+    }
+
+    /// Removes the rules that name a session, of a NIC that has them for no rules.
+    pub(super) fn remove_secured(&mut self, uses: impl Fn(&Op) -> bool) {
+        for index in 0..self.rules.len() {
+            if self.rules.get(index).is_some_and(|rule| rule.live && rule.ops.iter().any(&uses)) {
+                self.remove(index as u32);
+            }
+        }
     }
 
     fn remove(&mut self, index: u32) {

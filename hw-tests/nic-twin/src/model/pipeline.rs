@@ -29,6 +29,12 @@ pub enum DropReason {
     Security,
     /// The port is none of this NIC's.
     NoPort,
+    /// A fault: it was to be forwarded.
+    Swallowed,
+    /// From a wire of a switch to a wire: mlx5 drops it and tells nobody (rdma-core, dr_action.c).
+    WireToWire,
+    /// It is in a hairpin queue that leads nowhere.
+    Unbound,
 }
 
 /// A packet for the application.
@@ -86,7 +92,7 @@ pub struct Stats {
 }
 
 /// Where a packet goes.
-enum Fate {
+pub(crate) enum Fate {
     Drop(DropReason),
     Queue(u16),
     Wire(PortId),
@@ -100,7 +106,7 @@ enum Fate {
 }
 
 /// A packet on its way.
-struct Walk {
+pub(crate) struct Walk {
     layers: Layers,
     meta: [u8; meta::LEN],
     /// It begins with an Ethernet header.
@@ -128,6 +134,13 @@ impl Walk {
         walk.put(meta::PORT, &port.to_be_bytes());
         walk.parse(frame);
         walk
+    }
+
+    /// A hairpin has brought it to the sending side of a port.
+    pub(crate) fn sent_from(&mut self, port: PortId) {
+        self.put(meta::PORT, &port.to_be_bytes());
+        let tags = meta::TAGS..meta::LEN;
+        self.meta.get_mut(tags).unwrap_or_default().fill(0);
     }
 
     fn put(&mut self, at: usize, octets: &[u8]) {
@@ -221,11 +234,25 @@ struct Machine<'a> {
     now: Duration,
 }
 
+/// Changes tags and goes on to another table: the frame is on its way in still, and may end in software, as it came.
+fn is_tag_stage(ops: &[Op]) -> bool {
+    let tags = |op: &Op| match op {
+        Op::PopVlan | Op::PushVlan(_) | Op::SetPriority(_) | Op::SetTag { .. } | Op::SetMeta { .. } => true,
+        Op::Modify(modify) => matches!(modify.field, FieldId::VlanId | FieldId::Tag | FieldId::Meta),
+        Op::Jump(_) | Op::Count { .. } => true,
+        _ => false,
+    };
+    ops.iter().any(|op| matches!(op, Op::Jump(_))) && ops.iter().all(tags)
+}
+
 impl Machine<'_> {
     /// Runs a rule's actions in their order.
     fn run(&mut self, ops: &[Op], edits: bool, walk: &mut Walk, frame: &mut Frame) -> Fate {
         let met = frame.len();
-        if edits && let Some(end) = walk.layers.end() {
+        if edits
+            && !is_tag_stage(ops)
+            && let Some(end) = walk.layers.end()
+        {
             // Padding of short frames is not part of the packet (IEEE 802.3 §3.2.8): the NIC does not carry it on.
             frame.truncate(end);
         }
@@ -348,7 +375,7 @@ impl Nic {
         if matches!(fate, Fate::Default) {
             fate = self.run(Domain::Ingress(port), &mut walk, frame, now);
         }
-        self.finish(port, &walk, frame, fate)
+        self.finish(port, &mut walk, frame, fate, now)
     }
 
     /// Is there no rule that a packet of the application's on this port could meet?
@@ -377,7 +404,7 @@ impl Nic {
             self.stats.missed += 1;
             return if walk.has_l2 { Outcome::Forward { port } } else { self.malformed() };
         }
-        self.finish(port, &walk, frame, fate)
+        self.finish(port, &mut walk, frame, fate, now)
     }
 
     /// Counts toward a reset that was asked for.
@@ -393,7 +420,7 @@ impl Nic {
         Outcome::Drop(DropReason::Malformed)
     }
 
-    fn run(&mut self, domain: Domain, walk: &mut Walk, frame: &mut Frame, now: Duration) -> Fate {
+    pub(crate) fn run(&mut self, domain: Domain, walk: &mut Walk, frame: &mut Frame, now: Duration) -> Fate {
         let refresh = self.refresh();
         let (mut group, mut after): (u32, Option<Rank>) = (0, None);
         for _ in 0..MAX_STEPS {
@@ -422,7 +449,19 @@ impl Nic {
         Fate::Drop(DropReason::Malformed)
     }
 
-    fn finish(&mut self, port: PortId, walk: &Walk, frame: &Frame, fate: Fate) -> Outcome {
+    fn is_wire_to_wire(&self, from: PortId, to: PortId) -> bool {
+        let wire = |port| self.place(port).is_some_and(|place| place.domain.is_some() && !place.function);
+        self.profile.engine.is_some() && wire(from) && wire(to)
+    }
+
+    pub(crate) fn finish(
+        &mut self,
+        port: PortId,
+        walk: &mut Walk,
+        frame: &mut Frame,
+        fate: Fate,
+        now: Duration,
+    ) -> Outcome {
         if !walk.has_l2 && !matches!(fate, Fate::Drop(_)) {
             return self.malformed();
         }
@@ -432,11 +471,16 @@ impl Nic {
                 self.stats.dropped += 1;
                 return Outcome::Drop(reason);
             }
+            Fate::Wire(_) if self.faults.swallow => return Outcome::Drop(DropReason::Swallowed),
+            Fate::Wire(to) if self.is_wire_to_wire(port, to) => return Outcome::Drop(DropReason::WireToWire),
             Fate::Wire(port) => {
                 self.stats.forwarded += 1;
                 return Outcome::Forward { port };
             }
-            Fate::Queue(queue) => (port, Some(queue)),
+            Fate::Queue(queue) => match self.hairpins.of(port, queue) {
+                Some(to) => return self.hairpin(to, walk, frame, now),
+                None => (port, Some(queue)),
+            },
             Fate::Application(port) => (port, None),
             Fate::Jump(_) | Fate::Next | Fate::Default | Fate::Refused => {
                 self.stats.missed += 1;
@@ -452,7 +496,7 @@ impl Nic {
         let hash = walk.hash(frame.bytes());
         Outcome::ToSoftware(Delivery {
             port: to,
-            queue: queue.unwrap_or((hash % u32::from(target.queues.max(1))) as u16),
+            queue: queue.unwrap_or_else(|| self.hairpins.spread(to, target.queues, hash)),
             steered: queue.is_some(),
             hash,
             mark: walk.mark,

@@ -136,7 +136,8 @@ pub(crate) fn check(actions: &[Action], context: &Context) -> Result<Needs, Flow
             fate = Some(kind);
         }
     }
-    if fate.is_none() && !secured {
+    // On the sending side a packet is sent unless a rule says otherwise (mlx5_flow_dv.c, flow_dv_validate: of ingress alone a fate is asked).
+    if fate.is_none() && !secured && !context.attr.egress {
         return Err(FlowError::new(EINVAL, ErrorKind::Action, c"no action decides the fate"));
     }
     if fate == Some(ActionKind::Drop) && context.profile.drop_alone {

@@ -6,6 +6,10 @@
 use super::error::{EINVAL, ENOTSUP, ErrorKind, FlowError};
 use super::item::{ETH_HAS_VLAN, INTEGRITY_BITS, IPV6_HAS_EXT, Item, ItemKind, MAX_SPEC, VLAN_HAS_MORE};
 use super::layers::{Layers, MAX_LABELS, MAX_VLANS, bit, check, l4_bit, slot};
+use super::profile::Engine;
+
+/// The type of a customer's tag.
+const CVLAN: [u8; 2] = [0x81, 0x00];
 
 /// What a packet carries beside its octets, laid out as octets so that matching is the same for both.
 pub(crate) mod meta {
@@ -60,6 +64,8 @@ pub(crate) struct Compiled {
     pub(crate) stray_bits: bool,
     /// The pattern asks for checks that need the payload read.
     pub(crate) deep: bool,
+    /// Of mlx5: it drops `has_more_vlan` without a word, and hardware steering takes every tag for a CVLAN.
+    pub(crate) engine: Option<Engine>,
     meta_mask: [u8; meta::LEN],
     meta_spec: [u8; meta::LEN],
 }
@@ -143,6 +149,7 @@ impl Default for Compiled {
             ranges: Vec::new(),
             stray_bits: false,
             deep: false,
+            engine: None,
             meta_mask: [0; meta::LEN],
             meta_spec: [0; meta::LEN],
         }
@@ -202,7 +209,11 @@ impl Compiled {
             if item.kind == ItemKind::Void {
                 continue;
             }
-            let full = full(item, index)?;
+            let mut full = full(item, index)?;
+            let tagged = pattern.get(index + 1).is_some_and(|next| next.kind == ItemKind::Vlan);
+            if self.engine == Some(Engine::Hardware) && item.kind == ItemKind::Eth && tagged {
+                full.spec[12..14].copy_from_slice(&CVLAN);
+            }
             if self.metadata(item.kind, &full, index, transfer)? {
                 continue;
             }
@@ -221,6 +232,7 @@ impl Compiled {
     fn flags(&mut self, kind: ItemKind, slot: usize, full: &Full) {
         let (to, bits) = match kind {
             ItemKind::Eth => (meta::TAGGED, (full.mask[ETH_HAS_VLAN] & 1, full.spec[ETH_HAS_VLAN] & 1)),
+            ItemKind::Vlan if self.engine.is_some() => return,
             ItemKind::Vlan => {
                 let shift = slot + 1 - slot::VLAN;
                 (meta::TAGGED, ((full.mask[VLAN_HAS_MORE] & 1) << shift, (full.spec[VLAN_HAS_MORE] & 1) << shift))

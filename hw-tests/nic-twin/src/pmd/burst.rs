@@ -21,6 +21,7 @@ pub(super) unsafe extern "C" fn receive(queue: *mut c_void, into: *mut *mut ffi:
     if ready.len() < room {
         let mut arrived = Vec::new();
         let _turn = queue.twin.poll(queue.number, &mut arrived, room - ready.len());
+        refuse_oversize(&queue.twin, &mut arrived);
         if !arrived.is_empty() {
             work(queue, arrived, &mut ready);
             security::tell_expiries(queue.twin.port);
@@ -36,6 +37,17 @@ pub(super) unsafe extern "C" fn receive(queue: *mut c_void, into: *mut *mut ffi:
     queue.twin.counters.host_packets.fetch_add(count as u64, Ordering::Relaxed);
     queue.twin.counters.host_bytes.fetch_add(bytes, Ordering::Relaxed);
     count as u16
+}
+
+/// What is larger than the port takes never comes to a rule.
+fn refuse_oversize(twin: &Twin, arrived: &mut Vec<Packet>) {
+    if arrived.is_empty() {
+        return;
+    }
+    let tag_room = if flow::with_nic(|nic| nic.profile().ranges).unwrap_or(false) { 8 } else { 0 };
+    let count = arrived.len();
+    arrived.retain_mut(|packet| packet.bytes().is_none_or(|frame| !twin.is_oversize(frame, tag_room)));
+    twin.counters.oversize.fetch_add((count - arrived.len()) as u64, Ordering::Relaxed);
 }
 
 /// Runs what arrived through the NIC, and spreads it.

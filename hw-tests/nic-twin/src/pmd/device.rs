@@ -132,6 +132,9 @@ unsafe fn create(vdev: *mut ffi::rte_vdev_device, name: &CStr, args: &Args) -> R
     data.nb_rx_queues = 1;
     data.nb_tx_queues = 1;
     data.dev_flags |= ffi::TWIN_FLOW_THREAD_SAFE;
+    if args.function {
+        data.dev_flags |= ffi::TWIN_REPRESENTOR;
+    }
     data.set_promiscuous(0);
     if flow::with_nic(|nic| !nic.profile().sessions.is_empty()).unwrap_or(false) {
         // SAFETY: the port, which outlives its context. Without memory for one the port has no IPsec.

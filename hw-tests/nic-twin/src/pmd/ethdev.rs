@@ -9,7 +9,7 @@ use std::{
 };
 
 use super::{
-    burst, ffi, flow,
+    burst, ffi, flow, hairpin,
     lower::{Status, check},
     twin::{self, QUEUES, Twin},
 };
@@ -42,6 +42,11 @@ pub(super) static OPERATIONS: ffi::eth_dev_ops = ffi::eth_dev_ops {
     tx_queue_setup: Some(tx_queue_setup),
     tx_queue_release: Some(tx_queue_release),
     flow_ops_get: Some(flow_ops_get),
+    hairpin_cap_get: Some(hairpin::capability),
+    rx_hairpin_queue_setup: Some(hairpin::receive_setup),
+    tx_hairpin_queue_setup: Some(hairpin::transmit_setup),
+    hairpin_bind: Some(hairpin::bind),
+    hairpin_unbind: Some(hairpin::unbind),
     ..unsafe { std::mem::zeroed() }
 };
 
@@ -55,7 +60,7 @@ pub(super) struct Queue {
 ///
 /// # Safety
 /// `dev` is a port that DPDK passes to a driver's operation.
-unsafe fn data<'a>(dev: *mut ffi::rte_eth_dev) -> &'a mut ffi::rte_eth_dev_data {
+pub(super) unsafe fn data<'a>(dev: *mut ffi::rte_eth_dev) -> &'a mut ffi::rte_eth_dev_data {
     // SAFETY: see above; DPDK calls the operations of one port one at a time.
     unsafe { &mut *(*dev).data }
 }
@@ -70,7 +75,7 @@ pub(super) unsafe fn twin_of<'a>(dev: *mut ffi::rte_eth_dev) -> Option<&'a Arc<T
 }
 
 /// Runs an operation that answers with a status.
-unsafe fn with(dev: *mut ffi::rte_eth_dev, run: impl FnOnce(&Arc<Twin>) -> Result<(), Status>) -> c_int {
+pub(super) unsafe fn with(dev: *mut ffi::rte_eth_dev, run: impl FnOnce(&Arc<Twin>) -> Result<(), Status>) -> c_int {
     // SAFETY: passed on.
     match unsafe { twin_of(dev) }.ok_or(-EINVAL).and_then(run) {
         Ok(()) => 0,
@@ -83,6 +88,16 @@ unsafe extern "C" fn configure(dev: *mut ffi::rte_eth_dev) -> c_int {
     let data = unsafe { data(dev) };
     let (receive, transmit) = (data.nb_rx_queues, data.nb_tx_queues);
     let run = |twin: &Arc<Twin>| {
+        if twin.lower.is_outdated() {
+            twin.set_queues(0, 0, 0);
+            twin.while_still(|| twin.lower.renew())?;
+            let mac = twin.lower.mac()?;
+            // SAFETY: room for one address, which `device::create` made.
+            if let Some(address) = unsafe { data.mac_addrs.as_mut() } {
+                address.addr_bytes = mac;
+            }
+        }
+        twin.takes.store(u32::from(data.mtu), Ordering::Relaxed);
         let info = twin.lower.info()?;
         let below_receive = receive.min(info.max_rx_queues);
         let below_transmit = transmit.min(info.max_tx_queues);
@@ -103,6 +118,7 @@ unsafe extern "C" fn configure(dev: *mut ffi::rte_eth_dev) -> c_int {
         // SAFETY: the lower port is ours; the configuration lives through the call.
         check(unsafe { ffi::rte_eth_dev_configure(twin.lower.port(), below_receive, below_transmit, &conf) })?;
         twin.set_queues(receive, below_receive, below_transmit);
+        twin.hairpins.clear(twin.port);
         flow::port_configured(twin.port, receive);
         Ok(())
     };
@@ -117,11 +133,11 @@ unsafe extern "C" fn start(dev: *mut ffi::rte_eth_dev) -> c_int {
         // SAFETY: the lower port is ours.
         check(unsafe { ffi::rte_eth_dev_start(twin.lower.port()) })?;
         let started = u8::try_from(ffi::RTE_ETH_QUEUE_STATE_STARTED).unwrap_or(1);
-        data.rx_queue_state.iter_mut().take(usize::from(data.nb_rx_queues)).for_each(|state| *state = started);
-        data.tx_queue_state.iter_mut().take(usize::from(data.nb_tx_queues)).for_each(|state| *state = started);
+        // SAFETY: a port of DPDK's.
+        unsafe { hairpin::set_states(dev, started) };
         // The host's link state is the wire's.
         link(twin, data);
-        Ok(())
+        hairpin::started(twin)
     };
     // SAFETY: passed on.
     unsafe { with(dev, run) }
@@ -129,12 +145,11 @@ unsafe extern "C" fn start(dev: *mut ffi::rte_eth_dev) -> c_int {
 
 /// Stops the port. Its rules are gone then: the twin doesn't announce `RTE_ETH_DEV_CAPA_FLOW_RULE_KEEP`.
 unsafe extern "C" fn stop(dev: *mut ffi::rte_eth_dev) -> c_int {
-    // SAFETY: a port of DPDK's.
-    let data = unsafe { data(dev) };
     let run = |twin: &Arc<Twin>| {
         let stopped = u8::try_from(ffi::RTE_ETH_QUEUE_STATE_STOPPED).unwrap_or(0);
-        data.rx_queue_state.iter_mut().for_each(|state| *state = stopped);
-        data.tx_queue_state.iter_mut().for_each(|state| *state = stopped);
+        // SAFETY: a port of DPDK's.
+        unsafe { hairpin::set_states(dev, stopped) };
+        hairpin::stopped(twin);
         flow::port_stopped(twin.port);
         twin.forget_waiting();
         // SAFETY: the lower port is ours.
@@ -225,8 +240,13 @@ unsafe extern "C" fn mac_addr_set(dev: *mut ffi::rte_eth_dev, address: *mut ffi:
 }
 
 unsafe extern "C" fn mtu_set(dev: *mut ffi::rte_eth_dev, mtu: u16) -> c_int {
+    let run = |twin: &Arc<Twin>| {
+        or_unsupported(twin.lower.set_mtu(mtu))?;
+        twin.takes.store(u32::from(mtu), Ordering::Relaxed);
+        Ok(())
+    };
     // SAFETY: passed on.
-    unsafe { with(dev, |twin| or_unsupported(twin.lower.set_mtu(mtu))) }
+    unsafe { with(dev, run) }
 }
 
 unsafe extern "C" fn infos_get(dev: *mut ffi::rte_eth_dev, into: *mut ffi::rte_eth_dev_info) -> c_int {
@@ -260,6 +280,12 @@ unsafe extern "C" fn infos_get(dev: *mut ffi::rte_eth_dev, into: *mut ffi::rte_e
         info.default_rxportconf = lower.default_rxportconf;
         info.default_txportconf = lower.default_txportconf;
         info.if_index = lower.if_index;
+        let place = flow::with_nic(|nic| nic.place(twin.port)).flatten().unwrap_or_default();
+        if let Some(domain) = place.domain {
+            info.switch_info.name = c"net_twin".as_ptr();
+            info.switch_info.domain_id = domain;
+            info.switch_info.port_id = twin.port;
+        }
         Ok(())
     };
     // SAFETY: passed on.
@@ -351,11 +377,7 @@ unsafe extern "C" fn tx_queue_release(dev: *mut ffi::rte_eth_dev, number: u16) {
     unsafe { release(data(dev).tx_queues, number) }
 }
 
-unsafe extern "C" fn stats_get(
-    dev: *mut ffi::rte_eth_dev,
-    into: *mut ffi::rte_eth_stats,
-    #[cfg(queue_stats)] _queues: *mut ffi::eth_queue_stats,
-) -> c_int {
+unsafe extern "C" fn stats_get(dev: *mut ffi::rte_eth_dev, into: *mut ffi::rte_eth_stats) -> c_int {
     let run = |twin: &Arc<Twin>| {
         // SAFETY: DPDK's place for the answer.
         let stats = unsafe { &mut *into };
@@ -364,6 +386,7 @@ unsafe extern "C" fn stats_get(
         stats.ibytes = counters.host_bytes.load(Ordering::Relaxed);
         stats.opackets = counters.sent_packets.load(Ordering::Relaxed);
         stats.obytes = counters.sent_bytes.load(Ordering::Relaxed);
+        stats.ierrors = counters.oversize.load(Ordering::Relaxed);
         stats.imissed = counters.missed.load(Ordering::Relaxed);
         stats.oerrors = counters.refused.load(Ordering::Relaxed);
         Ok(())
@@ -382,13 +405,15 @@ unsafe extern "C" fn stats_reset(dev: *mut ffi::rte_eth_dev) -> c_int {
 }
 
 /// The extended statistics: what the NIC did without the host.
-fn extended(twin: &Twin) -> [(&'static str, u64); 4] {
+fn extended(twin: &Twin) -> [(&'static str, u64); 5] {
     let counters = &twin.counters;
     [
         ("hw_forwarded_packets", counters.forwarded.load(Ordering::Relaxed)),
         ("hw_dropped_packets", counters.dropped.load(Ordering::Relaxed)),
         ("hw_tx_refused_packets", counters.refused.load(Ordering::Relaxed)),
         ("hw_rules", flow::rules(twin.port)),
+        // As mlx5 calls it: with what the NIC forwards.
+        ("tx_phy_packets", counters.wire_packets.load(Ordering::Relaxed)),
     ]
 }
 

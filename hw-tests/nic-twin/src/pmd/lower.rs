@@ -1,11 +1,14 @@
 //! The port below a twin: it carries the frames, the twin decides about them.
 
 use std::{
-    ffi::{CStr, CString},
-    sync::atomic::{AtomicU32, Ordering},
+    ffi::{CStr, CString, c_uint},
+    sync::{
+        Mutex,
+        atomic::{AtomicU16, AtomicU32, Ordering},
+    },
 };
 
-use super::{args::Below, ffi};
+use super::{args::Below, ffi, twin::locked};
 
 /// A negative errno, as DPDK's functions return it.
 pub(super) type Status = std::ffi::c_int;
@@ -21,52 +24,105 @@ static NEXT: AtomicU32 = AtomicU32::new(0);
 /// The port below, owned: applications that walk over the ports don't see it.
 #[derive(Debug)]
 pub(super) struct Lower {
-    port: u16,
+    port: AtomicU16,
     owner: u64,
-    /// The device of the kernel that it was made for, to be closed with the twin, and the device's MTU: net_af_packet tells 1518
-    /// octets for any.
-    interface: Option<(String, u16)>,
+    twin: CString,
+    /// The device of the kernel that it was made for, to be closed with the twin.
+    interface: Option<Interface>,
+    /// A wire that is turned back, of one queue: the twin's others may be hairpins.
+    turned_back: bool,
+}
+
+/// A network device of the kernel, below a `net_af_packet` that was made for it.
+#[derive(Debug)]
+struct Interface {
+    name: String,
+    /// As it was when the `net_af_packet` was made: index, and the MTU that its ring has room for. net_af_packet tells 1518 octets for
+    /// any.
+    made: Mutex<Made>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Made {
+    index: c_uint,
+    room: u16,
+}
+
+impl Interface {
+    /// The device's MTU, as far as the ring has room for it.
+    fn mtu(&self) -> u16 {
+        let room = locked(&self.made).room;
+        mtu_of(&self.name).map_or(room, |mtu| room.min(u16::try_from(mtu).unwrap_or(u16::MAX)))
+    }
 }
 
 impl Lower {
     /// Finds the port, or makes it, and takes it.
     pub(super) fn open(below: &Below, twin: &CStr) -> Result<Lower, Status> {
-        let (name, interface) = match below {
-            Below::Port(name) => (CString::new(name.as_str()).map_err(|_| -EINVAL)?, None),
-            Below::Loop => (ring_device()?, None),
-            Below::Interface(interface) => {
-                let mtu = mtu_of(interface)?;
-                let known = u16::try_from(mtu).unwrap_or(u16::MAX - L2);
-                (af_packet(interface, mtu)?, Some((interface.clone(), known)))
+        let (port, interface) = match below {
+            Below::Port(name) => (numbered(&CString::new(name.as_str()).map_err(|_| -EINVAL)?)?, None),
+            Below::Loop => (numbered(&ring_device()?)?, None),
+            Below::Interface(name) => {
+                let (port, made) = over(name)?;
+                (port, Some(Interface { name: name.clone(), made: Mutex::new(made) }))
             }
         };
-        let mut port = 0;
-        // SAFETY: a NUL-terminated name and a place for the number.
-        if unsafe { ffi::rte_eth_dev_get_port_by_name(name.as_ptr(), &mut port) } != 0 {
-            return Err(-ENODEV);
-        }
-        let mut lower = Lower { port, owner: 0, interface };
-        lower.take(twin)?;
-        Ok(lower)
-    }
-
-    fn take(&mut self, twin: &CStr) -> Result<(), Status> {
         // SAFETY: plain data, for which zeros are a value.
         let mut owner: ffi::rte_eth_dev_owner = unsafe { std::mem::zeroed() };
         // SAFETY: a place for the number.
         check(unsafe { ffi::rte_eth_dev_owner_new(&mut owner.id) })?;
-        for (place, octet) in owner.name.iter_mut().rev().skip(1).rev().zip(twin.to_bytes()) {
+        let turned_back = *below == Below::Loop;
+        let lower =
+            Lower { port: AtomicU16::new(port), owner: owner.id, twin: twin.to_owned(), interface, turned_back };
+        lower.take(port)?;
+        Ok(lower)
+    }
+
+    fn take(&self, port: u16) -> Result<(), Status> {
+        // SAFETY: plain data, for which zeros are a value.
+        let mut owner: ffi::rte_eth_dev_owner = unsafe { std::mem::zeroed() };
+        owner.id = self.owner;
+        for (place, octet) in owner.name.iter_mut().rev().skip(1).rev().zip(self.twin.to_bytes()) {
             *place = *octet as std::ffi::c_char;
         }
-        // SAFETY: an owner that was just made, with a NUL-terminated name.
-        check(unsafe { ffi::rte_eth_dev_owner_set(self.port, &owner) })?;
-        self.owner = owner.id;
+        // SAFETY: an owner that was made before, with a NUL-terminated name.
+        check(unsafe { ffi::rte_eth_dev_owner_set(port, &owner) })
+    }
+
+    /// Is the kernel's device another one by now than the port is on, or larger than the port has room for?
+    pub(super) fn is_outdated(&self) -> bool {
+        let Some(interface) = &self.interface else { return false };
+        let Made { index, room } = *locked(&interface.made);
+        index_of(&interface.name) != Some(index) || mtu_of(&interface.name).is_ok_and(|mtu| mtu > u32::from(room))
+    }
+
+    /// Goes over to the kernel's device as it is now. The twin is stopped, and nobody sends or receives by the port.
+    pub(super) fn renew(&self) -> Result<(), Status> {
+        let Some(interface) = &self.interface else { return Ok(()) };
+        let (port, made) = over(&interface.name)?;
+        self.take(port)?;
+        let before = self.port.swap(port, Ordering::AcqRel);
+        *locked(&interface.made) = made;
+        self.give_up(before);
         Ok(())
     }
 
     /// Its number.
     pub(super) fn port(&self) -> u16 {
-        self.port
+        self.port.load(Ordering::Acquire)
+    }
+
+    fn give_up(&self, port: u16) {
+        // SAFETY: functions that take a port's number and check it. What fails was not there any more.
+        unsafe {
+            ffi::rte_eth_dev_stop(port);
+            ffi::rte_eth_dev_owner_unset(port, self.owner);
+            if self.interface.is_some() {
+                // Its virtual device stays until EAL ends: unplugging one inside the removal of another would take it from
+                // under EAL's walk over all of them.
+                ffi::rte_eth_dev_close(port);
+            }
+        }
     }
 
     /// What it can do.
@@ -74,10 +130,15 @@ impl Lower {
         // SAFETY: plain data, for which zeros are a value.
         let mut info: ffi::rte_eth_dev_info = unsafe { std::mem::zeroed() };
         // SAFETY: a place for the answer.
-        check(unsafe { ffi::rte_eth_dev_info_get(self.port, &mut info) })?;
-        if let Some((_, mtu)) = &self.interface {
-            let mtu = *mtu;
+        check(unsafe { ffi::rte_eth_dev_info_get(self.port(), &mut info) })?;
+        if let Some(interface) = &self.interface {
+            let mtu = interface.mtu();
             (info.max_mtu, info.max_rx_pktlen) = (mtu, u32::from(mtu) + u32::from(L2));
+            // It takes no pool whose buffers are smaller than the ring's places, and does not say so.
+            info.min_rx_bufsize = u32::from(locked(&interface.made).room) + AROUND;
+        }
+        if self.turned_back {
+            (info.max_rx_queues, info.max_tx_queues) = (1, 1);
         }
         Ok(info)
     }
@@ -87,53 +148,67 @@ impl Lower {
         // SAFETY: plain data, for which zeros are a value.
         let mut address: ffi::rte_ether_addr = unsafe { std::mem::zeroed() };
         // SAFETY: a place for the answer.
-        check(unsafe { ffi::rte_eth_macaddr_get(self.port, &mut address) })?;
+        check(unsafe { ffi::rte_eth_macaddr_get(self.port(), &mut address) })?;
         Ok(address.addr_bytes)
     }
 
     /// Whether the kernel's device has a carrier: `net_af_packet` only tells whether it was started. `None` for a port of DPDK.
     pub(super) fn carrier(&self) -> Option<bool> {
         const RUNNING: libc::c_short = libc::IFF_RUNNING as libc::c_short;
-        let (interface, _) = self.interface.as_ref()?;
-        let answer = ask(interface, libc::SIOCGIFFLAGS);
+        let answer = ask(&self.interface.as_ref()?.name, libc::SIOCGIFFLAGS);
         // SAFETY: the kernel filled in this member.
         Some(answer.is_ok_and(|answer| unsafe { answer.ifr_ifru.ifru_flags } & RUNNING != 0))
     }
 
     /// Its MTU, octets behind the Ethernet header.
     pub(super) fn mtu(&self) -> Result<u16, Status> {
-        if let Some((_, mtu)) = &self.interface {
-            return Ok(*mtu);
+        if let Some(interface) = &self.interface {
+            return Ok(interface.mtu());
         }
         let mut mtu = 0;
         // SAFETY: a place for the answer.
-        check(unsafe { ffi::rte_eth_dev_get_mtu(self.port, &mut mtu) })?;
+        check(unsafe { ffi::rte_eth_dev_get_mtu(self.port(), &mut mtu) })?;
         Ok(mtu)
     }
 
     /// Takes packets of so many octets; what the kernel's device takes already, it is not asked for.
     pub(super) fn set_mtu(&self, mtu: u16) -> Status {
-        if self.interface.as_ref().is_some_and(|(_, most)| mtu <= *most) {
+        if self.interface.as_ref().is_some_and(|interface| mtu <= interface.mtu()) {
             return 0;
         }
         // SAFETY: takes a port's number and checks it.
-        unsafe { ffi::rte_eth_dev_set_mtu(self.port, mtu) }
+        unsafe { ffi::rte_eth_dev_set_mtu(self.port(), mtu) }
     }
 }
 
 impl Drop for Lower {
     fn drop(&mut self) {
-        // SAFETY: functions that take a port's number and check it. What fails was not there any more.
-        unsafe {
-            ffi::rte_eth_dev_stop(self.port);
-            ffi::rte_eth_dev_owner_unset(self.port, self.owner);
-            if self.interface.is_some() {
-                // Its virtual device stays until EAL ends: unplugging one inside the removal of another would take it from
-                // under EAL's walk over all of them.
-                ffi::rte_eth_dev_close(self.port);
-            }
-        }
+        self.give_up(self.port());
     }
+}
+
+/// The number of a port.
+fn numbered(name: &CStr) -> Result<u16, Status> {
+    let mut port = 0;
+    // SAFETY: a NUL-terminated name and a place for the number.
+    let answer = unsafe { ffi::rte_eth_dev_get_port_by_name(name.as_ptr(), &mut port) };
+    if answer == 0 { Ok(port) } else { Err(-ENODEV) }
+}
+
+/// Makes a port for a network device of the kernel.
+fn over(interface: &str) -> Result<(u16, Made), Status> {
+    let index = index_of(interface).ok_or(-ENODEV)?;
+    let mtu = mtu_of(interface)?;
+    let room = u16::try_from(ring(mtu).0 - AROUND).unwrap_or(u16::MAX - L2);
+    Ok((numbered(&af_packet(interface, mtu)?)?, Made { index, room }))
+}
+
+/// Index of a network device of the kernel: one that is made again has another.
+fn index_of(interface: &str) -> Option<c_uint> {
+    let name = CString::new(interface).ok()?;
+    // SAFETY: a NUL-terminated name.
+    let index = unsafe { libc::if_nametoindex(name.as_ptr()) };
+    (index != 0).then_some(index)
 }
 
 /// Makes a `net_ring`, whose one ring is read where it is written, and tells its name.
@@ -157,12 +232,15 @@ fn af_packet(interface: &str, mtu: u32) -> Result<CString, Status> {
     Ok(name)
 }
 
+/// Octets of a place that the packet does not get.
+const AROUND: u32 = 128;
+
 /// Octets of a place in the ring of a `net_af_packet`, and of its blocks.
 ///
 /// A place holds the kernel's header (about 80 octets), the Ethernet header and tags too; it is no larger than need be, since
 /// the driver asks for mbufs of its size. Blocks are whole pages, full of places: the driver takes the ring for an array.
 fn ring(mtu: u32) -> (u32, u32) {
-    let place = (mtu.min(16_000) + 128).next_multiple_of(256);
+    let place = (mtu.min(16_000) + AROUND).next_multiple_of(256);
     // Places in a block: a power of two, 16 at most, as the page has 4096 octets.
     let places = 4096 / (1 << place.trailing_zeros().min(12));
     (place, place * places)

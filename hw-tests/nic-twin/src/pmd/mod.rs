@@ -12,6 +12,7 @@ mod device;
 mod ethdev;
 mod ffi;
 mod flow;
+mod hairpin;
 mod log;
 mod lower;
 mod mbuf;

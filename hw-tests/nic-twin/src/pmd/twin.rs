@@ -4,11 +4,11 @@ use std::{
     collections::{HashMap, VecDeque},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, RwLock,
-        atomic::{AtomicU16, AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicU16, AtomicU32, AtomicU64, AtomicUsize, Ordering},
     },
 };
 
-use super::{ffi, lower::Lower, mbuf::Packet};
+use super::{ffi, hairpin::Hairpins, lower::Lower, mbuf::Packet};
 
 /// Receive and transmit queues of a twin, at most.
 pub(super) const QUEUES: u16 = 64;
@@ -28,6 +28,8 @@ pub(super) struct Counters {
     /// Sent by the host.
     pub(super) sent_packets: AtomicU64,
     pub(super) sent_bytes: AtomicU64,
+    /// Given to the wire, whoever sent it.
+    pub(super) wire_packets: AtomicU64,
     /// Received and sent on by the NIC alone.
     pub(super) forwarded: AtomicU64,
     /// Dropped by a rule.
@@ -36,6 +38,8 @@ pub(super) struct Counters {
     pub(super) refused: AtomicU64,
     /// No room for them at the host.
     pub(super) missed: AtomicU64,
+    /// Received, and larger than the port takes.
+    pub(super) oversize: AtomicU64,
 }
 
 impl Counters {
@@ -46,10 +50,12 @@ impl Counters {
             &self.host_bytes,
             &self.sent_packets,
             &self.sent_bytes,
+            &self.wire_packets,
             &self.forwarded,
             &self.dropped,
             &self.refused,
             &self.missed,
+            &self.oversize,
         ] {
             counter.store(0, Ordering::Relaxed);
         }
@@ -72,6 +78,10 @@ pub(super) struct Twin {
     pub(super) lower: Lower,
     /// What it counted.
     pub(super) counters: Counters,
+    /// Its queues that lead to another port, or back to it.
+    pub(super) hairpins: Hairpins,
+    /// Its MTU: octets behind Ethernet and its tags.
+    pub(super) takes: AtomicU32,
     receive_queues: AtomicU16,
     /// Queues of the lower port in use.
     lower_receive: AtomicU16,
@@ -89,6 +99,8 @@ impl Twin {
             port,
             lower,
             counters: Counters::default(),
+            hairpins: Hairpins::default(),
+            takes: AtomicU32::new(u32::MAX),
             receive_queues: AtomicU16::new(0),
             lower_receive: AtomicU16::new(0),
             lower_transmit: AtomicU16::new(0),
@@ -103,6 +115,27 @@ impl Twin {
         self.receive_queues.store(receive, Ordering::Release);
         self.lower_receive.store(lower_receive, Ordering::Release);
         self.lower_transmit.store(lower_transmit, Ordering::Release);
+    }
+
+    /// Runs this while nobody polls the lower port or sends by it.
+    pub(super) fn while_still<T>(&self, run: impl FnOnce() -> T) -> T {
+        let _turns: Vec<_> = self.receiving.iter().chain(&self.sending).map(locked).collect();
+        run()
+    }
+
+    /// Is this frame larger than the port takes? A NIC that matches lengths leaves room for two tags on any frame, as many drivers set
+    /// the frame size from the MTU; the others count tags apart, as 82599 does (its datasheet, MAXFRS).
+    pub(super) fn is_oversize(&self, frame: &[u8], tag_room: u32) -> bool {
+        const ETHERNET: usize = 14;
+        const TAG: usize = 4;
+        let octets = |len: usize| u32::try_from(len).unwrap_or(u32::MAX);
+        let most = self.takes.load(Ordering::Relaxed).saturating_add(tag_room);
+        if octets(frame.len()) <= most.saturating_add(octets(ETHERNET)) {
+            return false;
+        }
+        let tagged = |at: usize| matches!(frame.get(at..at + 2), Some([0x81, 0x00] | [0x88, 0xa8]));
+        let tags = usize::from(tagged(12)) + usize::from(tagged(12) && tagged(16));
+        octets(frame.len().saturating_sub(ETHERNET + tags * TAG)) > most
     }
 
     /// Receive queues of the host.
@@ -167,7 +200,9 @@ impl Twin {
         let Some(lock) = self.sending.get(usize::from(queue)) else { return 0 };
         let _one_at_a_time = locked(lock);
         // SAFETY: the lower port has this queue, one thread sends by it, and these are `count` packets.
-        unsafe { ffi::twin_tx_burst(self.lower.port(), queue, packets.as_mut_ptr(), count) }
+        let sent = unsafe { ffi::twin_tx_burst(self.lower.port(), queue, packets.as_mut_ptr(), count) };
+        self.counters.wire_packets.fetch_add(u64::from(sent), Ordering::Relaxed);
+        sent
     }
 
     /// Packets that wait for a queue, up to `room`.

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use nic_twin::model::{
-    Action, Attr, Cause, Command, EAGAIN, EEXIST, EINVAL, ENODEV, ENOENT, ENOMEM, ENOSPC, ENOTSUP, Fault, FieldId,
-    Frame, Item, ItemKind as K, Modify, ModifyOp, Nic, Outcome, Profile,
+    Action, Attr, Cause, Command, EAGAIN, EEXIST, EINVAL, ENODEV, ENOENT, ENOMEM, ENOSPC, ENOTSUP, Fault, Frame, Item,
+    ItemKind as K, Nic, Outcome, Profile,
 };
 
 use crate::kit::*;
@@ -23,7 +23,8 @@ fn drop_all(nic: &mut Nic) -> Result<nic_twin::model::Inserted, nic_twin::model:
 #[test]
 fn every_profile_has_its_name_and_can_steer_udp_to_a_queue() {
     let names: Vec<_> = Profile::names().collect();
-    assert_eq!(names, ["twin", "mlx5-hws", "mlx5-sws", "bnxt", "sfc", "nfp", "cnxk", "ice", "ixgbe"]);
+    let known = ["twin", "mlx5-hws", "mlx5-sws", "bnxt", "sfc", "nfp", "cnxk", "ice", "iavf", "ixgbe", "txgbe"];
+    assert_eq!(names, known);
     for name in names {
         let mut nic = nic_of(name);
         insert(&mut nic, INGRESS, &[plain(K::Eth), plain(K::Ipv4), plain(K::Udp)], &[Action::Queue(2)]).unwrap();
@@ -33,25 +34,11 @@ fn every_profile_has_its_name_and_can_steer_udp_to_a_queue() {
 }
 
 #[test]
-fn hardware_steering_wants_its_order_and_modify_field() {
+fn hardware_steering_wants_modify_field_and_counts_not_in_group_0() {
     let mut nic = nic_of("mlx5-hws");
     let attr = Attr { group: 1, ..TRANSFER };
     let items = [plain(K::Eth), plain(K::Ipv4), plain(K::Udp)];
-    let ttl = Action::ModifyField(Modify {
-        op: ModifyOp::Add,
-        field: FieldId::Ipv4Ttl,
-        level: 0,
-        offset: 0,
-        width: 8,
-        value: Some([0xff; 16]),
-    });
-    let header = eth(0x0800, &[]);
     let out = Action::RepresentedPort(1);
-    let right = [Action::RawDecap(&header), Action::Count(0), ttl, Action::RawEncap(&header), out];
-    insert(&mut nic, attr, &items, &right).unwrap();
-    let wrong = [Action::Count(0), Action::RawDecap(&header), ttl, Action::RawEncap(&header), out];
-    let error = insert(&mut nic, attr, &items, &wrong).unwrap_err();
-    assert_eq!((error.errno, error.cause), (EINVAL, Cause::Action(1)));
     let single = insert(&mut nic, attr, &items, &[Action::DecTtl, out]).unwrap_err();
     assert_eq!((single.errno, single.cause), (ENOTSUP, Cause::Action(0)));
     let root = insert(&mut nic, TRANSFER, &items, &[Action::Count(0), out]).unwrap_err();
@@ -86,6 +73,19 @@ fn a_profile_refuses_fields_ranges_groups_and_attributes_that_it_lacks() {
     drop_all(&mut nfp).unwrap();
     assert_eq!(drop_all(&mut nfp).unwrap_err().errno, EEXIST);
     assert_eq!(nfp.insert(7, &INGRESS, &[], &[Action::Drop], T0).unwrap_err().errno, ENODEV);
+}
+
+/// ixgbe_flow.c:1429 and 1455 (DPDK 22.11.11): QUEUE or DROP, then MARK. txgbe_flow.c:1404: nothing else supported.
+#[test]
+fn ixgbe_marks_behind_the_queue_and_txgbe_not_at_all() {
+    let items = [plain(K::Eth), plain(K::Ipv4), plain(K::Udp)];
+    let ask = |profile: &str, actions: &[Action]| insert(&mut nic_of(profile), INGRESS, &items, actions).err();
+    let errno = |error: Option<nic_twin::model::FlowError>| error.map(|error| error.errno);
+    assert_eq!(errno(ask("ixgbe", &[Action::Queue(1), Action::Mark(7)])), None);
+    assert_eq!(errno(ask("ixgbe", &[Action::Mark(7), Action::Queue(1)])), Some(EINVAL));
+    assert_eq!(errno(ask("iavf", &[Action::Mark(7), Action::Queue(1)])), None);
+    assert_eq!(errno(ask("iavf", &[Action::Mark(7), Action::Count(0), Action::Queue(1)])), Some(ENOTSUP));
+    assert_eq!(errno(ask("txgbe", &[Action::Queue(1), Action::Mark(7)])), Some(ENOTSUP));
 }
 
 #[test]

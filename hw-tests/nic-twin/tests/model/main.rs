@@ -2,9 +2,11 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 mod actions;
+mod hairpin;
 mod kit;
 mod limits;
 mod matching;
+mod mlx5;
 mod oracle;
 mod parsing;
 mod sessions;

@@ -155,13 +155,15 @@ fn ipv6_extension_headers_are_told_and_skipped() {
     assert!(matches(&[plain(K::Eth), plain(K::Ipv6), plain(K::Ipv6FragExt)], &fragment));
 }
 
+/// Spec and mask of an integrity item.
+fn integrity(level: u8, bits: u8) -> (Vec<u8>, Vec<u8>) {
+    let mut spec = vec![0; 16];
+    (spec[0], spec[8]) = (level, bits);
+    (spec.clone(), spec)
+}
+
 #[test]
 fn integrity_bits_tell_right_from_wrong_at_both_levels() {
-    let integrity = |level: u8, bits: u8| {
-        let mut spec = [0; 16];
-        (spec[0], spec[8]) = (level, bits);
-        (spec.to_vec(), spec.to_vec())
-    };
     let good = udp4(A, B, [1, 2]);
     let mut bad_ip = good.clone();
     bad_ip[24] ^= 1;
@@ -186,6 +188,29 @@ fn integrity_bits_tell_right_from_wrong_at_both_levels() {
     assert!(matches(&items, &mpls_udp(0x110 | 63, &inner)));
     inner[8] ^= 1;
     assert!(!matches(&items, &mpls_udp(0x110 | 63, &inner)));
+}
+
+#[test]
+fn what_a_tunnel_carries_ends_with_the_outer_datagram() {
+    let inner = ipv4(A, B, 17, 9, &udp(&[A, B].concat(), [1, 2], b"inside"));
+    let level2 = integrity(2, 0x24);
+    let items = [plain(K::Eth), item(K::Integrity, &level2)];
+    let whole = mpls_udp(0x110 | 63, &inner);
+    let len = 12 + inner.len();
+    for (len, hit) in [
+        (len, true),
+        (len + 1, false),
+        (0xffff, false),
+        (len - 1, false),
+        (20, false),
+        (12, false),
+        (8, false),
+        (0, false),
+    ] {
+        let mut frame = whole.clone();
+        frame[38..40].copy_from_slice(&u16::try_from(len).unwrap().to_be_bytes());
+        assert_eq!(matches(&items, &frame), hit, "UDP length {len}");
+    }
 }
 
 #[test]

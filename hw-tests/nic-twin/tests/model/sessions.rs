@@ -2,7 +2,7 @@
 
 use aes_gcm::{AeadInPlace, Aes256Gcm, KeyInit, Nonce};
 use nic_twin::model::{
-    Action, Command, EINVAL, ENOSPC, ENOTSUP, Expiry, Frame, Item, ItemKind, Limits, NO_SESSION, Nic, Outcome,
+    Action, Cause, Command, EINVAL, ENOSPC, ENOTSUP, Expiry, Frame, Item, ItemKind, Limits, NO_SESSION, Nic, Outcome,
     OuterHeader, Profile, SessionConfig, SessionKind, SessionWay,
 };
 
@@ -255,7 +255,7 @@ fn a_profile_with_sessions_takes_a_rule_with_one() {
             let key = vec![7; profile.max_key];
             let asked = SessionConfig { esn: false, key, ..config(*kind, SessionWay::Ingress) };
             assert_eq!(nic.open_session(ONE, asked), Ok(()), "{name}");
-            let rule = insert(&mut nic, INGRESS, &pattern, &[Action::Security(ONE), Action::Queue(0)]);
+            let rule = insert(&mut nic, INGRESS, &pattern, &[Action::Security(ONE)]);
             assert!(rule.is_ok(), "{name}: {rule:?}");
             with_sessions.push((name, *kind, profile.max_sessions));
         }
@@ -264,10 +264,64 @@ fn a_profile_with_sessions_takes_a_rule_with_one() {
         ("twin", CRYPTO, 1 << 20),
         ("twin", PROTOCOL, 1 << 20),
         ("cnxk", PROTOCOL, 4096),
-        ("ice", CRYPTO, 1024),
+        ("iavf", CRYPTO, 1024),
         ("ixgbe", CRYPTO, 1024),
+        ("txgbe", CRYPTO, 1024),
     ];
     assert_eq!(with_sessions, wanted);
+}
+
+fn with_session(name: &str) -> Nic {
+    let profile = Profile::named(name).unwrap();
+    let mut nic = nic_of(name);
+    let kind = *profile.sessions.last().unwrap();
+    let asked = SessionConfig { esn: false, key: vec![7; profile.max_key], ..config(kind, SessionWay::Ingress) };
+    nic.open_session(ONE, asked).unwrap();
+    nic
+}
+
+/// ixgbe_flow.c:223, txgbe_flow.c:189, iavf_ipsec_crypto.c:1721: SECURITY and END. roc_npc.c:606: exactly one terminating action, and
+/// SECURITY is one (roc_npc_priv.h:315).
+#[test]
+fn no_driver_but_the_twins_own_takes_a_fate_behind_security() {
+    let esp = [plain(ItemKind::Eth), plain(ItemKind::Ipv4), plain(ItemKind::Esp)];
+    for name in ["cnxk", "iavf", "ixgbe", "txgbe"] {
+        for fate in [Action::Queue(0), Action::Rss(&[0]), Action::Drop] {
+            let error = insert(&mut with_session(name), INGRESS, &esp, &[Action::Security(ONE), fate]).unwrap_err();
+            assert_eq!((error.errno, error.cause), (EINVAL, Cause::Action(1)), "{name} {fate:?}");
+        }
+    }
+    let marked = [Action::Mark(3), Action::Security(ONE)];
+    assert!(insert(&mut with_session("cnxk"), INGRESS, &esp, &marked).is_ok(), "a mark decides no fate");
+    assert_eq!(insert(&mut with_session("ixgbe"), INGRESS, &esp, &marked).unwrap_err().errno, EINVAL);
+    assert!(insert(&mut with_session("twin"), INGRESS, &esp, &[Action::Security(ONE), Action::Queue(0)]).is_ok());
+}
+
+/// iavf_ipsec_crypto.c:1656 has six patterns; ixgbe's parser looks for an IP item and at nothing else.
+#[test]
+fn iavf_takes_its_patterns_of_esp_alone() {
+    let ask = |name: &str, items: &[ItemKind]| {
+        let items: Vec<Item> = items.iter().map(|kind| plain(*kind)).collect();
+        insert(&mut with_session(name), INGRESS, &items, &[Action::Security(ONE)]).is_ok()
+    };
+    use ItemKind::{Esp, Eth, Ipv4, Udp, Vlan};
+    assert!(ask("iavf", &[Eth, Ipv4, Esp]) && ask("iavf", &[Eth, Ipv4, Udp, Esp]));
+    assert!(!ask("iavf", &[Eth, Vlan, Ipv4, Esp]) && !ask("iavf", &[Ipv4, Esp]) && !ask("iavf", &[Eth, Ipv4]));
+    assert!(ask("ixgbe", &[Eth, Vlan, Ipv4, Esp]) && ask("ixgbe", &[Ipv4, Esp]));
+    assert!(!ask("ixgbe", &[Eth]));
+}
+
+/// ixgbe_flow.c:3432, txgbe_flow.c:3603: a rule of IPsec is of no type that `rte_flow_destroy` knows.
+#[test]
+fn a_rule_of_ixgbe_that_names_a_session_is_not_destroyed_and_goes_with_it() {
+    let esp = [plain(ItemKind::Eth), plain(ItemKind::Ipv4), plain(ItemKind::Esp)];
+    for (name, result) in [("ixgbe", Some(EINVAL)), ("txgbe", Some(EINVAL)), ("iavf", None), ("cnxk", None)] {
+        let mut nic = with_session(name);
+        let rule = insert(&mut nic, INGRESS, &esp, &[Action::Security(ONE)]).unwrap().id;
+        assert_eq!(nic.destroy(rule).err().map(|error| error.errno), result, "{name}");
+        assert_eq!(nic.close_session(ONE), Ok(()), "{name}");
+        assert_eq!(nic.rule_count(), 0, "{name}");
+    }
 }
 
 #[test]

@@ -30,7 +30,9 @@ fn inline_ipsec_autotest_passes_what_applies_and_fails_nothing() {
         .expect("dpdk-test is there after make setup");
     let log = String::from_utf8_lossy(&output.stdout);
     let figures = ["Tests Total", "Tests Passed", "Tests Skipped", "Tests Failed"].map(|name| figure(&log, name));
-    assert_eq!(figures, [Some(93), Some(41), Some(52), Some(0)], "{log}");
+    // 24.11 has two cases more, which do not apply.
+    let known = [[93, 41, 52, 0], [95, 41, 54, 0]];
+    assert!(known.iter().any(|known| known.map(Some) == figures), "{figures:?}\n{log}");
     assert!(output.status.success(), "{}", output.status);
-    println!("inline_ipsec_autotest: 41 of 93 passed, 52 do not apply, 0 failed");
+    println!("inline_ipsec_autotest: 41 passed, the others do not apply, 0 failed");
 }

@@ -18,7 +18,7 @@ use channel::Channel;
 pub use peer::{KernelPeer, Service};
 pub use sa::{Direction, Outside, SaAtPeer, SharedSa};
 
-use super::{Lab, LabError, Namespace, Output, Process, process, wait};
+use super::{Lab, LabError, Namespace, Output, Process, process, tools, wait};
 
 /// Making the image: from apt the first time, which may be another one's download that is waited for.
 const IMAGE: Duration = Duration::from_secs(900);
@@ -30,6 +30,9 @@ const CONFIGURE: Duration = Duration::from_secs(30);
 const ATTEMPTS: u32 = 2;
 /// QEMU's own deadline: whoever kills the lab so that nothing can be dropped leaves no machine for longer.
 const LIFETIME: &str = "900";
+
+/// Installed, or unpacked by `setup.sh`.
+const EMULATOR: &str = "qemu-system-x86_64";
 
 /// What a machine boots.
 #[derive(Debug, Clone)]
@@ -102,7 +105,7 @@ impl Vm {
         let file = |kind: &str| lab.directory().join(format!("{tap}-{attempt}.{kind}"));
         let (console, socket) = (file("console"), file("agent"));
         let mut command = namespace.command("timeout");
-        command.args(["--kill-after=5", LIFETIME, "qemu-system-x86_64"]);
+        command.args(["--kill-after=5", LIFETIME]).args(tools::launcher(EMULATOR.as_ref())).arg(EMULATOR);
         command.args(["-machine", "q35", "-accel", "tcg", "-cpu", "max", "-smp", "1", "-m", "256"]);
         command.args(["-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-monitor", "none"]);
         command.args(["-append", "console=ttyS0 quiet panic=-1 mitigations=off nokaslr"]);

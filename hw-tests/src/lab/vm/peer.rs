@@ -293,7 +293,7 @@ fn state(service: Service, outside: Outside, sas: &[SharedSa]) -> v1::Forwarding
         nexthops: vec![
             nexthop(10, WAN_VRF, encap(WAN, &format!("{TRANSIT_MAC} {NODE_MAC} 0800"))),
             nexthop(11, WAN_VRF, receive(false)),
-            nexthop(20, TENANT_VRF, Kind::Resolve(v1::ResolveNexthop { oif: LAN })),
+            nexthop(20, TENANT_VRF, Kind::Resolve(v1::ResolveNexthop { oif: LAN, ..Default::default() })),
             nexthop(21, TENANT_VRF, receive(false)),
         ],
         routes: vec![

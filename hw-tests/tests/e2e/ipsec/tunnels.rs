@@ -65,7 +65,7 @@ fn a_tunnel_that_goes_down_moves_only_its_own_flows_and_they_return() -> Result<
         // How many packets go into each tunnel when every flow sends one, and that all of them arrive.
         let mut round = |when: &str| -> Result<[u64; 2], LabError> {
             let before = [sent(FIRST)?, sent(SECOND)?];
-            let arrived = fan.send()?.len();
+            let arrived = fan.send()?.arrived.len();
             assert_eq!(arrived, FLOWS, "{when}: {}", l3vpn.diagnosis());
             Ok([sent(FIRST)? - before[0], sent(SECOND)? - before[1]])
         };
@@ -200,19 +200,19 @@ fn a_wrong_key_an_unknown_index_and_an_expired_sa_are_dropped_where_they_are_see
         // The regional edge has another key for the index that CE1 sends.
         let new = l3vpn.edge()?.associations()?.make()?;
         install(&l3vpn, FIRST, &new.up, |_| ())?;
-        assert_eq!(fan.send()?.len(), FLOWS);
+        assert_eq!(fan.send()?.arrived.len(), FLOWS);
         let wrong: Vec<Sa> = l3vpn.edge()?.associations()?.make()?.up;
         let stranger = |sa: &Sa, other: &Sa| v1::SecurityAssociation { key: other.inbound().key, ..sa.inbound() };
         let sas = new.up.iter().zip(&wrong).map(|(sa, other)| stranger(sa, other)).collect();
         edge.change(v1::ForwardingDelta { sas, ..v1::ForwardingDelta::default() })?;
-        assert_eq!(fan.send()?, other, "only the flows of the other tunnel arrive");
+        assert_eq!(fan.send()?.arrived, other, "only the flows of the other tunnel arrive");
         assert_eq!(edge.dropped("ESP Authentication Failed")?, own.len() as u64);
         figures(&format!("wrong key: {} dropped by the RE, {} of the other tunnel arrive", own.len(), other.len()));
 
         // It has forgotten the index.
         let pair = l3vpn.edge()?.associations()?.of(FIRST).clone();
         l3vpn.set_sas(FIRST, TunnelEnd::Regional, ids(&pair.down), ids(&pair.up))?;
-        assert_eq!(fan.send()?, other);
+        assert_eq!(fan.send()?.arrived, other);
         assert_eq!(edge.dropped("Unknown SPI")?, own.len() as u64);
         figures(&format!("unknown SPI: {} dropped by the RE, {} of the other tunnel arrive", own.len(), other.len()));
 
@@ -222,7 +222,7 @@ fn a_wrong_key_an_unknown_index_and_an_expired_sa_are_dropped_where_they_are_see
         let hard = Some(v1::Lifetime { packets: 10, ..v1::Lifetime::default() });
         let sas = new.up.iter().map(|sa| v1::SecurityAssociation { hard, ..sa.inbound() }).collect();
         edge.change(v1::ForwardingDelta { sas, ..v1::ForwardingDelta::default() })?;
-        let arrived = fan.send()?;
+        let arrived = fan.send()?.arrived;
         assert!(arrived.is_superset(&other));
         assert_eq!(arrived.len(), other.len() + 10, "ten of the first tunnel arrive");
         assert_eq!(edge.dropped("SA Expired")?, own.len() as u64 - 10);
@@ -232,7 +232,7 @@ fn a_wrong_key_an_unknown_index_and_an_expired_sa_are_dropped_where_they_are_see
         l3vpn.set_sas(FIRST, TunnelEnd::Customer, ids(&new.up), ids(&pair.down))?;
         let rekeyed = l3vpn.rekey(&[FIRST])?;
         assert_eq!(rekeyed.tunnels, 1);
-        assert_eq!(fan.send()?.len(), FLOWS);
+        assert_eq!(fan.send()?.arrived.len(), FLOWS);
         assert_eq!(ce1.dropped("SA Expired")?, 0);
         leaks.nothing_leaked()?;
         l3vpn.assert_healthy()
@@ -255,7 +255,7 @@ fn a_regional_edge_that_is_killed_resumes_and_uses_no_sequence_number_twice() ->
         // SAs that are in no file but the kept one: the state that the node is started with has older ones.
         l3vpn.rekey(&Tunnel::ALL)?;
         for _ in 0..5 {
-            assert_eq!(fan.send()?.len(), FLOWS);
+            assert_eq!(fan.send()?.arrived.len(), FLOWS);
             l3vpn.host(Tenant::Blue, Site::Ce2).ping(&Ping::to("192.168.100.100"))?.all_answered()?;
         }
         let before = numbers(l3vpn.edge()?.node()?)?;
@@ -299,4 +299,32 @@ fn esp_numbers(file: &Path) -> Result<Vec<(String, String)>, LabError> {
     let text = run(command, Duration::from_secs(60))?.success()?;
     let pair = |line: &str| line.split_once('\t').map(|(index, number)| (index.to_owned(), number.to_owned()));
     Ok(text.lines().filter_map(pair).collect())
+}
+
+#[test]
+fn every_datagram_of_500_new_flows_arrives_or_is_counted() -> Result<(), String> {
+    scenario("every_datagram_of_500_new_flows_arrives_or_is_counted", || {
+        const FLOWS: u16 = 500;
+        let l3vpn = L3vpn::new(&Options::through_edge())?;
+        let near = l3vpn.host(Tenant::Blue, Site::Ce1);
+        let far = (l3vpn.host(Tenant::Blue, Site::Ce2), "192.168.1.100");
+        // A receiver with room for all of them, then one with room for a few.
+        let mut roomy = Fan::open(near, far, FLOWS)?;
+        let before = l3vpn.counted_losses()?;
+        let round = roomy.send()?;
+        let counted = l3vpn.counted_losses()? - before;
+        figures(&format!("{FLOWS} datagrams: {} arrived, {counted} counted on the way", round.arrived.len()));
+        assert_eq!(round.overflowed, 0, "the receiver's socket was too small: {round:?}");
+        assert!(round.missing() <= counted, "{} missing, {counted} counted: {}", round.missing(), l3vpn.diagnosis());
+        drop(roomy);
+
+        let mut narrow = Fan::with_receive_buffer(near, far, FLOWS, 1)?;
+        let before = l3vpn.counted_losses()?;
+        let round = narrow.send()?;
+        let counted = l3vpn.counted_losses()? - before;
+        figures(&format!("a narrow receiver: {} arrived, {} found it full", round.arrived.len(), round.overflowed));
+        assert!(round.overflowed > 0, "{round:?}");
+        assert!(round.missing() <= counted, "{} missing, {counted} counted: {}", round.missing(), l3vpn.diagnosis());
+        Ok(())
+    })
 }

@@ -52,7 +52,7 @@ fn the_newest_sa_sends_and_gives_the_tunnel_its_other_end() {
     let moved = snapshot.with_ike_peer(id(4), LOCAL, None);
     assert_eq!((tunnel(&moved).destination, tunnel(&moved).nat_t), (LOCAL, None));
     assert_eq!(moved.sa(id(4)), snapshot.sa(id(4)));
-    let ended = snapshot.with_sa_ended(id(4));
+    let ended = snapshot.with_sa_ended(id(4), crate::DropReason::SaExpired);
     assert!(!ended.is_sa_usable(id(4)) && ended.is_sa_usable(id(2)));
     let gone = snapshot.without_ike_sas(&[id(1), id(2), id(3), id(4)]);
     assert_eq!(tunnel(&gone), tunnel(&begun()));

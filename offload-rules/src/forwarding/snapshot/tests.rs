@@ -238,6 +238,31 @@ fn a_configured_mac_is_stronger_than_that_of_the_device() {
 }
 
 #[test]
+fn case_07_no_vif_takes_more_than_its_device_and_each_takes_again_what_is_configured_when_the_device_does() {
+    let (parent, child, other) = (vif_id(2), vif_id(3), vif_id(1));
+    let mtu = |s: &Snapshot, id| s.vif(id).unwrap().mtu;
+    let s = start().with_device_mtu(parent, 1450);
+    assert_eq!((mtu(&s, parent), mtu(&s, child), mtu(&s, other)), (1450, 1450, 1500));
+    assert_eq!((s.configured_mtu(child), s.device_mtu(child)), (Some(1500), Some(1450)));
+    assert_eq!(s.version_of(DependencyKind::Vif(child)), 3, "what depends on it is derived anew");
+    assert_eq!(s.version_of(DependencyKind::Vif(other)), 2);
+    assert_eq!(s.to_state(), base(), "what was configured is not overwritten");
+    assert_eq!(s.with_device_mtu(child, 1450).version(), s.version(), "the same again changes nothing");
+    // A sub-interface that is changed is judged by what its parent is configured with.
+    let mut wide = s.to_state().vifs.into_iter().find(|vif| vif.id == child).unwrap();
+    wide.enc_mss = 40;
+    let changed = s.with_delta(delta(|d| d.vifs = vec![wide])).unwrap();
+    assert_eq!((mtu(&changed, child), changed.configured_mtu(child)), (1450, Some(1500)));
+    for larger in [1500, 9000, 65_536] {
+        let s = s.with_device_mtu(parent, larger);
+        assert_eq!((mtu(&s, parent), mtu(&s, child)), (1500, 1500), "{larger}");
+    }
+    let moved = vif(2, physical("eth7"), 8, &[]);
+    let moved = s.with_delta(delta(|d| d.vifs = vec![moved])).unwrap();
+    assert_eq!(mtu(&moved, child), 1500, "of another device nothing is known");
+}
+
+#[test]
 fn neighbours_have_slots_versions_and_a_limit() {
     let mut state = base();
     state.settings.max_neighbours = 2;
@@ -342,7 +367,8 @@ fn any_kind() -> impl Strategy<Value = NexthopKind> {
         2 => prop::collection::vec(any_of(&NEXTHOPS), 1..3).prop_map(|members| composite(&members)),
         1 => any_of(&VRFS).prop_map(|vrf| NexthopKind::VrfTranslate { vrf: vrf_id(vrf) }),
         2 => (any::<bool>(), any_of(&NEXTHOPS)).prop_map(|(open, to)| receive(open, vec![listener(6, 1, 1, to)], &[])),
-        1 => any_of(&VIFS).prop_map(|oif| NexthopKind::Resolve { oif: vif_id(oif) }),
+        2 => (any_of(&VIFS), prop::option::of(any_of(&["10.101.10.1", "192.168.100.254", "fe80::fe"])))
+            .prop_map(|(oif, gateway)| NexthopKind::Resolve { oif: vif_id(oif), gateway: gateway.map(ip) }),
     ]
 }
 
@@ -469,6 +495,15 @@ fn same_lookups(a: &Snapshot, b: &Snapshot) -> Result<(), TestCaseError> {
             prop_assert_eq!(a.is_own_tunnel_source(address), opened || source, "own {}", address);
         }
     }
+    let named: std::collections::BTreeSet<_> = a
+        .nexthops()
+        .filter_map(|n| match n.kind {
+            NexthopKind::Resolve { oif, gateway: Some(gateway) } if n.valid => Some((oif, gateway)),
+            _ => None,
+        })
+        .collect();
+    prop_assert_eq!(a.gateways().collect::<std::collections::BTreeSet<_>>(), named.clone());
+    prop_assert_eq!(b.gateways().collect::<std::collections::BTreeSet<_>>(), named);
     for parent in VIFS.map(vif_id) {
         for vid in [300, 301] {
             let by_scan: Option<VifId> = a.vifs().find(|v| v.kind == vlan(parent.get().into(), vid)).map(|v| v.id);

@@ -1,6 +1,6 @@
 //! Where chains of nexthops lead: cycles, and what holds of all that is behind a nexthop.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, net::IpAddr};
 
 use crate::{
     NexthopId,
@@ -18,6 +18,8 @@ pub(super) struct Chain {
     pub(super) needs_label: Option<NexthopId>,
     /// Itself or a member that no tunnel may hand its outer packets to.
     pub(super) not_under_tunnel: Option<NexthopId>,
+    /// Itself or a member whose gateway has an IPv4 address: no IPv6 packet goes there.
+    pub(super) gateway4: Option<NexthopId>,
 }
 
 /// A reference that closes a cycle.
@@ -105,7 +107,9 @@ impl<'a> Chains<'a> {
         let deepest = nexthop.references().iter().map(|(_, to)| behind(to).composites).max().unwrap_or(0);
         let id = Some(nexthop.id);
         match &nexthop.kind {
-            NexthopKind::Tunnel(_) => Chain { composites: deepest, tunnel: id, needs_label: id, not_under_tunnel: id },
+            NexthopKind::Tunnel(_) => {
+                Chain { composites: deepest, tunnel: id, needs_label: id, not_under_tunnel: id, ..Chain::default() }
+            }
             NexthopKind::Composite { members } => {
                 let mut chain = Chain { composites: deepest.saturating_add(1), ..Chain::default() };
                 for member in members.iter().flatten() {
@@ -115,12 +119,14 @@ impl<'a> Chains<'a> {
                         chain.needs_label = chain.needs_label.or(behind.needs_label);
                     }
                     chain.not_under_tunnel = chain.not_under_tunnel.or(behind.not_under_tunnel);
+                    chain.gateway4 = chain.gateway4.or(behind.gateway4);
                 }
                 chain
             }
             NexthopKind::VrfTranslate { .. } | NexthopKind::Receive(_) => {
                 Chain { composites: deepest, not_under_tunnel: id, ..Chain::default() }
             }
+            NexthopKind::Resolve { gateway: Some(IpAddr::V4(_)), .. } => Chain { gateway4: id, ..Chain::default() },
             NexthopKind::Drop | NexthopKind::Encap { .. } | NexthopKind::Resolve { .. } => Chain::default(),
         }
     }

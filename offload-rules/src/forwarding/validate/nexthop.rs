@@ -1,6 +1,6 @@
 //! Nexthops.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
 
 use super::Check;
 use crate::{
@@ -8,8 +8,8 @@ use crate::{
     forwarding::{L2Rewrite, Listener, Member, Nexthop, NexthopKind, Receive, Tunnel, Vif, VifKind, VlanTag},
 };
 
-/// ECMP slots: a flow keeps its slot in eight bits.
-const MAX_SLOTS: usize = 256;
+/// ECMP slots: a flow keeps its slot in eight bits, one value of which is "none".
+const MAX_SLOTS: usize = 255;
 /// Levels of composites: a flow keeps two slots.
 const MAX_LEVELS: u32 = 2;
 
@@ -50,7 +50,7 @@ impl<'a> Check<'a> {
             NexthopKind::Composite { members } => self.composite(nexthop.id, members),
             NexthopKind::VrfTranslate { vrf } => self.vrf_reference(object, "vrf_translate.vrf", *vrf),
             NexthopKind::Receive(receive) => self.receive(nexthop.id, receive),
-            NexthopKind::Resolve { oif } => self.resolve(nexthop.id, *oif),
+            NexthopKind::Resolve { oif, gateway } => self.resolve(nexthop.id, *oif, *gateway),
         }
     }
 
@@ -226,16 +226,51 @@ impl<'a> Check<'a> {
         }
     }
 
-    fn resolve(&mut self, id: NexthopId, oif: VifId) {
+    fn resolve(&mut self, id: NexthopId, oif: VifId, gateway: Option<IpAddr>) {
         let Some(vif) = self.oif(id, oif) else { return };
         let object = format_args!("nexthop {id}");
         if !vif.has_ethernet() {
             let problem = format_args!("vif {oif} has no Ethernet and so no neighbours to resolve; use an Encap");
             self.found.push(object, "oif", problem);
         }
-        if vif.addresses.is_empty() {
+        // A vif with Ethernet has an IPv6 link-local address in any case.
+        let asks_link_local = matches!(gateway, Some(IpAddr::V6(v6)) if v6.is_unicast_link_local());
+        if vif.addresses.is_empty() && !asks_link_local {
             let problem = format_args!("vif {oif} has no address to ask from; give it one in the subnet");
             self.found.push(object, "oif", problem);
+        } else if let Some(gateway) = gateway {
+            self.gateway(id, vif, gateway);
+        }
+    }
+
+    /// Can there be a gateway with this address on the vif, and can it be asked for its MAC?
+    fn gateway(&mut self, id: NexthopId, vif: &Vif, gateway: IpAddr) {
+        let object = format_args!("nexthop {id}");
+        let oif = vif.id;
+        if vif.flags.no_arp {
+            let problem = format_args!("vif {oif} is NoArp, so nobody is asked there; use an Encap with the MAC");
+            self.found.push(object, "oif", problem);
+        }
+        if !is_host(gateway) {
+            let problem = format_args!("{gateway} is no address of one host; use the unicast address of the gateway");
+            self.found.push(object, "gateway", problem);
+            return;
+        }
+        if vif.owns_on_link(gateway) {
+            let problem = format_args!("{gateway} is vif {oif}'s own address; use that of the other router");
+            self.found.push(object, "gateway", problem);
+            return;
+        }
+        if !vif.is_on_link(gateway) {
+            let problem = format_args!(
+                "{gateway} is in no subnet of vif {oif} ({}); name a gateway that is reached without another router, or give \
+                 the vif an address in its subnet",
+                Subnets(vif)
+            );
+            self.found.push(object, "gateway", problem);
+        } else if vif.is_subnet_broadcast(gateway) || vif.is_anycast(gateway) {
+            let problem = format_args!("{gateway} stands for all in its subnet; use the address of one router");
+            self.found.push(object, "gateway", problem);
         }
     }
 
@@ -244,6 +279,13 @@ impl<'a> Check<'a> {
         let users = self.tables.users_of(nexthop.id);
         if users.unlabelled > 0 && self.chains.of(nexthop.id).needs_label.is_some() {
             self.found.push(format_args!("nexthop {}", nexthop.id), "label", "has routes without a label");
+        }
+        if users.routes6 > 0 && self.chains.of(nexthop.id).gateway4.is_some() {
+            self.found.push(
+                format_args!("nexthop {}", nexthop.id),
+                "gateway",
+                "is of IPv4, and IPv6 routes lead to it",
+            );
         }
         if users.labels > 0 && self.label_problem(nexthop.id, &nexthop.kind).is_some() {
             self.found.push(format_args!("nexthop {}", nexthop.id), "label", "has labels that may not lead to it");
@@ -257,6 +299,31 @@ impl<'a> Check<'a> {
         if parents || users.routes + users.labels + users.vifs > 0 {
             self.found.push(format_args!("nexthop {id}"), "id", "is still in use");
         }
+    }
+}
+
+/// May one host have this address?
+fn is_host(address: IpAddr) -> bool {
+    let special = match address {
+        IpAddr::V4(v4) => v4.is_broadcast() || v4.octets()[0] == 0 || v4.octets()[0] >= 240,
+        // An IPv4 address in the form of IPv6 is on no link (RFC 4291 §2.5.5.2).
+        IpAddr::V6(v6) => v6.to_ipv4_mapped().is_some(),
+    };
+    !(special || address.is_unspecified() || address.is_multicast() || address.is_loopback())
+}
+
+/// The subnets of a vif, for an error.
+struct Subnets<'a>(&'a Vif);
+
+impl std::fmt::Display for Subnets<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if self.0.addresses.is_empty() {
+            return f.write_str("it has no address");
+        }
+        for (i, net) in self.0.addresses.iter().enumerate() {
+            write!(f, "{}{}", if i > 0 { ", " } else { "" }, net.trunc())?;
+        }
+        Ok(())
     }
 }
 

@@ -31,6 +31,13 @@ impl Check<'_> {
                 route.nexthop
             );
             self.found.push(object, "label", problem);
+        } else if route.prefix.addr().is_ipv6()
+            && let Some(gateway) = self.chains.of(route.nexthop).gateway4
+        {
+            let problem = format_args!(
+                "nexthop {gateway} has a gateway of IPv4, which takes no IPv6 packets; name one with a gateway of IPv6"
+            );
+            self.found.push(object, "nexthop", problem);
         }
     }
 
@@ -54,9 +61,9 @@ impl Check<'_> {
 
     /// Why no label may lead to this nexthop.
     pub(super) fn label_problem(&mut self, id: NexthopId, kind: &NexthopKind) -> Option<String> {
-        if let NexthopKind::Resolve { .. } = kind {
+        if let NexthopKind::Resolve { gateway: None, .. } = kind {
             return Some(format!(
-                "nexthop {id} is a Resolve; name a Vrf_Translate, Receive, Encap, Composite or Drop, and let a route find the \
+                "nexthop {id} is a Resolve without gateway; name a Vrf_Translate, Receive, Encap, Composite or Drop, and let a route find the \
                  neighbour"
             ));
         }

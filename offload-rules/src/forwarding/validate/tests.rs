@@ -68,7 +68,35 @@ fn ipsec_mut(state: &mut State) -> &mut IpsecTunnel {
     }
 }
 
+/// With a nexthop 1 that hands packets to a gateway.
+fn with_gateway(state: &mut State, oif: u32, gateway: &str) {
+    let kind = NexthopKind::Resolve { oif: vif_id(oif), gateway: Some(gateway.parse().unwrap()) };
+    state.nexthops.push(nexthop(1, kind));
+}
+
 accepted! {
+    a_gateway_in_a_subnet_of_the_vif: |s| {
+        with_gateway(s, 3, "192.168.100.254");
+        s.routes.push(route(18, "203.0.113.0/24", 1, None));
+    };
+    a_gateway_of_ipv6_takes_both_families: |s| {
+        with_gateway(s, 3, "fd00:100::fe");
+        s.routes.extend([route(18, "203.0.113.0/24", 1, None), route(18, "::/0", 1, None)]);
+    };
+    a_link_local_gateway_on_a_vif_without_addresses: |s| with_gateway(s, 2, "fe80::fe");
+    both_ends_of_a_point_to_point_subnet_may_be_gateways: |s| {
+        s.vifs[1].addresses = vec!["198.51.100.1/31".parse().unwrap()];
+        with_gateway(s, 2, "198.51.100.0");
+    };
+    an_ipv4_link_local_gateway_in_a_subnet_of_the_vif: |s| {
+        s.vifs[1].addresses = vec!["169.254.7.1/30".parse().unwrap()];
+        with_gateway(s, 2, "169.254.7.2");
+    };
+    a_label_may_lead_to_a_gateway: |s| { with_gateway(s, 3, "192.168.100.254"); s.labels.push(mpls(290, 1)) };
+    a_tunnel_may_hand_its_packets_to_a_gateway: |s| {
+        with_gateway(s, 1, "10.101.10.1");
+        *nexthop_mut(s, 532) = composite(&[1, 86]);
+    };
     a_tunnel_with_an_old_and_a_new_inbound_sa: with_ipsec;
     a_tunnel_without_sas_is_down: |s| s.vifs.push(vif(9, ipsec(&[], &[], 8), 8, &[]));
     an_encap_on_a_tunnel_needs_no_header: |s| { with_ipsec(s); s.nexthops.push(nexthop(1, encap(9, ""))) };
@@ -82,6 +110,9 @@ accepted! {
     a_route_without_nexthop_drops: |s| s.routes.push(route(8, "203.0.113.0/24", 0, None));
     a_label_on_a_route_to_an_encap_is_ignored: |s| s.routes.push(route(8, "203.0.113.0/24", 85, Some(300)));
     a_composite_without_live_members_drops: |s| s.nexthops.push(nexthop(1, NexthopKind::Composite { members: vec![None] }));
+    a_composite_has_as_many_slots_as_a_flow_can_keep: |s| {
+        s.nexthops.push(nexthop(1, NexthopKind::Composite { members: vec![None; 255] }));
+    };
     every_member_with_its_own_label_needs_none_on_the_route: |s| {
         let members = vec![Some(Member { nexthop: nh(489), weight: 1, label: Some(label(77)) }), None];
         s.nexthops.push(nexthop(1, NexthopKind::Composite { members }));
@@ -145,7 +176,7 @@ refused! {
     a_resolve_on_a_tunnel: |s| {
         with_ipsec(s);
         s.vifs.last_mut().unwrap().addresses.push("10.9.9.1/24".parse().unwrap());
-        s.nexthops.push(nexthop(1, NexthopKind::Resolve { oif: vif_id(9) }));
+        s.nexthops.push(nexthop(1, NexthopKind::Resolve { oif: vif_id(9), gateway: None }));
     } => "nexthop 1", "oif";
     two_vifs_with_one_id_are_refused: |s| s.vifs.push(vif(1, physical("eth9"), 8, &[])) => "vif 1", "id";
     two_vrfs_with_one_id_are_refused: |s| s.vrfs.push(vrf(18)) => "vrf 18", "id";
@@ -244,14 +275,48 @@ refused! {
     tags_of_a_sub_interface_on_its_port_are_refused:
         |s| s.nexthops.push(nexthop(1, encap(2, TAGGED))) => "nexthop 1", "encap_data";
     a_resolve_on_no_vif_is_refused:
-        |s| s.nexthops.push(nexthop(1, NexthopKind::Resolve { oif: vif_id(7) })) => "nexthop 1", "oif";
+        |s| s.nexthops.push(nexthop(1, NexthopKind::Resolve { oif: vif_id(7), gateway: None })) => "nexthop 1", "oif";
     a_resolve_on_a_vif_without_address_is_refused:
-        |s| s.nexthops.push(nexthop(1, NexthopKind::Resolve { oif: vif_id(2) })) => "nexthop 1", "oif";
+        |s| s.nexthops.push(nexthop(1, NexthopKind::Resolve { oif: vif_id(2), gateway: None })) => "nexthop 1", "oif";
     a_resolve_on_a_raw_ip_vif_is_refused: |s| {
         s.vifs.push(vif(9, physical("tun9"), 18, &["10.9.0.1/24"]));
         s.vifs[4].flags.raw_ip = true;
-        s.nexthops.push(nexthop(1, NexthopKind::Resolve { oif: vif_id(9) }));
+        s.nexthops.push(nexthop(1, NexthopKind::Resolve { oif: vif_id(9), gateway: None }));
     } => "nexthop 1", "oif";
+    a_gateway_in_no_subnet_of_the_vif_is_refused: |s| with_gateway(s, 3, "198.51.100.254") => "nexthop 1", "gateway";
+    a_gateway_of_a_family_without_subnet_is_refused: |s| with_gateway(s, 1, "fd00:100::fe") => "nexthop 1", "gateway";
+    the_vifs_own_address_as_gateway_is_refused: |s| with_gateway(s, 3, "192.168.100.1") => "nexthop 1", "gateway";
+    the_vifs_own_link_local_address_as_gateway_is_refused: |s| {
+        s.vifs[0].mac = Some("02:00:00:00:00:01".parse().unwrap());
+        with_gateway(s, 1, "fe80::ff:fe00:1");
+    } => "nexthop 1", "gateway";
+    the_broadcast_address_as_gateway_is_refused: |s| with_gateway(s, 3, "192.168.100.255") => "nexthop 1", "gateway";
+    the_subnets_own_address_as_gateway_is_refused: |s| with_gateway(s, 3, "192.168.100.0") => "nexthop 1", "gateway";
+    the_anycast_address_of_routers_as_gateway_is_refused: |s| with_gateway(s, 3, "fd00:100::") => "nexthop 1", "gateway";
+    a_multicast_gateway_is_refused: |s| with_gateway(s, 3, "ff02::2") => "nexthop 1", "gateway";
+    an_unspecified_gateway_is_refused: |s| with_gateway(s, 3, "0.0.0.0") => "nexthop 1", "gateway";
+    a_loopback_gateway_is_refused: |s| with_gateway(s, 3, "127.0.0.1") => "nexthop 1", "gateway";
+    a_gateway_of_ipv4_written_as_ipv6_is_refused:
+        |s| with_gateway(s, 3, "::ffff:192.168.100.254") => "nexthop 1", "gateway";
+    an_ipv4_link_local_gateway_outside_the_subnets_is_refused:
+        |s| with_gateway(s, 3, "169.254.7.2") => "nexthop 1", "gateway";
+    a_gateway_on_no_vif_is_refused: |s| with_gateway(s, 7, "192.168.100.254") => "nexthop 1", "oif";
+    a_gateway_on_a_vif_that_asks_nobody_is_refused: |s| {
+        s.vifs[2].flags.no_arp = true;
+        with_gateway(s, 3, "192.168.100.254");
+    } => "nexthop 1", "oif";
+    an_ipv6_route_to_a_gateway_of_ipv4_is_refused: |s| {
+        with_gateway(s, 3, "192.168.100.254");
+        s.routes.push(route(18, "2001:db8::/32", 1, None));
+    } => "route vrf 18 2001:db8::/32", "nexthop";
+    a_composite_with_a_slot_that_no_flow_can_keep_is_refused: |s| {
+        s.nexthops.push(nexthop(1, NexthopKind::Composite { members: vec![None; 256] }));
+    } => "nexthop 1", "members";
+    an_ipv6_route_to_a_composite_with_a_gateway_of_ipv4_is_refused: |s| {
+        with_gateway(s, 3, "192.168.100.254");
+        s.nexthops.push(nexthop(2, composite(&[1])));
+        s.routes.push(route(18, "2001:db8::/32", 2, None));
+    } => "route vrf 18 2001:db8::/32", "nexthop";
     a_nexthop_in_no_vrf_is_refused: |s| s.nexthops[1].vrf = Some(vrf_id(9)) => "nexthop 85", "vrf";
     a_translation_into_no_vrf_is_refused:
         |s| s.nexthops.push(nexthop(1, NexthopKind::VrfTranslate { vrf: vrf_id(9) })) => "nexthop 1", "vrf_translate.vrf";

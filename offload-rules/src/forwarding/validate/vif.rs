@@ -100,7 +100,7 @@ impl<'a> Check<'a> {
         if vif.flags.raw_ip {
             self.found.push(object, "flags.raw_ip", "a sub-interface has tags, and tags need Ethernet; clear the flag");
         }
-        let Some(port) = self.tables.vif(parent) else {
+        let Some(port) = self.tables.vifs.get(u32::from(parent.get())).map(|entry| &entry.configured) else {
             let problem = format_args!("vif {parent} does not exist; define it or name another");
             self.found.push(object, "parent", problem);
             return;

@@ -1,5 +1,7 @@
-//! The profiles, a maker each. "offload" in a source is what DPDK's guides and drivers from 22.11 to 26.07 say in more than one
-//! place; a file name is that of DPDK 22.11. No profile has been run on the NIC that it describes.
+//! The profiles, a maker each; where drivers differ from release to release, by DPDK's version.
+//!
+//! In a source, "22.11" and "24.11" before a file of a driver are DPDK 22.11.11 and 24.11.6, as are the lines; "offload" is what DPDK's
+//! guides and drivers from 22.11 to 26.07 say in more than one place. No profile has been run on the NIC that it describes.
 
 mod broadcom;
 mod intel;
@@ -10,7 +12,7 @@ mod solarflare;
 mod twin;
 
 pub(super) use broadcom::bnxt;
-pub(super) use intel::{ice, ixgbe};
+pub(super) use intel::{iavf, ice, ixgbe, txgbe};
 pub(super) use marvell::cnxk;
 pub(super) use mlx5::{mlx5_hws, mlx5_sws};
 pub(super) use netronome::nfp;

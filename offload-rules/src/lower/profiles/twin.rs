@@ -2,7 +2,7 @@
 
 use super::fact;
 use crate::lower::profile::{
-    Api, Does, FieldRewrite, HeaderCheck, Ipsec, Ipv6Match, Limits, Matches, NicProfile, TtlRewrite,
+    Api, Does, FieldRewrite, HeaderCheck, Ipsec, Ipv6Match, Limits, Matches, NicProfile, Order, TtlRewrite, TunnelMatch,
 };
 
 const GUIDE: &str = "DPDK rte_flow guide, as the twin implements it";
@@ -15,17 +15,22 @@ pub(in crate::lower) const fn twin() -> NicProfile {
             eth_dst: fact(true, ITEMS),
             untagged: fact(true, ITEMS),
             vlan_tags: fact(2, ITEMS),
+            no_more_tags: fact(true, ITEMS),
+            tag_types: fact(&[0x8100, 0x88a8], ITEMS),
             vlan_priority: fact(true, ITEMS),
             ipv6: fact(Ipv6Match::FiveTuple, ITEMS),
             tos: fact(true, ITEMS),
             ttl: fact(true, ITEMS),
             no_options: fact(true, ITEMS),
             whole: fact(true, ITEMS),
+            whole6: fact(false, "the next header of the fixed header is matched"),
             length: fact(true, ITEMS),
             tcp_flags: fact(0xff, ITEMS),
             sctp: fact(true, ITEMS),
             header_check: fact(HeaderCheck::EachLevel, ITEMS),
             mpls: fact(true, ITEMS),
+            mpls_ports: fact(&[6635, 51234], ITEMS),
+            tunnel: fact(TunnelMatch::OneRule, ITEMS),
             mpls_bottom: fact(true, ITEMS),
             mpls_ttl: fact(true, ITEMS),
             udp_no_checksum: fact(true, ITEMS),
@@ -34,12 +39,17 @@ pub(in crate::lower) const fn twin() -> NicProfile {
         Does {
             jump: fact(true, GUIDE),
             port_to_port: fact(true, GUIDE),
+            wire_to_wire: fact(true, GUIDE),
             set_macs: fact(true, GUIDE),
             ttl: fact(TtlRewrite::Set, GUIDE),
             vlan_tags: fact(2, GUIDE),
             set_vlan: fact(true, GUIDE),
             raw_encap: fact(true, GUIDE),
             raw_decap: fact(true, GUIDE),
+            decap_on_function: fact(true, GUIDE),
+            push_on_receive: fact(true, GUIDE),
+            tunnel_to_tunnel: fact(true, GUIDE),
+            order: fact(Order::TagsFirst, GUIDE),
             drop: fact(true, GUIDE),
             mark: fact(0x00ff_ffff, GUIDE),
             queue: fact(true, GUIDE),

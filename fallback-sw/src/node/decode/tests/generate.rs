@@ -164,7 +164,7 @@ fn any_nexthop() -> impl Strategy<Value = Nexthop> {
         vec(option::of(member), 0..5).prop_map(|members| NexthopKind::Composite { members }),
         vrf_id().prop_map(|vrf| NexthopKind::VrfTranslate { vrf }),
         receive.prop_map(NexthopKind::Receive),
-        vif_id().prop_map(|oif| NexthopKind::Resolve { oif }),
+        (vif_id(), option::of(address())).prop_map(|(oif, gateway)| NexthopKind::Resolve { oif, gateway }),
     ];
     (nexthop_id(), option::of(vrf_id()), any::<bool>(), any::<bool>(), kind)
         .prop_map(|(id, vrf, policy, valid, kind)| Nexthop { id, vrf, policy, valid, kind })

@@ -9,6 +9,8 @@ use super::super::item::ItemKind as I;
 use super::super::security::SessionKind;
 use super::Profile;
 use super::masks as m;
+use super::mlx5::Engine;
+use super::secure::Secures;
 
 const ALL_ITEMS: &[(I, &[u8])] = &[
     (I::Any, m::ALL),
@@ -93,33 +95,20 @@ const TWIN: Profile = Profile {
     esn: true,
     max_window: 4096,
     max_key: 32,
+    secures: Secures::Anything,
+    rules_go_with_sessions: false,
+    mark_last: false,
     items: ALL_ITEMS,
     actions: ALL_ACTIONS,
     not_transfer: &[],
     not_ingress: &[],
     not_root: &[],
-    stages: None,
+    engine: None,
     drop_alone: false,
     modify_sub: true,
     modify_inner: true,
     pop_needs_item: true,
 };
-
-/// Order of mlx5 hardware steering (guide of the mlx5 driver in releases after 22.11): MARK; DECAP; POP_VLAN; COUNT and AGE; METER and
-/// CT; PUSH_VLAN; MODIFY_FIELD; ENCAP; the fate. SET_META and SET_TAG are header modifications there.
-fn mlx5_stage(kind: A) -> Option<u8> {
-    Some(match kind {
-        A::Mark | A::Flag => 0,
-        A::RawDecap => 1,
-        A::PopVlan => 2,
-        A::Count | A::Age | A::Indirect => 3,
-        A::PushVlan | A::SetVlanVid | A::SetVlanPcp => 5,
-        A::ModifyField | A::SetMeta | A::SetTag => 6,
-        A::RawEncap => 7,
-        A::Jump | A::Drop | A::Rss | A::Queue | A::PortId | A::RepresentedPort => 8,
-        _ => return None,
-    })
-}
 
 /// Items of mlx5's older steering: `nic_mask` constants of mlx5_flow.c and mlx5_flow_dv.c (22.11). MPLS is matched by label alone, UDP by
 /// ports alone, one VLAN layer.
@@ -218,11 +207,12 @@ const MLX5_SWS: Profile = Profile {
     modify_sub: false,
     modify_inner: false,
     sessions: &[],
+    engine: Some(Engine::Software),
     ..TWIN
 };
 
 /// Hardware steering: templates only (synchronous calls are from 24.07 on), MODIFY_FIELD in place of SET_* and DEC_TTL, COUNT and AGE
-/// not in group 0, no PORT_ID (mlx5_flow_hw.c), a fixed order, and spec bits outside the mask break hits.
+/// not in group 0, no PORT_ID (mlx5_flow_hw.c), and spec bits outside the mask break hits.
 const MLX5_HWS: Profile = Profile {
     name: "mlx5-hws",
     sync: false,
@@ -248,8 +238,9 @@ const MLX5_HWS: Profile = Profile {
         A::RepresentedPort,
         A::Indirect,
     ],
+    not_ingress: &[],
     not_root: &[A::ModifyField, A::Count, A::Age, A::Indirect],
-    stages: Some(mlx5_stage),
+    engine: Some(Engine::Hardware),
     sessions: &[],
     ..MLX5_SWS
 };
@@ -458,6 +449,7 @@ const CNXK: Profile = Profile {
         A::Security,
     ],
     sessions: &[SessionKind::InlineProtocol],
+    secures: Secures::OneFate,
     // Outbound; inbound by the range of indices that the port is set to.
     max_sessions: 4096,
     ..TWIN
@@ -488,13 +480,22 @@ const ICE: Profile = Profile {
         (I::Sctp, m::PORTS),
         (I::Esp, m::SPI),
     ],
-    // SECURITY and the sessions are of iavf, the driver of its virtual functions.
-    actions: &[A::Count, A::Drop, A::Mark, A::PassThru, A::Queue, A::Rss, A::Security],
+    actions: &[A::Count, A::Drop, A::Mark, A::PassThru, A::Queue, A::Rss],
+    sessions: &[],
+    ..TWIN
+};
+
+/// Virtual functions of E810: Flow Director without MAC, and no COUNT (iavf_fdir.c); inline crypto.
+const IAVF: Profile = Profile {
+    name: "iavf",
+    max_counters: 0,
+    actions: &[A::Drop, A::Mark, A::PassThru, A::Queue, A::Rss, A::Security],
     sessions: &[SessionKind::InlineCrypto],
+    secures: Secures::AloneInPattern,
     // No figure published: the firmware tells the driver. Small, so that running full is met early.
     max_sessions: 1024,
     esn: false,
-    ..TWIN
+    ..ICE
 };
 
 /// 82599, features of 22.11: no counters, no ageing.
@@ -523,10 +524,19 @@ const IXGBE: Profile = Profile {
     ],
     actions: &[A::Drop, A::Mark, A::Queue, A::Rss, A::Security],
     sessions: &[SessionKind::InlineCrypto],
+    secures: Secures::Alone,
+    // ixgbe_flow.c:3432 of 22.11.
+    rules_go_with_sessions: true,
+    // ixgbe_flow.c:1429 and 1455.
+    mark_last: true,
     max_sessions: 1024,
     esn: false,
     max_key: 16,
     ..TWIN
 };
 
-pub(super) const ALL_PROFILES: &[Profile] = &[TWIN, MLX5_HWS, MLX5_SWS, BNXT, SFC, NFP, CNXK, ICE, IXGBE];
+/// WangXun's 10 GbE descends from it; no MARK (txgbe_flow.c:1404).
+const TXGBE: Profile =
+    Profile { name: "txgbe", actions: &[A::Drop, A::Queue, A::Rss, A::Security], mark_last: false, ..IXGBE };
+
+pub(super) const ALL_PROFILES: &[Profile] = &[TWIN, MLX5_HWS, MLX5_SWS, BNXT, SFC, NFP, CNXK, ICE, IAVF, IXGBE, TXGBE];

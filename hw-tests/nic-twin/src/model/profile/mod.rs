@@ -2,7 +2,10 @@
 //! the model knows.
 
 mod data;
+mod definer;
 mod masks;
+mod mlx5;
+mod secure;
 
 use std::time::Duration;
 
@@ -11,9 +14,10 @@ use super::error::{EINVAL, ENOTSUP, Errno, ErrorKind, FlowError};
 use super::item::{Item, ItemKind, MAX_SPEC};
 use super::security::SessionKind;
 use super::shape::effective_mask;
+use secure::Secures;
 
-/// Stages through which actions go in a fixed order.
-pub(crate) type Stages = fn(ActionKind) -> Option<u8>;
+pub(crate) use mlx5::Engine;
+pub use mlx5::Place;
 
 /// A kind of NIC.
 #[derive(Debug, Clone, Copy)]
@@ -56,6 +60,11 @@ pub struct Profile {
     pub max_window: u32,
     /// Octets of the longest key.
     pub max_key: usize,
+    pub(crate) secures: Secures,
+    /// A rule that names a session is not destroyed (EINVAL): it goes with the session.
+    pub rules_go_with_sessions: bool,
+    /// MARK comes behind the queue.
+    pub(crate) mark_last: bool,
     /// Marks have this many bits.
     pub mark_bits: u32,
     pub(crate) items: &'static [(ItemKind, &'static [u8])],
@@ -66,7 +75,8 @@ pub struct Profile {
     pub(crate) not_ingress: &'static [ActionKind],
     /// Refused in group 0.
     pub(crate) not_root: &'static [ActionKind],
-    pub(crate) stages: Option<Stages>,
+    /// What mlx5 refuses of whole rules, by engine.
+    pub(crate) engine: Option<Engine>,
     /// DROP goes with COUNT and AGE only.
     pub(crate) drop_alone: bool,
     pub(crate) modify_sub: bool,
@@ -183,21 +193,13 @@ impl Profile {
         Ok(())
     }
 
-    /// The fixed order of actions, where there is one.
+    /// Whether MARK is where the driver wants it.
     pub(crate) fn check_order(&self, actions: &[Action]) -> Result<(), FlowError> {
-        let Some(stages) = self.stages else { return Ok(()) };
-        let mut reached = 0;
-        for (index, action) in actions.iter().enumerate() {
-            let Some(stage) = stages(action.kind()) else { continue };
-            if stage < reached {
-                return Err(FlowError::action(
-                    EINVAL,
-                    ErrorKind::Action,
-                    index,
-                    c"actions are not in this NIC's order",
-                ));
-            }
-            reached = stage;
+        let first = actions.iter().position(|action| action.kind() != ActionKind::Void);
+        let marks = |index: usize| actions.get(index).is_some_and(|action| action.kind() == ActionKind::Mark);
+        if let Some(first) = first.filter(|first| self.mark_last && marks(*first)) {
+            let message = c"the first action is QUEUE or DROP";
+            return Err(FlowError::action(EINVAL, ErrorKind::Action, first, message));
         }
         Ok(())
     }

@@ -223,7 +223,7 @@ pub(super) fn seal(session: &mut Session, frame: &mut Frame, link: usize) -> Ver
     esp.extend(iv);
     esp.extend(text);
     esp.extend(icv);
-    let Some(outer) = outer(&session.config.outer, session.config.ecn, inside, esp.len(), session.ip_id) else {
+    let Some(outer) = outer(&session.config.outer, session.config.ecn, inside, esp.len(), number as u16) else {
         return Verdict::Drop;
     };
     let mut sealed = head.to_vec();
@@ -232,12 +232,12 @@ pub(super) fn seal(session: &mut Session, frame: &mut Frame, link: usize) -> Ver
     sealed.extend(esp);
     session.count(inside.len());
     session.next = number.checked_add(1);
-    session.ip_id = session.ip_id.wrapping_add(1);
     frame.load(&sealed);
     Verdict::Done
 }
 
-/// Outer IP and, over IPv4, UDP for so many octets of ESP; `None`: too long.
+/// Outer IP and, over IPv4, UDP for so many octets of ESP; `None`: too long. The identification is that of the sequence number: unique
+/// among the packets of the SA as long as can be (RFC 6864 §4.3).
 fn outer(header: &OuterHeader, ecn: bool, inside: &[u8], esp: usize, id: u16) -> Option<Vec<u8>> {
     let v6 = inside[0] >> 4 == 6;
     let tos = if v6 { inside[0] << 4 | inside[1] >> 4 } else { inside[1] };

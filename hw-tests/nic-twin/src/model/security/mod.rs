@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 
 use super::error::{EBUSY, EEXIST, EINVAL, ENOENT, ENOSPC, ENOTSUP, Errno};
 use super::frame::Frame;
-use super::layers::{Layers, slot};
+use super::layers::{Layers, be16, slot};
 use super::nic::Nic;
 use super::program::Op;
 use esp::Cipher;
@@ -153,7 +153,6 @@ struct Session {
     window: Window,
     /// Number of the next packet that is sent; `None` after the last there is.
     next: Option<u64>,
-    ip_id: u16,
     /// Limits that were met, each once.
     met: Vec<Expiry>,
     /// How many of them were told.
@@ -171,7 +170,6 @@ impl Session {
             cipher: Cipher::new(&config.key, config.salt)?,
             window: Window::new(config.window, config.esn, config.first.max(1)),
             next: Some(config.first.max(1)),
-            ip_id: 1,
             met: Vec::new(),
             told: 0,
             stats: SessionStats::default(),
@@ -254,6 +252,12 @@ impl Sessions {
         match session.config.way {
             SessionWay::Ingress => {
                 let esp = usize::from(layers.at[slot::ESP]);
+                if ip.protocol == 17
+                    && let Some(len) = esp.checked_sub(4).and_then(|at| be16(frame.bytes(), at))
+                {
+                    // In UDP it ends with the datagram (RFC 768).
+                    frame.truncate((esp - 8 + usize::from(len)).min(ip.end));
+                }
                 if esp <= ip.at { Verdict::Refused } else { esp::open(session, frame, ip.at, esp) }
             }
             SessionWay::Egress => esp::seal(session, frame, ip.at),
@@ -316,6 +320,9 @@ impl Nic {
             return Err(ENOENT);
         }
         let uses = |op: &Op| matches!(op, Op::Security(session) if *session == number);
+        if self.profile.rules_go_with_sessions {
+            self.remove_secured(uses);
+        }
         if self.rules.iter().any(|rule| rule.ops.iter().any(uses)) {
             return Err(EBUSY);
         }

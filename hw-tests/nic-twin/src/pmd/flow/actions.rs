@@ -311,6 +311,33 @@ pub(super) fn same_types(actions: &[OwnedAction], masks: &[OwnedAction]) -> bool
     numbers(actions) == numbers(masks)
 }
 
+/// Are the masks such as mlx5's templates want them? That of MODIFY_FIELD equals the template in operation and fields
+/// (mlx5_flow_hw.c, flow_hw_validate_action_modify_field), and RAW_ENCAP's has a size (from 23.11 on).
+pub(super) fn check_masks(actions: &[OwnedAction], masks: &[OwnedAction]) -> Result<(), Refusal> {
+    for (action, mask) in actions.iter().zip(masks) {
+        match action.number {
+            ffi::RTE_FLOW_ACTION_TYPE_MODIFY_FIELD => {
+                let words = [
+                    offset_of!(ffi::rte_flow_action_modify_field, operation),
+                    offset_of!(ffi::rte_flow_action_modify_field, dst),
+                    offset_of!(ffi::rte_flow_action_modify_field, src),
+                ];
+                let differs = |at: usize| action.octets().get(at..at + 4) != mask.octets().get(at..at + 4);
+                if words.into_iter().any(differs) {
+                    return Err(Refusal::action(EINVAL, c"modify_field mask and template are not equal"));
+                }
+            }
+            ffi::RTE_FLOW_ACTION_TYPE_RAW_ENCAP
+                if field!(mask, rte_flow_action_raw_encap.size).map(usize::from_ne_bytes).unwrap_or(0) == 0 =>
+            {
+                return Err(Refusal::action(EINVAL, c"raw_encap: size must be masked"));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
 /// Copies one action.
 ///
 /// # Safety

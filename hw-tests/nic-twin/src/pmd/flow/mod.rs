@@ -21,7 +21,7 @@ use self::{
     state::{Port, World, world},
 };
 use super::{args::Args, ffi, mbuf::Packet};
-use crate::model::{DropReason, Faults, Frame, Nic, Outcome, Profile};
+use crate::model::{DropReason, Faults, Frame, Nic, Outcome, Place, Profile};
 
 /// The operations of a port.
 // SAFETY: a table of optional functions, for which zeros are "none".
@@ -113,6 +113,7 @@ pub(super) fn port_opened(port: u16, args: &Args) -> Result<(), String> {
         world.controls.push(Control::new(path));
     }
     world.nic.add_port(port, 1);
+    world.nic.set_place(port, Place { function: args.function, domain: args.domain });
     world.ports.insert(port, Port::default());
     Ok(())
 }

@@ -99,6 +99,12 @@ pub(super) unsafe extern "C" fn pattern_template_create(
                 if pattern.iter().any(|item| !profile.has_item(item.item().kind)) {
                     return Err(Refusal::new(ENOTSUP, c"this NIC doesn't match an item of the template"));
                 }
+                if let Some(engine) = profile.engine {
+                    let plain: Vec<_> = pattern.iter().map(|item| item.item()).collect();
+                    engine
+                        .check_template((ffi::TWIN_DPDK_YEAR, ffi::TWIN_DPDK_MONTH), &plain)
+                        .map_err(|error| Refusal::new(error.errno, error.message))?;
+                }
                 world.engine(port)?.patterns.insert(handle, pattern);
                 Ok(handle)
             })
@@ -141,6 +147,9 @@ pub(super) unsafe extern "C" fn actions_template_create(
             with(|world| {
                 if !actions::same_types(&actions, &masks) {
                     return Err(Refusal::new(EINVAL, c"actions and masks are not of the same types"));
+                }
+                if world.nic.profile().engine.is_some() {
+                    actions::check_masks(&actions, &masks)?;
                 }
                 let handle = world.handle();
                 world.engine(port)?.actions.insert(handle, ActionsTemplate { actions, masks });
@@ -199,12 +208,24 @@ pub(super) unsafe extern "C" fn table_create(
         let result = attr(&raw const (*table).flow_attr).and_then(|attr| {
             with(|world| {
                 let handle = world.handle();
+                let order = world.nic.profile().engine;
                 let engine = world.engine(port)?;
                 if patterns.is_empty() || !patterns.iter().all(|template| engine.patterns.contains_key(template)) {
                     return Err(Refusal::new(EINVAL, c"no such pattern template"));
                 }
                 if actions.is_empty() || !actions.iter().all(|template| engine.actions.contains_key(template)) {
                     return Err(Refusal::new(EINVAL, c"no such actions template"));
+                }
+                if let Some(order) = order {
+                    for template in patterns.iter().filter_map(|handle| engine.patterns.get(handle)) {
+                        let plain: Vec<_> = template.iter().map(|item| item.item()).collect();
+                        let checked = order.check_pattern(attr.group, &plain);
+                        checked.map_err(|error| Refusal::new(error.errno, error.message))?;
+                    }
+                    for template in actions.iter().filter_map(|handle| engine.actions.get(handle)) {
+                        let plain = actions::list(&template.actions, None, &|_| None)?;
+                        order.check_actions(&plain).map_err(|error| Refusal::new(error.errno, error.message))?;
+                    }
                 }
                 let room = (*table).nb_flows;
                 engine.tables.insert(handle, Table { attr, room, rules: 0, patterns, actions });

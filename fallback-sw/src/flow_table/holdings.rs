@@ -1,0 +1,390 @@
+//! Who holds how many flows, and which of them gave no sign of life for longest: what decides who gives way when a table is full.
+//!
+//! Each flow is filed once, under its holder and a [`Class`], at the end of a list. All that is done here costs the same however many
+//! flows there are; to find the holder of most costs a step for each doubling of their number. A hit never comes here.
+
+use std::io;
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+use super::memory::Array;
+
+/// How little is lost when a flow goes, the least first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Class {
+    /// Its connection is over.
+    Over,
+    /// A denial: cheap to find out again.
+    Denied,
+    /// Packets have come from one side only, as far as is known.
+    Unanswered,
+    /// Both sides have spoken.
+    Answered,
+}
+
+impl Class {
+    const fn of(bits: u32) -> Self {
+        match bits & 3 {
+            0 => Self::Over,
+            1 => Self::Denied,
+            2 => Self::Unanswered,
+            _ => Self::Answered,
+        }
+    }
+}
+
+/// The place of a holder, which stays its own. Not the number that it was named by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Holder(u32);
+
+/// A flow's neighbours in its list, by slot and one; 0: none. All zero: it is not filed.
+#[derive(Debug, Clone, Copy, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+struct Link {
+    next: u32,
+    previous: u32,
+    /// When the flow was last known to be of use, in wrapping milliseconds.
+    at: u32,
+    /// Place of the holder and one, four times, and the class.
+    filed: u32,
+}
+
+/// First and last slot of a list, each and one; 0: it is empty.
+#[derive(Debug, Clone, Copy, Default)]
+struct List {
+    first: u32,
+    last: u32,
+}
+
+/// What each holder has of a table.
+pub struct Holdings {
+    links: Array<Link>,
+    /// By place, the lists of each class.
+    lists: Vec<[List; 4]>,
+    /// By number, the place and one.
+    places: Vec<u32>,
+    /// By class, who has how many of it.
+    by_class: [Ranking; 4],
+    total: Ranking,
+    /// Holders that hold something.
+    holding: u32,
+}
+
+impl Holdings {
+    /// For a table of this many records.
+    ///
+    /// # Errors
+    /// The kernel refuses the address space.
+    pub fn new(capacity: u32) -> io::Result<Self> {
+        Ok(Self {
+            links: Array::new(capacity as usize)?,
+            lists: Vec::new(),
+            places: Vec::new(),
+            by_class: Default::default(),
+            total: Ranking::default(),
+            holding: 0,
+        })
+    }
+
+    /// The holder with this number, small ones to be preferred.
+    pub fn holder(&mut self, number: u32) -> Holder {
+        let at = number as usize;
+        if self.places.len() <= at {
+            self.places.resize(at + 1, 0);
+        }
+        let next = self.lists.len() as u32 + 1;
+        let Some(place) = self.places.get_mut(at) else { return Holder(0) };
+        if *place == 0 {
+            *place = next;
+            self.lists.push(Default::default());
+            self.by_class.iter_mut().chain([&mut self.total]).for_each(Ranking::enter);
+        }
+        Holder(*place - 1)
+    }
+
+    /// Files a flow that is not filed.
+    pub fn file(&mut self, slot: u32, holder: Holder, class: Class, at: u32) {
+        let Some(list) = self.lists.get_mut(holder.0 as usize).and_then(|lists| lists.get_mut(class as usize)) else {
+            return;
+        };
+        let previous = std::mem::replace(&mut list.last, slot + 1);
+        if previous == 0 {
+            list.first = slot + 1;
+        } else if let Some(link) = self.links.get_mut(previous - 1) {
+            link.next = slot + 1;
+        }
+        if let Some(link) = self.links.get_mut(slot) {
+            *link = Link { next: 0, previous, at, filed: (holder.0 + 1) << 2 | class as u32 };
+        }
+        self.count_in(holder, class, true);
+    }
+
+    /// Takes a flow out; nothing happens when it is not filed.
+    pub fn take(&mut self, slot: u32) {
+        let Some((holder, class)) = self.filed(slot) else { return };
+        let Some(link) = self.links.get_mut(slot).map(std::mem::take) else { return };
+        match link.previous.checked_sub(1) {
+            Some(previous) => _ = self.links.get_mut(previous).map(|before| before.next = link.next),
+            None => _ = self.list_mut(holder, class).map(|list| list.first = link.next),
+        }
+        match link.next.checked_sub(1) {
+            Some(next) => _ = self.links.get_mut(next).map(|behind| behind.previous = link.previous),
+            None => _ = self.list_mut(holder, class).map(|list| list.last = link.previous),
+        }
+        self.count_in(holder, class, false);
+    }
+
+    /// Files a flow anew under the same holder.
+    pub fn refile(&mut self, slot: u32, class: Class, at: u32) {
+        if let Some((holder, _)) = self.filed(slot) {
+            self.take(slot);
+            self.file(slot, holder, class, at);
+        }
+    }
+
+    fn ranking(&self, class: Class) -> &Ranking {
+        let [over, denied, unanswered, answered] = &self.by_class;
+        match class {
+            Class::Over => over,
+            Class::Denied => denied,
+            Class::Unanswered => unanswered,
+            Class::Answered => answered,
+        }
+    }
+
+    fn count_in(&mut self, holder: Holder, class: Class, more: bool) {
+        if let Some(ranking) = self.by_class.get_mut(class as usize) {
+            ranking.change(holder, more);
+        }
+        self.total.change(holder, more);
+        match (more, self.total.count(holder)) {
+            (true, 1) => self.holding += 1,
+            (false, 0) => self.holding -= 1,
+            _ => {}
+        }
+    }
+
+    fn list_mut(&mut self, holder: Holder, class: Class) -> Option<&mut List> {
+        self.lists.get_mut(holder.0 as usize)?.get_mut(class as usize)
+    }
+
+    /// Whose a flow is, and what it was when it was filed.
+    #[must_use]
+    pub fn filed(&self, slot: u32) -> Option<(Holder, Class)> {
+        let filed = self.links.get(slot)?.filed;
+        Some((Holder((filed >> 2).checked_sub(1)?), Class::of(filed)))
+    }
+
+    /// When a flow was last known to be of use.
+    #[must_use]
+    pub fn at(&self, slot: u32) -> u32 {
+        self.links.get(slot).map_or(0, |link| link.at)
+    }
+
+    /// The flow of a holder and class that was filed first.
+    #[must_use]
+    pub fn first(&self, holder: Holder, class: Class) -> Option<u32> {
+        self.lists.get(holder.0 as usize)?.get(class as usize)?.first.checked_sub(1)
+    }
+
+    /// The flow that was filed next after this one, in the same list.
+    #[must_use]
+    pub fn after(&self, slot: u32) -> Option<u32> {
+        self.links.get(slot)?.next.checked_sub(1)
+    }
+
+    /// How many flows of a class a holder has.
+    #[must_use]
+    pub fn count(&self, holder: Holder, class: Class) -> u32 {
+        self.ranking(class).count(holder)
+    }
+
+    /// How many flows a holder has.
+    #[must_use]
+    pub fn total(&self, holder: Holder) -> u32 {
+        self.total.count(holder)
+    }
+
+    /// Who has most flows of a class.
+    #[must_use]
+    pub fn most(&self, class: Class) -> Option<Holder> {
+        self.ranking(class).most()
+    }
+
+    /// Who has most flows.
+    #[must_use]
+    pub fn most_of_all(&self) -> Option<Holder> {
+        self.total.most()
+    }
+
+    /// How many hold something.
+    #[must_use]
+    pub const fn holding(&self) -> u32 {
+        self.holding
+    }
+}
+
+/// Holders in the order of a heap: who has most is first.
+#[derive(Default)]
+struct Ranking {
+    /// By place of the holder.
+    counts: Vec<u32>,
+    heap: Vec<u32>,
+    /// By place of the holder, where in the heap it is.
+    at: Vec<u32>,
+}
+
+impl Ranking {
+    /// One more holder, with nothing.
+    fn enter(&mut self) {
+        let place = self.counts.len() as u32;
+        self.counts.push(0);
+        self.heap.push(place);
+        self.at.push(place);
+    }
+
+    fn count(&self, holder: Holder) -> u32 {
+        self.counts.get(holder.0 as usize).copied().unwrap_or(0)
+    }
+
+    fn most(&self) -> Option<Holder> {
+        self.heap.first().copied().map(Holder).filter(|holder| self.count(*holder) > 0)
+    }
+
+    /// A flow more, or less.
+    fn change(&mut self, holder: Holder, more: bool) {
+        let (Some(count), Some(at)) = (self.counts.get_mut(holder.0 as usize), self.at.get(holder.0 as usize).copied())
+        else {
+            return;
+        };
+        if more {
+            *count += 1;
+            self.rise(at as usize);
+        } else {
+            *count -= 1;
+            self.sink(at as usize);
+        }
+    }
+
+    fn count_at(&self, at: usize) -> Option<u32> {
+        self.counts.get(*self.heap.get(at)? as usize).copied()
+    }
+
+    fn rise(&mut self, mut at: usize) {
+        while at > 0 && self.count_at(at) > self.count_at((at - 1) / 2) {
+            self.swap(at, (at - 1) / 2);
+            at = (at - 1) / 2;
+        }
+    }
+
+    fn sink(&mut self, mut at: usize) {
+        loop {
+            let (left, right) = (2 * at + 1, 2 * at + 2);
+            // Beyond the end is `None`, which is less than any number.
+            let larger = if self.count_at(right) > self.count_at(left) { right } else { left };
+            if self.count_at(larger) <= self.count_at(at) {
+                return;
+            }
+            self.swap(at, larger);
+            at = larger;
+        }
+    }
+
+    fn swap(&mut self, one: usize, other: usize) {
+        self.heap.swap(one, other);
+        for at in [one, other] {
+            if let Some(place) = self.heap.get(at)
+                && let Some(known) = self.at.get_mut(*place as usize)
+            {
+                *known = at as u32;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, VecDeque};
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const CLASSES: [Class; 4] = [Class::Over, Class::Denied, Class::Unanswered, Class::Answered];
+
+    #[derive(Debug, Clone)]
+    enum Step {
+        File(u32, u32, u8),
+        Take(u32),
+        Refile(u32, u8),
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            3 => (0..64u32, 0..9u32, 0..4u8).prop_map(|(slot, holder, class)| Step::File(slot, holder, class)),
+            2 => (0..64u32).prop_map(Step::Take),
+            1 => (0..64u32, 0..4u8).prop_map(|(slot, class)| Step::Refile(slot, class)),
+        ]
+    }
+
+    proptest! {
+        /// The model: a queue for each holder and class.
+        #[test]
+        fn holdings_are_those_of_a_plain_model(steps in prop::collection::vec(step(), 1..400)) {
+            let mut held = Holdings::new(64).unwrap();
+            let mut model: BTreeMap<(u32, Class), VecDeque<u32>> = BTreeMap::new();
+            let mut whose: BTreeMap<u32, (u32, Class)> = BTreeMap::new();
+            for step in steps {
+                match step {
+                    Step::File(slot, holder, class) => {
+                        let class = Class::of(class.into());
+                        if whose.contains_key(&slot) {
+                            continue;
+                        }
+                        let place = held.holder(holder * 7);
+                        held.file(slot, place, class, slot);
+                        whose.insert(slot, (holder, class));
+                        model.entry((holder, class)).or_default().push_back(slot);
+                    }
+                    Step::Take(slot) => {
+                        held.take(slot);
+                        if let Some(key) = whose.remove(&slot) {
+                            model.get_mut(&key).unwrap().retain(|other| *other != slot);
+                        }
+                    }
+                    Step::Refile(slot, class) => {
+                        let class = Class::of(class.into());
+                        held.refile(slot, class, 0);
+                        if let Some((holder, old)) = whose.remove(&slot) {
+                            model.get_mut(&(holder, old)).unwrap().retain(|other| *other != slot);
+                            model.entry((holder, class)).or_default().push_back(slot);
+                            whose.insert(slot, (holder, class));
+                        }
+                    }
+                }
+                let mut totals: BTreeMap<u32, u32> = BTreeMap::new();
+                for holder in 0..9 {
+                    let place = held.holder(holder * 7);
+                    for class in CLASSES {
+                        let queue = model.get(&(holder, class));
+                        let count = queue.map_or(0, |queue| queue.len() as u32);
+                        prop_assert_eq!(held.count(place, class), count);
+                        prop_assert_eq!(held.first(place, class), queue.and_then(|queue| queue.front().copied()));
+                        *totals.entry(holder).or_default() += count;
+                    }
+                    prop_assert_eq!(held.total(place), totals[&holder]);
+                }
+                let most = held.most_of_all().map_or(0, |holder| held.total(holder));
+                prop_assert_eq!(most, totals.values().copied().max().unwrap_or(0));
+                for class in CLASSES {
+                    let most = held.most(class).map_or(0, |holder| held.count(holder, class));
+                    let queues = model.iter().filter(|((_, of), _)| *of == class).map(|(_, queue)| queue.len() as u32);
+                    prop_assert_eq!(most, queues.max().unwrap_or(0));
+                }
+                prop_assert_eq!(held.holding() as usize, totals.values().filter(|total| **total > 0).count());
+                prop_assert_eq!(totals.values().sum::<u32>() as usize, whose.len());
+            }
+        }
+    }
+}

@@ -1,0 +1,240 @@
+//! ESP of own tunnels that an ICMP error quotes: believed only when it was really sent, and lately.
+//!
+//! Anybody can send an ICMP error. Who is not on the way of the packets knows neither SPI nor sequence number (RFC 4301 §8.2.1,
+//! RFC 5927 §4); who was once knows old ones.
+
+use std::{net::Ipv4Addr, ops::Range};
+
+use offload_rules::{
+    VifId, VrfId,
+    forwarding::{DfPolicy, IpsecTunnel},
+};
+
+use super::{
+    outbound::Outbound,
+    table::{Ipsec, Tunnel, sealer},
+};
+use crate::{
+    esp,
+    packet::parse::{Embedded, PROTO_UDP},
+    worker::outer_error::{Reason, VerifiedBy},
+};
+
+/// Milliseconds of a span: what was sent in this one and in the last one was sent lately. Longer than an error takes to come
+/// back, and short enough that what was recorded once is of no use.
+const SPAN_MS: u64 = 10_000;
+/// SAs of a worker that are gone, and may still be quoted.
+const MAX_FORMER: usize = 64;
+/// The same of a tunnel.
+const MAX_FORMER_OF_TUNNEL: usize = 8;
+
+/// An error that quotes ESP of an own tunnel, on its way to the worker that owns the SA.
+#[derive(Debug, Clone, Copy)]
+pub struct EspQuote {
+    /// Where the error came in.
+    pub(in crate::worker) vif: VifId,
+    tunnel: VifId,
+    spi: u32,
+    sequence: u32,
+    /// What it says.
+    pub(in crate::worker) reason: Reason,
+}
+
+/// What an ICMP error quotes, as far as IPsec is concerned.
+#[derive(Debug)]
+pub(in crate::worker) enum Quoted {
+    /// No ESP of an own tunnel.
+    Foreign,
+    /// ESP of an own tunnel, with a number that none of its SAs has sent lately.
+    NotSent,
+    /// Of an SA that this worker knows to be in use, or another one does.
+    Sent(VerifiedBy, EspQuote),
+}
+
+/// An SA that a tunnel sends with, or has lately.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Used {
+    spi: u32,
+    /// Its worker.
+    owner: usize,
+    /// Milliseconds of the node's clock after which nobody quotes it any more.
+    until: u64,
+}
+
+/// What is left of an SA that is gone.
+#[derive(Debug)]
+pub(super) struct Former {
+    tunnel: VifId,
+    spi: u32,
+    sent: [Range<u64>; 2],
+    until: u64,
+}
+
+/// When spans begin.
+#[derive(Debug, Default)]
+pub(super) struct Spans {
+    /// `None` before the first look.
+    next: Option<u64>,
+}
+
+impl Spans {
+    /// How many have begun since the last look, as far as it matters.
+    fn begun(&mut self, now: u64) -> u64 {
+        let begun = match self.next {
+            Some(next) if now < next => return 0,
+            Some(next) => 1 + (now - next) / SPAN_MS,
+            None => 0,
+        };
+        self.next = Some(now + SPAN_MS);
+        begun.min(2)
+    }
+}
+
+impl Outbound {
+    /// Numbers sent lately: here, and by the NIC.
+    fn sent_lately(&self) -> [Range<u64>; 2] {
+        [self.sa.sent_lately(), self.hold.sent_lately()]
+    }
+}
+
+/// Is there a number with these lower 32 bits in the range?
+fn holds(range: &Range<u64>, low: u32) -> bool {
+    u64::from(low.wrapping_sub(range.start as u32)) < range.end.saturating_sub(range.start)
+}
+
+impl Ipsec {
+    /// Looks for the SA whose packet an error quotes. `quoted` was parsed from `l3`; `vrf` is the one that the error came in.
+    pub(in crate::worker) fn quoted(
+        &self,
+        (vif, vrf): (VifId, VrfId),
+        quoted: &Embedded,
+        l3: &[u8],
+        reason: Reason,
+        (me, now): (usize, u64),
+    ) -> Quoted {
+        let l4 = quoted.l4(l3);
+        let (udp, esp) = match quoted.proto {
+            esp::PROTOCOL => (None, l4),
+            // The ports are reversed. A later fragment has none, and cannot be told from one of IKE.
+            PROTO_UDP if !quoted.is_later_fragment() => {
+                (Some((quoted.dport, quoted.sport)), l4.get(8..).unwrap_or(&[]))
+            }
+            _ => return Quoted::Foreign,
+        };
+        let ([a, b, c, d, ..], [e, f, g, h, ..]) = (quoted.dst, quoted.src);
+        let outside = (vrf, Ipv4Addr::new(a, b, c, d), Ipv4Addr::new(e, f, g, h));
+        let mut tunnels = self.tunnels_with(outside, udp).peekable();
+        // RFC 3948 §2.2: an SPI of zero is the marker of IKE.
+        if tunnels.peek().is_none() || udp.is_some() && esp.starts_with(&[0; 4]) {
+            return Quoted::Foreign;
+        }
+        let Some([s0, s1, s2, s3, n0, n1, n2, n3]) = esp.first_chunk::<8>().filter(|_| !quoted.is_later_fragment())
+        else {
+            return Quoted::NotSent;
+        };
+        let (spi, sequence) = (u32::from_be_bytes([*s0, *s1, *s2, *s3]), u32::from_be_bytes([*n0, *n1, *n2, *n3]));
+        for tunnel in tunnels {
+            if let Some(used) = tunnel.used.iter().find(|used| used.spi == spi && used.until > now) {
+                let reason = match reason {
+                    // Sent with DF clear: the quote has it set.
+                    Reason::PathMtu(..) if tunnel.ipsec.df == DfPolicy::Clear => Reason::Absurd,
+                    reason => reason,
+                };
+                let quote = EspQuote { vif, tunnel: tunnel.vif, spi, sequence, reason };
+                return match used.owner == me {
+                    true if self.has_sent_lately(&quote, now) => Quoted::Sent(VerifiedBy::This, quote),
+                    true => Quoted::NotSent,
+                    false => Quoted::Sent(VerifiedBy::Other(used.owner), quote),
+                };
+            }
+        }
+        Quoted::NotSent
+    }
+
+    /// Tunnels with this outside: VRF, source and destination; in UDP, with its ports.
+    fn tunnels_with(
+        &self,
+        outside: (VrfId, Ipv4Addr, Ipv4Addr),
+        udp: Option<(u16, u16)>,
+    ) -> impl Iterator<Item = &Tunnel> {
+        let first = self.outsides.partition_point(|(known, _)| *known < outside);
+        let same = self.outsides.iter().skip(first).take_while(move |(known, _)| *known == outside);
+        same.filter_map(|(_, place)| self.tunnels.get(*place))
+            .filter(move |tunnel| tunnel.ipsec.nat_t.map(|nat_t| (nat_t.source_port, nat_t.destination_port)) == udp)
+    }
+
+    /// Has an SA of this worker sent what is quoted, and lately?
+    pub(in crate::worker) fn has_sent_lately(&self, quote: &EspQuote, now: u64) -> bool {
+        let outbound = self.outbound.iter().filter(|sa| (sa.vif, sa.sa.spi()) == (quote.tunnel, quote.spi));
+        let former = self.former.iter().filter(|sa| (sa.tunnel, sa.spi) == (quote.tunnel, quote.spi));
+        outbound.flat_map(Outbound::sent_lately).any(|sent| holds(&sent, quote.sequence))
+            || former.filter(|sa| sa.until > now).flat_map(|sa| &sa.sent).any(|sent| holds(sent, quote.sequence))
+    }
+
+    /// The SAs that a tunnel may be quoted with from now on: those that it names, and those that it named until now.
+    pub(super) fn used(
+        snapshot: &offload_rules::forwarding::Snapshot,
+        ipsec: &IpsecTunnel,
+        before: &[Used],
+        (workers, now): (usize, u64),
+    ) -> Vec<Used> {
+        let named = ipsec.outbound.iter().filter_map(|id| snapshot.sa(*id));
+        let mut used: Vec<Used> =
+            named.map(|sa| Used { spi: sa.spi, owner: sealer(sa, workers), until: u64::MAX }).collect();
+        let named = used.len();
+        for old in before.iter().filter(|old| old.until > now) {
+            if used.len() < named + MAX_FORMER_OF_TUNNEL
+                && !used.iter().any(|used| (used.spi, used.owner) == (old.spi, old.owner))
+            {
+                used.push(Used { until: old.until.min(now + 2 * SPAN_MS), ..*old });
+            }
+        }
+        used
+    }
+
+    /// An SA goes: what it has sent lately may still be quoted.
+    pub(super) fn remember(&mut self, sa: &Outbound, now: u64) {
+        self.former.retain(|former| former.until > now);
+        if self.former.len() >= MAX_FORMER {
+            self.former.remove(0);
+        }
+        let (tunnel, spi, sent) = (sa.vif, sa.sa.spi(), sa.sent_lately());
+        self.former.push(Former { tunnel, spi, sent, until: now + 2 * SPAN_MS });
+    }
+
+    /// Time passes.
+    pub(super) fn begin_spans(&mut self, now: u64) {
+        for _ in 0..self.spans.begun(now) {
+            for sa in &mut self.outbound {
+                sa.sa.begin_span();
+                sa.hold.begin_span();
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{SPAN_MS, Spans, holds};
+
+    #[test]
+    fn a_number_is_known_by_its_lower_half_also_where_that_wraps() {
+        let sent = 0xffff_fff0..0x1_0000_0010;
+        for (low, known) in [(0xffff_ffef, false), (0xffff_fff0, true), (0, true), (0xf, true), (0x10, false)] {
+            assert_eq!(holds(&sent, low), known, "{low:#x}");
+        }
+        assert!(!holds(&(1..1), 1), "nothing sent");
+        assert!(!holds(&(1..1), 0));
+    }
+
+    #[test]
+    fn after_a_long_silence_both_spans_are_over() {
+        let mut spans = Spans::default();
+        // Whatever the clock says at first.
+        let start = 1_700_000_000_000;
+        assert_eq!(spans.begun(start), 0);
+        assert_eq!(spans.begun(start + SPAN_MS - 1), 0);
+        assert_eq!(spans.begun(start + SPAN_MS), 1);
+        assert_eq!(spans.begun(start + 10 * SPAN_MS), 2);
+    }
+}
