@@ -11,6 +11,9 @@ use super::LabError;
 /// One scenario at a time: each has the machine for itself.
 static TURN: Mutex<()> = Mutex::new(());
 
+/// Lines of a failure's reason that are printed at once, beside its verdict; the harness prints all of it at its end.
+const REASON_LINES: usize = 12;
+
 /// Runs a scenario and reports `e2e: NAME ... ok`, `FAILED` or `SKIPPED` on standard error, past the test harness's capture,
 /// so that a summary can name what ran.
 ///
@@ -43,7 +46,11 @@ pub fn scenario(name: &str, body: impl FnOnce() -> Result<(), LabError>) -> Resu
         }
         Err(error) => {
             report("FAILED");
-            Err(format!("{name}: {error}"))
+            let why = error.to_string();
+            for line in why.lines().take(REASON_LINES) {
+                let _ = writeln!(std::io::stderr(), "    {line}");
+            }
+            Err(format!("{name}: {why}"))
         }
     }
 }
