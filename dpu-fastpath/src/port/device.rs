@@ -25,8 +25,8 @@ use super::{
     eal::{Eal, exclusively},
     gate::Gate,
     hairpin::{self, Hairpins, Ordinary},
-    open::Prepare,
     pool::Pool,
+    prepare::Prepare,
 };
 
 /// Ethernet with two VLAN tags.

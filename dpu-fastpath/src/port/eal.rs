@@ -14,7 +14,11 @@ use std::{
 use dpdk_sys as sys;
 use offload_rules::lower::DpdkVersion;
 
-use super::{args::EalArgs, log, pool};
+use super::{
+    args::EalArgs,
+    errno::{errno, errno_text},
+    log, pool,
+};
 
 /// Why there is no EAL.
 #[derive(Debug, thiserror::Error)]
@@ -207,18 +211,6 @@ pub fn register_thread() {
             tracing::warn!(error = errno_text(errno()), "DPDK has no number left for this thread: it will be slower");
         }
     });
-}
-
-/// DPDK's errno of this thread.
-pub(super) fn errno() -> c_int {
-    // SAFETY: reads a variable of this thread.
-    unsafe { sys::rte_errno_get() }
-}
-
-/// An errno of DPDK in words.
-pub(super) fn errno_text(errno: c_int) -> String {
-    // SAFETY: returns a C string that lives until this thread asks again.
-    unsafe { CStr::from_ptr(sys::rte_strerror(errno)) }.to_string_lossy().into_owned()
 }
 
 fn init(line: Vec<CString>) -> Result<(), EalError> {

@@ -14,7 +14,7 @@ use super::{
     device::{Ethdev, Wanted},
     eal::Eal,
     facts::transfer_proxy,
-    open::Prepare,
+    prepare::Prepare,
 };
 
 /// Name of the device that manages the switch of a port, where that is another.

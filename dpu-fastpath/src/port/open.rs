@@ -12,13 +12,11 @@ use offload_rules::{VifId, forwarding::Vif};
 use super::{
     device::{Ethdev, Wanted},
     eal::Eal,
-    gate::Gate,
-    hairpin::Hairpins,
     manager::{self, Managers, Use},
     names::{self, Unresolved},
+    prepare::Prepare,
     queue,
 };
-use crate::security::Sessions;
 
 /// A vif's device, and the device of DPDK that serves it: `eth0=net_af_packet0`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -103,36 +101,6 @@ pub fn resolve(eal: &Eal, map: &[PortMap]) -> Result<Vec<PortMap>, UnknownEthdev
             }
         })
         .collect()
-}
-
-/// Has a word in the opening of a device: for whoever gives it rules.
-pub trait Prepare: Send {
-    /// The device is configured, and not started yet.
-    ///
-    /// # Errors
-    /// Why it cannot be used so, in words.
-    fn before_start(&self, port: u16) -> Result<(), String>;
-
-    /// The sessions that packets may be sent with; `None`: nobody opens any.
-    fn sessions(&self) -> Option<Sessions> {
-        None
-    }
-
-    /// The ports that rules lead between by hairpin queues; `None`: by a switch, or not at all.
-    fn hairpins(&self) -> Option<Hairpins> {
-        None
-    }
-
-    /// What keeps those who give rules to ports away while one starts or stops; `None`: nobody does.
-    fn gate(&self) -> Option<Gate> {
-        None
-    }
-
-    /// A device is given up: with it go the rules that it had.
-    fn stopped(&self) {}
-
-    /// The device of this vif has started.
-    fn started(&self, vif: VifId, port: u16, queues: u16);
 }
 
 /// Opens mapped devices with DPDK, and leaves the others to another.

@@ -10,7 +10,7 @@ use std::{
 use dpdk_sys as sys;
 use fallback_sw::packet::HEADROOM;
 
-use super::eal;
+use super::errno::errno;
 
 /// mbufs that a thread keeps for itself.
 const CACHE: u32 = 256;
@@ -54,7 +54,7 @@ impl Pool {
         let name = CString::new(format!("sg-{port}-{room}"))?;
         // SAFETY: a C string; all numbers are in the bounds that DPDK checks.
         let pool = unsafe { sys::rte_pktmbuf_pool_create(name.as_ptr(), count, CACHE, 0, room, socket) };
-        let pool = NonNull::new(pool).ok_or_else(|| std::io::Error::from_raw_os_error(eal::errno()))?;
+        let pool = NonNull::new(pool).ok_or_else(|| std::io::Error::from_raw_os_error(errno()))?;
         let pool = Self { pool, size: count, frame: u32::from(room) - HEADROOM as u32 };
         pools.insert((port, room), pool);
         Ok(pool)

@@ -6,7 +6,8 @@ use dpdk_sys as sys;
 use fallback_sw::packet::{MAX_FRAME, Packet};
 
 use super::{
-    eal::{self, Eal, exclusively},
+    eal::{Eal, exclusively},
+    errno::errno,
     mbuf::Mbuf,
     pool::Pool,
 };
@@ -33,7 +34,7 @@ impl Wire {
     /// # Errors
     /// What DPDK says: a name that is in use, no memory, no room for another port.
     pub fn new(_eal: &Eal, name: &str) -> io::Result<Self> {
-        let refused = || io::Error::from_raw_os_error(eal::errno().max(libc::EINVAL));
+        let refused = || io::Error::from_raw_os_error(errno().max(libc::EINVAL));
         let pool = Pool::of(NO_PORT, MAX_FRAME as u32, BUFFERS, -1)?;
         let ring = |end: &str| -> io::Result<NonNull<sys::rte_ring>> {
             let name = CString::new(format!("{name}-{end}"))?;
