@@ -1,20 +1,26 @@
 //! `dpu-fastpath run`: the node of `fallback-sw run`, with devices that DPDK drives.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::bail;
 use clap::Args;
 use fallback_sw::{
     io::KernelPorts,
-    node::daemon::{self, AeadChoice, Equipment},
+    node::{
+        daemon::{self, AeadChoice, Equipment},
+        offload::{Offload, Start},
+    },
 };
 
 use offload_rules::{forwarding::Snapshot, lower::Ability};
 
 use crate::{
-    nic::{self, Identity, Offload, Start},
+    nic::{self, Identity, NicLowering},
     port::{self, DpdkPorts, Eal, EalArgs, Memory, PortMap, eal},
 };
+
+/// How long one attempt to drive the NIC waits for its ports to open.
+const PORTS: Duration = Duration::from_millis(500);
 
 /// How the daemon runs.
 #[derive(Debug, Args)]
@@ -126,9 +132,13 @@ fn equip(args: &RunArgs, workers: usize, snapshot: &Snapshot) -> anyhow::Result<
             tell_abilities(&nic);
             let nic_ports = nic.ports();
             ports = ports.prepared_by(Box::new(nic_ports.clone()));
+            let profile = nic.profile;
             let start = Start {
-                profile: nic.profile,
-                ports: nic_ports,
+                lowering: NicLowering::new(profile.clone(), nic_ports.clone()),
+                connect: move || {
+                    nic_ports.wait(PORTS);
+                    nic::connect(&profile, &nic_ports)
+                },
                 workers,
                 snapshot: Arc::new(snapshot.clone()),
                 epoch: equipment.epoch,

@@ -10,7 +10,6 @@ use std::{
 
 use dpu_fastpath::{
     nic::{self, NicPorts, WrongEngine, identify, profile},
-    offload::{Backend, Completion, Token},
     port::{DpdkPorts, Eal, EalArgs, Memory, PortMap, transfer_proxy},
 };
 use fallback_sw::{
@@ -18,6 +17,7 @@ use fallback_sw::{
     node::decode,
 };
 use mlx5_judge::{Below, Card, Engine, Preload};
+use offload_engine::{Backend, Completion, Token};
 use offload_rules::{
     MacAddr, VifId,
     forwarding::{Snapshot, Vif},

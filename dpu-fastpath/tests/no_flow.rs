@@ -7,10 +7,8 @@ mod dpdk;
 use std::ffi::{CString, c_char, c_int, c_void};
 
 use dpdk_sys::rte_eth_event_type;
-use dpu_fastpath::{
-    offload::Backend,
-    rte_flow::{Asynchronous, Ethdev, PortMap, Sizes, Style, Synchronous, configure},
-};
+use dpu_fastpath::rte_flow::{Asynchronous, Ethdev, PortMap, Sizes, Style, Synchronous, configure};
+use offload_engine::Backend;
 use offload_rules::{
     VifId,
     lower::{Action, FailureClass, Item, Rule, Table},

@@ -16,10 +16,8 @@ use std::{
 };
 
 use dpdk::Wire;
-use dpu_fastpath::{
-    offload::{Backend, Completion, Failure, Hits, Token},
-    rte_flow::{Asynchronous, Ethdev, FieldStyle, PortMap, Sizes, Style, Synchronous, configure},
-};
+use dpu_fastpath::rte_flow::{Asynchronous, Ethdev, FieldStyle, PortMap, Sizes, Style, Synchronous, configure};
+use offload_engine::{Backend, Completion, Failure, Hits, Token};
 use offload_rules::{
     Label, MacAddr, VifId,
     lower::{Action, FailureClass, Field, Item, Rule, Table},

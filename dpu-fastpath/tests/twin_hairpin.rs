@@ -7,7 +7,6 @@ use std::sync::Arc;
 
 use dpu_fastpath::{
     nic::NicPorts,
-    offload::{Backend, Completion},
     port::{DpdkPorts, Eal, EalArgs, Memory, PortMap, Wire},
     rte_flow::{Style, Synchronous},
 };
@@ -15,6 +14,7 @@ use fallback_sw::{
     io::{KernelPorts, OpenPorts, Opened},
     node::decode,
 };
+use offload_engine::{Backend, Completion};
 use offload_rules::{
     MacAddr, VifId,
     forwarding::Snapshot,

@@ -10,8 +10,8 @@ use bed::{
     ETHERNET, KEY, OTHER_KEY, TUNNEL, create, destroy, each, framer, inner, open_rule, outside, seal_rule, sealer,
     seen, spec, to_seal, vif,
 };
-use dpu_fastpath::offload::{SessionCounts, SessionKind};
 use fallback_sw::{esp::Opened, packet::NicNote};
+use offload_engine::{SessionCounts, SessionKind};
 use offload_rules::{
     forwarding::{DfPolicy, Lifetime, SaDirection},
     lower::{Action, Session, Table},

@@ -1,9 +1,7 @@
 //! What an offloaded flow costs its worker, with an engine that takes everything at once.
 
-use fallback_sw::{
-    offload::{OffloadId, Report, Request, Tier},
-    worker::Outbox,
-};
+use fallback_sw::worker::Outbox;
+use offload_engine::protocol::{OffloadId, Report, Request, Tier};
 
 use crate::{
     measure::{Effort, Row, Sample, Target, Value},

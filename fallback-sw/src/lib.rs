@@ -9,7 +9,6 @@ pub mod exec;
 pub mod flow_table;
 pub mod io;
 pub mod node;
-pub mod offload;
 pub mod packet;
 mod prefetch;
 pub mod replay;

@@ -2,8 +2,8 @@
 
 use std::{sync::Arc, time::Instant};
 
-use dpu_fastpath::offload::{Backend, Completion, Config, Engine, Failure, Hits, Lowering, Token};
-use fallback_sw::offload::{Report, Request, Tier};
+use offload_engine::protocol::{Report, Request, Tier};
+use offload_engine::{Backend, Completion, Config, Engine, Failure, Hits, Lowering, Token};
 use offload_rules::lower::{NicProfile, Rule};
 
 use crate::{

@@ -8,11 +8,11 @@ use std::{
 
 use dpu_fastpath::{
     nic::NicPorts,
-    offload::Backend,
     port::{DpdkPorts, Eal, EalArgs, Memory, PortMap, Wire},
     rte_flow::{Asynchronous, Style, Synchronous},
 };
 use fallback_sw::io::{KernelPorts, OpenPorts, Opened};
+use offload_engine::Backend;
 use offload_rules::{forwarding::Snapshot, lower::NicProfile};
 
 /// Memory for packets, in MiB.

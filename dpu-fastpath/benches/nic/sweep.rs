@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use fallback_sw::offload::{Report, Tier};
+use offload_engine::protocol::{Report, Tier};
 
 use crate::{
     Rows,

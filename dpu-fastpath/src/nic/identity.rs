@@ -2,13 +2,13 @@
 
 use std::collections::BTreeSet;
 
+use fallback_sw::node::offload::AboutNic;
 use offload_rules::lower::{Abilities, Layout, NicProfile, PortFacts, Role};
 
 use super::{NicPorts, by_templates, of_driver};
 use crate::{
     port::{self, Eal, PortMap, eal, facts},
     rte_flow::takes_templates,
-    service::AboutNic,
 };
 
 /// A port of the NIC, before it is opened.

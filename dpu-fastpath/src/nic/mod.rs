@@ -1,23 +1,21 @@
 //! A NIC as the daemon drives it: its profile, its ports as they open, lowering for what they carry, and the backend that its
 //! driver wants.
 
-mod attachment;
 mod identity;
-mod lowering;
+mod port_lowering;
 mod ports;
 
 use offload_rules::lower::{Api, NicProfile};
 
-pub use attachment::{Offload, Start};
 pub use identity::{Identity, Seen, WrongEngine, identify};
-pub use lowering::NicLowering;
+pub use port_lowering::NicLowering;
 pub use ports::NicPorts;
 
 use crate::{
-    offload::{Backend, Failure},
     port::eal,
     rte_flow::{Asynchronous, Gated, Style, Synchronous},
 };
+use offload_engine::{Backend, Failure};
 
 /// Operations of a synchronous driver in one round of the engine.
 const SYNCHRONOUS_DEPTH: usize = 256;

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use offload_rules::lower::{Chain, Rule, Unsupported};
 
-use crate::offload::{Backend, Completion, Failure, Token};
+use offload_engine::{Backend, Completion, Failure, Token};
 
 /// How long a NIC may take for one operation.
 const PATIENCE: Duration = Duration::from_secs(2);

@@ -5,7 +5,8 @@ use offload_rules::{
     lower::{Action, Chain, Item, Rule, Shape, Unsupported, priority},
 };
 
-use crate::{nic::NicLowering, offload::Lowering as _};
+use crate::nic::NicLowering;
+use offload_engine::Lowering as _;
 
 /// A rule with those that it needs, or why the profile refuses it by itself.
 pub(super) struct Question {

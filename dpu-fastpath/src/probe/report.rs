@@ -11,7 +11,7 @@ use super::{
     ask::{Answer, rules},
     questions::Question,
 };
-use crate::service::AboutNic;
+use fallback_sw::node::offload::AboutNic;
 
 /// Answers as they come.
 pub(super) struct Report {

@@ -8,10 +8,10 @@ use std::{
 use fallback_sw::{
     io::{KernelPorts, OpenPorts, Port},
     node::machine::Machine,
-    offload::Report,
     packet::{Packet, parse},
     replay::{Front, Met},
 };
+use offload_engine::protocol::Report;
 use offload_rules::{
     VifId,
     forwarding::{Snapshot, Vif},
@@ -20,9 +20,9 @@ use offload_rules::{
 
 use crate::{
     nic::{self, NicLowering, NicPorts},
-    offload::{Backend, Config, Engine, EngineStatus, Mismatch},
     port::{DpdkPorts, Eal, PortMap},
 };
+use offload_engine::{Backend, Config, Engine, EngineStatus, Mismatch};
 
 /// Rounds of requests and answers after which the engine is given up on.
 const ROUNDS: u32 = 100_000;

@@ -25,12 +25,8 @@ use super::{
     tables::{TableId, Tables},
     translation::Translation,
 };
-use crate::{
-    hash::Quick,
-    offload::{Backend, Completion, Failure, Hits, SessionCounts, SessionKind, SessionSpec, Token},
-    port::configure_bare,
-    security::Sessions,
-};
+use crate::{port::configure_bare, security::Sessions};
+use offload_engine::{Backend, Completion, Failure, Hits, SessionCounts, SessionKind, SessionSpec, Token, hash::Quick};
 
 /// The queue of every port that this uses: one thread, one queue.
 const QUEUE: u32 = 0;

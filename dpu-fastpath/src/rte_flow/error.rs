@@ -5,7 +5,7 @@ use std::ffi::CStr;
 use dpdk_sys::rte_flow_error;
 
 use super::advice::advice;
-use crate::offload::Failure;
+use offload_engine::Failure;
 
 /// A failure of a call: the driver's errno, and its words when it has any. `code` is what the call returned, 0 where it returns a
 /// pointer: then the thread's rte_errno tells.

@@ -6,10 +6,8 @@ use offload_rules::{
     lower::{Rule, Session},
 };
 
-use crate::{
-    offload::{Backend, Completion, Failure, Hits, SessionCounts, SessionKind, SessionSpec, Token},
-    port::Gate,
-};
+use crate::port::Gate;
+use offload_engine::{Backend, Completion, Failure, Hits, SessionCounts, SessionKind, SessionSpec, Token};
 
 /// Passes each call on through the gate of the ports.
 #[derive(Debug)]

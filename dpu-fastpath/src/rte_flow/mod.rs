@@ -1,4 +1,4 @@
-//! NICs by DPDK's rte_flow: two implementations of [`Backend`](crate::offload::Backend).
+//! NICs by DPDK's rte_flow: two implementations of [`Backend`](offload_engine::Backend).
 //!
 //! [`Synchronous`] works with every driver; [`Asynchronous`] is the template API (mlx5 with hardware steering). Both translate a
 //! [`Rule`](offload_rules::lower::Rule) the same way; what a driver wants said in its own way is a [`Style`].

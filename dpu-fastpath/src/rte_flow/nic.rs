@@ -23,10 +23,10 @@ use super::{
     translation::{Domain, Translation},
 };
 use crate::{
-    offload::{Failure, Hits, SessionSpec, Token},
     port::{Departures, Gate, transfer_proxy},
     security::Sessions,
 };
+use offload_engine::{Failure, Hits, SessionSpec, Token};
 
 /// Idle rules asked for in one call.
 const AGED_BATCH: usize = 128;

@@ -19,11 +19,8 @@ use super::{
     ports::PortMap,
     style::Style,
 };
-use crate::{
-    hash::Quick,
-    offload::{Backend, Completion, Failure, Hits, SessionCounts, SessionKind, SessionSpec, Token},
-    security::Sessions,
-};
+use crate::security::Sessions;
+use offload_engine::{Backend, Completion, Failure, Hits, SessionCounts, SessionKind, SessionSpec, Token, hash::Quick};
 
 /// What one round of the engine may take: somebody may be waiting for its answer.
 const SLICE: Duration = Duration::from_millis(20);

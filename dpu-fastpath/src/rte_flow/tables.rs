@@ -16,7 +16,7 @@ use super::{
     error::{check, failure},
     translation::{Domain, Shape, Translation},
 };
-use crate::offload::Failure;
+use offload_engine::Failure;
 
 /// Tables that a port has at most: shapes come from the program, not from packets, so this many is a lot.
 const TABLES: usize = 256;

@@ -15,7 +15,8 @@ use super::{
     style::{FieldStyle, PortStyle, Style, TtlStyle},
     translation::{Domain, Translation},
 };
-use crate::{offload::Failure, security::Sessions};
+use crate::security::Sessions;
+use offload_engine::Failure;
 
 mod dialects;
 mod ipsec;

@@ -13,7 +13,7 @@ use super::{
     stages::Held,
     style::{Style, TtlStyle},
 };
-use crate::{hash::QuickHasher, offload::Failure};
+use offload_engine::{Failure, hash::QuickHasher};
 
 /// A rule with the storage of all that its items and actions point to.
 #[derive(Debug)]

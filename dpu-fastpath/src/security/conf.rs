@@ -11,7 +11,7 @@ use dpdk_sys::{
 use offload_rules::forwarding::{DfPolicy, IpsecTunnel, KEY_LENGTHS, SaDirection};
 
 use super::offer::{Offer, action_of, way_of};
-use crate::offload::{SessionKind, SessionSpec};
+use offload_engine::{SessionKind, SessionSpec};
 
 /// Octets of the check value (RFC 4106 §6).
 pub(super) const DIGEST_LEN: u16 = 16;

@@ -10,7 +10,7 @@ use dpdk_sys::{
 use offload_rules::forwarding::{DfPolicy, Sa, SaDirection};
 
 use super::conf::{AAD_LEN, DIGEST_LEN, ESN_AAD_LEN};
-use crate::offload::{SessionKind, SessionSpec};
+use offload_engine::{SessionKind, SessionSpec};
 
 /// Both kinds, the one that leaves least to software first.
 pub(super) const KINDS: [SessionKind; 2] = [SessionKind::InlineProtocol, SessionKind::InlineCrypto];

@@ -21,7 +21,7 @@ use super::{
     offer::{KINDS, Offer},
     pool,
 };
-use crate::offload::{Failure, SessionCounts, SessionKind, SessionSpec};
+use offload_engine::{Failure, SessionCounts, SessionKind, SessionSpec};
 
 /// Slots: sessions that there can be at a time. The slot of a session is in the lower bits of its number.
 const SLOTS: usize = 1 << 16;

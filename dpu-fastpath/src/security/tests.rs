@@ -14,7 +14,7 @@ use super::{
     conf::{Conf, WrongKey},
     offer::Offer,
 };
-use crate::offload::{SessionKind, SessionSpec};
+use offload_engine::{SessionKind, SessionSpec};
 
 fn sa(direction: SaDirection, key: usize, esn: bool, window: u32) -> Sa {
     Sa {

@@ -8,9 +8,10 @@ use std::{
     time::Instant,
 };
 
-use dpu_fastpath::{offload::EngineStatus, replay::NicFront};
+use dpu_fastpath::replay::NicFront;
 use fallback_sw::{node::machine::Machine, packet::Packet};
 use mlx5_judge::{Below, Fault, device::Device};
+use offload_engine::EngineStatus;
 use offload_rules::VifId;
 use serde_json::Value;
 

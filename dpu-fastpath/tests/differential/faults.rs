@@ -11,9 +11,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use dpu_fastpath::{offload::EngineStatus, replay::NicFront};
+use dpu_fastpath::replay::NicFront;
 use fallback_sw::{node::machine::Machine, replay::Front as _};
 use mlx5_judge::{Below, Fault, device::Device, record::Change};
+use offload_engine::EngineStatus;
 use offload_rules::lower::{FailureClass, NotOffloaded};
 
 use super::{

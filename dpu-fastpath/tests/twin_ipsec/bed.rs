@@ -8,7 +8,6 @@ use std::{
 
 use dpu_fastpath::{
     nic::{NicPorts, connect, profile},
-    offload::{Backend, Completion, SessionCounts, SessionKind, SessionSpec, Token},
     port::{DpdkPorts, Eal, EalArgs, Memory, PortMap, Wire},
 };
 use fallback_sw::{
@@ -17,6 +16,7 @@ use fallback_sw::{
     node::decode,
     packet::{NicNote, Packet},
 };
+use offload_engine::{Backend, Completion, SessionCounts, SessionKind, SessionSpec, Token};
 use offload_rules::{
     SaId, VifId, VrfId,
     forwarding::{DfPolicy, IpsecTunnel, Lifetime, NatT, Sa, SaDirection, SaKey, Snapshot},

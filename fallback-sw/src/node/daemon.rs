@@ -15,11 +15,12 @@ use proto::v1::node_server::NodeServer;
 use tokio_stream::wrappers::UnixListenerStream;
 use tonic::service::Routes;
 
+pub use super::attachment::Attachment;
 use super::{
     beginning::Beginning,
     ike,
-    offload_link::OffloadLink,
-    runtime::{Config, Handle, OnWorkerStart, Runtime},
+    offload::OffloadLink,
+    runtime::{Config, OnWorkerStart, Runtime},
     service::{self, NodeService},
     signals::Signals,
 };
@@ -114,15 +115,6 @@ pub struct Equipment {
     pub epoch: Instant,
     /// Dropped when all threads of the node have ended.
     pub keep: Box<dyn Any>,
-}
-
-/// Something that works beside a running node.
-pub trait Attachment {
-    /// The node runs: its handle, and the services of its API, to which others may be added.
-    fn attach(&mut self, node: &Handle, routes: Routes) -> Routes;
-
-    /// The node is about to end; its workers still forward.
-    fn detach(&mut self);
 }
 
 impl Default for Equipment {

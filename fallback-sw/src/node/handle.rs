@@ -19,7 +19,7 @@ use super::{
     thread::{Command, Mailbox, Waker},
     view::PortStatus,
 };
-use crate::{offload, worker::Worker};
+use crate::worker::Worker;
 
 /// A worker as others reach it.
 #[derive(Clone)]
@@ -139,7 +139,7 @@ impl Handle {
     }
 
     /// Tells a worker what the offload engine reports of its flows. Never waits.
-    pub fn offload_reports(&self, worker: u16, reports: Vec<offload::Report>) {
+    pub fn offload_reports(&self, worker: u16, reports: Vec<offload_engine::protocol::Report>) {
         if let Some(handle) = self.workers.get(usize::from(worker)) {
             handle.tell(Command::Offload(reports));
         }

@@ -13,10 +13,10 @@ use super::{
     sequences::Sequences,
 };
 use crate::{
-    offload::{Report, Request},
     packet::Packet,
     worker::{Account, Counters, Outbox, TxKind, TxMeta, Worker, WorkerConfig},
 };
+use offload_engine::protocol::{Report, Request};
 
 /// A frame that the node sends.
 #[derive(Debug)]

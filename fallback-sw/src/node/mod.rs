@@ -1,5 +1,6 @@
 //! What makes the dataplane a node: its forwarding state as protobuf and typed, what it learns, how it is asked.
 
+mod attachment;
 pub mod backlog;
 mod beginning;
 pub mod control;
@@ -14,7 +15,7 @@ pub mod hit_rate;
 pub mod ike;
 pub mod machine;
 pub mod neighbours;
-pub mod offload_link;
+pub mod offload;
 pub mod persist;
 pub mod runtime;
 pub mod sa_view;

@@ -24,7 +24,7 @@ use super::{
     control::{Actions, Control},
     device_mtu, ike,
     neighbours::refusals::Refusals,
-    offload_link::OffloadLink,
+    offload::OffloadLink,
     persist::LastState,
     sequences::Sequences,
     thread::{Command, Mailbox, Report, Thread, Waker},

@@ -13,7 +13,8 @@ use super::{
     control::Control,
     encode::{self, Keys},
 };
-use crate::{offload::SaMode, worker::SaStatus};
+use crate::worker::SaStatus;
+use offload_engine::protocol::SaMode;
 
 /// All SAs of a node by id; `statuses` are those of each worker.
 #[must_use]

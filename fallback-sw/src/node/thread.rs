@@ -26,10 +26,10 @@ use offload_rules::{DropReason, VifId, forwarding::Snapshot};
 use super::{backlog::Backlog, neighbours::nud::Question, runtime::Message};
 use crate::{
     io::{Port, PortError},
-    offload::Request,
     packet::Packet,
     worker::{Delivery, Event, GiveUp, Grant, NeighbourKey, Outbox, TxMeta, Worker},
 };
+use offload_engine::protocol::Request;
 
 /// Frames received from a port before the next port has its turn.
 const BURST: usize = 64;
@@ -63,7 +63,7 @@ pub enum Command {
     /// Let someone look at the worker; must be quick, packets wait.
     Inspect(Box<dyn FnOnce(&Worker) + Send>),
     /// What the offload engine reports.
-    Offload(Vec<crate::offload::Report>),
+    Offload(Vec<offload_engine::protocol::Report>),
     /// Offload is switched on or off.
     OffloadEnabled(bool),
     /// The offload engine has lost its books.

@@ -17,10 +17,8 @@ use offload_rules::{
 use proto::v1 as pb;
 
 use super::{control::Control, encode, neighbours::nud::State};
-use crate::{
-    offload::Tier,
-    worker::{Account, Counters, VifCounters, Worker, flows::flag},
-};
+use crate::worker::{Account, Counters, VifCounters, Worker, flows::flag};
+use offload_engine::protocol::Tier;
 
 /// Index of a record among all workers.
 #[must_use]

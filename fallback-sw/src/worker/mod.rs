@@ -46,11 +46,11 @@ pub use programs::{ProgramId, Programs, TO_BE_DERIVED};
 
 use crate::{
     flow_table::{FlowTable, Holdings},
-    offload::Request,
     packet::Packet,
 };
 use batch::Batch;
 use limits::{RateLimit, Topic};
+use offload_engine::protocol::Request;
 use reassembly::ReassemblyTable;
 use splice::Openings;
 

@@ -2,9 +2,9 @@
 
 use fallback_sw::{
     node::machine::MachineConfig,
-    offload::{OffloadId, Report, Request, Tier},
     worker::{OffloadStatus, Worker},
 };
+use offload_engine::protocol::{OffloadId, Report, Request, Tier};
 use offload_rules::lower::{Direction, NotOffloaded};
 
 use super::Node;

@@ -1,9 +1,7 @@
 //! IPv6 through IPsec tunnels that are narrower than 1280 octets: whole at the other end, and no host told less.
 
-use fallback_sw::{
-    node::machine::{MachineConfig, Sent},
-    offload::{NotHeld, Report, Request, SaMode},
-};
+use fallback_sw::node::machine::{MachineConfig, Sent};
+use offload_engine::protocol::{NotHeld, Report, Request, SaMode};
 
 use crate::{
     common::{

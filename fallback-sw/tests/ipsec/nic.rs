@@ -5,10 +5,10 @@ use std::ops::Range;
 use fallback_sw::{
     esp::{InboundConfig, InboundSa, Key, Opened},
     node::machine::{MachineConfig, Sent},
-    offload::{NotHeld, OfferId, Report, Request, SaMode},
     packet::{NicNote, Packet},
     worker::SaStatus,
 };
+use offload_engine::protocol::{NotHeld, OfferId, Report, Request, SaMode};
 use offload_rules::VifId;
 
 use crate::{

@@ -9,8 +9,8 @@ use fallback_sw::node::{
     sa_view,
     sequences::{Sequences, Unsure},
 };
-use fallback_sw::offload::Request;
 use fallback_sw::worker::{Grant, Outbox, Worker, WorkerConfig};
+use offload_engine::protocol::Request;
 use offload_rules::forwarding::{Sa, SaDirection};
 use proto::v1::SaState;
 

@@ -2,9 +2,9 @@
 
 use fallback_sw::{
     node::{machine::MachineConfig, sequences::Sequences},
-    offload::{Report, Request, SaMode},
     packet::Packet,
 };
+use offload_engine::protocol::{Report, Request, SaMode};
 
 use crate::{
     common::{

@@ -17,11 +17,8 @@ use common::{
         altered, from_client, from_server, from_underlay, only,
     },
 };
-use fallback_sw::{
-    offload::{OffloadId, Report, Request, Tier},
-    packet::Packet,
-    worker::Traffic,
-};
+use fallback_sw::{packet::Packet, worker::Traffic};
+use offload_engine::protocol::{OffloadId, Report, Request, Tier};
 use offload_rules::{
     DropReason, VifId,
     forwarding::VlanTag,

@@ -22,10 +22,8 @@ pub(super) use quoted::Quoted;
 pub(super) use table::Ipsec;
 
 use super::{Outbox, Worker};
-use crate::{
-    offload::{NotHeld, SaMode},
-    packet::Packet,
-};
+use crate::packet::Packet;
+use offload_engine::protocol::{NotHeld, SaMode};
 
 /// Milliseconds between two looks at lifetimes in seconds and at keepalives.
 const LOOK_MS: u64 = 1000;

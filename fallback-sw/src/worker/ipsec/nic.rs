@@ -18,9 +18,9 @@ use super::{
 };
 use crate::{
     exec::SealLeg,
-    offload::{NotHeld, OfferId, Report, Request, SaMode},
     packet::{NicNote, Packet, parse},
 };
+use offload_engine::protocol::{NotHeld, OfferId, Report, Request, SaMode};
 
 /// Milliseconds before an SA is offered again that the NIC did not take, or has lost, or whose port may not be open yet.
 const AGAIN_MS: u64 = 1000;

@@ -1,6 +1,6 @@
 //! Offloading flows, the worker's side: which flows to ask for, what of them has been seen, what the engine has answered.
 //!
-//! The worker owns every decision on a flow, an engine owns the rules of a NIC ([`crate::offload`]). A flow that is a candidate
+//! The worker owns every decision on a flow, an engine owns the rules of a NIC ([`offload_engine`]). A flow that is a candidate
 //! carries [`flag::SAMPLE`] until an ordinary packet of each direction has shown how it arrives (`sample.rs`); from then on one
 //! function, [`Worker::review`], compares what is in force with what was asked for and asks for the difference (`review.rs`).
 //! Whatever may change the answer (a packet, a change of the forwarding state, the engine, time) only calls for a review.
@@ -19,11 +19,8 @@ use offload_rules::{
 pub(super) use slab::Offloads;
 
 use super::{Outbox, Worker, counters::Traffic, flows::flag};
-use crate::{
-    exec::Target,
-    flow_table::Record,
-    offload::{OffloadId, Request, Tier},
-};
+use crate::{exec::Target, flow_table::Record};
+use offload_engine::protocol::{OffloadId, Request, Tier};
 
 const ICMP: [u8; 2] = [1, 58];
 

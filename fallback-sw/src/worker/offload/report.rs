@@ -9,9 +9,9 @@ use offload_rules::{
 
 use crate::{
     esp,
-    offload::{Report, Tier},
     worker::{Outbox, Worker, counters::Traffic, flows::flag},
 };
+use offload_engine::protocol::{Report, Tier};
 
 /// Octets of an Ethernet header without tags, and of a tag.
 const ETHERNET: u64 = 14;

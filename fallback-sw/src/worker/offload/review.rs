@@ -11,12 +11,12 @@ use super::slab::{Entry, Pair};
 use crate::{
     exec::Target,
     flow_table::Record,
-    offload::{Request, Tier},
     worker::{
         Worker,
         flows::{Derived, flag, ingress_of},
     },
 };
+use offload_engine::protocol::{Request, Tier};
 
 const UDP: u8 = 17;
 /// A flow of UDP that is never answered is asked for when it has lasted this many milliseconds and packets.

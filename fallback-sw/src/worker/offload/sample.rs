@@ -11,10 +11,10 @@ use offload_rules::{
 use super::{Offloads, slab::Entry};
 use crate::{
     flow_table::FlowTable,
-    offload::{Request, Tier},
     packet::parse,
     worker::{flows::flag, ingress::Context},
 };
+use offload_engine::protocol::{Request, Tier};
 
 /// Milliseconds after the rules were there before packets in software count as evidence: some are still on their way.
 const GRACE_MS: u64 = 2000;

@@ -6,9 +6,9 @@ use offload_rules::lower::{Arrival, Direction, NotOffloaded};
 
 use crate::{
     flow_table::Record,
-    offload::{OffloadId, Request, Tier},
     worker::{counters::Traffic, flows::flag},
 };
+use offload_engine::protocol::{OffloadId, Request, Tier};
 
 /// Numbers of entries: 24 bits, so that a NIC can carry one as a mark.
 const MAX_ENTRIES: usize = 1 << 24;

@@ -2,10 +2,8 @@
 
 use offload_rules::lower::NotOffloaded;
 
-use crate::{
-    offload::{Request, Tier},
-    worker::{Outbox, Worker, flows::flag},
-};
+use crate::worker::{Outbox, Worker, flows::flag};
+use offload_engine::protocol::{Request, Tier};
 
 /// Entries looked at in one tick after a change of the forwarding state, before anything else is swept.
 const SWEEP: u32 = 4096;

@@ -1,0 +1,201 @@
+//! Rules that others need: earlier and later stages of what one rule of the NIC cannot do alone.
+//!
+//! ```text
+//! needs[0] ◄── needs[1] ◄── … ◄── rule      created from the left, destroyed from the right; one step each completion
+//! ```
+//!
+//! An equal rule that several need is one rule in the NIC, and counts who needs it. It goes with the last of them, at once
+//! ([048](../../../../docs/decisions/048-rules-need-rules.md)). A rule only ever needs older ones, so there are no circles.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use offload_rules::lower::{Chain, FailureClass, Rule};
+
+use super::{
+    Engine,
+    rules::{Entry, Owner, Rules, Stage},
+};
+use crate::{Backend, Failure, Lowering, Token};
+
+/// How a rule that is needed stands in the books.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Claim {
+    /// Nothing has its match.
+    New,
+    /// It is there, or comes: it can be shared.
+    Shared(Token),
+    /// Something with its match is on its way out.
+    Leaving(Token),
+    /// Another rule has its match.
+    Taken,
+}
+
+/// What became of a rule that one dependent less needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Release {
+    /// Others need it.
+    Kept,
+    /// It leaves the NIC.
+    Leaves,
+    /// It never was in the NIC: its end is now.
+    Ends,
+}
+
+impl Rules {
+    /// Can this rule be shared, or made?
+    pub(super) fn claim(&self, need: &Rule) -> Claim {
+        let Some(token) = self.holder(need) else { return Claim::New };
+        match self.get(token) {
+            Some(entry) if !entry.wanted => Claim::Leaving(token),
+            Some(entry) if entry.owner == Owner::Needed && entry.rule.actions == need.actions => Claim::Shared(token),
+            _ => Claim::Taken,
+        }
+    }
+
+    /// What the rule of a chain has to hold: the needs are shared where they are there, and queued where they are not. Nothing may be
+    /// in their way.
+    pub(super) fn secure(&mut self, needs: Vec<Rule>) -> Vec<Token> {
+        let mut held: Vec<Token> = Vec::new();
+        for need in needs {
+            let token = match self.claim(&need) {
+                Claim::Shared(token) => {
+                    // Whoever made it may not have had all of these before it: the next one sees to them.
+                    let older = self.all_needs(token);
+                    held.retain(|other| *other != token && !older.contains(other));
+                    token
+                }
+                Claim::New | Claim::Leaving(_) | Claim::Taken => {
+                    self.insert(Owner::Needed, need, None, false, std::mem::take(&mut held))
+                }
+            };
+            held.push(token);
+        }
+        held
+    }
+
+    /// A new rule holds its needs. True: all of them are live.
+    pub(super) fn hold(&mut self, dependent: Token, needs: &[Token]) -> bool {
+        let mut ready = true;
+        for need in needs {
+            let Some(entry) = self.get_mut(*need) else { continue };
+            entry.dependents += 1;
+            if entry.stage != Stage::Live {
+                entry.awaited_by.push(dependent);
+                ready = false;
+            }
+        }
+        ready
+    }
+
+    /// A rule is live: those that waited for nothing else are queued.
+    fn wake_dependents(&mut self, token: Token) {
+        let Some(waiting) = self.get_mut(token).map(|entry| std::mem::take(&mut entry.awaited_by)) else { return };
+        for dependent in waiting {
+            let live = |need: &Token| self.get(*need).is_some_and(|entry| entry.stage == Stage::Live);
+            let ready = |entry: &Entry| entry.stage == Stage::Waiting && entry.needs.iter().all(live);
+            if self.get(dependent).is_some_and(ready)
+                && let Some(entry) = self.get_mut(dependent)
+            {
+                entry.stage = Stage::Queued;
+                self.creates.push_back(dependent);
+            }
+        }
+    }
+
+    /// One dependent less.
+    fn release(&mut self, need: Token, half: bool) -> Release {
+        let Some(entry) = self.get_mut(need) else { return Release::Kept };
+        entry.dependents = entry.dependents.saturating_sub(1);
+        if entry.dependents > 0 {
+            return Release::Kept;
+        }
+        entry.half |= half;
+        if self.unwant(need) { Release::Ends } else { Release::Leaves }
+    }
+
+    /// All that a rule needs, and what that needs, oldest first.
+    pub(super) fn all_needs(&self, token: Token) -> BTreeSet<Token> {
+        let mut found = BTreeSet::new();
+        let mut next: Vec<Token> = self.get(token).map_or_else(Vec::new, |entry| entry.needs.clone());
+        while let Some(need) = next.pop() {
+            if found.insert(need) {
+                next.extend(self.get(need).iter().flat_map(|entry| &entry.needs));
+            }
+        }
+        found
+    }
+
+    /// Number of rules that would go if these went: themselves, and what only they need.
+    pub(super) fn going_with(&self, tokens: impl Iterator<Item = Token>) -> usize {
+        let mut going = 0;
+        let mut released: BTreeMap<Token, u32> = BTreeMap::new();
+        let mut goes = |token: Token, released: &mut BTreeMap<Token, u32>| {
+            going += 1;
+            for need in self.get(token).iter().flat_map(|entry| &entry.needs) {
+                *released.entry(*need).or_default() += 1;
+            }
+        };
+        tokens.for_each(|token| goes(token, &mut released));
+        // Whoever needs a rule is younger than it.
+        while let Some((need, by)) = released.pop_last() {
+            if self.get(need).is_some_and(|entry| entry.dependents == by) {
+                goes(need, &mut released);
+            }
+        }
+        going
+    }
+
+    /// Is it this chain that a token stands for? Its rule may need more than the chain says: what it shares may.
+    pub(super) fn is(&self, token: Token, chain: &Chain) -> bool {
+        let same = |entry: &&Entry| {
+            entry.wanted && entry.rule.items == chain.rule.items && entry.rule.actions == chain.rule.actions
+        };
+        if self.get(token).filter(same).is_none() {
+            return false;
+        }
+        if chain.needs.is_empty() {
+            return true;
+        }
+        let there = self.all_needs(token);
+        chain.needs.iter().all(|need| matches!(self.claim(need), Claim::Shared(held) if there.contains(&held)))
+    }
+}
+
+impl<B: Backend, L: Lowering> Engine<B, L> {
+    /// A rule that others need is live.
+    pub(super) fn need_created(&mut self, token: Token) {
+        self.rules.wake_dependents(token);
+    }
+
+    /// A rule that others need does not come: nor do they, for the same reason.
+    pub(super) fn need_failed(&mut self, token: Token, failure: &Failure, now: u64) {
+        let Some(entry) = self.rules.get_mut(token) else { return };
+        entry.wanted = false;
+        entry.half |= failure.class == FailureClass::Capacity;
+        for dependent in std::mem::take(&mut entry.awaited_by) {
+            self.rule_failed(dependent, failure, now);
+        }
+    }
+
+    /// A rule is gone: what nobody else needs follows. Flows that waited for its end wait for the ends of those, too. True: something
+    /// does follow, and makes room when it ends.
+    pub(super) fn release_needs(&mut self, token: Token, left: &Entry) -> bool {
+        let mut follows = false;
+        for need in &left.needs {
+            match self.rules.release(*need, left.half) {
+                Release::Kept => {}
+                Release::Ends => self.ended(*need),
+                Release::Leaves => {
+                    follows = true;
+                    for id in &left.waiters {
+                        let waits = self.flows.get_mut(id).filter(|flow| flow.awaits.contains(&token));
+                        let (Some(flow), Some(entry)) = (waits, self.rules.get_mut(*need)) else { continue };
+                        flow.awaits.push(*need);
+                        entry.waiters.push(*id);
+                    }
+                }
+            }
+        }
+        follows
+    }
+}

@@ -1,0 +1,247 @@
+//! The books on rules: every token from its queueing to its end. Each is in exactly one stage.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    hash::{Hash, Hasher},
+};
+
+use crate::protocol::{OfferId, OffloadId};
+use offload_rules::lower::Rule;
+
+use crate::{
+    Hits, Token,
+    hash::{Quick, QuickHasher},
+};
+
+/// Index of a shape in the engine's list.
+pub(super) type ShapeIndex = usize;
+
+/// Whose rule it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Owner {
+    /// A direction of a flow.
+    Flow(OffloadId, u8),
+    /// Of those that need it: there as long as one of them is.
+    Needed,
+    /// Steering.
+    Proactive,
+    /// Opens or seals by the session of an offer.
+    Session(OfferId),
+    /// The start-up probe.
+    Canary(ShapeIndex),
+}
+
+impl Owner {
+    /// A flow, or those that need it: its packets come by rules that belong to no flow.
+    pub(super) const fn is_of_flows(self) -> bool {
+        matches!(self, Self::Flow(..) | Self::Needed)
+    }
+}
+
+/// Life of a rule:
+///
+/// ```text
+/// Waiting ──► Queued ──► Creating ──► Live ──► Draining ──► Destroying ──► (end)
+///    │          │            │                     ▲              │
+///    ▼          ▼            ▼ failed              └── refused ───┘
+///  (end)      (end)        (end)
+/// ```
+///
+/// A rule waits until all that it needs are live, and those drain when none that needs them is left ([`needs`](super::needs)). A rule that is unwanted while its creation is in flight drains as soon as that completes, however late.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stage {
+    Waiting,
+    Queued,
+    Creating,
+    Live,
+    Draining,
+    Destroying,
+}
+
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub(super) owner: Owner,
+    pub(super) rule: Rule,
+    pub(super) shape: Option<ShapeIndex>,
+    pub(super) stage: Stage,
+    /// False: on its way out.
+    pub(super) wanted: bool,
+    /// Its packets never reach software: they are counted here.
+    pub(super) counted: bool,
+    /// Octets of each packet that the counter does not see.
+    pub(super) uncounted: u8,
+    /// When the operation in flight began, or the counter was read last.
+    pub(super) since: u64,
+    pub(super) read_at: u64,
+    /// The operation in flight is over its time.
+    pub(super) late: bool,
+    /// What the owner has been told.
+    pub(super) told: Hits,
+    /// Attempts to destroy it, or to read its last counter, that failed.
+    pub(super) refusals: u32,
+    /// The other half of its pair did not fit: where it was is no room for a pair.
+    pub(super) half: bool,
+    /// Flows that wait for its end.
+    pub(super) waiters: Vec<OffloadId>,
+    /// What has to be live before it is created, and outlives it. All of them are older.
+    pub(super) needs: Vec<Token>,
+    /// Rules that need it.
+    pub(super) dependents: u32,
+    /// Of those, the ones that wait for it to be live.
+    pub(super) awaited_by: Vec<Token>,
+}
+
+impl Entry {
+    pub(super) const fn in_flight(&self) -> bool {
+        matches!(self.stage, Stage::Creating | Stage::Destroying)
+    }
+
+    pub(super) const fn live(&self) -> bool {
+        matches!(self.stage, Stage::Live | Stage::Draining | Stage::Destroying)
+    }
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Rules {
+    pub(super) entries: HashMap<Token, Entry, Quick>,
+    /// Hash of table, priority and items. A hint: looked up, never iterated, and compared in full.
+    by_match: HashMap<u64, Token, Quick>,
+    pub(super) creates: VecDeque<Token>,
+    pub(super) destroys: VecDeque<Token>,
+    /// Rules of flows, and what these need.
+    pub(super) of_flows: usize,
+    pub(super) in_flight: usize,
+    /// Of those, late.
+    pub(super) late: usize,
+    next: Token,
+}
+
+fn match_hash(rule: &Rule) -> u64 {
+    let mut hasher = QuickHasher::default();
+    (rule.table, rule.priority, &rule.items).hash(&mut hasher);
+    hasher.finish()
+}
+
+impl Rules {
+    /// A new rule, queued for creation as soon as what it needs is there.
+    pub(super) fn insert(
+        &mut self,
+        owner: Owner,
+        rule: Rule,
+        shape: Option<ShapeIndex>,
+        counted: bool,
+        needs: Vec<Token>,
+    ) -> Token {
+        self.next += 1;
+        let token = self.next;
+        self.by_match.insert(match_hash(&rule), token);
+        let ready = self.hold(token, &needs);
+        self.of_flows += usize::from(owner.is_of_flows());
+        let entry = Entry {
+            owner,
+            rule,
+            shape,
+            stage: if ready { Stage::Queued } else { Stage::Waiting },
+            wanted: true,
+            counted,
+            uncounted: 0,
+            since: 0,
+            read_at: 0,
+            late: false,
+            told: Hits::default(),
+            refusals: 0,
+            half: false,
+            waiters: Vec::new(),
+            needs,
+            dependents: 0,
+            awaited_by: Vec::new(),
+        };
+        self.entries.insert(token, entry);
+        if ready {
+            self.creates.push_back(token);
+        }
+        token
+    }
+
+    pub(super) fn get(&self, token: Token) -> Option<&Entry> {
+        self.entries.get(&token)
+    }
+
+    pub(super) fn get_mut(&mut self, token: Token) -> Option<&mut Entry> {
+        self.entries.get_mut(&token)
+    }
+
+    /// In order of tokens.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (Token, &Entry)> {
+        let mut entries: Vec<_> = self.entries.iter().map(|(token, entry)| (*token, entry)).collect();
+        entries.sort_unstable_by_key(|(token, _)| *token);
+        entries.into_iter()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    pub(super) fn queued(&self) -> usize {
+        self.creates.len() + self.destroys.len()
+    }
+
+    /// The rule that holds this match at this priority, if any.
+    pub(super) fn holder(&self, rule: &Rule) -> Option<Token> {
+        let token = *self.by_match.get(&match_hash(rule))?;
+        let held = &self.entries.get(&token)?.rule;
+        (held.table == rule.table && held.priority == rule.priority && held.items == rule.items).then_some(token)
+    }
+
+    /// Sends a rule on its way out. True: it never was in the NIC, so its end is now.
+    pub(super) fn unwant(&mut self, token: Token) -> bool {
+        let Some(entry) = self.entries.get_mut(&token) else { return false };
+        entry.wanted = false;
+        match entry.stage {
+            Stage::Waiting | Stage::Queued => true,
+            Stage::Live => {
+                entry.stage = Stage::Draining;
+                self.destroys.push_back(token);
+                false
+            }
+            Stage::Creating | Stage::Draining | Stage::Destroying => false,
+        }
+    }
+
+    /// The operation begins.
+    pub(super) fn begin(&mut self, token: Token, stage: Stage, now: u64) {
+        if let Some(entry) = self.entries.get_mut(&token) {
+            (entry.stage, entry.since, entry.late) = (stage, now, false);
+            self.in_flight += 1;
+        }
+    }
+
+    /// The operation has ended, somehow. False: there was none.
+    pub(super) fn landed(&mut self, token: Token) -> bool {
+        let Some(entry) = self.entries.get_mut(&token) else { return false };
+        if !entry.in_flight() {
+            return false;
+        }
+        self.in_flight -= 1;
+        if std::mem::take(&mut entry.late) {
+            self.late -= 1;
+        }
+        true
+    }
+
+    /// Closes the book on a rule that is not in the NIC.
+    pub(super) fn remove(&mut self, token: Token) -> Option<Entry> {
+        let entry = self.entries.remove(&token)?;
+        self.of_flows -= usize::from(entry.owner.is_of_flows());
+        let hash = match_hash(&entry.rule);
+        if self.by_match.get(&hash) == Some(&token) {
+            self.by_match.remove(&hash);
+        }
+        Some(entry)
+    }
+
+    /// All are lost. Tokens go on.
+    pub(super) fn clear(&mut self) {
+        *self = Self { next: self.next, ..Self::default() };
+    }
+}
