@@ -4,6 +4,7 @@
 //! A lookup costs one line of the index and one or two of the record; [`FlowTable::lookup_batch`] overlaps those of a whole
 //! batch of packets. Keys, slots and pairs only: what a flow means is the worker's business.
 
+mod destinations;
 mod hash;
 mod holdings;
 mod index;
@@ -14,8 +15,9 @@ mod tests;
 
 use std::io;
 
+use ipnet::IpNet;
 use offload_rules::{
-    VifId,
+    VifId, VrfId,
     flow::{
         FlowKey,
         tcp::{Segment, TcpDirection, TcpVerdict, track},
@@ -23,8 +25,9 @@ use offload_rules::{
 };
 
 pub(crate) use self::hash::same_key;
-use self::{hash::Hasher, index::Index, memory::Array};
+use self::{destinations::Destinations, hash::Hasher, index::Index, memory::Array};
 pub use self::{
+    destinations::TooMany,
     holdings::{Class, Holder, Holdings},
     record::Record,
 };
@@ -67,6 +70,7 @@ pub struct FlowTable {
     hasher: Hasher,
     index: Index,
     records: Array<Record>,
+    destinations: Destinations,
     /// One bit a slot, so that listing and ageing skip vacant stretches without touching them.
     occupied: Vec<u64>,
     capacity: u32,
@@ -106,6 +110,7 @@ impl FlowTable {
             hasher,
             index: Index::new(capacity)?,
             records: Array::new(capacity as usize)?,
+            destinations: Destinations::new(capacity)?,
             occupied: vec![0; capacity.div_ceil(64) as usize],
             capacity,
             len: 0,
@@ -377,6 +382,24 @@ impl FlowTable {
         None
     }
 
+    /// Appends to `out` the slots of the records of a VRF with a destination in this prefix, but for whole groups of addresses that
+    /// `skip` says no to. `most` is how many records and groups may be looked at; what is left is what was not needed.
+    ///
+    /// # Errors
+    /// [`TooMany`]: what has been appended is not all.
+    pub fn covered(
+        &self,
+        vrf: VrfId,
+        prefix: IpNet,
+        skip: impl Fn(IpNet) -> bool,
+        most: &mut usize,
+        out: &mut Vec<u32>,
+    ) -> Result<(), TooMany> {
+        let records = self.records.as_slice();
+        let key_of = |slot: u32| records.get(slot as usize).map(|record| &record.key);
+        self.destinations.covered((vrf, prefix), skip, key_of, most, out)
+    }
+
     /// Records in use.
     #[must_use]
     pub const fn len(&self) -> u32 {
@@ -400,7 +423,8 @@ impl FlowTable {
     #[must_use]
     pub fn memory_bytes(&self) -> usize {
         let index = if self.fresh == 0 { 0 } else { self.index.bytes() };
-        self.fresh as usize * size_of::<Record>() + index + self.fresh.div_ceil(64) as usize * size_of::<u64>()
+        let records = self.fresh as usize * size_of::<Record>() + self.destinations.bytes(self.fresh);
+        records + index + self.fresh.div_ceil(64) as usize * size_of::<u64>()
     }
 
     /// Takes a slot and enters it in the index.
@@ -417,6 +441,8 @@ impl FlowTable {
             self.fresh += 1;
         }
         *record = Record::occupied(key, record.generation.wrapping_add(1));
+        let records = self.records.as_slice();
+        self.destinations.add(slot, &key, |slot| records.get(slot as usize).map(|record| &record.key));
         if let Some(word) = self.occupied.get_mut(slot as usize / 64) {
             *word |= 1 << (slot % 64);
         }
@@ -426,8 +452,10 @@ impl FlowTable {
 
     fn free(&mut self, slot: u32) {
         let Some(record) = self.record(slot) else { return };
-        let hash = self.hash(&record.key);
+        let key = record.key;
+        let hash = self.hash(&key);
         self.index.remove(hash, slot);
+        self.destinations.remove(slot, &key);
         let next = self.freed;
         if let Some(record) = self.records.get_mut(slot) {
             *record = Record::vacant(record.generation, next);

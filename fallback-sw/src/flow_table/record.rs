@@ -22,7 +22,7 @@ pub struct Record {
     pub key: FlowKey,
     /// Index into the worker's programs; 0: to be derived.
     pub program: u32,
-    /// Low 32 bits of the snapshot version that `program` was last found valid in.
+    /// Low 32 bits of the version of the snapshot that `program` was derived from.
     pub version: u32,
     /// When the last packet passed, in wrapping milliseconds of the worker's clock.
     pub last_seen: u32,

@@ -302,10 +302,12 @@ impl Worker {
         const TCP: u8 = 6;
         let Some(record) = self.flows.record_mut(slot) else { return Fate::Slow };
         // An earlier packet of the batch may have changed the table.
-        if record.version != self.version || !flow_table::same_key(&record.key, &context.key) {
+        if record.flags & flag::STALE != 0 || !flow_table::same_key(&record.key, &context.key) {
             return Fate::Slow;
         }
-        let Some(entry) = self.programs.get_mut(record.program) else { return Fate::Slow };
+        let Some(entry) = self.programs.get_mut(record.program).filter(|entry| entry.is_current()) else {
+            return Fate::Slow;
+        };
         let plan = &entry.plan;
         if context.ip.total_len > plan.limit || context.ip.ttl <= plan.ttl {
             return Fate::Slow;

@@ -28,6 +28,8 @@ pub(crate) mod flag {
     pub(crate) const SAMPLE: u8 = 0x20;
     /// There is an entry on offloading the flow: `Record::mark` is its number. Not with `SPLICED`.
     pub(crate) const OFFLOAD: u8 = 0x40;
+    /// The route to one of its ends has changed since its program was derived.
+    pub(crate) const STALE: u8 = 0x80;
 }
 
 const TCP: u8 = 6;
@@ -93,6 +95,7 @@ impl Worker {
         let Some(slot) = self.insert_denied(context.key, now) else { return };
         let reason = program.drops();
         let id = self.programs.intern(program, context.key.vrf, &self.snapshot);
+        self.programs.used_by(id, [context.key.vrf; 2]);
         let version = self.version;
         let sample = self.candidate(context.key.proto, 0);
         if let Some(record) = self.flows.record_mut(slot) {
@@ -185,9 +188,13 @@ impl Worker {
     }
 
     /// A flow that the policy denied, decided on something that has changed since?
-    pub(super) fn is_stale_denial(&mut self, slot: u32) -> bool {
-        let Some(record) = self.flows.record(slot) else { return false };
-        record.flags & flag::DENIED != 0 && !self.programs.is_current(record.program, &self.snapshot)
+    pub(super) fn is_stale_denial(&self, slot: u32) -> bool {
+        self.flows.record(slot).is_some_and(|record| record.flags & flag::DENIED != 0 && !self.is_current(record))
+    }
+
+    /// Is what a record runs what a walk would end in now?
+    pub(super) fn is_current(&self, record: &Record) -> bool {
+        record.flags & flag::STALE == 0 && self.programs.is_current(record.program)
     }
 
     /// Stores a decision in a record.
@@ -198,8 +205,10 @@ impl Worker {
         }
         let kept = self.flows.record(slot).and_then(|record| self.programs.get(record.program));
         let same_bytes = kept.is_some_and(|kept| kept.program.ops == decision.program.ops);
-        let Some(from) = self.flows.record(slot).map(|record| record.key.vrf) else { return };
+        let Some((from, back)) = self.flows.record(slot).map(|record| (record.key.vrf, record.reverse)) else { return };
+        let back = self.flows.record(back).map_or(from, |other| other.key.vrf);
         let id = self.programs.intern(decision.program, from, &self.snapshot);
+        self.programs.used_by(id, [from, back]);
         let version = self.version;
         let entropy = self.config.entropy;
         let draws = self.programs.get(id).is_some_and(|entry| entry.plan.is_tunnel())
@@ -232,7 +241,9 @@ impl Worker {
     /// Derives the program of a direction whose packets come in at `ingress`, with the choices that it has. The flow stays as it
     /// is, without a program, when that is not possible.
     pub(super) fn derive(&mut self, slot: u32, ingress: Ingress, now: u64) -> Derived {
-        let Some(record) = self.flows.record(slot) else { return Derived::Refused(DropReason::InvalidNh) };
+        let Some(record) = self.flows.record_mut(slot) else { return Derived::Refused(DropReason::InvalidNh) };
+        record.flags &= !flag::STALE;
+        self.derivations += 1;
         let key = record.key;
         let (program, back) = (record.program, record.reverse);
         let prior = Choices { ecmp: record.ecmp.map(|slot| (slot != 0xff).then_some(slot)) };
@@ -269,7 +280,9 @@ impl Worker {
             }
             Verdict::Drop { reason, acl: Some(acl) } => {
                 let denial = classify::drop_program(&self.snapshot, &inquiry, reason);
+                let other = other.map_or(key.vrf, |other| other.key.vrf);
                 let id = self.programs.intern(denial, key.vrf, &self.snapshot);
+                self.programs.used_by(id, [key.vrf, other]);
                 let version = self.version;
                 if let Some(record) = self.flows.record_mut(slot) {
                     record.program = id;
@@ -301,18 +314,11 @@ impl Worker {
 
     /// Brings a record up to the snapshot in force: kept when nothing that it depends on has changed, else derived anew.
     pub(super) fn refresh(&mut self, slot: u32, ingress: Ingress, now: u64) -> Derived {
-        let version = self.version;
-        let Some(record) = self.flows.record_mut(slot) else { return Derived::Refused(DropReason::InvalidNh) };
-        if record.program != TO_BE_DERIVED {
-            if record.version == version {
-                return Derived::Runs;
-            }
-            if self.programs.is_current(record.program, &self.snapshot) {
-                record.version = version;
-                return Derived::Runs;
-            }
+        match self.flows.record(slot) {
+            Some(record) if self.is_current(record) => Derived::Runs,
+            Some(_) => self.derive(slot, ingress, now),
+            None => Derived::Refused(DropReason::InvalidNh),
         }
-        self.derive(slot, ingress, now)
     }
 
     /// Packets have come in one direction only.

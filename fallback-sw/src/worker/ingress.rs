@@ -303,7 +303,7 @@ impl Worker {
             return Err(DropReason::OwnSource);
         }
         if known.is_none() {
-            classify::check_outside(&self.snapshot, context.vif, source)?;
+            self.tunnels.note(&classify::check_outside(&self.snapshot, context.vif, source)?);
         }
         if !udp_checksum_holds(outer, l3) {
             return Err(DropReason::ChecksumErr);

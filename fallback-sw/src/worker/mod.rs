@@ -7,6 +7,7 @@
 
 mod batch;
 mod carry;
+mod change;
 mod cookie;
 mod counters;
 pub(crate) mod flows;
@@ -22,6 +23,7 @@ mod offload;
 mod outer_error;
 mod own;
 mod programs;
+mod readers;
 mod reassembly;
 mod room;
 mod slow;
@@ -284,6 +286,8 @@ pub struct Worker {
     snapshot: Arc<Snapshot>,
     /// Low bits of the snapshot's version, as flow records keep them.
     version: u32,
+    /// How often a flow's program was derived, the first time not counted.
+    derivations: u64,
     vifs: Vec<Option<VifFast>>,
     tunnels: tunnels::Tunnels,
     flows: FlowTable,
@@ -323,6 +327,7 @@ impl Worker {
         let mut worker = Self {
             ip_id: config.ip_id,
             version: 0,
+            derivations: 0,
             vifs: Vec::new(),
             tunnels: tunnels::Tunnels::default(),
             flows: FlowTable::new(share.max(64))?,
@@ -348,36 +353,14 @@ impl Worker {
             config,
         };
         worker.read_vifs();
+        worker.read_tunnels();
         Ok(worker)
-    }
-
-    /// From now on packets are judged by this snapshot. Flows are derived anew as their packets come, and by [`Worker::tick`].
-    /// Packets that waited for what the snapshot brings go on.
-    pub fn adopt(&mut self, snapshot: Arc<Snapshot>, now: u64, out: &mut Outbox) {
-        self.clock = self.clock.max(now);
-        let before = self.snapshot.version();
-        self.snapshot = snapshot;
-        self.read_vifs();
-        let current = Arc::clone(&self.snapshot);
-        self.icmp_rate.retain(|tenant| tenant.exists(&current));
-        self.new_flow_rate.retain(|tenant| tenant.exists(&current));
-        self.event_rate.retain(|(vif, _)| current.vif(vif).is_some());
-        self.need_rate.retain(|tenant| tenant.exists(&current));
-        let free = self.held.release(|(vif, address)| {
-            // What waits for a gateway that has just been found dead may have another one to go to.
-            let has_died = || current.gateway_dead_since(vif, address).is_some_and(|since| since > before);
-            current.neighbour(vif, address).is_some() || current.vif(vif).is_none() || !current.is_up(vif) || has_died()
-        });
-        self.offer_sas(now);
-        self.sweep_offloads(now, out);
-        self.deliver_all(free, now, out);
     }
 
     fn read_vifs(&mut self) {
         let snapshot = &self.snapshot;
         self.version = snapshot.version() as u32;
         self.vifs.clear();
-        self.tunnels.clear();
         for vif in snapshot.vifs() {
             let index = vif.id.index();
             if self.vifs.len() <= index {
@@ -395,7 +378,6 @@ impl Worker {
                 *slot = Some(fast);
             }
         }
-        self.ipsec.adopt(snapshot, (self.config.id, self.config.workers), self.clock);
         for vif in snapshot.vifs() {
             let VifKind::PhysicalVlan { parent, outer, inner: None } = vif.kind else { continue };
             if outer.tpid != 0x8100 {
@@ -411,6 +393,12 @@ impl Worker {
         if self.cookies_until.len() < self.vifs.len() {
             self.cookies_until.resize(self.vifs.len(), 0);
         }
+    }
+
+    /// How often the program of a flow was derived anew.
+    #[must_use]
+    pub const fn derivations(&self) -> u64 {
+        self.derivations
     }
 
     /// Milliseconds of the node's clock when the worker last looked.

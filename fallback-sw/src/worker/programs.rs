@@ -1,17 +1,24 @@
 //! Programs of one worker, each kept once however many flows run it.
 //!
-//! Flows of one site share a handful of programs, so the hot path finds the plan in the first-level cache. A program also
-//! remembers whether what it depends on is still as it was: one look serves all its flows.
+//! Flows of one site share a handful of programs, so the hot path finds the plan in the first-level cache. When something that a
+//! program depends on changes, it is stale from then on: all its flows find that beside the plan, and no flow of another program is
+//! looked at.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+};
 
 use offload_rules::{
     VrfId,
-    flow::{Op, Program},
-    forwarding::Snapshot,
+    flow::{Dependency, Op, Program},
+    forwarding::{Changes, Snapshot},
 };
 
-use super::counters::{Counters, Traffic};
+use super::{
+    counters::{Counters, Traffic},
+    readers::Readers,
+};
 use crate::exec::{Plan, Target};
 
 /// Number of a program; 0 is "to be derived".
@@ -38,12 +45,26 @@ pub struct Entry {
     /// Of those others, the ones whose flow the NIC has found.
     pub partial: Traffic,
     flows: u32,
-    /// Snapshot version in which the dependencies were last compared.
-    checked: u64,
-    current: bool,
+    currency: Currency,
+}
+
+/// Whether a program is what its flows should run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Currency {
+    /// As far as it does not depend on a flow's own addresses.
+    Current,
+    /// Something that it depends on has changed: each of its flows is to be derived anew. No flow gets it any more.
+    Stale,
 }
 
 impl Entry {
+    /// Has nothing changed that all its flows depend on?
+    #[inline]
+    #[must_use]
+    pub fn is_current(&self) -> bool {
+        self.currency == Currency::Current
+    }
+
     /// Adds its counts.
     pub fn count_into(&self, counters: &mut Counters) {
         for (vrf, what) in &self.program.passes {
@@ -66,7 +87,12 @@ impl Entry {
 pub struct Programs {
     entries: Vec<Option<Entry>>,
     free: Vec<ProgramId>,
+    /// Those that are current.
     by_hash: HashMap<u64, Vec<ProgramId>>,
+    readers: Readers,
+    /// VRF in which flows have looked up one of their ends, and another VRF that is in the key of one of their directions. Never
+    /// forgotten: there are few, and one too many costs a look.
+    elsewhere: BTreeSet<(VrfId, VrfId)>,
 }
 
 impl Programs {
@@ -84,8 +110,9 @@ impl Programs {
             }
         }
         let plan = Plan::new(&program, snapshot);
+        let program = Arc::new(program);
         let entry = Entry {
-            program: Arc::new(program),
+            program: Arc::clone(&program),
             vrf,
             plan,
             packets: 0,
@@ -93,8 +120,7 @@ impl Programs {
             bytes: 0,
             partial: Traffic::default(),
             flows: 1,
-            checked: snapshot.version(),
-            current: true,
+            currency: Currency::Current,
         };
         let id = match self.free.pop() {
             Some(id) => {
@@ -109,6 +135,7 @@ impl Programs {
             }
         };
         ids.push(id);
+        self.readers.add(id, &program.dependencies);
         id
     }
 
@@ -122,14 +149,45 @@ impl Programs {
         }
         let entry = slot.take()?;
         self.free.push(id);
-        let hash = hash(&entry.program);
+        if entry.is_current() {
+            self.leave_index(id, &entry.program);
+        }
+        Some(entry)
+    }
+
+    /// No flow finds it any more, and no change.
+    fn leave_index(&mut self, id: ProgramId, program: &Program) {
+        self.readers.remove(id, &program.dependencies);
+        let hash = hash(program);
         if let Some(ids) = self.by_hash.get_mut(&hash) {
             ids.retain(|other| *other != id);
             if ids.is_empty() {
                 self.by_hash.remove(&hash);
             }
         }
-        Some(entry)
+    }
+
+    /// Makes those stale that changes concern, whatever the addresses of their flows are; tells whether there are any. `snapshot` is
+    /// the one after them.
+    pub fn follow(&mut self, changes: &Changes, snapshot: &Snapshot) -> bool {
+        let concerned = self.readers.concerned(changes, snapshot);
+        concerned.iter().for_each(|id| self.make_stale(*id));
+        !concerned.is_empty()
+    }
+
+    /// Makes those stale that have read the route to a flow's own end in this VRF; tells whether there are any.
+    pub fn follow_ends(&mut self, vrf: VrfId) -> bool {
+        let ends = [Dependency::Destination(vrf), Dependency::Source(vrf)];
+        let concerned: Vec<ProgramId> = ends.iter().flat_map(|end| self.readers.of(*end)).collect();
+        concerned.iter().for_each(|id| self.make_stale(*id));
+        !concerned.is_empty()
+    }
+
+    fn make_stale(&mut self, id: ProgramId) {
+        let Some(entry) = self.get_mut(id).filter(|entry| entry.is_current()) else { return };
+        entry.currency = Currency::Stale;
+        let program = Arc::clone(&entry.program);
+        self.leave_index(id, &program);
     }
 
     /// A program.
@@ -145,14 +203,37 @@ impl Programs {
         self.entries.get_mut((id as usize).wrapping_sub(1))?.as_mut()
     }
 
-    /// Is everything that the program depends on as it was when it was derived?
-    pub fn is_current(&mut self, id: ProgramId, snapshot: &Snapshot) -> bool {
-        let Some(entry) = self.get_mut(id) else { return false };
-        if entry.checked != snapshot.version() {
-            entry.checked = snapshot.version();
-            entry.current = entry.program.dependencies.iter().all(|d| snapshot.version_of(d.kind) == d.generation);
+    /// Is everything that the program depends on as it was when it was derived, but for the routes to a flow's own ends? Those are
+    /// told flow by flow.
+    #[must_use]
+    pub fn is_current(&self, id: ProgramId) -> bool {
+        self.get(id).is_some_and(Entry::is_current)
+    }
+
+    /// A flow with keys in these VRFs runs a program.
+    pub fn used_by(&mut self, id: ProgramId, keys: [VrfId; 2]) {
+        let Some(Some(entry)) = self.entries.get((id as usize).wrapping_sub(1)) else { return };
+        for read in &entry.program.dependencies {
+            let (Dependency::Destination(vrf) | Dependency::Source(vrf)) = *read else { continue };
+            for key in keys {
+                if key != vrf {
+                    self.elsewhere.insert((vrf, key));
+                }
+            }
         }
-        entry.current
+    }
+
+    /// The VRFs in the keys of flows that have looked up one of their ends in this VRF.
+    #[must_use]
+    pub fn key_vrfs_of(&self, vrf: VrfId) -> Vec<VrfId> {
+        let elsewhere = self.elsewhere.range((vrf, VrfId::default())..).take_while(|(read, _)| *read == vrf);
+        std::iter::once(vrf).chain(elsewhere.map(|(_, key)| *key)).collect()
+    }
+
+    /// Does the program depend on this?
+    #[must_use]
+    pub fn depends_on(&self, id: ProgramId, what: Dependency) -> bool {
+        self.get(id).is_some_and(|entry| entry.program.dependencies.contains(&what))
     }
 
     /// Programs in use.

@@ -31,7 +31,7 @@ impl Worker {
         whole
     }
 
-    /// Looks at up to `step` flow records: removes idle ones, refreshes those that an older snapshot decided on.
+    /// Looks at up to `step` flow records: removes idle ones, derives those anew that changes concern.
     fn sweep(&mut self, step: u32, now: u64) -> bool {
         let is_crowded = self.is_crowded();
         for _ in 0..step {
@@ -48,17 +48,13 @@ impl Worker {
                 self.file_anew(slot);
             }
             let Some(record) = self.flows.record(slot) else { continue };
-            if record.version == self.version || record.program == TO_BE_DERIVED {
+            if record.program == TO_BE_DERIVED || self.is_current(record) {
                 continue;
             }
             let denied = record.flags & flag::DENIED != 0;
             let Some(ingress) = ingress_of(record) else { continue };
             if denied {
-                if self.is_stale_denial(slot) {
-                    self.remove_flow(slot);
-                } else {
-                    self.stamp(slot);
-                }
+                self.remove_flow(slot);
                 continue;
             }
             if let Derived::Refused(_) = self.refresh(slot, ingress, now) {
@@ -73,12 +69,5 @@ impl Worker {
         self.sweep_all_offloads(now);
         self.sweep_at = 0;
         while !self.sweep(STEP, now) {}
-    }
-
-    fn stamp(&mut self, slot: u32) {
-        let version = self.version;
-        if let Some(record) = self.flows.record_mut(slot) {
-            record.version = version;
-        }
     }
 }

@@ -1,16 +1,26 @@
 //! What the tables say of the outside of packets out of tunnels, remembered.
 //!
 //! Whether a tunnel ends here, whether the source may be and may come by this vif, where the label leads: look-ups whose answers are
-//! the same for all packets of a tunnel and label while the snapshot is the same.
+//! the same for all packets of a tunnel and label while what they read is the same.
 
-use std::{cell::Cell, net::Ipv4Addr};
+use std::{
+    cell::{Cell, RefCell},
+    net::Ipv4Addr,
+};
 
-use offload_rules::{VifId, VrfId};
+use offload_rules::{
+    VifId, VrfId,
+    flow::Dependency,
+    forwarding::{Changes, Snapshot},
+};
 
-use super::ingress::Path;
+use super::{ingress::Path, readers::Readers};
 
 /// Tunnels and labels that are remembered at once.
 const SLOTS: usize = 256;
+
+/// What was read for them, at most: beyond, everything is looked up anew.
+const READS: usize = 4096;
 
 /// What the look-ups depend on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,11 +49,13 @@ type Slot = Cell<Option<(Outside, Inside)>>;
 /// The memory; each outside has one place in it.
 pub(super) struct Tunnels {
     slots: Box<[Slot; SLOTS]>,
+    /// What may make an answer another one, beside what arrivals depend on.
+    reads: RefCell<Readers>,
 }
 
 impl Default for Tunnels {
     fn default() -> Self {
-        Self { slots: Box::new([const { Cell::new(None) }; SLOTS]) }
+        Self { slots: Box::new([const { Cell::new(None) }; SLOTS]), reads: RefCell::default() }
     }
 }
 
@@ -62,8 +74,23 @@ impl Tunnels {
         }
     }
 
-    /// Forgets everything: the tables have changed.
-    pub(super) fn clear(&self) {
+    /// Something was read for an answer that is to be put here.
+    pub(super) fn note(&self, read: &[Dependency]) {
+        if self.reads.borrow().len() > READS {
+            self.clear();
+        }
+        self.reads.borrow_mut().add(0, read);
+    }
+
+    /// Forgets everything when changes concern any of it; `snapshot` is the one after them.
+    pub(super) fn follow(&self, changes: &Changes, snapshot: &Snapshot) {
+        if changes.touches_arrivals() || !self.reads.borrow().concerned(changes, snapshot).is_empty() {
+            self.clear();
+        }
+    }
+
+    fn clear(&self) {
+        self.reads.borrow_mut().clear();
         for slot in self.slots.iter() {
             slot.set(None);
         }

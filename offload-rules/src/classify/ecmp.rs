@@ -21,6 +21,9 @@ pub(super) struct Choice {
 }
 
 /// Chooses a member; `None` when none is usable.
+///
+/// Notes those members only that a flow which keeps its home depends on: the home, and when it is lost, those that were tried up to
+/// the one that carries the flow meanwhile. That another member comes or goes concerns other flows.
 pub(super) fn choose(
     read: &mut Reads<'_>,
     snapshot: &Snapshot,
@@ -29,43 +32,45 @@ pub(super) fn choose(
     other: Option<Ingress>,
     hash: u64,
 ) -> Option<Choice> {
-    let mut usable = Vec::with_capacity(members.len());
-    for dead in [DeadGateway::Unusable, DeadGateway::Usable] {
-        for (slot, member) in members.iter().enumerate() {
-            if let (Some(member), Ok(slot)) = (member, u8::try_from(slot))
-                && is_usable(read, snapshot, member.nexthop, dead, DEPTH)
-            {
-                usable.push(Choice { home: slot, member: *member });
-            }
-        }
-        if !usable.is_empty() {
-            break;
-        }
-    }
-    let mut preferred = || {
-        let other = other?;
-        usable.iter().copied().find(|choice| leads_to(read, choice.member.nexthop, other, DEPTH))
+    let all = || {
+        let numbered = (0..=u8::MAX).zip(members);
+        numbered.filter_map(|(home, member)| member.map(|member| Choice { home, member }))
     };
-    match prior {
-        Some(home) => match usable.iter().find(|choice| choice.home == home) {
-            Some(choice) => Some(*choice),
-            // The home is lost for now: the flow moves but remembers it.
-            None => rendezvous(&usable, hash).map(|choice| Choice { home, ..choice }),
-        },
-        None => preferred().or_else(|| rendezvous(&usable, hash)),
+    for dead in [DeadGateway::Unusable, DeadGateway::Usable] {
+        let usable =
+            |read: &mut Reads<'_>, choice: &Choice| is_usable(read, snapshot, choice.member.nexthop, dead, DEPTH);
+        let first = match (prior, other) {
+            (Some(home), _) => all().find(|choice| choice.home == home),
+            // This choice is made once: what it is made by need not be noted.
+            (None, Some(other)) => {
+                let aside = &mut read.aside();
+                all().find(|choice| usable(aside, choice) && leads_to(aside, choice.member.nexthop, other, DEPTH))
+            }
+            (None, None) => None,
+        };
+        if let Some(choice) = first.filter(|choice| usable(read, choice)) {
+            return Some(choice);
+        }
+        if let Some(choice) = ranked(all(), hash).into_iter().find(|choice| usable(read, choice)) {
+            // A home that is lost for now: the flow moves but remembers it.
+            return Some(Choice { home: prior.unwrap_or(choice.home), ..choice });
+        }
     }
+    None
 }
 
-/// Weighted rendezvous hashing: each member draws an exponential with its weight as rate, the smallest wins. Removing a member
-/// moves only what it had won.
-fn rendezvous(usable: &[Choice], hash: u64) -> Option<Choice> {
+/// The order of weighted rendezvous hashing: each member draws an exponential with its weight as rate, the smallest is first.
+/// Removing a member moves only what it had won.
+fn ranked(choices: impl Iterator<Item = Choice>, hash: u64) -> Vec<Choice> {
     let draw = |choice: &Choice| {
         let bits = scramble(hash ^ scramble(u64::from(choice.home) + 1));
         // 53 random bits in (0, 1).
         let uniform = ((bits >> 11) as f64 + 0.5) / (1u64 << 53) as f64;
         -uniform.ln() / f64::from(choice.member.weight)
     };
-    usable.iter().copied().min_by(|a, b| draw(a).total_cmp(&draw(b)))
+    let mut drawn: Vec<(f64, Choice)> = choices.map(|choice| (draw(&choice), choice)).collect();
+    drawn.sort_by(|(a, _), (b, _)| a.total_cmp(b));
+    drawn.into_iter().map(|(_, choice)| choice).collect()
 }
 
 /// The finaliser of SplitMix64.
@@ -85,10 +90,14 @@ mod tests {
         weights.iter().enumerate().map(|(i, w)| Choice { home: i as u8, member: member(*w) }).collect()
     }
 
+    fn first(of: &[Choice], hash: u64) -> Choice {
+        ranked(of.iter().copied(), hash)[0]
+    }
+
     #[test]
     fn weights_are_honoured_within_two_percent() {
         let usable = slots(&[100, 300]);
-        let second = (0..100_000u64).filter(|i| rendezvous(&usable, scramble(*i)).unwrap().home == 1).count();
+        let second = (0..100_000u64).filter(|i| first(&usable, scramble(*i)).home == 1).count();
         assert!((73_500..76_500).contains(&second), "{second} of 100000, wanted 75000");
     }
 
@@ -97,8 +106,8 @@ mod tests {
         let all = slots(&[1, 1, 1, 1]);
         let fewer: Vec<_> = all.iter().copied().filter(|c| c.home != 2).collect();
         for i in 0..10_000u64 {
-            let before = rendezvous(&all, scramble(i)).unwrap().home;
-            let after = rendezvous(&fewer, scramble(i)).unwrap().home;
+            let before = first(&all, scramble(i)).home;
+            let after = first(&fewer, scramble(i)).home;
             assert!(before == after || before == 2);
         }
     }

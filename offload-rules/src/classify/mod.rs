@@ -20,7 +20,7 @@ pub use advice::{Advice, advice};
 
 use crate::{
     DropReason, NexthopId, VifId,
-    flow::{Choices, DependencyKind, FlowKey, Op, Program},
+    flow::{Choices, Dependency, FlowKey, Op, Program},
     forwarding::{Action, Snapshot},
 };
 
@@ -276,13 +276,15 @@ pub fn check_arrival(snapshot: &Snapshot, inquiry: &Inquiry<'_>) -> Result<(), D
 }
 
 /// May an MPLS-over-UDP packet with this outer source come by this vif? [`classify`] checks it, too, of what is inside; this is for
-/// asking before the inside is looked at.
+/// asking before the inside is looked at. Returns what was read: while none of it has changed, the answer is the same.
 ///
 /// # Errors
 /// - [`DropReason::Unprotected`]: in the clear, but the source is reached through IPsec alone (RFC 4301 §5.2).
 /// - [`DropReason::InvalidSource`]: out of an IPsec tunnel that is no way to the source.
-pub fn check_outside(snapshot: &Snapshot, vif: VifId, source: Ipv4Addr) -> Result<(), DropReason> {
-    protect::check_outside(snapshot, &mut walk::Reads::new(snapshot), (vif, source))
+pub fn check_outside(snapshot: &Snapshot, vif: VifId, source: Ipv4Addr) -> Result<Vec<Dependency>, DropReason> {
+    let mut read = walk::Reads::new(snapshot);
+    protect::check_outside(snapshot, &mut read, (vif, source))?;
+    Ok(read.finish())
 }
 
 /// Can the IPsec tunnel of a vif carry packets now: has it an SA to send with, and its other end a route that works? False for
@@ -306,7 +308,7 @@ pub fn drop_program(snapshot: &Snapshot, inquiry: &Inquiry<'_>, reason: DropReas
     }
     // But the neighbour, who comes after the lists: one program serves the denials of all destinations, which senders choose.
     let mut dependencies = walk.read.finish();
-    dependencies.retain(|dependency| !matches!(dependency.kind, DependencyKind::Neighbour(..)));
+    dependencies.retain(|dependency| !matches!(dependency, Dependency::Neighbour(..)));
     Program {
         ops: vec![Op::Drop(reason)],
         dependencies,

@@ -3,7 +3,7 @@
 use super::{AclMatch, AclPacket, FragmentMatch, Inquiry, Role, evaluate, evaluate_fragment, walk::Reads};
 use crate::{
     AclId, VifId,
-    flow::{DependencyKind, FlowKey},
+    flow::{Dependency, FlowKey},
     forwarding::{Action, Scope, Snapshot},
 };
 
@@ -115,7 +115,7 @@ fn along(
     let mut decided: Option<AclMatch> = None;
     for ids in stages(ingress, egress, local, read).into_iter().flatten() {
         let lists = ids.iter().filter_map(|id| {
-            read.note(DependencyKind::Acl(*id));
+            read.note(Dependency::Acl(*id));
             snapshot.acl(*id).map(AsRef::as_ref)
         });
         let Some(found) = evaluate(lists, packet) else { continue };

@@ -9,7 +9,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use super::walk::Reads;
 use crate::{
     DropReason, NexthopId, VifId,
-    flow::DependencyKind,
+    flow::Dependency,
     forwarding::{NexthopKind, Snapshot, Vif},
 };
 
@@ -75,7 +75,7 @@ impl Outside {
     fn of(snapshot: &Snapshot, read: &mut Reads<'_>, vif: &Vif, source: IpAddr) -> Self {
         let to = (source, vif.id);
         let mut outside = Self { tunnels: Ways::default(), route: Ways::default() };
-        read.note(DependencyKind::TunnelsTo(source));
+        read.note(Dependency::TunnelsTo(source));
         for tunnel in snapshot.tunnels_to(source) {
             follow(read, *tunnel, to, MAX_STEPS, &mut outside.tunnels);
         }

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     DropReason, NexthopId, VrfId,
-    flow::{Choices, DependencyKind, FlowKey},
+    flow::{Choices, Dependency, FlowKey},
     forwarding::{NexthopKind, Snapshot, Vif},
 };
 
@@ -58,7 +58,7 @@ impl Trail<'_, '_> {
             return Err(DropReason::InvalidSource);
         }
         let from_host = self.is_from_host();
-        self.read.note(DependencyKind::Addresses);
+        self.read.note(Dependency::Addresses);
         let own = self.snapshot.owner(key.vrf, source).is_some();
         if let Some(outer) = self.ingress.tunnel {
             protect::check_outside(self.snapshot, self.read, (vif.id, outer))?;

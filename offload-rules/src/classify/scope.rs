@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     DropReason, VifId,
-    flow::{DependencyKind, FlowKey},
+    flow::{Dependency, FlowKey},
     forwarding::{NexthopKind, Snapshot, Vif, is_link_local},
 };
 
@@ -42,7 +42,7 @@ pub(super) fn reach(snapshot: &Snapshot, inquiry: &Inquiry<'_>, read: &mut Reads
         return Err(DropReason::LinkLocal);
     }
     let Some(vif) = read.vif(inquiry.ingress.vif) else { return Err(DropReason::InvalidIf) };
-    read.note(DependencyKind::Addresses);
+    read.note(Dependency::Addresses);
     let (source, destination) = (key.source(), key.destination());
     if vif.kind.is_punt() && is_spoken(snapshot, key, read) {
         return Ok(Reach::Spoken);

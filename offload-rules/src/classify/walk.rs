@@ -7,9 +7,7 @@ use std::net::IpAddr;
 use super::{Ingress, Inquiry, Role, Start, ecmp, protect};
 use crate::{
     DropReason, Label, NexthopId, SaId, VifId, VrfId,
-    flow::{
-        Choices, Dependency, DependencyKind, FlowKey, IPV6_MIN_MTU, Op, Program, SealHeader, TunnelHeader, VrfCounter,
-    },
+    flow::{Choices, Dependency, FlowKey, IPV6_MIN_MTU, Op, Program, SealHeader, TunnelHeader, VrfCounter},
     forwarding::{IpsecTunnel, L2Rewrite, Nexthop, NexthopKind, Receive, Route, Snapshot, Tunnel, Vif, VifKind},
 };
 
@@ -50,35 +48,49 @@ pub(super) enum Transport {
 #[derive(Debug)]
 pub(super) struct Reads<'a> {
     snapshot: &'a Snapshot,
+    /// Destination and source of the flow: routes to them are noted without the address.
+    ends: Option<(IpAddr, IpAddr)>,
     list: Vec<Dependency>,
 }
 
 impl<'a> Reads<'a> {
+    /// Of a walk for no flow.
     pub(super) fn new(snapshot: &'a Snapshot) -> Self {
-        Self { snapshot, list: Vec::with_capacity(12) }
+        Self { snapshot, ends: None, list: Vec::with_capacity(16) }
     }
 
-    pub(super) fn note(&mut self, kind: DependencyKind) {
-        if !self.list.iter().any(|d| d.kind == kind) {
-            self.list.push(Dependency { kind, generation: self.snapshot.version_of(kind) });
+    /// Of a walk for a flow.
+    pub(super) fn of_flow(snapshot: &'a Snapshot, key: &FlowKey) -> Self {
+        Self { ends: Some((key.destination(), key.source())), ..Self::new(snapshot) }
+    }
+
+    /// Reads that are not noted with these, for trying something.
+    pub(super) fn aside(&self) -> Self {
+        Self { snapshot: self.snapshot, ends: self.ends, list: Vec::new() }
+    }
+
+    pub(super) fn note(&mut self, what: Dependency) {
+        if !self.list.contains(&what) {
+            self.list.push(what);
         }
     }
 
     pub(super) fn vif(&mut self, id: VifId) -> Option<&'a Vif> {
-        self.note(DependencyKind::Vif(id));
+        self.note(Dependency::Vif(id));
         self.snapshot.vif(id).map(AsRef::as_ref)
     }
 
     pub(super) fn route(&mut self, vrf: VrfId, destination: IpAddr) -> Option<&'a Route> {
-        self.note(match destination {
-            IpAddr::V4(_) => DependencyKind::Routes4(vrf),
-            IpAddr::V6(_) => DependencyKind::Routes6(vrf),
+        self.note(match self.ends {
+            Some((end, _)) if end == destination => Dependency::Destination(vrf),
+            Some((_, end)) if end == destination => Dependency::Source(vrf),
+            _ => Dependency::Route(vrf, destination),
         });
         self.snapshot.route(vrf, destination).map(AsRef::as_ref)
     }
 
     pub(super) fn nexthop(&mut self, id: NexthopId) -> Option<&'a Nexthop> {
-        self.note(DependencyKind::Nexthop(id));
+        self.note(Dependency::Nexthop(id));
         self.snapshot.nexthop(id).map(AsRef::as_ref)
     }
 
@@ -125,7 +137,7 @@ impl<'a> Walk<'a> {
             snapshot,
             inquiry,
             transport,
-            read: Reads::new(snapshot),
+            read: Reads::of_flow(snapshot, inquiry.key),
             local: false,
             vrf: inquiry.key.vrf,
             lookups: 0,
@@ -370,7 +382,7 @@ impl<'a> Walk<'a> {
             // Nobody answers on an interface that is down.
             return self.leave(vif);
         }
-        self.read.note(DependencyKind::Neighbour(vif.id, target));
+        self.read.note(Dependency::Neighbour(vif.id, target));
         let Some(neighbour) = self.snapshot.neighbour(vif.id, target) else {
             return End::Resolve { vif: vif.id, target };
         };
@@ -539,7 +551,7 @@ pub(super) fn is_usable(
                 return false;
             }
             let Some(gateway) = gateway else { return true };
-            read.note(DependencyKind::Gateway(*oif, *gateway));
+            read.note(Dependency::Gateway(*oif, *gateway));
             dead == DeadGateway::Usable || !snapshot.is_gateway_dead(*oif, *gateway)
         }
         NexthopKind::Tunnel(tunnel) => {
@@ -559,7 +571,7 @@ pub(super) fn is_usable(
 /// Is there an SA to send with?
 fn has_outbound(read: &mut Reads<'_>, snapshot: &Snapshot, ipsec: &IpsecTunnel) -> bool {
     ipsec.outbound.iter().any(|sa| {
-        read.note(DependencyKind::Sa(*sa));
+        read.note(Dependency::Sa(*sa));
         snapshot.is_sa_usable(*sa)
     })
 }

@@ -10,4 +10,4 @@ pub mod tcp;
 
 pub use key::{Family, FlowKey};
 pub use op::{IPV6_MIN_MTU, Op, SealHeader, TunnelHeader, largest_sealed, sealed_len};
-pub use program::{Choices, Dependency, DependencyKind, Program, VrfCounter};
+pub use program::{Choices, Dependency, Program, VrfCounter};

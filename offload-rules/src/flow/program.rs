@@ -10,7 +10,8 @@ use crate::{AclId, DropReason, Label, NexthopId, SaId, VifId, VrfId};
 pub struct Program {
     /// The operations, in the order of [`Op`].
     pub ops: Vec<Op>,
-    /// Everything the walk read, with the generation it read it in.
+    /// Everything that the walk read, in order. While none of it has changed, another walk for a flow of the program, with the choices
+    /// that the flow has, ends in the same program.
     pub dependencies: Vec<Dependency>,
     /// Nexthop of the route (D(nh)); shown by the command line.
     pub nexthop: NexthopId,
@@ -88,24 +89,18 @@ impl VrfCounter {
     }
 }
 
-/// One thing that a walk read.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Dependency {
-    /// What.
-    pub kind: DependencyKind,
-    /// Generation of the snapshot in which it last changed.
-    pub generation: u64,
-}
-
 /// What a program can depend on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum DependencyKind {
-    /// The vif and its flags, MTU and lists.
+pub enum Dependency {
+    /// The vif and its flags, MTU and lists, and whether it is up.
     Vif(VifId),
-    /// All IPv4 routes of a VRF: a longer prefix may come.
-    Routes4(VrfId),
-    /// All IPv6 routes of a VRF.
-    Routes6(VrfId),
+    /// The route to the flow's own destination in a VRF. Which address that is, the flow's key tells: flows to all destinations of a
+    /// route share a program.
+    Destination(VrfId),
+    /// The route to the flow's own source in a VRF.
+    Source(VrfId),
+    /// The route to an address of the program: the far end of a tunnel.
+    Route(VrfId, IpAddr),
     /// A nexthop.
     Nexthop(NexthopId),
     /// An incoming label.

@@ -1,24 +1,20 @@
 //! From one snapshot to the next: a whole state, or a change to it.
 
-use std::{
-    collections::{HashMap, HashSet},
-    fmt::Display,
-    sync::Arc,
-};
+use std::{collections::HashSet, fmt::Display, sync::Arc};
 
 use super::{
-    Delta, Route, Snapshot, State, StateErrors, VifKind,
+    Delta, Snapshot, State, StateErrors, VifKind,
+    changes::Changes,
     error::Findings,
     tables::{Tables, VifEntry},
     validate::{self, Touched},
 };
-use crate::flow::Family;
+use crate::flow::Dependency;
 
 const TWICE: &str = "is given twice; keep one of them";
 
 impl Snapshot {
-    /// Validates a state. Objects that are equal to those of `self` keep the version of their last change; neighbours on vifs
-    /// that stay and path MTUs are kept. The same state again gives the same snapshot.
+    /// Validates a state. What is equal to what `self` has counts as unchanged; neighbours on vifs that stay and path MTUs are kept. The same state again gives the same snapshot.
     ///
     /// # Errors
     /// A generation that is lower than the one in force (except 0), or the same with another content, and everything
@@ -32,7 +28,9 @@ impl Snapshot {
             );
             found.push("state", "generation", problem);
         }
-        let (mut next, changed) = self.candidate(state, &mut found);
+        let mut next = self.candidate(state, &mut found);
+        let changes = Changes::between(self, &next);
+        let changed = !changes.is_empty() || self.node != next.node;
         if next.generation != 0 && next.generation == self.generation && changed {
             let problem =
                 format!("{} is in force with another content; give each content a newer generation", self.generation);
@@ -43,42 +41,33 @@ impl Snapshot {
         if !changed && next.generation == self.generation {
             return Ok(self.clone());
         }
-        next.neighbours.retain_vifs(|vif| next.tables.vifs.contains(vif));
-        next.dead_gateways.retain_vifs(|vif| next.tables.vifs.contains(vif));
-        next.refresh_devices();
-        next.refresh_ike();
-        let versions =
-            |snapshot: &Self| snapshot.tables.vifs.iter().map(|(id, vif)| (id, vif.version)).collect::<Vec<_>>();
-        if versions(&next) != versions(self) {
-            next.refresh_owners();
+        let vifs = changes.touches(|object| matches!(object, Dependency::Vif(_)));
+        *next.log.changes() = changes;
+        if vifs {
+            next.follow_vifs();
         }
         Ok(next)
     }
 
-    /// The tables of a state, and whether it differs from the one in force in more than its generation.
-    fn candidate(&self, state: State, found: &mut Findings) -> (Self, bool) {
-        let version = self.version + 1;
-        let mut next = Self { version, generation: state.generation, tables: Tables::default(), ..self.clone() };
+    /// The tables of a state. What is equal to what is in force is shared with it.
+    fn candidate(&self, state: State, found: &mut Findings) -> Self {
+        let mut next = Self { generation: state.generation, tables: Tables::default(), ..self.derived() };
         let (old, tables) = (&self.tables, &mut next.tables);
-        let mut changed = *self.node != *state.node;
-        if changed {
+        // What differs is found by comparing: here everything is put into empty tables.
+        let unused = &mut Changes::default();
+        if *self.node != *state.node {
             next.node = state.node.into();
         }
         if *self.settings != state.settings {
-            (next.settings, next.settings_version, changed) = (Arc::new(state.settings), version, true);
+            next.settings = Arc::new(state.settings);
         }
         for acl in state.acls {
             if tables.acls.contains(acl.id.get()) {
                 found.push(format_args!("acl {}", acl.id), "id", TWICE);
                 continue;
             }
-            match old.acls.get(acl.id.get()).filter(|entry| *entry.object == acl) {
-                Some(same) => tables.put_acl(Arc::clone(&same.object), same.version),
-                None => {
-                    tables.put_acl(Arc::new(acl), version);
-                    changed = true;
-                }
-            }
+            let same = old.acls.get(acl.id.get()).filter(|same| ***same == acl);
+            tables.put_acl(same.cloned().unwrap_or_else(|| Arc::new(acl)), unused);
         }
         for sa in state.sas {
             if tables.sas.contains(sa.id.get()) {
@@ -86,11 +75,8 @@ impl Snapshot {
                 continue;
             }
             match old.sas.get(sa.id.get()).filter(|entry| *entry.object == sa) {
-                Some(same) => tables.put_sa(Arc::clone(&same.object), same.version),
-                None => {
-                    tables.put_sa(Arc::new(sa), version);
-                    changed = true;
-                }
+                Some(same) => tables.put_sa(Arc::clone(&same.object), same.version, unused),
+                None => tables.put_sa(Arc::new(sa), next.version, unused),
             }
         }
         for vif in state.vifs {
@@ -99,13 +85,8 @@ impl Snapshot {
                 found.push(format_args!("vif {id}"), "id", TWICE);
                 continue;
             }
-            match old.vifs.get(id).filter(|entry| *entry.configured == vif) {
-                Some(same) => tables.put_vif(same.clone()),
-                None => {
-                    tables.put_vif(VifEntry::new(vif, version));
-                    changed = true;
-                }
-            }
+            let same = old.vifs.get(id).filter(|entry| *entry.configured == vif);
+            tables.put_vif(same.cloned().unwrap_or_else(|| VifEntry::new(vif)), unused);
         }
         for vrf in state.vrfs {
             let id = u32::from(vrf.id.get());
@@ -113,13 +94,8 @@ impl Snapshot {
                 found.push(format_args!("vrf {id}"), "id", TWICE);
                 continue;
             }
-            match old.vrfs.get(id).filter(|entry| *entry.object == vrf) {
-                Some(same) => tables.put_vrf(Arc::clone(&same.object), same.version),
-                None => {
-                    tables.put_vrf(Arc::new(vrf), version);
-                    changed = true;
-                }
-            }
+            let same = old.vrfs.get(id).filter(|same| ***same == vrf);
+            tables.put_vrf(same.cloned().unwrap_or_else(|| Arc::new(vrf)), unused);
         }
         for nexthop in state.nexthops {
             let id = nexthop.id.get();
@@ -128,36 +104,26 @@ impl Snapshot {
                 continue;
             }
             // Before the routes: no route can have to be looked at again.
-            match old.nexthops.get(id).filter(|entry| *entry.object == nexthop) {
-                Some(same) => tables.put_nexthop(Arc::clone(&same.object), same.version),
-                None => {
-                    changed = true;
-                    tables.put_nexthop(Arc::new(nexthop), version)
-                }
-            };
+            let same = old.nexthops.get(id).filter(|same| ***same == nexthop);
+            tables.put_nexthop(same.cloned().unwrap_or_else(|| Arc::new(nexthop)), unused);
         }
         for label in state.labels {
             if tables.labels.contains(label.label.get()) {
                 found.push(format_args!("label {}", label.label), "label", TWICE);
                 continue;
             }
-            match old.labels.get(label.label.get()).filter(|(nexthop, _)| *nexthop == label.nexthop) {
-                Some((_, same)) => tables.put_label(label, *same),
-                None => (tables.put_label(label, version), changed = true).0,
-            }
+            tables.put_label(label, unused);
         }
-        changed |= put_routes(old, tables, state.routes, version, found);
-        changed |= [
-            (old.acls.len(), tables.acls.len()),
-            (old.sas.len(), tables.sas.len()),
-            (old.vifs.len(), tables.vifs.len()),
-            (old.vrfs.len(), tables.vrfs.len()),
-            (old.nexthops.len(), tables.nexthops.len()),
-            (old.labels.len(), tables.labels.len()),
-        ]
-        .iter()
-        .any(|(before, after)| before != after);
-        (next, changed)
+        for route in state.routes {
+            let id = u32::from(route.vrf.get());
+            if tables.routes.get(id).is_some_and(|table| table.fib.get(route.prefix).is_some()) {
+                found.push(format_args!("route vrf {} {}", route.vrf, route.prefix), "prefix", TWICE);
+                continue;
+            }
+            let same = old.routes.get(id).and_then(|table| table.fib.get(route.prefix)).filter(|same| ***same == route);
+            tables.put_route(same.cloned().unwrap_or_else(|| Arc::new(route)), unused);
+        }
+        next
     }
 
     /// Applies a change to the state of this snapshot. The cost grows with the change and with what refers to what it
@@ -177,7 +143,7 @@ impl Snapshot {
         let mut refresh = next.remove_all(&delta, &mut touched, &mut found);
         refresh |= next.put_all(delta, &mut touched, &mut found);
         if refresh {
-            next.tables.refresh_terminations();
+            next.tables.refresh_terminations(next.log.changes());
         }
         if found.is_empty() {
             validate::changed(&next, &touched, &mut found);
@@ -214,13 +180,18 @@ impl Snapshot {
     fn settle(&mut self, touched: &Touched) {
         self.tables.drop_route_tables(&touched.vrfs_removed);
         if !touched.vifs.is_empty() {
-            let vifs = self.tables.vifs.clone();
-            self.neighbours.retain_vifs(|vif| vifs.contains(vif));
-            self.dead_gateways.retain_vifs(|vif| vifs.contains(vif));
-            self.refresh_devices();
-            self.refresh_ike();
-            self.refresh_owners();
+            self.follow_vifs();
         }
+    }
+
+    /// Brings what goes with vifs in line with them.
+    fn follow_vifs(&mut self) {
+        let vifs = self.tables.vifs.clone();
+        self.neighbours.retain_vifs(|vif| vifs.contains(vif), self.log.changes());
+        self.dead_gateways.retain_vifs(|vif| vifs.contains(vif), self.log.changes());
+        self.refresh_devices();
+        self.refresh_ike();
+        self.refresh_owners();
     }
 
     /// Removes; true when terminations have to be found anew.
@@ -228,28 +199,28 @@ impl Snapshot {
         fn missing(found: &mut Findings, object: impl Display, list: &str) {
             found.push(object, list, "cannot be removed, it is not there; leave it out");
         }
-        let (version, tables) = (self.version, &mut self.tables);
+        let (changes, tables) = (self.log.changes(), &mut self.tables);
         let mut refresh = false;
         // Routes before nexthops, so that those find themselves unused.
         for (vrf, prefix) in &delta.remove_routes {
             let exact = prefix.addr() == prefix.network();
-            if !exact || tables.take_route(*vrf, *prefix, version).is_none() {
+            if !exact || tables.take_route(*vrf, *prefix, changes).is_none() {
                 missing(found, format_args!("route vrf {vrf} {prefix}"), "remove_routes");
             }
         }
         for label in &delta.remove_labels {
-            if tables.take_label(*label).is_none() {
+            if tables.take_label(*label, changes).is_none() {
                 missing(found, format_args!("label {label}"), "remove_labels");
             }
         }
         for id in &delta.remove_vifs {
-            match tables.take_vif(*id) {
+            match tables.take_vif(*id, changes) {
                 Some(_) => touched.vifs.push(*id),
                 None => missing(found, format_args!("vif {id}"), "remove_vifs"),
             }
         }
         for id in &delta.remove_nexthops {
-            match tables.take_nexthop(*id) {
+            match tables.take_nexthop(*id, changes) {
                 Some(opened) => {
                     touched.nexthops.push(*id);
                     refresh |= opened;
@@ -258,19 +229,19 @@ impl Snapshot {
             }
         }
         for id in &delta.remove_vrfs {
-            match tables.take_vrf(*id) {
+            match tables.take_vrf(*id, changes) {
                 Some(_) => touched.vrfs_removed.push(*id),
                 None => missing(found, format_args!("vrf {id}"), "remove_vrfs"),
             }
         }
         for id in &delta.remove_sas {
-            match tables.take_sa(*id) {
+            match tables.take_sa(*id, changes) {
                 Some(_) => touched.sas = true,
                 None => missing(found, format_args!("sa {id}"), "remove_sas"),
             }
         }
         for id in &delta.remove_acls {
-            match tables.take_acl(*id) {
+            match tables.take_acl(*id, changes) {
                 Some(_) => touched.acls.push(*id),
                 None => missing(found, format_args!("acl {id}"), "remove_acls"),
             }
@@ -280,19 +251,20 @@ impl Snapshot {
 
     /// Adds and replaces; true when terminations have to be found anew. What is equal to what is there is left alone.
     fn put_all(&mut self, delta: Delta, touched: &mut Touched, found: &mut Findings) -> bool {
-        let (version, tables) = (self.version, &mut self.tables);
+        let (version, changes, tables) = (self.version, self.log.changes(), &mut self.tables);
         let mut refresh = false;
         if let Some(settings) = delta.settings.filter(|settings| *self.settings != *settings) {
-            (self.settings, self.settings_version) = (Arc::new(settings), version);
+            self.settings = Arc::new(settings);
+            changes.note_everything();
             touched.settings = true;
         }
         let mut seen = HashSet::new();
         for acl in delta.acls {
             if !seen.insert(acl.id.get()) {
                 found.push(format_args!("acl {}", acl.id), "id", TWICE);
-            } else if tables.acls.get(acl.id.get()).is_none_or(|entry| *entry.object != acl) {
+            } else if tables.acls.get(acl.id.get()).is_none_or(|old| **old != acl) {
                 touched.acls.push(acl.id);
-                tables.put_acl(Arc::new(acl), version);
+                tables.put_acl(Arc::new(acl), changes);
             }
         }
         seen.clear();
@@ -301,7 +273,7 @@ impl Snapshot {
                 found.push(format_args!("sa {}", sa.id), "id", TWICE);
             } else if tables.sas.get(sa.id.get()).is_none_or(|entry| *entry.object != sa) {
                 touched.sas = true;
-                tables.put_sa(Arc::new(sa), version);
+                tables.put_sa(Arc::new(sa), version, changes);
             }
         }
         seen.clear();
@@ -315,7 +287,7 @@ impl Snapshot {
                     // What sends on the parent with these tags may no longer do so.
                     touched.parents.push(parent);
                 }
-                tables.put_vif(VifEntry::new(vif, version));
+                tables.put_vif(VifEntry::new(vif), changes);
             }
         }
         seen.clear();
@@ -323,9 +295,9 @@ impl Snapshot {
             let id = u32::from(vrf.id.get());
             if !seen.insert(id) {
                 found.push(format_args!("vrf {id}"), "id", TWICE);
-            } else if tables.vrfs.get(id).is_none_or(|entry| *entry.object != vrf) {
+            } else if tables.vrfs.get(id).is_none_or(|old| **old != vrf) {
                 touched.vrfs.push(vrf.id);
-                tables.put_vrf(Arc::new(vrf), version);
+                tables.put_vrf(Arc::new(vrf), changes);
             }
         }
         seen.clear();
@@ -333,18 +305,18 @@ impl Snapshot {
             let id = nexthop.id.get();
             if !seen.insert(id) {
                 found.push(format_args!("nexthop {id}"), "id", TWICE);
-            } else if tables.nexthops.get(id).is_none_or(|entry| *entry.object != nexthop) {
+            } else if tables.nexthops.get(id).is_none_or(|old| **old != nexthop) {
                 touched.nexthops.push(nexthop.id);
-                refresh |= tables.put_nexthop(Arc::new(nexthop), version);
+                refresh |= tables.put_nexthop(Arc::new(nexthop), changes);
             }
         }
         seen.clear();
         for label in delta.labels {
             if !seen.insert(label.label.get()) {
                 found.push(format_args!("label {}", label.label), "label", TWICE);
-            } else if tables.labels.get(label.label.get()).is_none_or(|(nexthop, _)| *nexthop != label.nexthop) {
+            } else if tables.labels.get(label.label.get()).is_none_or(|old| *old != label) {
                 touched.labels.push(label.label);
-                tables.put_label(label, version);
+                tables.put_label(label, changes);
             }
         }
         let mut seen = HashSet::new();
@@ -355,48 +327,9 @@ impl Snapshot {
             } else if there.is_none_or(|old| **old != route) {
                 let route = Arc::new(route);
                 touched.routes.push(Arc::clone(&route));
-                tables.put_route(route, version);
+                tables.put_route(route, changes);
             }
         }
         refresh
     }
-}
-
-/// Puts the routes of a state into tables without any; true when they differ from the old ones. Equal routes stay shared.
-fn put_routes(old: &Tables, tables: &mut Tables, routes: Vec<Route>, version: u64, found: &mut Findings) -> bool {
-    let mut equal: HashMap<(u32, Family), usize> = HashMap::new();
-    for route in routes {
-        let id = u32::from(route.vrf.get());
-        if tables.routes.get(id).is_some_and(|table| table.fib.get(route.prefix).is_some()) {
-            found.push(format_args!("route vrf {} {}", route.vrf, route.prefix), "prefix", TWICE);
-            continue;
-        }
-        let same = old.routes.get(id).and_then(|table| table.fib.get(route.prefix)).filter(|same| ***same == route);
-        if let Some(same) = same {
-            *equal.entry((id, Family::of(&route.prefix.addr()))).or_default() += 1;
-            tables.put_route(Arc::clone(same), version);
-        } else {
-            tables.put_route(Arc::new(route), version);
-        }
-    }
-    let mut changed = false;
-    let vrfs: Vec<u32> = tables.routes.iter().map(|(id, _)| id).collect();
-    for id in vrfs {
-        let before = old.routes.get(id);
-        tables.routes.update(id, |table| {
-            let table = Arc::make_mut(table);
-            for family in [Family::Inet, Family::Inet6] {
-                let equal = equal.get(&(id, family)).copied().unwrap_or(0);
-                let all_equal = equal == table.fib.len_of(family);
-                match before.filter(|old| all_equal && old.fib.len_of(family) == equal) {
-                    Some(old) => table.set_version(family, old.version(family)),
-                    None => {
-                        changed = true;
-                        table.set_version(family, version);
-                    }
-                }
-            }
-        });
-    }
-    changed
 }

@@ -5,8 +5,8 @@
 
 use std::net::IpAddr;
 
-use super::{Nexthop, NexthopKind, Snapshot, addrmap::AddrMap, idmap::IdMap};
-use crate::VifId;
+use super::{Nexthop, NexthopKind, Snapshot, addrmap::AddrMap, changes::Changes, idmap::IdMap};
+use crate::{VifId, flow::Dependency};
 
 /// Addresses of gateways by vif, each with the number of nexthops that name it.
 pub(super) type GatewayUsers = IdMap<AddrMap<u32>>;
@@ -31,10 +31,11 @@ impl DeadGateways {
     }
 
     /// Removes all of the vifs that `keep` refuses.
-    pub(super) fn retain_vifs(&mut self, keep: impl Fn(u32) -> bool) {
+    pub(super) fn retain_vifs(&mut self, keep: impl Fn(u32) -> bool, changes: &mut Changes) {
         let gone: Vec<u32> = self.vifs.iter().map(|(vif, _)| vif).filter(|vif| !keep(*vif)).collect();
-        for vif in gone {
-            self.vifs.remove(vif);
+        for id in gone {
+            let (Some(gateways), Ok(vif)) = (self.vifs.remove(id), VifId::new(id)) else { continue };
+            gateways.iter().for_each(|(gateway, _)| changes.note(Dependency::Gateway(vif, gateway)));
         }
     }
 }
@@ -59,7 +60,7 @@ impl Snapshot {
         self.dead_gateways.since(vif, gateway)
     }
 
-    /// With these gateways dead, or alive again. Counts as a change of [`crate::flow::DependencyKind::Gateway`]. `None` when
+    /// With these gateways dead, or alive again. `None` when
     /// nothing changes.
     #[must_use]
     pub fn with_gateways(&self, news: &[((VifId, IpAddr), GatewayState)]) -> Option<Self> {
@@ -72,6 +73,7 @@ impl Snapshot {
         let mut next = self.derived();
         let version = next.version;
         for ((vif, gateway), state) in news.iter().filter(|news| changes(news)) {
+            next.log.changes().note(Dependency::Gateway(*vif, *gateway));
             next.dead_gateways.vifs.update(u32::from(vif.get()), |map| {
                 match state {
                     GatewayState::Dead => map.insert(*gateway, version),

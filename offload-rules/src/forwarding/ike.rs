@@ -7,7 +7,7 @@ use super::{
     IpsecTunnel, KEY_LENGTHS, MAX_WINDOW, MIN_SPI, NatT, Sa, SaDirection, Snapshot, VifKind, idmap::IdMap,
     tables::Versioned,
 };
-use crate::{SaId, VifId};
+use crate::{SaId, VifId, flow::Dependency};
 
 /// Numbers of SAs that IKE has negotiated; those of the forwarding state are outside, as those of controllers that count from
 /// 0xffff0000 are.
@@ -99,6 +99,7 @@ impl Snapshot {
             return Err(IkeSaError::KeyTaken);
         }
         let mut next = self.derived();
+        next.log.changes().note(Dependency::Sa(sa.id));
         next.ike.insert(sa.id.get(), Versioned { version: next.version, object: Arc::new(new) });
         next.refresh_ike();
         Ok(next)
@@ -109,8 +110,7 @@ impl Snapshot {
     pub fn without_ike_sas(&self, gone: &[SaId]) -> Self {
         let mut next = self.derived();
         for id in gone {
-            next.ike.remove(id.get());
-            next.ended.remove(id.get());
+            next.drop_ike_sa(*id);
         }
         next.refresh_ike();
         next
@@ -122,6 +122,7 @@ impl Snapshot {
         let Some(known) = self.ike_sa(id) else { return self.clone() };
         let mut next = self.derived();
         let moved = IkeSa { peer, udp, ..(**known).clone() };
+        next.log.changes().note(Dependency::Sa(id));
         next.ike.insert(id.get(), Versioned { version: next.version, object: Arc::new(moved) });
         next.refresh_ike();
         next
@@ -133,6 +134,12 @@ impl Snapshot {
         self.tables.vifs.get(u32::from(vif.get()))?.configured.kind.tunnel()
     }
 
+    fn drop_ike_sa(&mut self, id: SaId) {
+        self.log.changes().note(Dependency::Sa(id));
+        self.ike.remove(id.get());
+        self.ended.remove(id.get());
+    }
+
     fn is_ike_tunnel(&self, vif: VifId, local: Ipv4Addr) -> bool {
         self.configured_tunnel(vif).is_some_and(|tunnel| tunnel.ike && tunnel.source == local)
     }
@@ -141,10 +148,9 @@ impl Snapshot {
     /// that the newest outbound one has.
     pub(super) fn refresh_ike(&mut self) {
         let stays = |sa: &IkeSa| self.is_ike_tunnel(sa.vif, sa.local);
-        let gone: Vec<u32> = self.ike_sas().filter(|sa| !stays(sa)).map(|sa| sa.sa.id.get()).collect();
+        let gone: Vec<SaId> = self.ike_sas().filter(|sa| !stays(sa)).map(|sa| sa.sa.id).collect();
         for id in gone {
-            self.ike.remove(id);
-            self.ended.remove(id);
+            self.drop_ike_sa(id);
         }
         let mut changed = Vec::new();
         for (id, entry) in self.tables.vifs.iter() {
@@ -157,7 +163,7 @@ impl Snapshot {
         for (id, tunnel) in changed {
             if let Some(mut entry) = self.tables.vifs.get(id).cloned() {
                 Arc::make_mut(&mut entry.vif).kind = VifKind::Tunnel(Box::new(tunnel));
-                entry.version = self.version;
+                self.log.changes().note(Dependency::Vif(entry.configured.id));
                 self.tables.vifs.insert(id, entry);
             }
         }

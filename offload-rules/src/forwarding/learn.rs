@@ -3,10 +3,10 @@
 use std::{net::IpAddr, sync::Arc};
 
 use super::{Snapshot, VifKind};
-use crate::{MacAddr, VifId};
+use crate::{MacAddr, VifId, flow::Dependency};
 
 impl Snapshot {
-    /// With this neighbour added or changed (the version of `DependencyKind::Neighbour` grows only when the MAC differs).
+    /// With this neighbour added or changed (the same again changes nothing).
     /// `None` when the vif does not exist, or the neighbour is new and the table at its limit.
     #[must_use]
     pub fn with_neighbour(&self, vif: VifId, address: IpAddr, mac: MacAddr) -> Option<Self> {
@@ -17,15 +17,19 @@ impl Snapshot {
             _ => {}
         }
         let mut next = self.derived();
-        next.neighbours.insert(vif, address, mac, next.version);
+        next.put_neighbour(vif, address, mac);
         Some(next)
     }
 
     /// Without that neighbour.
     #[must_use]
     pub fn without_neighbour(&self, vif: VifId, address: IpAddr) -> Self {
+        if self.neighbour(vif, address).is_none() {
+            return self.clone();
+        }
         let mut next = self.derived();
-        if next.neighbours.remove(vif, address) { next } else { self.clone() }
+        next.take_neighbour(vif, address);
+        next
     }
 
     /// With these neighbours added, changed, or (`None`) removed, in order; those of vifs that are not there are left out. How many there
@@ -35,12 +39,12 @@ impl Snapshot {
         let mut next = self.derived();
         for &((vif, address), mac) in changes {
             let Some(mac) = mac else {
-                next.neighbours.remove(vif, address);
+                next.take_neighbour(vif, address);
                 continue;
             };
             let known = next.neighbours.get(vif, address).map(|known| known.mac);
             if known != Some(mac) && self.vif(vif).is_some() {
-                next.neighbours.insert(vif, address, mac, next.version);
+                next.put_neighbour(vif, address, mac);
             }
         }
         next
@@ -54,6 +58,7 @@ impl Snapshot {
         }
         let mut next = self.derived();
         next.path_mtus.set(destination, mtu, next.version);
+        next.log.changes().note(Dependency::PathMtu(destination));
         next
     }
 
@@ -88,6 +93,8 @@ impl Snapshot {
         }
         let mut next = self.derived();
         next.device_mtus.insert(u32::from(port.get()), (device.into(), mtu));
+        // How large packets may be that arrive there, whatever the vifs take.
+        next.log.changes().note_arrivals();
         next.refresh_devices();
         next
     }
@@ -104,9 +111,20 @@ impl Snapshot {
         self.tables.vifs.get(u32::from(vif.get())).map(|entry| entry.configured.mtu)
     }
 
-    /// A copy with the next version.
+    /// A copy with the next version, which has changed nothing so far: whoever changes it notes in its log what.
     pub(super) fn derived(&self) -> Self {
-        Self { version: self.version + 1, ..self.clone() }
+        Self { version: self.version + 1, log: self.log.next(), ..self.clone() }
+    }
+
+    fn put_neighbour(&mut self, vif: VifId, address: IpAddr, mac: MacAddr) {
+        self.neighbours.insert(vif, address, mac, self.version);
+        self.log.changes().note(Dependency::Neighbour(vif, address));
+    }
+
+    fn take_neighbour(&mut self, vif: VifId, address: IpAddr) {
+        if self.neighbours.remove(vif, address) {
+            self.log.changes().note(Dependency::Neighbour(vif, address));
+        }
     }
 
     /// Gives each vif what it has in fact: its own MAC, else that of its device, else that of its parent; and no larger an MTU than
@@ -125,12 +143,11 @@ impl Snapshot {
                 changed.push((id, mac, mtu));
             }
         }
-        let version = self.version;
         for (id, mac, mtu) in changed {
             if let Some(mut entry) = self.tables.vifs.get(id).cloned() {
                 let vif = Arc::make_mut(&mut entry.vif);
                 (vif.mac, vif.mtu) = (mac, mtu);
-                entry.version = version;
+                self.log.changes().note(Dependency::Vif(vif.id));
                 self.tables.vifs.insert(id, entry);
             }
         }

@@ -6,6 +6,7 @@
 mod acl;
 mod addrmap;
 mod apply;
+mod changes;
 mod error;
 mod fib;
 mod gateway;
@@ -33,6 +34,7 @@ mod vif;
 mod vrf;
 
 pub use acl::{Ace, Acl, Action, Scope};
+pub use changes::Changes;
 pub use error::{StateError, StateErrors};
 pub use fib::Fib;
 pub use gateway::GatewayState;

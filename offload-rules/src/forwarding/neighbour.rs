@@ -2,8 +2,8 @@
 
 use std::{net::IpAddr, sync::Arc};
 
-use super::{addrmap::AddrMap, idmap::IdMap};
-use crate::{MacAddr, VifId};
+use super::{addrmap::AddrMap, changes::Changes, idmap::IdMap};
+use crate::{MacAddr, VifId, flow::Dependency};
 
 /// A resolved neighbour.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,10 +80,12 @@ impl NeighbourTable {
     }
 
     /// Removes all of the vifs that `keep` refuses.
-    pub(super) fn retain_vifs(&mut self, keep: impl Fn(u32) -> bool) {
+    pub(super) fn retain_vifs(&mut self, keep: impl Fn(u32) -> bool, changes: &mut Changes) {
         let gone: Vec<u32> = self.vifs.iter().map(|(vif, _)| vif).filter(|vif| !keep(*vif)).collect();
-        for vif in gone {
-            for (_, neighbour) in self.vifs.remove(vif).iter().flat_map(AddrMap::iter) {
+        for id in gone {
+            let (Some(neighbours), Ok(vif)) = (self.vifs.remove(id), VifId::new(id)) else { continue };
+            for (address, neighbour) in neighbours.iter() {
+                changes.note(Dependency::Neighbour(vif, address));
                 self.free_slot(neighbour.slot);
             }
         }

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use super::{Snapshot, VifKind, addrmap::AddrMap, idmap::IdMap};
-use crate::{DropReason, SaId, VifId, VrfId};
+use crate::{DropReason, SaId, VifId, VrfId, flow::Dependency};
 
 impl Snapshot {
     /// With a vif's operational state; a vif is up until told otherwise. Counts as a change of the vif and of its
@@ -11,14 +11,21 @@ impl Snapshot {
     #[must_use]
     pub fn with_vif_up(&self, vif: VifId, up: bool) -> Self {
         let mut next = self.derived();
-        next.oper.insert(u32::from(vif.get()), (up, next.version));
+        next.oper.insert(u32::from(vif.get()), up);
+        let changes = next.log.changes();
+        changes.note(Dependency::Vif(vif));
+        for other in self.vifs() {
+            if matches!(other.kind, VifKind::PhysicalVlan { parent, .. } if parent == vif) {
+                changes.note(Dependency::Vif(other.id));
+            }
+        }
         next
     }
 
     /// Is the vif there and up, and the device that carries its frames?
     #[must_use]
     pub fn is_up(&self, vif: VifId) -> bool {
-        let up = |id: VifId| self.oper.get(u32::from(id.get())).is_none_or(|(up, _)| *up);
+        let up = |id: VifId| self.oper.get(u32::from(id.get())).is_none_or(|up| *up);
         self.vif(vif).is_some() && up(vif) && up(self.port_of(vif))
     }
 
@@ -32,6 +39,7 @@ impl Snapshot {
         }
         let mut next = self.derived();
         next.ended.insert(sa.get(), (of, next.version, reason));
+        next.log.changes().note(Dependency::Sa(sa));
         next
     }
 
@@ -78,17 +86,12 @@ impl Snapshot {
                 owners.update(u32::from(vif.vrf.get()), |map| _ = map.insert(net.addr(), vif.id));
             }
         }
-        self.owners = owners;
-        self.owners_version = self.version;
-    }
-
-    /// Version in which a vif last came or went.
-    pub(super) fn oper_version(&self, vif: VifId) -> u64 {
-        let version = |id: VifId| self.oper.get(u32::from(id.get())).map_or(0, |(_, version)| *version);
-        let parent = match self.vif(vif).map(|vif| &vif.kind) {
-            Some(VifKind::PhysicalVlan { parent, .. }) => version(*parent),
-            _ => 0,
+        let all = |owners: &IdMap<AddrMap<VifId>>| -> Vec<(u32, IpAddr, VifId)> {
+            owners.iter().flat_map(|(vrf, map)| map.iter().map(move |(address, vif)| (vrf, address, *vif))).collect()
         };
-        version(vif).max(parent)
+        if all(&owners) != all(&self.owners) {
+            self.owners = owners;
+            self.log.changes().note(Dependency::Addresses);
+        }
     }
 }

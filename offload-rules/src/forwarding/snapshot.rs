@@ -6,31 +6,28 @@ use std::{
 };
 
 use super::{
-    Acl, IkeSa, MplsLabel, Neighbour, NeighbourTable, Nexthop, PathMtuTable, Route, Sa, Settings, State, Vif, VifKind,
-    VlanTag, Vrf,
+    Acl, IkeSa, Neighbour, NeighbourTable, Nexthop, PathMtuTable, Route, Sa, Settings, State, Vif, VifKind, VlanTag,
+    Vrf,
     addrmap::AddrMap,
+    changes::ChangeLog,
     gateway::DeadGateways,
     idmap::IdMap,
     tables::{Tables, Versioned},
 };
-use crate::{
-    AclId, DropReason, Label, MacAddr, NexthopId, SaId, VifId, VrfId,
-    flow::{DependencyKind, Family},
-};
+use crate::{AclId, DropReason, Label, MacAddr, NexthopId, SaId, VifId, VrfId, flow::Family};
 
 /// A validated state. Cheap to clone and to share; never changes.
 ///
 /// Two counters of change: the state's own `generation` (from the controller), and `version`, which grows with every
-/// snapshot that a node derives, whether a new state or a learnt neighbour made it. Dependencies are stamped with
-/// versions.
+/// snapshot that a node derives, whether a new state or a learnt neighbour made it. What each version has changed is in a log:
+/// see [`Snapshot::changes_since`].
 #[derive(Debug, Clone)]
 pub struct Snapshot {
     pub(super) version: u64,
     pub(super) generation: u64,
     pub(super) node: Arc<str>,
     pub(super) settings: Arc<Settings>,
-    /// Version of the last change of the settings.
-    pub(super) settings_version: u64,
+    pub(super) log: ChangeLog,
     pub(super) tables: Tables,
     pub(super) neighbours: NeighbourTable,
     pub(super) dead_gateways: DeadGateways,
@@ -41,10 +38,8 @@ pub struct Snapshot {
     pub(super) device_mtus: IdMap<(Arc<str>, u32)>,
     /// Own addresses by VRF, with the vif that has each.
     pub(super) owners: IdMap<AddrMap<VifId>>,
-    /// Version of the last change of any vif's configuration.
-    pub(super) owners_version: u64,
-    /// Vifs that have come or gone: whether up, and the version of the last change.
-    pub(super) oper: IdMap<(bool, u64)>,
+    /// Vifs that have come or gone: whether up.
+    pub(super) oper: IdMap<bool>,
     /// SAs that are at their end: the version of the SA that it is said of, that of the end, and why.
     pub(super) ended: IdMap<(u64, u64, DropReason)>,
     /// SAs that IKE has negotiated.
@@ -66,7 +61,7 @@ impl Snapshot {
             generation: 0,
             node: "".into(),
             settings: Arc::new(Settings::default()),
-            settings_version: 1,
+            log: ChangeLog::default(),
             tables: Tables::default(),
             neighbours: NeighbourTable::default(),
             dead_gateways: DeadGateways::default(),
@@ -74,7 +69,6 @@ impl Snapshot {
             device_macs: IdMap::default(),
             device_mtus: IdMap::default(),
             owners: IdMap::default(),
-            owners_version: 1,
             oper: IdMap::default(),
             ended: IdMap::default(),
             ike: IdMap::default(),
@@ -99,30 +93,6 @@ impl Snapshot {
         &self.node
     }
 
-    /// Version of the last change of what a program depends on; 0 when it is not there.
-    #[must_use]
-    pub fn version_of(&self, what: DependencyKind) -> u64 {
-        let tables = &self.tables;
-        let found = match what {
-            DependencyKind::Vif(id) => tables
-                .vifs
-                .get(u32::from(id.get()))
-                .map(|entry| entry.version.max(self.settings_version).max(self.oper_version(id))),
-            DependencyKind::Routes4(vrf) => tables.routes.get(u32::from(vrf.get())).map(|table| table.inet),
-            DependencyKind::Routes6(vrf) => tables.routes.get(u32::from(vrf.get())).map(|table| table.inet6),
-            DependencyKind::Nexthop(id) => tables.nexthops.get(id.get()).map(|entry| entry.version),
-            DependencyKind::Label(label) => tables.labels.get(label.get()).map(|(_, version)| *version),
-            DependencyKind::Acl(id) => tables.acls.get(id.get()).map(|entry| entry.version),
-            DependencyKind::Sa(id) => self.sa_version(id).map(|version| version.max(self.end_of(id).unwrap_or(0))),
-            DependencyKind::Neighbour(vif, address) => self.neighbours.get(vif, address).map(|n| n.generation),
-            DependencyKind::Gateway(vif, address) => self.dead_gateways.since(vif, address),
-            DependencyKind::Addresses => Some(self.owners_version),
-            DependencyKind::PathMtu(destination) => self.path_mtus.get(destination).map(|(_, version)| version),
-            DependencyKind::TunnelsTo(end) => tables.ends.get(end).map(|(_, version)| *version),
-        };
-        found.unwrap_or(0)
-    }
-
     /// Limits and timers.
     #[must_use]
     pub fn settings(&self) -> &Settings {
@@ -139,11 +109,11 @@ impl Snapshot {
             node: self.node.to_string(),
             settings: (*self.settings).clone(),
             vifs: tables.vifs.values().map(|entry| (*entry.configured).clone()).collect(),
-            vrfs: tables.vrfs.values().map(|entry| (*entry.object).clone()).collect(),
-            nexthops: tables.nexthops.values().map(|entry| (*entry.object).clone()).collect(),
+            vrfs: tables.vrfs.values().map(|object| (**object).clone()).collect(),
+            nexthops: tables.nexthops.values().map(|object| (**object).clone()).collect(),
             routes: routes.map(|route| (**route).clone()).collect(),
-            labels: self.labels().map(|(label, nexthop)| MplsLabel { label, nexthop }).collect(),
-            acls: tables.acls.values().map(|entry| (*entry.object).clone()).collect(),
+            labels: tables.labels.values().copied().collect(),
+            acls: tables.acls.values().map(|object| (**object).clone()).collect(),
             sas: tables.sas.values().map(|entry| (*entry.object).clone()).collect(),
         }
     }
@@ -179,13 +149,13 @@ impl Snapshot {
 
     /// All VRFs by id.
     pub fn vrfs(&self) -> impl Iterator<Item = &Arc<Vrf>> {
-        self.tables.vrfs.values().map(|entry| &entry.object)
+        self.tables.vrfs.values()
     }
 
     /// A VRF.
     #[must_use]
     pub fn vrf(&self, id: VrfId) -> Option<&Arc<Vrf>> {
-        self.tables.vrfs.get(u32::from(id.get())).map(|entry| &entry.object)
+        self.tables.vrfs.get(u32::from(id.get()))
     }
 
     /// Longest match.
@@ -216,31 +186,30 @@ impl Snapshot {
 
     /// All nexthops by id.
     pub fn nexthops(&self) -> impl Iterator<Item = &Arc<Nexthop>> {
-        self.tables.nexthops.values().map(|entry| &entry.object)
+        self.tables.nexthops.values()
     }
 
     /// Nexthop of an incoming label.
     #[inline]
     #[must_use]
     pub fn label(&self, label: Label) -> Option<NexthopId> {
-        self.tables.labels.get(label.get()).map(|(nexthop, _)| *nexthop)
+        self.tables.labels.get(label.get()).map(|label| label.nexthop)
     }
 
     /// All labels by number.
     pub fn labels(&self) -> impl Iterator<Item = (Label, NexthopId)> {
-        // Every label in the table has been found to be in range.
-        self.tables.labels.iter().filter_map(|(label, (nexthop, _))| Some((Label::new(label).ok()?, *nexthop)))
+        self.tables.labels.values().map(|label| (label.label, label.nexthop))
     }
 
     /// An access list.
     #[must_use]
     pub fn acl(&self, id: AclId) -> Option<&Arc<Acl>> {
-        self.tables.acls.get(id.get()).map(|entry| &entry.object)
+        self.tables.acls.get(id.get())
     }
 
     /// All access lists by id.
     pub fn acls(&self) -> impl Iterator<Item = &Arc<Acl>> {
-        self.tables.acls.values().map(|entry| &entry.object)
+        self.tables.acls.values()
     }
 
     /// A security association: configured or negotiated.
@@ -309,7 +278,7 @@ impl Snapshot {
     /// The tunnel nexthops whose far end is this address, in order.
     #[must_use]
     pub fn tunnels_to(&self, address: IpAddr) -> &[NexthopId] {
-        self.tables.ends.get(address).map_or(&[], |(tunnels, _)| tunnels)
+        self.tables.ends.get(address).map_or(&[], |tunnels| tunnels)
     }
 
     /// Do outer packets of one of the node's tunnels leave in this VRF for this address? A tunnel that names no VRF is taken to

@@ -1,7 +1,8 @@
 //! The tables of a snapshot, and what is kept beside them so that a change costs no more than what it touches.
 //!
 //! Tables may hold an inconsistent state for as long as it is a candidate; [`super::validate`] judges it. Whoever refers
-//! to an object is counted (or listed, where it must be looked at again when the object changes).
+//! to an object is counted (or listed, where it must be looked at again when the object changes). Whatever changes a table takes the
+//! [`Changes`] to note it in.
 
 use std::{net::IpAddr, sync::Arc};
 
@@ -10,13 +11,14 @@ use ipnet::IpNet;
 use super::{
     Acl, Fib, MplsLabel, Nexthop, NexthopKind, Route, Sa, Vif, VifKind, VlanTag, Vrf,
     addrmap::AddrMap,
+    changes::Changes,
     gateway::{GatewayUsers, gateway_of},
     idmap::IdMap,
     trie::Trie,
 };
-use crate::{AclId, Label, NexthopId, SaId, VifId, VrfId, flow::Family};
+use crate::{AclId, Label, NexthopId, SaId, VifId, VrfId, flow::Dependency};
 
-/// An object with the version of its last change.
+/// An object with the version in which it came.
 #[derive(Debug, Clone)]
 pub(super) struct Versioned<T> {
     pub(super) object: Arc<T>,
@@ -28,14 +30,13 @@ pub(super) struct Versioned<T> {
 pub(super) struct VifEntry {
     pub(super) configured: Arc<Vif>,
     pub(super) vif: Arc<Vif>,
-    pub(super) version: u64,
 }
 
 impl VifEntry {
     /// A vif that has just been configured; its MAC and MTU are settled later.
-    pub(super) fn new(vif: Vif, version: u64) -> Self {
+    pub(super) fn new(vif: Vif) -> Self {
         let vif = Arc::new(vif);
-        Self { configured: Arc::clone(&vif), vif, version }
+        Self { configured: Arc::clone(&vif), vif }
     }
 }
 
@@ -43,28 +44,8 @@ impl VifEntry {
 #[derive(Debug, Clone, Default)]
 pub(super) struct RouteTable {
     pub(super) fib: Fib,
-    /// Version of the last change of the IPv4 routes.
-    pub(super) inet: u64,
-    /// Version of the last change of the IPv6 routes.
-    pub(super) inet6: u64,
     /// Host routes to a receive nexthop that opens MPLS over UDP.
     pub(super) terminations: AddrMap<()>,
-}
-
-impl RouteTable {
-    pub(super) const fn version(&self, family: Family) -> u64 {
-        match family {
-            Family::Inet => self.inet,
-            Family::Inet6 => self.inet6,
-        }
-    }
-
-    pub(super) const fn set_version(&mut self, family: Family, version: u64) {
-        match family {
-            Family::Inet => self.inet = version,
-            Family::Inet6 => self.inet6 = version,
-        }
-    }
 }
 
 /// Who refers to a nexthop, besides other nexthops.
@@ -83,11 +64,11 @@ pub(super) struct Users {
 #[derive(Debug, Clone, Default)]
 pub(super) struct Tables {
     pub(super) vifs: IdMap<VifEntry>,
-    pub(super) vrfs: IdMap<Versioned<Vrf>>,
-    pub(super) nexthops: IdMap<Versioned<Nexthop>>,
+    pub(super) vrfs: IdMap<Arc<Vrf>>,
+    pub(super) nexthops: IdMap<Arc<Nexthop>>,
     pub(super) routes: IdMap<Arc<RouteTable>>,
-    pub(super) labels: IdMap<(NexthopId, u64)>,
-    pub(super) acls: IdMap<Versioned<Acl>>,
+    pub(super) labels: IdMap<MplsLabel>,
+    pub(super) acls: IdMap<Arc<Acl>>,
     pub(super) sas: IdMap<Versioned<Sa>>,
     /// Sub-interfaces with one tag, see [`single_tag`].
     vlans: IdMap<VifId>,
@@ -97,9 +78,8 @@ pub(super) struct Tables {
     pub(super) own: AddrMap<u32>,
     /// Far ends of tunnels, by the VRF that carries them (0: only their direct nexthop is known), with the number of users.
     pub(super) far: IdMap<AddrMap<u32>>,
-    /// Tunnel nexthops by their far end, in order, with the version in which one last came. (Who has read one of them notes when it
-    /// goes.)
-    pub(super) ends: AddrMap<(Arc<[NexthopId]>, u64)>,
+    /// Tunnel nexthops by their far end, in order.
+    pub(super) ends: AddrMap<Arc<[NexthopId]>>,
     /// Users of nexthops.
     pub(super) users: IdMap<Users>,
     /// Nexthops that lead to a nexthop.
@@ -188,7 +168,7 @@ impl Tables {
     }
 
     pub(super) fn nexthop(&self, id: NexthopId) -> Option<&Arc<Nexthop>> {
-        self.nexthops.get(id.get()).map(|entry| &entry.object)
+        self.nexthops.get(id.get())
     }
 
     pub(super) fn has_vrf(&self, vrf: VrfId) -> bool {
@@ -212,9 +192,10 @@ impl Tables {
     }
 
     /// Adds or replaces.
-    pub(super) fn put_vif(&mut self, entry: VifEntry) {
+    pub(super) fn put_vif(&mut self, entry: VifEntry, changes: &mut Changes) {
         let vif = Arc::clone(&entry.configured);
-        self.take_vif(vif.id);
+        self.take_vif(vif.id, changes);
+        changes.note(Dependency::Vif(vif.id));
         match vlan_key(&vif) {
             Some(VlanKey::Single(key)) => _ = self.vlans.insert(key, vif.id),
             Some(VlanKey::Double(key)) => _ = self.stacked_vlans.insert(key, 64, vif.id),
@@ -227,8 +208,9 @@ impl Tables {
     }
 
     /// Removes; returns what was there.
-    pub(super) fn take_vif(&mut self, id: VifId) -> Option<Arc<Vif>> {
+    pub(super) fn take_vif(&mut self, id: VifId, changes: &mut Changes) -> Option<Arc<Vif>> {
         let vif = self.vifs.remove(u32::from(id.get()))?.configured;
+        changes.note(Dependency::Vif(id));
         // Within one change another vif may have taken the tags over.
         match vlan_key(&vif) {
             Some(VlanKey::Single(key)) if self.vlans.get(key) == Some(&id) => _ = self.vlans.remove(key),
@@ -244,25 +226,27 @@ impl Tables {
     }
 
     /// Adds or replaces a VRF; its routes are kept apart.
-    pub(super) fn put_vrf(&mut self, vrf: Arc<Vrf>, version: u64) {
+    pub(super) fn put_vrf(&mut self, vrf: Arc<Vrf>, changes: &mut Changes) {
         if !self.routes.contains(id(vrf.id)) {
-            self.routes
-                .insert(id(vrf.id), Arc::new(RouteTable { inet: version, inet6: version, ..RouteTable::default() }));
+            self.routes.insert(id(vrf.id), Arc::default());
         }
-        self.vrfs.insert(id(vrf.id), Versioned { object: vrf, version });
+        changes.note_vrfs();
+        self.vrfs.insert(id(vrf.id), vrf);
     }
 
-    pub(super) fn take_vrf(&mut self, vrf: VrfId) -> Option<Arc<Vrf>> {
-        self.vrfs.remove(id(vrf)).map(|entry| entry.object)
+    pub(super) fn take_vrf(&mut self, vrf: VrfId, changes: &mut Changes) -> Option<Arc<Vrf>> {
+        changes.note_vrfs();
+        self.vrfs.remove(id(vrf))
     }
 
     /// Adds or replaces; true when routes to it may open MPLS over UDP now and did not before, or the reverse: then
     /// [`Self::refresh_terminations`] is due.
-    pub(super) fn put_nexthop(&mut self, nexthop: Arc<Nexthop>, version: u64) -> bool {
+    pub(super) fn put_nexthop(&mut self, nexthop: Arc<Nexthop>, changes: &mut Changes) -> bool {
         let before = self.nexthops.remove(nexthop.id.get());
         if let Some(old) = &before {
-            self.unlink_nexthop(&old.object);
+            self.unlink_nexthop(old, changes);
         }
+        self.note_nexthop(nexthop.id, changes);
         for (_, to) in nexthop.references() {
             self.parents.update(to.get(), |parents| add_one(parents, nexthop.id.get()));
         }
@@ -278,28 +262,37 @@ impl Tables {
         if let NexthopKind::Tunnel(tunnel) = &nexthop.kind {
             self.own.add_user(tunnel.sip.into());
             self.far.update(underlay(&nexthop), |ends| ends.add_user(tunnel.dip.into()));
-            let known = self.ends.get(tunnel.dip.into());
-            let (known, at) = known.map_or((&[][..], 0), |(tunnels, at)| (&**tunnels, *at));
-            let mut tunnels = known.to_vec();
+            changes.note(Dependency::TunnelsTo(tunnel.dip.into()));
+            changes.note_arrivals();
+            let mut tunnels = self.ends.get(tunnel.dip.into()).map_or_else(Vec::new, |tunnels| tunnels.to_vec());
             if let Err(place) = tunnels.binary_search(&nexthop.id) {
                 tunnels.insert(place, nexthop.id);
-                self.ends.insert(tunnel.dip.into(), (tunnels.into(), version.max(at)));
+                self.ends.insert(tunnel.dip.into(), tunnels.into());
             }
         }
-        let flips = before.is_some_and(|old| terminates(&old.object)) != terminates(&nexthop);
+        let flips = before.is_some_and(|old| terminates(&old)) != terminates(&nexthop);
         let routes = self.users_of(nexthop.id).routes;
-        self.nexthops.insert(nexthop.id.get(), Versioned { object: nexthop, version });
+        self.nexthops.insert(nexthop.id.get(), nexthop);
         flips && routes > 0
     }
 
     /// Removes; `Some(true)` when routes to it opened MPLS over UDP, see [`Self::put_nexthop`].
-    pub(super) fn take_nexthop(&mut self, nexthop: NexthopId) -> Option<bool> {
-        let old = self.nexthops.remove(nexthop.get())?.object;
-        self.unlink_nexthop(&old);
+    pub(super) fn take_nexthop(&mut self, nexthop: NexthopId, changes: &mut Changes) -> Option<bool> {
+        let old = self.nexthops.remove(nexthop.get())?;
+        self.note_nexthop(nexthop, changes);
+        self.unlink_nexthop(&old, changes);
         Some(terminates(&old) && self.users_of(nexthop).routes > 0)
     }
 
-    fn unlink_nexthop(&mut self, nexthop: &Nexthop) {
+    fn note_nexthop(&self, nexthop: NexthopId, changes: &mut Changes) {
+        changes.note(Dependency::Nexthop(nexthop));
+        if self.users_of(nexthop).labels > 0 {
+            // Where a label leads is looked at before a packet has a key.
+            changes.note_arrivals();
+        }
+    }
+
+    fn unlink_nexthop(&mut self, nexthop: &Nexthop, changes: &mut Changes) {
         for (_, to) in nexthop.references() {
             self.parents.update(to.get(), |parents| drop_one(parents, nexthop.id.get()));
         }
@@ -315,17 +308,20 @@ impl Tables {
         if let NexthopKind::Tunnel(tunnel) = &nexthop.kind {
             self.own.drop_user(tunnel.sip.into());
             self.far.update(underlay(nexthop), |ends| ends.drop_user(tunnel.dip.into()));
-            if let Some((tunnels, at)) = self.ends.remove(tunnel.dip.into()) {
+            changes.note(Dependency::TunnelsTo(tunnel.dip.into()));
+            changes.note_arrivals();
+            if let Some(tunnels) = self.ends.remove(tunnel.dip.into()) {
                 let left: Vec<NexthopId> = tunnels.iter().copied().filter(|id| *id != nexthop.id).collect();
                 if !left.is_empty() {
-                    self.ends.insert(tunnel.dip.into(), (left.into(), at));
+                    self.ends.insert(tunnel.dip.into(), left.into());
                 }
             }
         }
     }
 
-    /// Adds or replaces; `version` is that of the routes of its family then.
-    pub(super) fn put_route(&mut self, route: Arc<Route>, version: u64) -> Option<Arc<Route>> {
+    /// Adds or replaces; returns what was there.
+    pub(super) fn put_route(&mut self, route: Arc<Route>, changes: &mut Changes) -> Option<Arc<Route>> {
+        changes.note_route(route.vrf, route.prefix);
         let opens = self.nexthop(route.nexthop).is_some_and(|nexthop| terminates(nexthop));
         self.users.update(route.nexthop.get(), |users| {
             users.routes += 1;
@@ -333,13 +329,12 @@ impl Tables {
             users.routes6 += u32::from(route.prefix.addr().is_ipv6());
         });
         let address = host(route.prefix);
-        let (vrf, family) = (route.vrf, Family::of(&route.prefix.addr()));
+        let vrf = route.vrf;
         let mut old = None;
         let mut was_open = false;
         self.routes.update(id(vrf), |table| {
             let table = Arc::make_mut(table);
             old = table.fib.insert(route);
-            table.set_version(family, version);
             if let Some(address) = address {
                 was_open = if opens {
                     table.terminations.insert(address, ()).is_some()
@@ -351,25 +346,25 @@ impl Tables {
         if let Some(old) = &old {
             self.unlink_route(old);
         }
-        self.count_termination(address, was_open, opens);
+        self.count_termination(address, was_open, opens, changes);
         old
     }
 
-    pub(super) fn take_route(&mut self, vrf: VrfId, prefix: IpNet, version: u64) -> Option<Arc<Route>> {
+    pub(super) fn take_route(&mut self, vrf: VrfId, prefix: IpNet, changes: &mut Changes) -> Option<Arc<Route>> {
         // Looked up first, so that nothing is copied for what is not there.
         self.routes.get(id(vrf))?.fib.get(prefix)?;
+        changes.note_route(vrf, prefix);
         let mut old = None;
         let mut was_open = false;
         self.routes.update(id(vrf), |table| {
             let table = Arc::make_mut(table);
             old = table.fib.remove(prefix);
-            table.set_version(Family::of(&prefix.addr()), version);
             was_open = host(prefix).is_some_and(|address| table.terminations.remove(address).is_some());
         });
         if let Some(old) = &old {
             self.unlink_route(old);
         }
-        self.count_termination(host(prefix), was_open, false);
+        self.count_termination(host(prefix), was_open, false, changes);
         old
     }
 
@@ -381,7 +376,10 @@ impl Tables {
         });
     }
 
-    fn count_termination(&mut self, address: Option<IpAddr>, before: bool, after: bool) {
+    fn count_termination(&mut self, address: Option<IpAddr>, before: bool, after: bool, changes: &mut Changes) {
+        if before != after {
+            changes.note_arrivals();
+        }
         match (address, before, after) {
             (Some(address), false, true) => self.own.add_user(address),
             (Some(address), true, false) => self.own.drop_user(address),
@@ -391,7 +389,8 @@ impl Tables {
 
     /// Finds all host routes to receive nexthops that open MPLS over UDP anew: the one walk over all routes, due only when
     /// a nexthop that has routes starts or stops opening it.
-    pub(super) fn refresh_terminations(&mut self) {
+    pub(super) fn refresh_terminations(&mut self, changes: &mut Changes) {
+        changes.note_arrivals();
         let tables: Vec<(u32, Arc<RouteTable>)> = self.routes.iter().map(|(vrf, t)| (vrf, Arc::clone(t))).collect();
         for (vrf, table) in tables {
             let mut terminations = AddrMap::default();
@@ -409,33 +408,39 @@ impl Tables {
     }
 
     /// Adds or replaces.
-    pub(super) fn put_label(&mut self, label: MplsLabel, version: u64) {
-        self.take_label(label.label);
+    pub(super) fn put_label(&mut self, label: MplsLabel, changes: &mut Changes) {
+        self.take_label(label.label, changes);
+        changes.note(Dependency::Label(label.label));
         self.users.update(label.nexthop.get(), |users| users.labels += 1);
-        self.labels.insert(label.label.get(), (label.nexthop, version));
+        self.labels.insert(label.label.get(), label);
     }
 
-    pub(super) fn take_label(&mut self, label: Label) -> Option<NexthopId> {
-        let (nexthop, _) = self.labels.remove(label.get())?;
+    pub(super) fn take_label(&mut self, label: Label, changes: &mut Changes) -> Option<NexthopId> {
+        let nexthop = self.labels.remove(label.get())?.nexthop;
+        changes.note(Dependency::Label(label));
         self.users.update(nexthop.get(), |users| users.labels -= 1);
         Some(nexthop)
     }
 
     /// Adds or replaces.
-    pub(super) fn put_acl(&mut self, acl: Arc<Acl>, version: u64) {
-        self.acls.insert(acl.id.get(), Versioned { object: acl, version });
+    pub(super) fn put_acl(&mut self, acl: Arc<Acl>, changes: &mut Changes) {
+        changes.note(Dependency::Acl(acl.id));
+        self.acls.insert(acl.id.get(), acl);
     }
 
-    pub(super) fn take_acl(&mut self, acl: AclId) -> Option<Arc<Acl>> {
-        self.acls.remove(acl.get()).map(|entry| entry.object)
+    pub(super) fn take_acl(&mut self, acl: AclId, changes: &mut Changes) -> Option<Arc<Acl>> {
+        changes.note(Dependency::Acl(acl));
+        self.acls.remove(acl.get())
     }
 
     /// Adds or replaces.
-    pub(super) fn put_sa(&mut self, sa: Arc<Sa>, version: u64) {
+    pub(super) fn put_sa(&mut self, sa: Arc<Sa>, version: u64, changes: &mut Changes) {
+        changes.note(Dependency::Sa(sa.id));
         self.sas.insert(sa.id.get(), Versioned { object: sa, version });
     }
 
-    pub(super) fn take_sa(&mut self, sa: SaId) -> Option<Arc<Sa>> {
+    pub(super) fn take_sa(&mut self, sa: SaId, changes: &mut Changes) -> Option<Arc<Sa>> {
+        changes.note(Dependency::Sa(sa));
         self.sas.remove(sa.get()).map(|entry| entry.object)
     }
 

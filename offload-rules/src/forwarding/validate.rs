@@ -53,12 +53,12 @@ pub(super) fn whole(candidate: &Snapshot, found: &mut Findings) {
     let tables = &candidate.tables;
     settings::check(candidate.settings(), found);
     let mut check = Check { tables, found, chains: Chains::new(tables) };
-    tables.acls.values().for_each(|entry| check.acl(&entry.object));
-    tables.vrfs.values().for_each(|entry| check.vrf(entry.object.id));
+    tables.acls.values().for_each(|acl| check.acl(acl));
+    tables.vrfs.values().for_each(|vrf| check.vrf(vrf.id));
     check.all_vifs();
     check.all_sas();
-    check.nexthops(&tables.nexthops.values().map(|entry| entry.object.id).collect());
-    tables.labels.iter().for_each(|(label, (nexthop, _))| check.label(label, *nexthop));
+    check.nexthops(&tables.nexthops.values().map(|nexthop| nexthop.id).collect());
+    tables.labels.values().for_each(|label| check.label(label.label.get(), label.nexthop));
     tables.routes.values().flat_map(|table| table.fib.iter()).for_each(|route| check.route(route));
 }
 
@@ -69,8 +69,8 @@ pub(super) fn changed(candidate: &Snapshot, touched: &Touched, found: &mut Findi
         settings::check(candidate.settings(), found);
     }
     let mut check = Check { tables, found, chains: Chains::new(tables) };
-    for entry in touched.acls.iter().filter_map(|id| tables.acls.get(id.get())) {
-        check.acl(&entry.object);
+    for acl in touched.acls.iter().filter_map(|id| tables.acls.get(id.get())) {
+        check.acl(acl);
     }
     touched.vrfs.iter().for_each(|id| check.vrf(*id));
     for vrf in touched.vrfs_removed.iter().filter(|id| !tables.has_vrf(**id)) {
@@ -96,8 +96,8 @@ pub(super) fn changed(candidate: &Snapshot, touched: &Touched, found: &mut Findi
         }
     }
     for label in &touched.labels {
-        if let Some((nexthop, _)) = tables.labels.get(label.get()) {
-            check.label(label.get(), *nexthop);
+        if let Some(label) = tables.labels.get(label.get()) {
+            check.label(label.label.get(), label.nexthop);
         }
     }
     touched.routes.iter().for_each(|route| check.route(route));

@@ -2,13 +2,13 @@
 
 use offload_rules::lower::NotOffloaded;
 
-use crate::worker::{Outbox, Worker, flows::flag};
+use crate::worker::{Worker, flows::flag};
 use offload_engine::protocol::{Request, Tier};
 
 /// Entries looked at in one tick after a change of the forwarding state, before anything else is swept.
 const SWEEP: u32 = 4096;
 /// Entries looked at when the change comes in; packets wait meanwhile.
-const FIRST: u32 = 2048;
+const FIRST: u32 = 512;
 /// Reviews that were called for at a time, in one tick.
 const DUE: usize = 4096;
 /// Entries whose rate is looked at in one tick.
@@ -19,14 +19,13 @@ const PACE_MS: u64 = 1000;
 const STRAY: u64 = 64;
 
 impl Worker {
-    /// The forwarding state has changed: what is in hardware is reviewed before anything else.
-    pub(in crate::worker) fn sweep_offloads(&mut self, now: u64, out: &mut Outbox) {
+    /// Something has changed that flows in hardware depend on, nobody knows which: they are reviewed before anything else.
+    pub(in crate::worker) fn sweep_offloads(&mut self, now: u64) {
         if !self.offloads.present {
             return;
         }
         self.offloads.sweep_all();
         self.sweep_on(FIRST, now);
-        self.settle_offload(now, out);
     }
 
     /// Reviews all entries, now.

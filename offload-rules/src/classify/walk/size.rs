@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use super::{Reads, Walk};
 use crate::{
     NexthopId, VifId,
-    flow::{DependencyKind, TunnelHeader, largest_sealed, sealed_len},
+    flow::{Dependency, TunnelHeader, largest_sealed, sealed_len},
     forwarding::{IpsecTunnel, NexthopKind, Vif},
 };
 
@@ -58,13 +58,13 @@ impl Walk<'_> {
     /// Largest packet that an IPsec tunnel takes whose outer packets leave on a vif with this MTU.
     fn sealed_limit(&mut self, vif: &Vif, ipsec: &IpsecTunnel, mtu: u16) -> u16 {
         let outer = IpAddr::V4(ipsec.destination);
-        self.read.note(DependencyKind::PathMtu(outer));
+        self.read.note(Dependency::PathMtu(outer));
         let path = self.snapshot.path_mtu(outer).unwrap_or(u16::MAX);
         largest_sealed(mtu.min(path), ipsec.nat_t.is_some()).min(vif.mtu)
     }
 
     fn tunnel_limit(&mut self, mtu: u16, outer: IpAddr) -> u16 {
-        self.read.note(DependencyKind::PathMtu(outer));
+        self.read.note(Dependency::PathMtu(outer));
         let path = self.snapshot.path_mtu(outer).unwrap_or(u16::MAX);
         mtu.min(path).saturating_sub(TunnelHeader::OVERHEAD)
     }

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 
 use crate::{
     MacAddr, NexthopId, VifId,
-    flow::{DependencyKind, Family},
+    flow::{Dependency, Family},
     forwarding::{
         Action, Delta, MplsLabel, Nexthop, NexthopKind, Route, Sa, SaDirection, Settings, Snapshot, State, Vif,
         testing::{
@@ -51,8 +51,6 @@ fn what_was_asked_for_is_what_is_given_back() {
 fn an_empty_node_has_nothing_and_its_version_is_not_zero() {
     let empty = Snapshot::empty();
     assert_eq!((empty.version(), empty.generation(), empty.vifs().count()), (1, 0, 0));
-    assert_eq!(empty.version_of(DependencyKind::Routes4(vrf_id(8))), 0);
-    assert_eq!(empty.version_of(DependencyKind::Vif(vif_id(1))), 0);
     assert!(empty.route(vrf_id(8), ip("10.0.0.1")).is_none());
 }
 
@@ -160,7 +158,7 @@ fn a_new_sub_interface_may_not_take_tags_that_a_nexthop_sends_on_its_port() {
 }
 
 #[test]
-fn a_change_moves_only_the_versions_of_what_it_changed() {
+fn a_change_names_what_it_changed_and_nothing_else() {
     let s = start();
     let next = s
         .with_delta(delta(|d| {
@@ -170,18 +168,10 @@ fn a_change_moves_only_the_versions_of_what_it_changed() {
         }))
         .unwrap();
     assert_eq!((s.version(), next.version()), (2, 3));
-    for (kind, version) in [
-        (DependencyKind::Routes4(vrf_id(18)), 3),
-        (DependencyKind::Routes6(vrf_id(18)), 2),
-        (DependencyKind::Routes4(vrf_id(8)), 2),
-        (DependencyKind::Nexthop(nh(86)), 3),
-        (DependencyKind::Nexthop(nh(532)), 2),
-        (DependencyKind::Vif(vif_id(3)), 2),
-        (DependencyKind::Label(label(279)), 2),
-        (DependencyKind::Acl(acl_id(5)), 2),
-    ] {
-        assert_eq!(next.version_of(kind), version, "{kind:?}");
-    }
+    let changes = next.changes_since(&s);
+    assert_eq!(changes.objects().iter().collect::<Vec<_>>(), [&Dependency::Nexthop(nh(86))]);
+    assert_eq!(changes.routes(), [(vrf_id(18), "192.168.2.0/24".parse().unwrap())]);
+    assert!(!changes.touches_arrivals() && !changes.touches_vrfs());
     assert!(
         s.route(vrf_id(18), ip("192.168.2.1")).unwrap().nexthop == NexthopId::NONE,
         "the old snapshot is as it was"
@@ -189,40 +179,40 @@ fn a_change_moves_only_the_versions_of_what_it_changed() {
 }
 
 #[test]
-fn a_new_state_keeps_the_versions_of_equal_objects() {
+fn a_new_state_names_what_differs_and_nothing_else() {
     let mut state = State { generation: 2, ..base() };
-    state.routes.pop();
+    let gone = state.routes.pop().unwrap();
     state.vifs[0].mtu = 1400;
-    let next = start().with_state(state).unwrap();
-    assert_eq!(next.version_of(DependencyKind::Routes6(vrf_id(18))), 3);
-    assert_eq!(next.version_of(DependencyKind::Routes4(vrf_id(18))), 2);
-    assert_eq!(next.version_of(DependencyKind::Vif(vif_id(1))), 3);
-    assert_eq!(next.version_of(DependencyKind::Vif(vif_id(2))), 2);
-    assert_eq!(next.version_of(DependencyKind::Nexthop(nh(532))), 2);
+    let before = start();
+    let next = before.with_state(state).unwrap();
+    let changes = next.changes_since(&before);
+    assert_eq!(changes.objects().iter().collect::<Vec<_>>(), [&Dependency::Vif(vif_id(1))]);
+    assert_eq!(changes.routes(), [(gone.vrf, gone.prefix)]);
 }
 
 #[test]
-fn new_settings_change_the_version_of_every_vif() {
+fn new_settings_change_everything() {
     let settings = Settings { max_flows: 128, ..Settings::default() };
-    let next = start().with_delta(delta(|d| d.settings = Some(settings))).unwrap();
+    let before = start();
+    let next = before.with_delta(delta(|d| d.settings = Some(settings))).unwrap();
     assert_eq!(next.settings().max_flows, 128);
-    assert_eq!(next.version_of(DependencyKind::Vif(vif_id(2))), 3);
-    assert_eq!(next.version_of(DependencyKind::Nexthop(nh(85))), 2);
+    assert!(next.changes_since(&before).is_everything());
 }
 
 #[test]
 fn the_mac_of_a_device_is_that_of_its_vif_and_sub_interfaces_until_the_device_changes() {
-    let s = start().with_device_mac(vif_id(2), MAC);
+    let before = start();
+    let s = before.with_device_mac(vif_id(2), MAC);
     assert_eq!(s.vif(vif_id(2)).unwrap().mac, Some(MAC));
     assert_eq!(s.vif(vif_id(3)).unwrap().mac, Some(MAC));
     assert_eq!(s.vif(vif_id(1)).unwrap().mac, None);
-    assert_eq!(s.version_of(DependencyKind::Vif(vif_id(3))), 3);
-    assert_eq!(s.version_of(DependencyKind::Vif(vif_id(1))), 2);
+    let changes = s.changes_since(&before);
+    assert_eq!(changes.objects().iter().collect::<Vec<_>>(), [2, 3].map(|id| Dependency::Vif(vif_id(id))).each_ref());
     assert_eq!(s.to_state(), base(), "what was configured is not overwritten");
     assert_eq!(s.with_device_mac(vif_id(3), MAC).version(), s.version(), "the same again changes nothing");
     let kept = s.with_state(State { generation: 2, ..base() }).unwrap();
     assert_eq!(kept.vif(vif_id(3)).unwrap().mac, Some(MAC));
-    assert_eq!(kept.version_of(DependencyKind::Vif(vif_id(3))), 3);
+    assert!(kept.changes_since(&s).is_empty());
     let moved = vif(2, physical("eth7"), 8, &[]);
     let moved = s.with_delta(delta(|d| d.vifs = vec![moved])).unwrap();
     assert_eq!(moved.vif(vif_id(3)).unwrap().mac, None);
@@ -241,11 +231,13 @@ fn a_configured_mac_is_stronger_than_that_of_the_device() {
 fn case_07_no_vif_takes_more_than_its_device_and_each_takes_again_what_is_configured_when_the_device_does() {
     let (parent, child, other) = (vif_id(2), vif_id(3), vif_id(1));
     let mtu = |s: &Snapshot, id| s.vif(id).unwrap().mtu;
-    let s = start().with_device_mtu(parent, 1450);
+    let before = start();
+    let s = before.with_device_mtu(parent, 1450);
     assert_eq!((mtu(&s, parent), mtu(&s, child), mtu(&s, other)), (1450, 1450, 1500));
     assert_eq!((s.configured_mtu(child), s.device_mtu(child)), (Some(1500), Some(1450)));
-    assert_eq!(s.version_of(DependencyKind::Vif(child)), 3, "what depends on it is derived anew");
-    assert_eq!(s.version_of(DependencyKind::Vif(other)), 2);
+    let changes = s.changes_since(&before);
+    assert!(changes.touches_arrivals() && changes.objects().contains(&Dependency::Vif(child)));
+    assert!(!changes.objects().contains(&Dependency::Vif(other)));
     assert_eq!(s.to_state(), base(), "what was configured is not overwritten");
     assert_eq!(s.with_device_mtu(child, 1450).version(), s.version(), "the same again changes nothing");
     // A sub-interface that is changed is judged by what its parent is configured with.
@@ -263,7 +255,7 @@ fn case_07_no_vif_takes_more_than_its_device_and_each_takes_again_what_is_config
 }
 
 #[test]
-fn neighbours_have_slots_versions_and_a_limit() {
+fn neighbours_have_slots_and_a_limit() {
     let mut state = base();
     state.settings.max_neighbours = 2;
     let s = Snapshot::empty().with_state(state).unwrap();
@@ -276,12 +268,13 @@ fn neighbours_have_slots_versions_and_a_limit() {
     assert!(s.with_neighbour(vif_id(3), ip("192.168.100.101"), MAC).is_none(), "the table is full");
     assert!(s.with_neighbour(vif_id(9), a, MAC).is_none(), "there is no such vif");
     let same = s.with_neighbour(vif_id(3), a, MAC).unwrap();
-    assert_eq!((same.version(), same.version_of(DependencyKind::Neighbour(vif_id(3), a))), (4, 4));
+    assert_eq!((same.version(), same.changes_since(&s).is_empty()), (4, true));
     let moved = s.with_neighbour(vif_id(3), a, OTHER_MAC).unwrap();
-    assert_eq!(moved.version_of(DependencyKind::Neighbour(vif_id(3), a)), 5);
+    assert!(moved.changes_since(&s).objects().contains(&Dependency::Neighbour(vif_id(3), a)));
     assert_eq!(moved.neighbour(vif_id(3), a).unwrap().slot, 1, "a new MAC keeps the slot");
     let gone = moved.without_neighbour(vif_id(3), b);
-    assert_eq!((gone.version_of(DependencyKind::Neighbour(vif_id(3), b)), gone.neighbours().len()), (0, 1));
+    assert!(gone.changes_since(&moved).objects().contains(&Dependency::Neighbour(vif_id(3), b)));
+    assert_eq!(gone.neighbours().len(), 1);
     let again = gone.with_neighbour(vif_id(3), b, MAC).unwrap();
     assert_eq!(again.neighbours().in_slot(0), Some((vif_id(3), b)), "a free slot is used again");
     assert_eq!(s.neighbours().len(), 2, "the old snapshot is as it was");
@@ -295,7 +288,7 @@ fn neighbours_and_path_mtus_outlive_a_new_state_but_not_their_vif() {
     let next = s.with_state(State { generation: 2, ..base() }).unwrap();
     assert_eq!(next.neighbours().len(), 2);
     assert_eq!(next.path_mtu(ip("10.101.9.245")), Some(1400));
-    assert_eq!(next.version_of(DependencyKind::PathMtu(ip("10.101.9.245"))), 4);
+    assert!(next.changes_since(&s).is_empty());
     let mut without = State { generation: 3, ..base() };
     without.vifs.remove(2);
     without.nexthops.retain(|n| n.id != nh(577));
@@ -514,38 +507,51 @@ fn same_lookups(a: &Snapshot, b: &Snapshot) -> Result<(), TestCaseError> {
     Ok(())
 }
 
-/// A version grows when its object has changed, and `exact` only then: what a delta removes and puts back may count as new.
-fn versions_follow(old: &Snapshot, new: &Snapshot, exact: bool) -> Result<(), TestCaseError> {
-    let grew = |kind| new.version_of(kind) > old.version_of(kind) && new.version_of(kind) == new.version();
-    let settled = |kind, changed: bool, there: bool| {
-        let right = if !there {
-            new.version_of(kind) == 0
-        } else if changed {
-            grew(kind)
-        } else {
-            !(exact && grew(kind))
-        };
-        prop_assert!(right, "{kind:?}: {} -> {}", old.version_of(kind), new.version_of(kind));
+/// What has changed is named, and `exact` nothing else: what a delta removes and puts back may count as changed.
+fn changes_follow(old: &Snapshot, new: &Snapshot, exact: bool) -> Result<(), TestCaseError> {
+    let changes = new.changes_since(old);
+    let settled = |object, changed: bool| {
+        let named = changes.is_everything() || changes.objects().contains(&object);
+        let right = if changed { named } else { !exact || changes.is_everything() || !named };
+        prop_assert!(right, "{object:?} has changed: {changed}, named: {named}");
         Ok(())
     };
-    let settings = old.settings() != new.settings();
+    prop_assert!(changes.is_everything() || old.settings() == new.settings());
     for id in VIFS.map(vif_id) {
-        settled(DependencyKind::Vif(id), settings || old.vif(id) != new.vif(id), new.vif(id).is_some())?;
+        settled(Dependency::Vif(id), old.vif(id) != new.vif(id))?;
     }
     for id in NEXTHOPS.map(nh) {
-        settled(DependencyKind::Nexthop(id), old.nexthop(id) != new.nexthop(id), new.nexthop(id).is_some())?;
+        settled(Dependency::Nexthop(id), old.nexthop(id) != new.nexthop(id))?;
     }
     for l in (279..282).map(label) {
-        settled(DependencyKind::Label(l), old.label(l) != new.label(l), new.label(l).is_some())?;
+        settled(Dependency::Label(l), old.label(l) != new.label(l))?;
+        let leads = |s: &Snapshot| s.label(l).and_then(|id| s.nexthop(id)).cloned();
+        prop_assert!(leads(old) == leads(new) || changes.touches_arrivals());
     }
     for id in (5..7).map(acl_id) {
-        settled(DependencyKind::Acl(id), old.acl(id) != new.acl(id), new.acl(id).is_some())?;
+        settled(Dependency::Acl(id), old.acl(id) != new.acl(id))?;
     }
+    for id in (1..5).map(sa_id) {
+        settled(Dependency::Sa(id), old.sa(id) != new.sa(id))?;
+    }
+    let end = ip("10.101.9.245");
+    prop_assert!(old.tunnels_to(end) == new.tunnels_to(end) || changes.touches(|o| *o == Dependency::TunnelsTo(end)));
     for vrf in VRFS.map(vrf_id) {
-        let there = new.vrf(vrf).is_some();
-        let changed = |family| old.vrf(vrf).is_none() || old.routes(vrf, family) != new.routes(vrf, family);
-        settled(DependencyKind::Routes4(vrf), changed(Family::Inet), there)?;
-        settled(DependencyKind::Routes6(vrf), changed(Family::Inet6), there)?;
+        prop_assert!(old.vrf(vrf) == new.vrf(vrf) || changes.touches_vrfs());
+        for prefix in PREFIXES.map(|prefix| prefix.parse::<IpNet>().unwrap()) {
+            let family = Family::of(&prefix.addr());
+            let of = |s: &Snapshot| s.routes(vrf, family).into_iter().find(|route| route.prefix == prefix);
+            let named = changes.routes().contains(&(vrf, prefix));
+            let changed = of(old) != of(new);
+            prop_assert!(changes.is_everything() || if changed { named } else { !(exact && named) }, "{vrf} {prefix}");
+            let opens = |s: &Snapshot| s.terminates_mpls_o_udp(vrf, prefix.addr());
+            let own = |s: &Snapshot| s.is_own_tunnel_source(prefix.addr());
+            prop_assert!((opens(old), own(old)) == (opens(new), own(new)) || changes.touches_arrivals());
+        }
+        for address in ["10.101.10.39", "192.168.100.1", "192.168.100.9"].map(ip) {
+            let same = old.owner(vrf, address) == new.owner(vrf, address);
+            prop_assert!(same || changes.touches(|object| *object == Dependency::Addresses));
+        }
     }
     Ok(())
 }
@@ -578,10 +584,10 @@ proptest! {
             match (Snapshot::empty().with_state(state.clone()), by_delta) {
                 (Ok(whole), Ok(next)) => {
                     same_lookups(&next, &whole)?;
-                    versions_follow(&snapshot, &next, only_puts)?;
+                    changes_follow(&snapshot, &next, only_puts)?;
                     let by_state = snapshot.with_state(state).unwrap();
                     same_lookups(&by_state, &whole)?;
-                    versions_follow(&snapshot, &by_state, true)?;
+                    changes_follow(&snapshot, &by_state, true)?;
                     snapshot = next;
                 }
                 (Err(_), Err(_)) => {}
