@@ -24,6 +24,7 @@ mod own;
 mod programs;
 mod reassembly;
 mod room;
+mod routed;
 mod slow;
 mod splice;
 mod sweep;
@@ -292,6 +293,7 @@ pub struct Worker {
     fragments: FragmentTable,
     reassembly: ReassemblyTable,
     held: HoldQueue,
+    routed: routed::Routed,
     counters: Counters,
     icmp_rate: RateLimit<Tenant>,
     new_flow_rate: RateLimit<Tenant>,
@@ -331,6 +333,7 @@ impl Worker {
             fragments: FragmentTable::default(),
             reassembly: ReassemblyTable::default(),
             held: HoldQueue::default(),
+            routed: routed::Routed::new(&snapshot),
             counters: Counters::default(),
             icmp_rate: RateLimit::default(),
             new_flow_rate: RateLimit::default(),
@@ -356,7 +359,8 @@ impl Worker {
     pub fn adopt(&mut self, snapshot: Arc<Snapshot>, now: u64, out: &mut Outbox) {
         self.clock = self.clock.max(now);
         let before = self.snapshot.version();
-        self.snapshot = snapshot;
+        let earlier = std::mem::replace(&mut self.snapshot, snapshot);
+        self.routed.adopt(&earlier, &self.snapshot);
         self.read_vifs();
         let current = Arc::clone(&self.snapshot);
         self.icmp_rate.retain(|tenant| tenant.exists(&current));

@@ -5,7 +5,7 @@
 //! move back. A member whose gateway does not answer is lost, unless that is true of all.
 
 use super::{
-    Ingress,
+    Candidate, Ingress,
     walk::{DeadGateway, Reads, is_usable, leads_to},
 };
 use crate::forwarding::{Member, Snapshot};
@@ -42,6 +42,10 @@ pub(super) fn choose(
             break;
         }
     }
+    if prior.is_some() || other.is_some() {
+        read.blur();
+    }
+    read.member(usable.iter().map(Choice::candidate));
     let mut preferred = || {
         let other = other?;
         usable.iter().copied().find(|choice| leads_to(read, choice.member.nexthop, other, DEPTH))
@@ -56,16 +60,45 @@ pub(super) fn choose(
     }
 }
 
+impl Choice {
+    const fn candidate(&self) -> Candidate {
+        Candidate { slot: self.home, weight: self.member.weight }
+    }
+}
+
+fn rendezvous(usable: &[Choice], hash: u64) -> Option<Choice> {
+    let winner = win(usable.iter().map(Choice::candidate), hash)?;
+    usable.iter().copied().find(|choice| choice.home == winner)
+}
+
+/// The slot of the member that a flow with this hash is sent to, where nothing but the hash decides. `None`: there is no member.
+#[inline]
+#[must_use]
+pub fn draw(usable: &[Candidate], hash: u64) -> Option<u8> {
+    win(usable.iter().copied(), hash)
+}
+
 /// Weighted rendezvous hashing: each member draws an exponential with its weight as rate, the smallest wins. Removing a member
 /// moves only what it had won.
-fn rendezvous(usable: &[Choice], hash: u64) -> Option<Choice> {
-    let draw = |choice: &Choice| {
-        let bits = scramble(hash ^ scramble(u64::from(choice.home) + 1));
-        // 53 random bits in (0, 1).
-        let uniform = ((bits >> 11) as f64 + 0.5) / (1u64 << 53) as f64;
-        -uniform.ln() / f64::from(choice.member.weight)
+#[inline]
+fn win(usable: impl Iterator<Item = Candidate> + Clone, hash: u64) -> Option<u8> {
+    // 53 random bits.
+    let bits = |slot: u8| scramble(hash ^ scramble(u64::from(slot) + 1)) >> 11;
+    let first = usable.clone().next()?;
+    if usable.clone().all(|candidate| candidate.weight == first.weight) {
+        // The logarithm falls as its argument grows: the largest draw wins, of several the first.
+        let larger = |best: (u64, u8), candidate: Candidate| {
+            let bits = bits(candidate.slot);
+            if bits > best.0 { (bits, candidate.slot) } else { best }
+        };
+        return Some(usable.skip(1).fold((bits(first.slot), first.slot), larger).1);
+    }
+    let lot = |candidate: &Candidate| {
+        // In (0, 1).
+        let uniform = (bits(candidate.slot) as f64 + 0.5) / (1u64 << 53) as f64;
+        -uniform.ln() / f64::from(candidate.weight)
     };
-    usable.iter().copied().min_by(|a, b| draw(a).total_cmp(&draw(b)))
+    usable.min_by(|a, b| lot(a).total_cmp(&lot(b))).map(|candidate| candidate.slot)
 }
 
 /// The finaliser of SplitMix64.

@@ -4,7 +4,10 @@ mod size;
 
 use std::net::IpAddr;
 
-use super::{Ingress, Inquiry, Role, Start, ecmp, protect};
+use super::{
+    Ingress, Inquiry, Role, Start, Trace, ecmp, protect,
+    trace::{Candidate, Tracer},
+};
 use crate::{
     DropReason, Label, NexthopId, SaId, VifId, VrfId,
     flow::{
@@ -51,14 +54,44 @@ pub(super) enum Transport {
 pub(super) struct Reads<'a> {
     snapshot: &'a Snapshot,
     list: Vec<Dependency>,
+    tracer: Option<Box<Tracer>>,
 }
 
 impl<'a> Reads<'a> {
     pub(super) fn new(snapshot: &'a Snapshot) -> Self {
-        Self { snapshot, list: Vec::with_capacity(12) }
+        Self { snapshot, list: Vec::with_capacity(12), tracer: None }
+    }
+
+    /// Notes what is read of the packet itself, too.
+    pub(super) fn trace(&mut self, key: &FlowKey) {
+        self.tracer = Some(Box::new(Tracer::new(key)));
+    }
+
+    /// From here on it is read where the packet goes.
+    pub(super) fn depart(&mut self) {
+        if let Some(tracer) = &mut self.tracer {
+            tracer.depart();
+        }
+    }
+
+    /// Notes that the decision depends on more of the packet than is traced.
+    pub(super) fn blur(&mut self) {
+        if let Some(tracer) = &mut self.tracer {
+            tracer.blur();
+        }
+    }
+
+    /// Notes that the packet's hash has chosen among these.
+    pub(super) fn member(&mut self, usable: impl Iterator<Item = Candidate>) {
+        if let Some(tracer) = &mut self.tracer {
+            tracer.member(usable);
+        }
     }
 
     pub(super) fn note(&mut self, kind: DependencyKind) {
+        if let Some(tracer) = &mut self.tracer {
+            tracer.dependency(kind);
+        }
         if !self.list.iter().any(|d| d.kind == kind) {
             self.list.push(Dependency { kind, generation: self.snapshot.version_of(kind) });
         }
@@ -74,7 +107,11 @@ impl<'a> Reads<'a> {
             IpAddr::V4(_) => DependencyKind::Routes4(vrf),
             IpAddr::V6(_) => DependencyKind::Routes6(vrf),
         });
-        self.snapshot.route(vrf, destination).map(AsRef::as_ref)
+        let route = self.snapshot.route(vrf, destination).map(AsRef::as_ref);
+        if let Some(tracer) = &mut self.tracer {
+            tracer.route(vrf, destination, route);
+        }
+        route
     }
 
     pub(super) fn nexthop(&mut self, id: NexthopId) -> Option<&'a Nexthop> {
@@ -85,6 +122,11 @@ impl<'a> Reads<'a> {
     /// In the order that they were read: walks that go the same way read the same things in the same order.
     pub(super) fn finish(self) -> Vec<Dependency> {
         self.list
+    }
+
+    /// What was read of the packet, when it was asked for and can be told.
+    fn take_trace(&mut self) -> Option<Trace> {
+        self.tracer.take()?.finish()
     }
 }
 
@@ -422,7 +464,7 @@ impl<'a> Walk<'a> {
     }
 
     /// The program of packets that leave on `out`, by their flow on `egress`.
-    pub(super) fn program(mut self, output: Op, out: VifId, egress: VifId) -> (Program, Choices) {
+    pub(super) fn program(mut self, output: Op, out: VifId, egress: VifId) -> Outcome {
         let key = self.inquiry.key;
         let mut ops = Vec::with_capacity(7);
         if self.inquiry.ingress.tunnel.is_some() {
@@ -478,6 +520,11 @@ impl<'a> Walk<'a> {
             ops.push(Op::RewriteL2(rewrite));
         }
         ops.push(output);
+        if self.local {
+            // Who takes it depends on protocol and port.
+            self.read.blur();
+        }
+        let trace = self.read.take_trace();
         let program = Program {
             ops,
             dependencies: self.read.finish(),
@@ -486,8 +533,15 @@ impl<'a> Walk<'a> {
             vrf: self.vrf,
             passes: self.passes,
         };
-        (program, self.choices)
+        Outcome { program, choices: self.choices, trace }
     }
+}
+
+/// What a walk comes to.
+pub(super) struct Outcome {
+    pub(super) program: Program,
+    pub(super) choices: Choices,
+    pub(super) trace: Option<Trace>,
 }
 
 /// Smallest MSS that is ever written (RFC 9293 §3.7.1: the default of 536 less options and a small path).

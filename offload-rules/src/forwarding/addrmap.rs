@@ -49,6 +49,11 @@ impl<V: Clone> AddrMap<V> {
         inet.chain(inet6)
     }
 
+    /// Do both share all entries? Equal maps that were made apart do not.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        self.inet.is_same(&other.inet) && self.inet6.is_same(&other.inet6)
+    }
+
     pub(super) const fn len(&self) -> usize {
         self.inet.len() + self.inet6.len()
     }

@@ -306,6 +306,20 @@ impl Snapshot {
         self.tables.own.get(address).is_some()
     }
 
+    /// All addresses that a walk compares with those of packets, whatever routes say: the vifs' own, the broadcast, network and anycast
+    /// addresses of their subnets, the node's tunnel sources and terminations. Some come more than once.
+    pub fn node_addresses(&self) -> impl Iterator<Item = IpAddr> {
+        let nets = self.vifs().flat_map(|vif| &vif.addresses);
+        let of_vifs = nets.flat_map(|net| [net.addr(), net.network(), net.broadcast()]);
+        of_vifs.chain(self.tables.own.iter().map(|(address, _)| address))
+    }
+
+    /// Are [`Snapshot::node_addresses`] surely the same as in an earlier snapshot of this node?
+    #[must_use]
+    pub fn has_node_addresses_of(&self, earlier: &Self) -> bool {
+        self.owners_version == earlier.owners_version && self.tables.own.is_same(&earlier.tables.own)
+    }
+
     /// The tunnel nexthops whose far end is this address, in order.
     #[must_use]
     pub fn tunnels_to(&self, address: IpAddr) -> &[NexthopId] {

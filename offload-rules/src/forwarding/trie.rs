@@ -297,6 +297,15 @@ impl<K: Key, V: Clone> Trie<K, V> {
         (old, false)
     }
 
+    /// Are the prefixes of 1 and more bits the same ones, shared? Equal tries that were made apart are not.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        match (&self.root, &other.root) {
+            (None, None) => true,
+            (Some(mine), Some(theirs)) => Arc::ptr_eq(mine, theirs),
+            _ => false,
+        }
+    }
+
     /// Number of prefixes.
     pub(super) const fn len(&self) -> usize {
         self.len
