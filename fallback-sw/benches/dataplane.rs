@@ -1,9 +1,9 @@
 //! What the parts of the data path cost, in CPU time on one core, beside what is aimed at.
 //!
-//! `cargo bench -p fallback-sw --bench dataplane -- [--quick | --once] [--core N] [--row TEXT] [FILTER]`
+//! `cargo bench -p fallback-sw --bench dataplane -- [--quick | --once] [--core N] [--row TEXT] [FILTER …]`
 //!
 //! `--once` runs each row of the hits a fixed number of times, [`forward::ONCE`] packets, to count instructions under
-//! callgrind. FILTER chooses parts, `--row` rows of the hits.
+//! callgrind. FILTERs choose parts, `--row` rows of the hits and of transit.
 //!
 //! Every part of the path has a module with a function that returns its rows, and a line in [`PARTS`]. All rows are measured
 //! by [`measure`], so that they compare.
@@ -17,6 +17,7 @@ mod measure;
 mod offload;
 #[allow(dead_code, reason = "shared with the benches of dpu-fastpath")]
 mod site;
+mod transit;
 
 use std::{process::ExitCode, time::Duration};
 
@@ -26,11 +27,12 @@ use measure::{Effort, Machine, Row};
 type Part = (&'static str, fn(&Effort) -> Vec<Row>);
 
 /// The parts, in the order of a packet's way.
-const PARTS: [Part; 8] = [
+const PARTS: [Part; 9] = [
     ("parser", forward::parser),
     ("flow table", flow_table::rows),
     ("hit", forward::hit),
     ("miss", forward::miss),
+    ("transit", transit::rows),
     ("esp", esp::rows),
     ("esp path", esp::path),
     ("offload", offload::rows),
@@ -42,12 +44,13 @@ struct Options {
     once: bool,
     core: usize,
     row: Option<String>,
-    filter: Option<String>,
+    /// Parts of names of parts; empty: all parts.
+    filters: Vec<String>,
 }
 
 impl Options {
     fn parse(arguments: impl Iterator<Item = String>) -> Result<Self, String> {
-        let mut options = Self { quick: false, once: false, core: 0, row: None, filter: None };
+        let mut options = Self { quick: false, once: false, core: 0, row: None, filters: Vec::new() };
         let mut arguments = arguments.peekable();
         while let Some(argument) = arguments.next() {
             match argument.as_str() {
@@ -62,10 +65,10 @@ impl Options {
                 }
                 other if other.starts_with('-') => {
                     return Err(format!(
-                        "unknown option {other}, known: --quick, --once, --core N, --row TEXT, FILTER"
+                        "unknown option {other}, known: --quick, --once, --core N, --row TEXT, FILTER ..."
                     ));
                 }
-                part => options.filter = Some(part.to_owned()),
+                part => options.filters.push(part.to_owned()),
             }
         }
         Ok(options)
@@ -96,7 +99,8 @@ fn main() -> ExitCode {
     println!("{}", machine.line(options.core));
     println!("{}", std::env::args().collect::<Vec<_>>().join(" "));
     for (name, rows) in PARTS {
-        if options.filter.as_ref().is_none_or(|filter| name.contains(filter.as_str())) {
+        let filters = &options.filters;
+        if filters.is_empty() || filters.iter().any(|filter| name.contains(filter.as_str())) {
             println!("\n# {name}\n{}", measure::table(&rows(&effort), &machine));
         }
     }

@@ -66,6 +66,7 @@ pub fn run(options: &Options) -> Result<(), LabError> {
         println!("{link}: 0 frames in the clear");
     }
     account(&mut l3vpn)?;
+    edge_is_routed(&l3vpn)?;
     if paths.contains(&0) {
         return Err(LabError::Violated(format!("a tunnel carried nothing: {paths:?}")));
     }
@@ -350,11 +351,17 @@ pub(crate) fn account(l3vpn: &mut L3vpn) -> Result<(), LabError> {
             packets.unaccounted,
             packets.originated
         );
-        let looked_up = tiers.flow_hits + tiers.slow_path;
+        let looked_up = looked_up(&tiers);
+        let share = |packets: u64| 100.0 * packets as f64 / looked_up.max(1) as f64;
         println!(
-            "     {} of {looked_up} packets took the slow path ({:.3} %); {} flows of at most {}; {} frames lost before the node",
+            "     of {looked_up} packets {} found their flow ({:.3} %), {} were routed ({:.3} %), {} took the slow path ({:.3} %); \
+             {} flows of at most {}; {} frames lost before the node",
+            tiers.flow_hits,
+            share(tiers.flow_hits),
+            tiers.routed,
+            share(tiers.routed),
             tiers.slow_path,
-            100.0 * tiers.slow_path as f64 / looked_up.max(1) as f64,
+            share(tiers.slow_path),
             status.flows.unwrap_or_default().used,
             status.flows.unwrap_or_default().limit,
             lost_in_rings(&node.client().vifs()?)
@@ -363,6 +370,23 @@ pub(crate) fn account(l3vpn: &mut L3vpn) -> Result<(), LabError> {
             println!("     dropped: {} {}", drop.packets, drop.reason);
         }
     }
+    Ok(())
+}
+
+/// Packets that some tier of software has decided on.
+const fn looked_up(tiers: &v1::TierCounters) -> u64 {
+    tiers.flow_hits + tiers.routed + tiers.slow_path
+}
+
+/// Transit has no flows: the regional edge routes 99 % and more of it, and walks the tables for less than 1 %.
+fn edge_is_routed(l3vpn: &L3vpn) -> Result<(), LabError> {
+    let tiers = l3vpn.edge()?.node()?.client().status()?.tiers.unwrap_or_default();
+    let all = looked_up(&tiers);
+    let (routed, walked) = (100 * tiers.routed >= 99 * all, 100 * tiers.slow_path < all);
+    if !routed || !walked {
+        return Err(LabError::Violated(format!("the regional edge should route its transit: {tiers:?}")));
+    }
+    println!("re: routed >= 99 %, slow path < 1 %");
     Ok(())
 }
 

@@ -278,8 +278,8 @@ pub(crate) fn undrawn(mut frame: Vec<u8>) -> Vec<u8> {
 fn comparable(machine: &Machine, case: &Case) -> pb::ReplayReport {
     let mut report = report(machine);
     if let Some(tiers) = &mut report.tiers {
-        tiers.flow_hits += machine.account().hardware + tiers.slow_path;
-        tiers.slow_path = 0;
+        tiers.flow_hits += machine.account().hardware + tiers.routed + tiers.slow_path;
+        (tiers.routed, tiers.slow_path) = (0, 0);
     }
     for flow in &mut report.flows {
         (flow.index, flow.generation, flow.reverse_index) = (0, 0, flow.reverse_index.map(|_| 0));

@@ -31,8 +31,13 @@ fn key(bits: u16) -> Key {
     Key::new(&MATERIAL[..usize::from(bits / 8) + 4]).expect("a key and a salt")
 }
 
+/// Octets of hexadecimal digits.
+pub(crate) fn octets(hex: &str) -> Vec<u8> {
+    path::octets(hex)
+}
+
 /// Who can be measured here; intel-ipsec-mb where it is installed.
-fn providers() -> Vec<Provider> {
+pub(crate) fn providers() -> Vec<Provider> {
     let mut all = vec![Provider::GRAVIOLA];
     match Provider::ipsec_mb() {
         Ok(provider) => all.push(provider),

@@ -69,7 +69,7 @@ fn vif(number: u32) -> VifId {
     VifId::new(number).expect("a vif")
 }
 
-fn octets(hex: &str) -> Vec<u8> {
+pub(super) fn octets(hex: &str) -> Vec<u8> {
     let digit = |at: usize| u8::from_str_radix(hex.get(at..at + 2).unwrap_or("0"), 16).expect("digits");
     (0..hex.len() / 2).map(|i| digit(2 * i)).collect()
 }

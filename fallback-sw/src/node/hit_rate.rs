@@ -26,6 +26,7 @@ const fn tiers(counts: &TierTraffic) -> pb::TierTraffic {
         hardware: traffic(counts.hardware),
         partial: traffic(counts.partial),
         software: traffic(counts.software),
+        routed: traffic(counts.routed),
         slow_path: traffic(counts.slow_path),
         punt: traffic(counts.punt),
     }
@@ -55,13 +56,15 @@ mod tests {
             hardware: count(1),
             partial: count(2),
             software: count(3),
-            slow_path: count(4),
-            punt: count(5),
+            routed: count(4),
+            slow_path: count(5),
+            punt: count(6),
         };
         let removed = TierTraffic { hardware: count(10), ..TierTraffic::default() };
         let rate = hit_rate(&BTreeMap::from([(vrf(1), blue), (vrf(7), removed)]), &snapshot);
         let packets = |traffic: &pb::TierTraffic| {
-            let tiers = [traffic.hardware, traffic.partial, traffic.software, traffic.slow_path, traffic.punt];
+            let pb::TierTraffic { hardware, partial, software, routed, slow_path, punt } = *traffic;
+            let tiers = [hardware, partial, software, routed, slow_path, punt];
             tiers.map(|tier| {
                 let pb::Traffic { packets, bytes } = tier.unwrap();
                 assert_eq!(bytes, packets * 100);
@@ -70,7 +73,7 @@ mod tests {
         };
         let shown: Vec<_> =
             rate.vrfs.iter().map(|vrf| (vrf.vrf, vrf.name.as_str(), packets(&vrf.traffic.unwrap()))).collect();
-        assert_eq!(shown, [(1, "blue", [1, 2, 3, 4, 5]), (2, "green", [0; 5])]);
-        assert_eq!(packets(&rate.total.unwrap()), [11, 2, 3, 4, 5]);
+        assert_eq!(shown, [(1, "blue", [1, 2, 3, 4, 5, 6]), (2, "green", [0; 6])]);
+        assert_eq!(packets(&rate.total.unwrap()), [11, 2, 3, 4, 5, 6]);
     }
 }

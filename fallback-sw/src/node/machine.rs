@@ -273,6 +273,11 @@ impl Machine {
         }
     }
 
+    /// Packets without flows are walked, each: see [`Worker::walk_each_packet`].
+    pub fn walk_each_packet(&mut self) {
+        self.workers.iter_mut().for_each(Worker::walk_each_packet);
+    }
+
     /// The workers.
     #[must_use]
     pub fn workers(&self) -> &[Worker] {

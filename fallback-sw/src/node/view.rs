@@ -173,7 +173,7 @@ pub fn account(account: &Account, held: u64) -> pb::PacketAccount {
 /// Which way packets went.
 #[must_use]
 pub const fn tiers(account: &Account) -> pb::TierCounters {
-    pb::TierCounters { flow_hits: account.flow_hits, slow_path: account.slow_path }
+    pb::TierCounters { flow_hits: account.flow_hits, routed: account.routed, slow_path: account.slow_path }
 }
 
 /// Every drop reason with its count.

@@ -8,6 +8,7 @@ use super::{
     flows::flag,
     fragments::Head,
     ingress::{Context, Kind, Path, Refused},
+    routed::Found,
 };
 use crate::{
     exec::{self, Target, Varying},
@@ -19,7 +20,8 @@ use offload_rules::{DropReason, VifId, flow::tcp::Segment};
 /// Frames that are worked on together: enough loads in flight to hide memory, little enough to stay in the first-level cache.
 pub(super) const BATCH: usize = 32;
 
-/// In the place of the hash of a packet whose slot the NIC's mark has told. A packet whose hash it is by chance is hashed twice.
+/// In the place of the hash of a packet that was not hashed: the NIC's mark has told its slot, or it has no flow. A packet whose hash it
+/// is by chance is hashed twice.
 const MARKED: u64 = 0;
 
 /// Memory of one batch, kept from one to the next.
@@ -32,6 +34,10 @@ pub(super) struct Batch {
     slots: [u32; BATCH],
     /// How many are marked.
     marked: usize,
+    /// How many have no flow to look up.
+    flowless: usize,
+    /// What was found for those; means nothing while there are none.
+    decisions: [Found; BATCH],
 }
 
 impl Default for Batch {
@@ -42,12 +48,14 @@ impl Default for Batch {
             hashes: [0; BATCH],
             slots: [flow_table::NONE; BATCH],
             marked: 0,
+            flowless: 0,
+            decisions: [Found::NONE; BATCH],
         }
     }
 }
 
-/// What becomes of a packet of a known flow.
-enum Fate {
+/// What becomes of a packet whose program is known.
+pub(super) enum Fate {
     /// It is finished.
     Sent {
         vif: VifId,
@@ -59,6 +67,19 @@ enum Fate {
     /// To be decided on elsewhere.
     Slow,
     Dropped(DropReason),
+}
+
+impl Fate {
+    /// Of what a program sends to its target; `None` when it sends nothing.
+    #[inline(always)]
+    pub(super) const fn of(target: Target, program: ProgramId) -> Option<Self> {
+        match target {
+            Target::Output { vif, port } => Some(Self::Sent { vif, port, kind: TxKind::Forwarded }),
+            Target::Punt { vif, port } => Some(Self::Sent { vif, port, kind: TxKind::Punted }),
+            Target::Seal => Some(Self::Seal(program)),
+            Target::Drop(_) => None,
+        }
+    }
 }
 
 impl Worker {
@@ -143,7 +164,10 @@ impl Worker {
                     Some(link) => self.count_opened(link, context.vif, packet.data(), counted),
                 }
                 *slot = flow_table::NONE;
-                if let Some(known) = packet.mark().and_then(|mark| self.marked(mark, &context.key)) {
+                if matches!(context.path, Path::Walk(_)) {
+                    *hash = MARKED;
+                    batch.flowless += 1;
+                } else if let Some(known) = packet.mark().and_then(|mark| self.marked(mark, &context.key)) {
                     (*slot, *hash) = (known, MARKED);
                     self.flows.prefetch_record(known);
                     batch.marked += 1;
@@ -250,25 +274,34 @@ impl Worker {
 
     /// Second and third stage.
     fn work_off(&mut self, batch: &mut Batch, now: u64, out: &mut Outbox) {
-        let Batch { packets, contexts, hashes, slots, marked } = batch;
+        let Batch { packets, contexts, hashes, slots, marked, flowless, decisions } = batch;
         let count = packets.len();
         if count == 0 {
             return;
         }
-        let (Some(contexts), Some(hashes), Some(slots)) =
-            (contexts.get_mut(..count), hashes.get(..count), slots.get_mut(..count))
+        let (Some(contexts), Some(hashes), Some(slots), Some(decisions)) =
+            (contexts.get_mut(..count), hashes.get(..count), slots.get_mut(..count), decisions.get_mut(..count))
         else {
             return;
         };
-        if std::mem::take(marked) == 0 {
-            self.flows.lookup_asked(contexts, |context| &context.key, hashes, slots);
-        } else {
+        let (marked, flowless) = (std::mem::take(marked), std::mem::take(flowless));
+        if marked > 0 {
             self.look_up_others(contexts, hashes, slots);
+        } else if flowless < count {
+            self.flows.lookup_asked(contexts, |context| &context.key, hashes, slots);
         }
-        for (((mut packet, context), hash), slot) in packets.drain(..).zip(contexts).zip(hashes).zip(slots) {
-            let ordinary = *slot != flow_table::NONE && !context.special && context.path == Path::Flow;
-            let fate =
-                if ordinary { self.hit(*slot, (context, *hash == MARKED), &mut packet, now) } else { Fate::Slow };
+        if flowless > 0 {
+            self.find_decisions(contexts, decisions);
+        }
+        let looked_up = packets.drain(..).zip(contexts).zip(hashes).zip(slots).zip(decisions);
+        for ((((mut packet, context), hash), slot), decision) in looked_up {
+            let fate = match context.path {
+                Path::Flow if *slot != flow_table::NONE && !context.special => {
+                    self.hit(*slot, (context, *hash == MARKED), &mut packet, now)
+                }
+                Path::Walk(_) if decision.is_some() => self.route(*decision, context, &mut packet),
+                Path::Flow | Path::Walk(_) | Path::Reassemble => Fate::Slow,
+            };
             match fate {
                 Fate::Sent { vif, port, kind } => self.transmit(vif, port, kind, packet, out),
                 Fate::Seal(program) => {
@@ -290,7 +323,7 @@ impl Worker {
     /// Looks up those that no mark has told the slot of.
     fn look_up_others(&self, contexts: &[Context], hashes: &[u64], slots: &mut [u32]) {
         for ((context, hash), slot) in contexts.iter().zip(hashes).zip(slots) {
-            if *slot == flow_table::NONE {
+            if *slot == flow_table::NONE && matches!(context.path, Path::Flow) {
                 *slot = self.flows.find(*hash, &context.key).unwrap_or(flow_table::NONE);
             }
         }
@@ -317,12 +350,7 @@ impl Worker {
         {
             return Fate::Slow;
         }
-        let fate = match plan.target {
-            Target::Output { vif, port } => Fate::Sent { vif, port, kind: TxKind::Forwarded },
-            Target::Punt { vif, port } => Fate::Sent { vif, port, kind: TxKind::Punted },
-            Target::Seal => Fate::Seal(record.program),
-            Target::Drop(_) => return Fate::Slow,
-        };
+        let Some(fate) = Fate::of(plan.target, record.program) else { return Fate::Slow };
         if context.ip.proto == TCP {
             let mut segment = segment(packet.data(), context);
             if plan.shift == Some(Number::Ack) {

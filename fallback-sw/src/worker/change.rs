@@ -28,6 +28,9 @@ impl Worker {
         let before = self.snapshot.version();
         self.version = snapshot.version() as u32;
         self.snapshot = snapshot;
+        if changes.touches_arrivals() || changes.touches(|object| *object == Dependency::Addresses) {
+            self.routed.read_addresses(&self.snapshot);
+        }
         let vifs = changes.touches(|object| matches!(object, Dependency::Vif(_)));
         if vifs {
             self.read_vifs();

@@ -61,7 +61,7 @@ impl Traffic {
     }
 }
 
-/// Received packets that were forwarded, handed over or dropped by a flow or a walk, each in one tier.
+/// Received packets that were forwarded, handed over or dropped by a flow, a route's decision or a walk, each in one tier.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct TierTraffic {
     /// The NIC did everything.
@@ -70,6 +70,8 @@ pub struct TierTraffic {
     pub partial: Traffic,
     /// Software found their flow.
     pub software: Traffic,
+    /// Without a flow: a decision that software had for their routes.
+    pub routed: Traffic,
     /// Walked the tables.
     pub slow_path: Traffic,
     /// Went to the host or an agent, whichever way.
@@ -82,6 +84,7 @@ impl TierTraffic {
         self.hardware.add(other.hardware);
         self.partial.add(other.partial);
         self.software.add(other.software);
+        self.routed.add(other.routed);
         self.slow_path.add(other.slow_path);
         self.punt.add(other.punt);
     }
@@ -106,6 +109,8 @@ pub struct Account {
     pub originated_dropped: u64,
     /// Received packets that found their flow.
     pub flow_hits: u64,
+    /// Received packets without a flow that went by a decision of an earlier one's walk.
+    pub routed: u64,
     /// Received packets that walked the tables.
     pub slow_path: u64,
     /// Received packets that a NIC has handled by itself.
@@ -123,6 +128,7 @@ impl Default for Account {
             originated: 0,
             originated_dropped: 0,
             flow_hits: 0,
+            routed: 0,
             slow_path: 0,
             hardware: 0,
         }
@@ -148,6 +154,7 @@ impl Account {
         self.originated += other.originated;
         self.originated_dropped += other.originated_dropped;
         self.flow_hits += other.flow_hits;
+        self.routed += other.routed;
         self.slow_path += other.slow_path;
         self.hardware += other.hardware;
     }

@@ -26,6 +26,7 @@ mod programs;
 mod readers;
 mod reassembly;
 mod room;
+mod routed;
 mod slow;
 mod splice;
 mod sweep;
@@ -296,6 +297,7 @@ pub struct Worker {
     fragments: FragmentTable,
     reassembly: ReassemblyTable,
     held: HoldQueue,
+    routed: routed::Routed,
     counters: Counters,
     icmp_rate: RateLimit<Tenant>,
     new_flow_rate: RateLimit<Tenant>,
@@ -336,6 +338,7 @@ impl Worker {
             fragments: FragmentTable::default(),
             reassembly: ReassemblyTable::default(),
             held: HoldQueue::default(),
+            routed: routed::Routed::new(&snapshot),
             counters: Counters::default(),
             icmp_rate: RateLimit::default(),
             new_flow_rate: RateLimit::default(),

@@ -44,6 +44,8 @@ pub struct Entry {
     pub bytes: u64,
     /// Of those others, the ones whose flow the NIC has found.
     pub partial: Traffic,
+    /// Packets without a flow that ran it without a walk; not part of `bytes`.
+    pub routed: Traffic,
     flows: u32,
     currency: Currency,
 }
@@ -71,13 +73,15 @@ impl Entry {
             counters.pass(*vrf, *what, self.packets);
         }
         if self.packets > self.walked {
-            let hits = Traffic { packets: self.packets - self.walked, bytes: self.bytes };
+            let hits = Traffic { packets: self.packets - self.walked - self.routed.packets, bytes: self.bytes };
             let tiers = counters.tier(self.vrf);
             if matches!(self.plan.target, Target::Punt { .. }) {
-                return tiers.punt.add(hits);
+                tiers.punt.add(hits);
+                return tiers.punt.add(self.routed);
             }
             tiers.partial.add(self.partial);
             tiers.software.add(hits.less(self.partial));
+            tiers.routed.add(self.routed);
         }
     }
 }
@@ -119,6 +123,7 @@ impl Programs {
             walked: 0,
             bytes: 0,
             partial: Traffic::default(),
+            routed: Traffic::default(),
             flows: 1,
             currency: Currency::Current,
         };

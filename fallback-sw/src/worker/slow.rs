@@ -380,7 +380,7 @@ impl Worker {
                 }
             }
         } else {
-            classify::classify(&self.snapshot, &inquiry(context, start))
+            self.walk_and_keep(context, &inquiry(context, start))
         };
         self.walks(context.key.vrf, packet.len());
         if context.outer.is_none()

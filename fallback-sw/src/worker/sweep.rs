@@ -25,6 +25,7 @@ impl Worker {
             self.give_up(neighbour, GiveUp::Unresolved, now, out);
         }
         self.tick_ipsec(now, out);
+        self.sweep_routed();
         self.tick_offloads(now);
         let whole = self.sweep(STEP, now);
         self.settle_offload(now, out);

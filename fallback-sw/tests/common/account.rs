@@ -14,6 +14,7 @@ pub struct Moved {
     pub consumed: u64,
     pub originated: u64,
     pub flow_hits: u64,
+    pub routed: u64,
     pub slow_path: u64,
     pub dropped: Vec<(&'static str, u64)>,
 }
@@ -26,6 +27,11 @@ pub fn walked() -> Moved {
 /// Forwarded by its flow.
 pub fn by_flow() -> Moved {
     Moved { received: 1, forwarded: 1, flow_hits: 1, ..Moved::default() }
+}
+
+/// Without a flow, forwarded as an earlier packet's walk said.
+pub fn routed() -> Moved {
+    Moved { received: 1, forwarded: 1, routed: 1, ..Moved::default() }
 }
 
 /// Handed to the host by a walk.
@@ -74,6 +80,7 @@ impl Moved {
             consumed: after.consumed - before.consumed,
             originated: after.originated - before.originated,
             flow_hits: after.flow_hits - before.flow_hits,
+            routed: after.routed - before.routed,
             slow_path: after.slow_path - before.slow_path,
             dropped,
         }

@@ -26,6 +26,7 @@ mod port_lists;
 mod receive;
 mod room;
 mod route;
+mod routed;
 mod rpf;
 mod shares;
 mod size;

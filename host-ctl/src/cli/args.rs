@@ -293,7 +293,7 @@ pub struct Stats {
 /// What to show of the ways of packets.
 #[derive(Debug, Subcommand)]
 pub enum StatsWhat {
-    /// Packets and bytes by tier (hardware, partial, software flow, slow path, punt), for each VRF and in all
+    /// Packets and bytes by tier (hardware, partial, software flow, routed, slow path, punt), for each VRF and in all
     HitRate,
 }
 

@@ -6,14 +6,16 @@ use proto::v1::{HitRate, TierTraffic, Traffic};
 
 use super::text::row;
 
-const WIDTHS: [usize; 7] = [8, 9, 22, 22, 22, 22, 22];
+const WIDTHS: [usize; 8] = [8, 9, 22, 22, 22, 22, 22, 22];
 
 /// Packets and bytes by tier with their share: two lines for each VRF, then all together.
 ///
 /// # Errors
 /// Those of `out`.
 pub fn render(rate: &HitRate, out: &mut impl fmt::Write) -> fmt::Result {
-    row(out, &WIDTHS, &[&"Vrf", &"", &"Hardware", &"Partial", &"Software flow", &"Slow path", &"Punt", &"Name"])?;
+    let tiers: [&dyn fmt::Display; 6] = [&"Hardware", &"Partial", &"Software flow", &"Routed", &"Slow path", &"Punt"];
+    let [a, b, c, d, e, f] = tiers;
+    row(out, &WIDTHS, &[&"Vrf", &"", a, b, c, d, e, f, &"Name"])?;
     for vrf in &rate.vrfs {
         lines(out, &vrf.vrf, &vrf.traffic.unwrap_or_default(), &vrf.name)?;
     }
@@ -22,15 +24,16 @@ pub fn render(rate: &HitRate, out: &mut impl fmt::Write) -> fmt::Result {
 }
 
 fn lines(out: &mut impl fmt::Write, vrf: &dyn fmt::Display, traffic: &TierTraffic, name: &str) -> fmt::Result {
-    let [a, b, c, d, e] = shares(traffic, |traffic| traffic.packets);
-    row(out, &WIDTHS, &[vrf, &"packets", &a, &b, &c, &d, &e, &name])?;
-    let [a, b, c, d, e] = shares(traffic, |traffic| traffic.bytes);
-    row(out, &WIDTHS, &[&"", &"bytes", &a, &b, &c, &d, &e])
+    let [a, b, c, d, e, f] = shares(traffic, |traffic| traffic.packets);
+    row(out, &WIDTHS, &[vrf, &"packets", &a, &b, &c, &d, &e, &f, &name])?;
+    let [a, b, c, d, e, f] = shares(traffic, |traffic| traffic.bytes);
+    row(out, &WIDTHS, &[&"", &"bytes", &a, &b, &c, &d, &e, &f])
 }
 
 /// Each tier's number, and what part of all tiers it is.
-fn shares(traffic: &TierTraffic, number: fn(Traffic) -> u64) -> [String; 5] {
-    let tiers = [traffic.hardware, traffic.partial, traffic.software, traffic.slow_path, traffic.punt];
+fn shares(traffic: &TierTraffic, number: fn(Traffic) -> u64) -> [String; 6] {
+    let TierTraffic { hardware, partial, software, routed, slow_path, punt } = *traffic;
+    let tiers = [hardware, partial, software, routed, slow_path, punt];
     let numbers = tiers.map(|tier| number(tier.unwrap_or_default()));
     let total: u128 = numbers.iter().map(|number| u128::from(*number)).sum();
     numbers.map(|number| share(number, total))
@@ -58,23 +61,24 @@ mod tests {
             hardware: traffic(99_999, 149_998_500),
             partial: traffic(0, 0),
             software: traffic(1, 1500),
+            routed: None,
             slow_path: None,
             punt: traffic(0, 0),
         };
-        let total = TierTraffic { slow_path: traffic(2, 120), ..busy };
+        let total = TierTraffic { slow_path: traffic(2, 120), routed: traffic(100_000, 6_000_000), ..busy };
         let vrf = |vrf, name: &str, traffic| VrfHitRate { vrf, name: name.into(), traffic };
         let rate = HitRate { vrfs: vec![vrf(18, "blue", Some(busy)), vrf(28, "green", None)], total: Some(total) };
         let mut text = String::new();
         render(&rate, &mut text).unwrap();
         insta::assert_snapshot!(text, @"
-        Vrf              Hardware              Partial               Software flow         Slow path             Punt                  Name
-        18      packets  99999 (99.99 %)       0 (0.00 %)            1 (0.00 %)            0 (0.00 %)            0 (0.00 %)            blue
-                bytes    149998500 (99.99 %)   0 (0.00 %)            1500 (0.00 %)         0 (0.00 %)            0 (0.00 %)
-        28      packets  0                     0                     0                     0                     0                     green
-                bytes    0                     0                     0                     0                     0
+        Vrf              Hardware              Partial               Software flow         Routed                Slow path             Punt                  Name
+        18      packets  99999 (99.99 %)       0 (0.00 %)            1 (0.00 %)            0 (0.00 %)            0 (0.00 %)            0 (0.00 %)            blue
+                bytes    149998500 (99.99 %)   0 (0.00 %)            1500 (0.00 %)         0 (0.00 %)            0 (0.00 %)            0 (0.00 %)
+        28      packets  0                     0                     0                     0                     0                     0                     green
+                bytes    0                     0                     0                     0                     0                     0
 
-        Total   packets  99999 (99.99 %)       0 (0.00 %)            1 (0.00 %)            2 (0.00 %)            0 (0.00 %)
-                bytes    149998500 (99.99 %)   0 (0.00 %)            1500 (0.00 %)         120 (0.00 %)          0 (0.00 %)
+        Total   packets  99999 (49.99 %)       0 (0.00 %)            1 (0.00 %)            100000 (49.99 %)      2 (0.00 %)            0 (0.00 %)
+                bytes    149998500 (96.15 %)   0 (0.00 %)            1500 (0.00 %)         6000000 (3.84 %)      120 (0.00 %)          0 (0.00 %)
         ");
     }
 

@@ -32,6 +32,7 @@ pub fn render(status: &NodeStatus, out: &mut impl fmt::Write) -> fmt::Result {
     writeln!(out, "Path:")?;
     let tiers = status.tiers.unwrap_or_default();
     line(out, "  Flow hits", tiers.flow_hits)?;
+    line(out, "  Routed", tiers.routed)?;
     line(out, "  Slow path", tiers.slow_path)?;
     writeln!(out, "Tables (used/limit):")?;
     for (name, table) in [
@@ -81,7 +82,7 @@ mod tests {
                 originated: 5,
             }),
             flows: Some(TableUse { used: 12, limit: 1_048_576 }),
-            tiers: Some(TierCounters { flow_hits: 80, slow_path: 20 }),
+            tiers: Some(TierCounters { flow_hits: 80, routed: 15, slow_path: 5 }),
             ..NodeStatus::default()
         };
         let mut text = String::new();
@@ -103,7 +104,8 @@ mod tests {
           Originated:             5
         Path:
           Flow hits:              80
-          Slow path:              20
+          Routed:                 15
+          Slow path:              5
         Tables (used/limit):
           Flows:                  12/1048576
           Neighbours:             0/0

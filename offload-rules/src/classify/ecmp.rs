@@ -5,7 +5,7 @@
 //! move back. A member whose gateway does not answer is lost, unless that is true of all.
 
 use super::{
-    Ingress,
+    Candidate, Ingress,
     walk::{DeadGateway, Reads, is_usable, leads_to},
 };
 use crate::forwarding::{Member, Snapshot};
@@ -36,6 +36,11 @@ pub(super) fn choose(
         let numbered = (0..=u8::MAX).zip(members);
         numbered.filter_map(|(home, member)| member.map(|member| Choice { home, member }))
     };
+    if prior.is_some() || other.is_some() {
+        read.blur();
+    } else if read.is_traced() {
+        return choose_traced(read, snapshot, &all().collect::<Vec<_>>(), hash);
+    }
     for dead in [DeadGateway::Unusable, DeadGateway::Usable] {
         let usable =
             |read: &mut Reads<'_>, choice: &Choice| is_usable(read, snapshot, choice.member.nexthop, dead, DEPTH);
@@ -59,18 +64,64 @@ pub(super) fn choose(
     None
 }
 
+impl Choice {
+    const fn candidate(&self) -> Candidate {
+        Candidate { slot: self.home, weight: self.member.weight }
+    }
+}
+
+/// A choice for all packets without a flow that the same members are usable for: what the hash decides is noted apart from them.
+fn choose_traced(read: &mut Reads<'_>, snapshot: &Snapshot, all: &[Choice], hash: u64) -> Option<Choice> {
+    for dead in [DeadGateway::Unusable, DeadGateway::Usable] {
+        let usable = all.iter().filter(|choice| is_usable(read, snapshot, choice.member.nexthop, dead, DEPTH));
+        let usable: Vec<Candidate> = usable.map(Choice::candidate).collect();
+        if let Some(slot) = draw(&usable, hash) {
+            read.member(usable.into_iter());
+            return all.iter().find(|choice| choice.home == slot).copied();
+        }
+    }
+    None
+}
+
+/// The slot of the member that a flow with this hash is sent to, where nothing but the hash decides. `None`: there is no member.
+#[inline]
+#[must_use]
+pub fn draw(usable: &[Candidate], hash: u64) -> Option<u8> {
+    let first = usable.first()?;
+    if usable.iter().all(|candidate| candidate.weight == first.weight) {
+        // The logarithm falls as its argument grows: the largest draw wins, of several the first.
+        let larger = |best: (u64, u8), candidate: &Candidate| {
+            let bits = bits(candidate.slot, hash);
+            if bits > best.0 { (bits, candidate.slot) } else { best }
+        };
+        return Some(usable.iter().skip(1).fold((bits(first.slot, hash), first.slot), larger).1);
+    }
+    let smaller = |a: &&Candidate, b: &&Candidate| lot(a, hash).total_cmp(&lot(b, hash));
+    usable.iter().min_by(smaller).map(|candidate| candidate.slot)
+}
+
 /// The order of weighted rendezvous hashing: each member draws an exponential with its weight as rate, the smallest is first.
 /// Removing a member moves only what it had won.
 fn ranked(choices: impl Iterator<Item = Choice>, hash: u64) -> Vec<Choice> {
-    let draw = |choice: &Choice| {
-        let bits = scramble(hash ^ scramble(u64::from(choice.home) + 1));
-        // 53 random bits in (0, 1).
-        let uniform = ((bits >> 11) as f64 + 0.5) / (1u64 << 53) as f64;
-        -uniform.ln() / f64::from(choice.member.weight)
-    };
-    let mut drawn: Vec<(f64, Choice)> = choices.map(|choice| (draw(&choice), choice)).collect();
-    drawn.sort_by(|(a, _), (b, _)| a.total_cmp(b));
-    drawn.into_iter().map(|(_, choice)| choice).collect()
+    let mut drawn: Vec<(f64, u64, Choice)> =
+        choices.map(|choice| (lot(&choice.candidate(), hash), bits(choice.home, hash), choice)).collect();
+    // Where rounding has made two lots equal, the larger draw is first, as in [`draw`].
+    drawn.sort_by(|(a, x, _), (b, y, _)| a.total_cmp(b).then(y.cmp(x)));
+    drawn.into_iter().map(|(.., choice)| choice).collect()
+}
+
+/// 53 random bits of a slot.
+#[inline]
+const fn bits(slot: u8, hash: u64) -> u64 {
+    scramble(hash ^ scramble(slot as u64 + 1)) >> 11
+}
+
+/// What a member draws: an exponential with its weight as rate.
+#[inline]
+fn lot(candidate: &Candidate, hash: u64) -> f64 {
+    // In (0, 1).
+    let uniform = (bits(candidate.slot, hash) as f64 + 0.5) / (1u64 << 53) as f64;
+    -uniform.ln() / f64::from(candidate.weight)
 }
 
 /// The finaliser of SplitMix64.

@@ -11,12 +11,16 @@ mod rpf;
 mod scope;
 #[cfg(test)]
 mod tests;
+mod trace;
 mod walk;
 
 use std::net::{IpAddr, Ipv4Addr};
 
 pub use acl::{AclMatch, AclPacket, FragmentMatch, evaluate, evaluate_fragment};
 pub use advice::{Advice, advice};
+pub use ecmp::draw;
+pub use scope::is_of_link;
+pub use trace::{Candidate, FixedRoute, PacketRead, RouteAnswer, Side, Trace};
 
 use crate::{
     DropReason, NexthopId, VifId,
@@ -149,15 +153,36 @@ pub struct Decision {
 /// Decides what happens to a packet and to those that look like it.
 #[must_use]
 pub fn classify(snapshot: &Snapshot, inquiry: &Inquiry<'_>) -> Verdict {
-    let drop = |reason| Verdict::Drop { reason, acl: None };
+    decide(snapshot, inquiry, walk::Walk::new(snapshot, inquiry)).verdict
+}
+
+/// A verdict, and what it was read from in the packet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Traced {
+    /// The verdict.
+    pub verdict: Verdict,
+    /// Set for [`Verdict::Forward`], unless more was read than a trace can tell: lists, ports.
+    pub trace: Option<Trace>,
+}
+
+/// Decides as [`classify`] does, and tells for which other packets that holds. The addresses of the packet must be none of the node's
+/// ([`Snapshot::node_addresses`]), nor [of one link](is_of_link).
+#[must_use]
+pub fn classify_traced(snapshot: &Snapshot, inquiry: &Inquiry<'_>) -> Traced {
     let mut walk = walk::Walk::new(snapshot, inquiry);
+    walk.read.trace(inquiry.key);
+    decide(snapshot, inquiry, walk)
+}
+
+fn decide<'a>(snapshot: &'a Snapshot, inquiry: &'a Inquiry<'a>, mut walk: walk::Walk<'a>) -> Traced {
+    let drop = |reason, acl| Traced { verdict: Verdict::Drop { reason, acl }, trace: None };
     let (source_nexthop, end) = match source_and_end(snapshot, inquiry, &mut walk) {
         Ok(found) => found,
-        Err(reason) => return drop(reason),
+        Err(reason) => return drop(reason, None),
     };
     let acl = judge(snapshot, inquiry, &mut walk, end);
     if let Some(denied) = acl.filter(|acl| acl.action == Action::Deny) {
-        return Verdict::Drop { reason: DropReason::PolicyDeny, acl: Some(denied) };
+        return drop(DropReason::PolicyDeny, Some(denied));
     }
     forward(walk, end, source_nexthop, acl)
 }
@@ -170,6 +195,7 @@ fn source_and_end(
 ) -> Result<(NexthopId, walk::End), DropReason> {
     let reach = scope::reach(snapshot, inquiry, &mut walk.read)?;
     let source_nexthop = source_of(snapshot, inquiry, reach, &mut walk.read)?;
+    walk.read.depart();
     Ok((source_nexthop, reach.walk(snapshot, walk, inquiry.key)))
 }
 
@@ -200,23 +226,25 @@ fn judge(snapshot: &Snapshot, inquiry: &Inquiry<'_>, walk: &mut walk::Walk<'_>, 
 }
 
 /// What becomes of a packet that the lists have permitted.
-fn forward(walk: walk::Walk<'_>, end: walk::End, source_nexthop: NexthopId, acl: Option<AclMatch>) -> Verdict {
+fn forward(walk: walk::Walk<'_>, end: walk::End, source_nexthop: NexthopId, acl: Option<AclMatch>) -> Traced {
+    let untraced = |verdict| Traced { verdict, trace: None };
     let (out, op, missing) = match end {
         walk::End::Output(vif) => (vif, Op::Output(vif), None),
         walk::End::Punt(vif) => (vif, Op::Punt(vif), None),
         walk::End::Resolve { vif, target } => (vif, walk.output(vif), Some(target)),
-        walk::End::Echo => return Verdict::AnswerEcho,
-        walk::End::ForNode => return Verdict::Drop { reason: DropReason::NoListener, acl: None },
-        walk::End::Drop(reason) => return Verdict::Drop { reason, acl: None },
+        walk::End::Echo => return untraced(Verdict::AnswerEcho),
+        walk::End::ForNode => return untraced(Verdict::Drop { reason: DropReason::NoListener, acl: None }),
+        walk::End::Drop(reason) => return untraced(Verdict::Drop { reason, acl: None }),
     };
     let egress = walk.flow_egress(out);
     let reverse_key = walk.reverse_key(egress);
     let stateless = acl.is_some_and(|acl| acl.scope == crate::forwarding::Scope::Stateless);
-    let (program, choices) = walk.program(op, out, egress);
+    let walk::Outcome { program, choices, trace } = walk.program(op, out, egress);
     if let Some(target) = missing {
-        return Verdict::Resolve { vif: out, target, checks: Checks::of(&program) };
+        return untraced(Verdict::Resolve { vif: out, target, checks: Checks::of(&program) });
     }
-    Verdict::Forward(Box::new(Decision { program, choices, source_nexthop, acl, reverse_key, stateless }))
+    let decision = Decision { program, choices, source_nexthop, acl, reverse_key, stateless };
+    Traced { verdict: Verdict::Forward(Box::new(decision)), trace }
 }
 
 /// The outcome of a walk with a fragment whose head is not known.
@@ -250,7 +278,7 @@ pub fn classify_fragment(snapshot: &Snapshot, inquiry: &Inquiry<'_>) -> Fragment
     match policy::check_fragment(snapshot, inquiry, egress, local, &mut walk.read) {
         Ok(Some(denied)) => drop(DropReason::PolicyDeny, Some(denied)),
         _ if matches!(end, walk::End::ForNode | walk::End::Echo) => FragmentVerdict::ForNode,
-        Ok(None) => FragmentVerdict::Decided(forward(walk, end, source_nexthop, None)),
+        Ok(None) => FragmentVerdict::Decided(forward(walk, end, source_nexthop, None).verdict),
         Err(policy::NeedsHead) => FragmentVerdict::NeedsHead,
     }
 }

@@ -30,9 +30,10 @@ pub(super) enum Reach {
 /// How far a packet may go, or why nowhere.
 pub(super) fn reach(snapshot: &Snapshot, inquiry: &Inquiry<'_>, read: &mut Reads<'_>) -> Result<Reach, DropReason> {
     let key = inquiry.key;
-    if !concerns(key) {
+    if !is_of_link(key) {
         return Ok(Reach::Global);
     }
+    read.blur();
     if matches!(inquiry.role, Role::Own) {
         // What answers through a tunnel goes by a route; no other link is meant.
         return Ok(Reach::Spoken);
@@ -68,8 +69,10 @@ pub(super) fn reach(snapshot: &Snapshot, inquiry: &Inquiry<'_>, read: &mut Reads
     }
 }
 
-/// Is there anything to ask about these addresses?
-fn concerns(key: &FlowKey) -> bool {
+/// Has it an address of one link: a link-local one, or an IPv6 group?
+#[inline]
+#[must_use]
+pub fn is_of_link(key: &FlowKey) -> bool {
     let group = key.version == 6 && key.dst.first() == Some(&0xff);
     group || is_link_local(key.source()) || is_link_local(key.destination())
 }

@@ -4,7 +4,10 @@ mod size;
 
 use std::net::IpAddr;
 
-use super::{Ingress, Inquiry, Role, Start, ecmp, protect};
+use super::{
+    Ingress, Inquiry, Role, Start, Trace, ecmp, protect,
+    trace::{Candidate, Tracer},
+};
 use crate::{
     DropReason, Label, NexthopId, SaId, VifId, VrfId,
     flow::{Choices, Dependency, FlowKey, IPV6_MIN_MTU, Op, Program, SealHeader, TunnelHeader, VrfCounter},
@@ -51,12 +54,13 @@ pub(super) struct Reads<'a> {
     /// Destination and source of the flow: routes to them are noted without the address.
     ends: Option<(IpAddr, IpAddr)>,
     list: Vec<Dependency>,
+    tracer: Option<Box<Tracer>>,
 }
 
 impl<'a> Reads<'a> {
     /// Of a walk for no flow.
     pub(super) fn new(snapshot: &'a Snapshot) -> Self {
-        Self { snapshot, ends: None, list: Vec::with_capacity(16) }
+        Self { snapshot, ends: None, list: Vec::with_capacity(16), tracer: None }
     }
 
     /// Of a walk for a flow.
@@ -66,10 +70,44 @@ impl<'a> Reads<'a> {
 
     /// Reads that are not noted with these, for trying something.
     pub(super) fn aside(&self) -> Self {
-        Self { snapshot: self.snapshot, ends: self.ends, list: Vec::new() }
+        Self { snapshot: self.snapshot, ends: self.ends, list: Vec::new(), tracer: None }
+    }
+
+    /// Notes what is read of the packet itself, too.
+    pub(super) fn trace(&mut self, key: &FlowKey) {
+        self.tracer = Some(Box::new(Tracer::new(key)));
+    }
+
+    /// Is what is read of the packet noted?
+    pub(super) const fn is_traced(&self) -> bool {
+        self.tracer.is_some()
+    }
+
+    /// From here on it is read where the packet goes.
+    pub(super) fn depart(&mut self) {
+        if let Some(tracer) = &mut self.tracer {
+            tracer.depart();
+        }
+    }
+
+    /// Notes that the decision depends on more of the packet than is traced.
+    pub(super) fn blur(&mut self) {
+        if let Some(tracer) = &mut self.tracer {
+            tracer.blur();
+        }
+    }
+
+    /// Notes that the packet's hash has chosen among these.
+    pub(super) fn member(&mut self, usable: impl Iterator<Item = Candidate>) {
+        if let Some(tracer) = &mut self.tracer {
+            tracer.member(usable);
+        }
     }
 
     pub(super) fn note(&mut self, what: Dependency) {
+        if let Some(tracer) = &mut self.tracer {
+            tracer.dependency(what);
+        }
         if !self.list.contains(&what) {
             self.list.push(what);
         }
@@ -86,7 +124,11 @@ impl<'a> Reads<'a> {
             Some((_, end)) if end == destination => Dependency::Source(vrf),
             _ => Dependency::Route(vrf, destination),
         });
-        self.snapshot.route(vrf, destination).map(AsRef::as_ref)
+        let route = self.snapshot.route(vrf, destination).map(AsRef::as_ref);
+        if let Some(tracer) = &mut self.tracer {
+            tracer.route(vrf, destination, route);
+        }
+        route
     }
 
     pub(super) fn nexthop(&mut self, id: NexthopId) -> Option<&'a Nexthop> {
@@ -97,6 +139,11 @@ impl<'a> Reads<'a> {
     /// In the order that they were read: walks that go the same way read the same things in the same order.
     pub(super) fn finish(self) -> Vec<Dependency> {
         self.list
+    }
+
+    /// What was read of the packet, when it was asked for and can be told.
+    fn take_trace(&mut self) -> Option<Trace> {
+        self.tracer.take()?.finish()
     }
 }
 
@@ -434,7 +481,7 @@ impl<'a> Walk<'a> {
     }
 
     /// The program of packets that leave on `out`, by their flow on `egress`.
-    pub(super) fn program(mut self, output: Op, out: VifId, egress: VifId) -> (Program, Choices) {
+    pub(super) fn program(mut self, output: Op, out: VifId, egress: VifId) -> Outcome {
         let key = self.inquiry.key;
         let mut ops = Vec::with_capacity(7);
         if self.inquiry.ingress.tunnel.is_some() {
@@ -490,6 +537,11 @@ impl<'a> Walk<'a> {
             ops.push(Op::RewriteL2(rewrite));
         }
         ops.push(output);
+        if self.local {
+            // Who takes it depends on protocol and port.
+            self.read.blur();
+        }
+        let trace = self.read.take_trace();
         let program = Program {
             ops,
             dependencies: self.read.finish(),
@@ -498,8 +550,15 @@ impl<'a> Walk<'a> {
             vrf: self.vrf,
             passes: self.passes,
         };
-        (program, self.choices)
+        Outcome { program, choices: self.choices, trace }
     }
+}
+
+/// What a walk comes to.
+pub(super) struct Outcome {
+    pub(super) program: Program,
+    pub(super) choices: Choices,
+    pub(super) trace: Option<Trace>,
 }
 
 /// Smallest MSS that is ever written (RFC 9293 §3.7.1: the default of 536 less options and a small path).

@@ -275,6 +275,14 @@ impl Snapshot {
         self.tables.own.get(address).is_some()
     }
 
+    /// All addresses that a walk compares with those of packets, whatever routes say: the vifs' own, the broadcast, network and anycast
+    /// addresses of their subnets, the node's tunnel sources and terminations. Some come more than once.
+    pub fn node_addresses(&self) -> impl Iterator<Item = IpAddr> {
+        let nets = self.vifs().flat_map(|vif| &vif.addresses);
+        let of_vifs = nets.flat_map(|net| [net.addr(), net.network(), net.broadcast()]);
+        of_vifs.chain(self.tables.own.iter().map(|(address, _)| address))
+    }
+
     /// The tunnel nexthops whose far end is this address, in order.
     #[must_use]
     pub fn tunnels_to(&self, address: IpAddr) -> &[NexthopId] {

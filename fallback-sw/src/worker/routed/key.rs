@@ -1,0 +1,121 @@
+//! Keys of cached decisions.
+//!
+//! A decision is found in steps: the first key holds what every walk reads (ingress, VRF, family, where it begins) and the longest match
+//! of one address; each further key holds the node reached so far and the value of the [`PacketRead`] that the walk went on by.
+
+use std::net::IpAddr;
+
+use offload_rules::{
+    NexthopId, VrfId,
+    classify::{self, PacketRead, RouteAnswer, Side, Start},
+    flow::FlowKey,
+    forwarding::Snapshot,
+};
+
+use crate::worker::ingress::Context;
+
+const TCP: u8 = 6;
+
+/// A key: compared and hashed as three words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Key(pub(super) [u64; 3]);
+
+/// In the place of a route's answer: there is no route.
+const NO_ROUTE: u64 = u64::MAX;
+/// In the place of a route's answer: not asked for. No nexthop has this number and no label.
+const NOT_ASKED: u64 = u64::MAX - 1;
+
+/// The longest matches of a packet's addresses in the VRF of its key, looked up for each packet: a route that has come, gone or
+/// changed is seen at once.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Matches {
+    source: u64,
+    destination: u64,
+}
+
+impl Matches {
+    #[inline]
+    pub(super) fn of(snapshot: &Snapshot, key: &FlowKey, start: Start) -> Self {
+        let source = answer(snapshot, key.vrf, key.source());
+        let destination = match start {
+            Start::Route => answer(snapshot, key.vrf, key.destination()),
+            Start::Nexthop(_) => NOT_ASKED,
+        };
+        Self { source, destination }
+    }
+}
+
+#[inline]
+fn answer(snapshot: &Snapshot, vrf: VrfId, address: IpAddr) -> u64 {
+    snapshot.route(vrf, address).map_or(NO_ROUTE, |route| {
+        let RouteAnswer { nexthop, label } = RouteAnswer::of(route);
+        u64::from(nexthop.get()) << 32 | u64::from(label)
+    })
+}
+
+/// The first word of a first key: which tree, ingress vif, VRF, family, and what else is always read.
+#[inline]
+fn place(context: &Context, tree: u64, tcp: bool) -> u64 {
+    let key = &context.key;
+    let flags = tree | u64::from(tcp) << 2 | u64::from(key.version == 6) << 3 | u64::from(context.outer.is_some()) << 4;
+    flags << 32 | u64::from(context.vif.get()) << 16 | u64::from(key.vrf.get())
+}
+
+const ARRIVAL: u64 = 1;
+const DEPARTURE: u64 = 2;
+const FURTHER: u64 = 3;
+
+impl Key {
+    /// Of whether a packet may come from where it came from.
+    #[inline]
+    pub(super) fn arrival(context: &Context, matches: Matches) -> Self {
+        Self([place(context, ARRIVAL, false), outer(context), matches.source])
+    }
+
+    /// Of where it goes.
+    #[inline]
+    pub(super) fn departure(context: &Context, start: Start, matches: Matches) -> Self {
+        let begin = match start {
+            Start::Route => NexthopId::NONE,
+            Start::Nexthop(nexthop) => nexthop,
+        };
+        let begin = u64::from(begin.get()) << 32 | outer(context);
+        Self([place(context, DEPARTURE, context.key.proto == TCP), begin, matches.destination])
+    }
+
+    /// Below the node of this number, by the value of what is read there.
+    #[inline]
+    pub(super) fn below(node: u32, value: [u64; 2]) -> Self {
+        let [high, low] = value;
+        Self([FURTHER << 32 | u64::from(node), high, low])
+    }
+}
+
+/// The outer source of what came out of an MPLS-over-UDP tunnel: path MTU and reverse path depend on it.
+#[inline]
+fn outer(context: &Context) -> u64 {
+    context.outer.map_or(0, |outer| u64::from(outer.source.to_bits()))
+}
+
+/// The value of what a walk reads of a packet.
+pub(super) fn value(read: &PacketRead, snapshot: &Snapshot, key: &FlowKey) -> [u64; 2] {
+    match read {
+        PacketRead::Route { vrf, side: Side::Source } => [0, answer(snapshot, *vrf, key.source())],
+        PacketRead::Route { vrf, side: Side::Destination } => [0, answer(snapshot, *vrf, key.destination())],
+        PacketRead::Destination => {
+            let both = u128::from_be_bytes(key.dst);
+            [(both >> 64) as u64, both as u64]
+        }
+        PacketRead::Member(usable) => [1, classify::draw(usable, key.spread()).map_or(u64::MAX, u64::from)],
+    }
+}
+
+/// Is the value of this part of the first key already?
+pub(super) fn is_first(read: &PacketRead, key: &FlowKey, start: Start, of: Side) -> bool {
+    match read {
+        PacketRead::Route { vrf, side } => {
+            *vrf == key.vrf && *side == of && (of == Side::Source || start == Start::Route)
+        }
+        PacketRead::Destination | PacketRead::Member(_) => false,
+    }
+}

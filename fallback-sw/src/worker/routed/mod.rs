@@ -1,0 +1,248 @@
+//! Packets without flows that go where the last ones went: by what the walk read of them, without a walk for each.
+//!
+//! A packet that no policy asks to look up (transit of a regional edge, vifs and tunnels without flag P) is decided on by a walk once;
+//! what the walk [read of the packet](offload_rules::classify::Trace) becomes the key of the decision. Later packets have their
+//! addresses looked up in the routes of the snapshot in force, and take the decision that is kept under the answers: a scan over
+//! any number of destinations meets few decisions. Whatever is not ordinary (fragments, ICMP errors, addresses of the node or of one
+//! link, too large, TTL at its end) and whatever lists or listeners decide is walked, as is the first packet.
+
+mod addresses;
+mod cache;
+mod key;
+
+use std::sync::Arc;
+
+use offload_rules::{
+    classify::{self, Inquiry, PacketRead, Side, Start, Trace, Verdict},
+    flow::Program,
+    forwarding::Snapshot,
+};
+
+use super::{
+    ProgramId, Worker,
+    batch::{Fate, varying},
+    counters::Traffic,
+    ingress::{Context, Path},
+};
+use crate::{
+    exec,
+    packet::{Packet, parse::FragmentInfo, rewrite},
+};
+use addresses::NodeAddresses;
+use cache::{Cache, NewNode, Next};
+use key::{Key, Matches};
+
+/// Nodes that a decision lies below, at most; what reads more of a packet is walked.
+const DEPTH: usize = 8;
+/// Nodes looked at in one tick.
+const STEP: usize = 256;
+
+/// A decision that has been found for a packet of a batch.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Found {
+    program: ProgramId,
+    /// Of the cache, when it was found.
+    epoch: u32,
+}
+
+impl Found {
+    /// None was found.
+    pub(super) const NONE: Self = Self { program: super::TO_BE_DERIVED, epoch: 0 };
+
+    /// Was one found?
+    #[inline]
+    pub(super) const fn is_some(self) -> bool {
+        self.program != super::TO_BE_DERIVED
+    }
+}
+
+/// Whether decisions for packets without flows are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Mode {
+    /// They are.
+    Kept,
+    /// Each packet is walked.
+    Walked,
+}
+
+/// The decisions that one worker has for packets without flows.
+pub(super) struct Routed {
+    cache: Cache,
+    addresses: NodeAddresses,
+    mode: Mode,
+}
+
+impl Routed {
+    pub(super) fn new(snapshot: &Snapshot) -> Self {
+        Self { cache: Cache::default(), addresses: NodeAddresses::of(snapshot), mode: Mode::Kept }
+    }
+
+    /// The node's own addresses may be others.
+    pub(super) fn read_addresses(&mut self, snapshot: &Snapshot) {
+        self.addresses = NodeAddresses::of(snapshot);
+    }
+
+    /// May this packet go by a decision that others share? Then where its walk begins.
+    #[inline]
+    fn start(&self, context: &Context) -> Option<Start> {
+        let Path::Walk(start) = context.path else { return None };
+        let ip = &context.ip;
+        let ordinary = ip.fragment == FragmentInfo::None && !ip.is_icmp_error && self.mode == Mode::Kept;
+        (ordinary && !classify::is_of_link(&context.key) && !self.addresses.touch(&context.key)).then_some(start)
+    }
+}
+
+impl Worker {
+    /// From now on each packet without a flow is walked: what decisions that are kept are compared with.
+    pub fn walk_each_packet(&mut self) {
+        self.routed.mode = Mode::Walked;
+    }
+
+    /// Decisions kept for packets without flows, with all that leads to them.
+    #[must_use]
+    pub const fn routed_len(&self) -> usize {
+        self.routed.cache.len()
+    }
+
+    /// The decision for a packet without a flow, when one is kept that holds for it.
+    #[inline]
+    pub(super) fn find_decision(&mut self, context: &Context) -> Found {
+        let Some(start) = self.routed.start(context) else { return Found::NONE };
+        let matches = Matches::of(&self.snapshot, &context.key, start);
+        let (arrival, departure) = (Key::arrival(context, matches), Key::departure(context, start, matches));
+        if self.descend(arrival, context).is_none() {
+            return Found::NONE;
+        }
+        match self.descend(departure, context) {
+            Some(program) => Found { program, epoch: self.routed.cache.epoch },
+            None => Found::NONE,
+        }
+    }
+
+    /// Second stage of a batch, for packets without flows.
+    #[inline(never)]
+    pub(super) fn find_decisions(&mut self, contexts: &[Context], decisions: &mut [Found]) {
+        for (context, decision) in contexts.iter().zip(decisions) {
+            *decision = self.find_decision(context);
+        }
+    }
+
+    /// The program at the end of a way through a tree.
+    #[inline]
+    fn descend(&mut self, mut key: Key, context: &Context) -> Option<ProgramId> {
+        let Self { routed: Routed { cache, .. }, programs, snapshot, version, .. } = self;
+        for _ in 0..=DEPTH {
+            let place = cache.find(cache.hash(&key), &key)?;
+            if !cache.is_current(place, *version, snapshot, programs) {
+                if let Some(program) = cache.remove(place) {
+                    self.release_program(program);
+                }
+                return None;
+            }
+            let node = cache.node(place)?;
+            match &node.next {
+                Next::End => return Some(node.program),
+                Next::Read(read) => key = Key::below(node.number, key::value(read, snapshot, &context.key)),
+            }
+        }
+        None
+    }
+
+    /// Carries out a decision that was found. [`Fate::Slow`]: the packet is as it was, and has to be walked.
+    #[inline]
+    pub(super) fn route(&mut self, found: Found, context: &mut Context, packet: &mut Packet) -> Fate {
+        let found = if found.epoch == self.routed.cache.epoch { found } else { self.find_decision(context) };
+        let Some(entry) = self.programs.get_mut(found.program) else { return Fate::Slow };
+        let plan = &entry.plan;
+        if context.ip.total_len > plan.limit || context.ip.ttl <= plan.ttl {
+            return Fate::Slow;
+        }
+        let Some(fate) = Fate::of(plan.target, found.program) else { return Fate::Slow };
+        entry.packets += 1;
+        entry.routed.add(Traffic { packets: 1, bytes: packet.len() as u64 });
+        self.counters.account.routed += 1;
+        let mut varying = varying(context, 0, 0);
+        let ip = &mut context.ip;
+        if let Err(reason) = exec::strip(packet, ip, &varying) {
+            return Fate::Dropped(reason);
+        }
+        if plan.is_tunnel() {
+            // Of no flow: each outer header has an identification of its own.
+            varying.ip_id = self.ip_id;
+            self.ip_id = self.ip_id.wrapping_add(1);
+            let entropy = || rewrite::entropy_port(context.key.spread() as u32);
+            varying.sport = self.config.entropy.unwrap_or_else(entropy);
+        }
+        match exec::run(plan, packet, ip, &varying) {
+            Ok(()) => fate,
+            Err(reason) => Fate::Dropped(reason),
+        }
+    }
+
+    /// Walks for a packet without a flow, and keeps the decision for those that the walk would treat alike.
+    pub(super) fn walk_and_keep(&mut self, context: &Context, inquiry: &Inquiry<'_>) -> Verdict {
+        if self.routed.start(context) != Some(inquiry.start) {
+            return classify::classify(&self.snapshot, inquiry);
+        }
+        let traced = classify::classify_traced(&self.snapshot, inquiry);
+        if let (Verdict::Forward(decision), Some(trace)) = (&traced.verdict, traced.trace) {
+            self.keep(context, inquiry.start, &decision.program, trace);
+        }
+        traced.verdict
+    }
+
+    fn keep(&mut self, context: &Context, start: Start, program: &Program, trace: Trace) {
+        let Trace { arrival, departure, fixed } = trace;
+        if arrival.len().max(departure.len()) > DEPTH {
+            return;
+        }
+        let matches = Matches::of(&self.snapshot, &context.key, start);
+        let further = |reads: Vec<PacketRead>, of| {
+            reads.into_iter().filter(move |read| !key::is_first(read, &context.key, start, of))
+        };
+        let first = Key::arrival(context, matches);
+        self.keep_tree(context, first, further(arrival, Side::Source), program, &fixed);
+        let first = Key::departure(context, start, matches);
+        self.keep_tree(context, first, further(departure, Side::Destination), program, &fixed);
+    }
+
+    fn keep_tree(
+        &mut self,
+        context: &Context,
+        first: Key,
+        reads: impl Iterator<Item = PacketRead>,
+        program: &Program,
+        fixed: &[classify::FixedRoute],
+    ) {
+        let snapshot = Arc::clone(&self.snapshot);
+        let (mut key, mut lost) = (first, Vec::new());
+        for next in reads.map(Next::Read).chain(std::iter::once(Next::End)) {
+            let value = match &next {
+                Next::Read(read) => Some(key::value(read, &snapshot, &context.key)),
+                Next::End => None,
+            };
+            let id = self.programs.intern(program.clone(), context.key.vrf, &snapshot);
+            let new =
+                NewNode { next, program: id, fixed: fixed.into(), tenant: context.tenant(), version: self.version };
+            let number = self.routed.cache.insert(key, new, &mut lost);
+            if let Some(value) = value {
+                key = Key::below(number, value);
+            }
+        }
+        self.release_all(lost);
+    }
+
+    /// Takes out some of the decisions that no longer hold.
+    pub(super) fn sweep_routed(&mut self) {
+        let Self { routed: Routed { cache, .. }, programs, snapshot, version, .. } = self;
+        let mut lost = Vec::new();
+        cache.sweep(STEP, *version, snapshot, programs, &mut lost);
+        self.release_all(lost);
+    }
+
+    fn release_all(&mut self, programs: Vec<ProgramId>) {
+        for program in programs {
+            self.release_program(program);
+        }
+    }
+}
