@@ -18,6 +18,7 @@ mod names;
 mod open;
 mod pool;
 mod queue;
+mod registry;
 mod wire;
 
 pub use args::{EalArgs, Memory};
@@ -31,4 +32,6 @@ pub use hairpin::Hairpins;
 pub use open::{Directory, DpdkPorts, PortMap, Prepare, UnknownEthdev, resolve};
 pub use pool::Pool;
 pub use queue::DpdkPort;
+pub(crate) use registry::PortSet;
+pub use registry::{PortRegistry, StartedPort, UnknownPort};
 pub use wire::Wire;

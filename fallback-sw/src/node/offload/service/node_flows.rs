@@ -109,7 +109,7 @@ impl Flows for NodeFlows {
 
 #[cfg(test)]
 mod tests {
-    use fallback_sw::node::runtime::{Config, Runtime};
+    use crate::node::runtime::{Config, Runtime};
     use offload_rules::forwarding::Snapshot;
 
     use super::*;
