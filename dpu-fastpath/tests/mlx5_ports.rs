@@ -17,7 +17,7 @@ use fallback_sw::{
     node::decode,
 };
 use mlx5_judge::{Below, Card, Engine, Preload};
-use offload_engine::{Backend, Completion, Token};
+use offload_engine::{Completion, RuleBackend, Token};
 use offload_rules::{
     MacAddr, VifId,
     forwarding::{Snapshot, Vif},
@@ -132,7 +132,7 @@ fn drops_on(port: u32) -> Rule {
     Rule { table: Table::Tenant, priority: 2, items, actions: vec![Action::Count, Action::Drop] }
 }
 
-fn completes(backend: &mut dyn Backend, wanted: Completion) {
+fn completes(backend: &mut dyn RuleBackend, wanted: Completion) {
     let mut done = Vec::new();
     let begun = Instant::now();
     while done.is_empty() {
@@ -154,22 +154,22 @@ fn handles_of_a_port_that_has_stopped_do_not_reach_the_driver_again() {
     let name = if engine == Engine::Hardware { "mlx5-hws" } else { "mlx5-sws" };
     let profile = profile(name).unwrap().with_layout(Layout::Hairpin);
     let [_first, second] = [1, 2].map(|vif| node.open(vif).unwrap());
-    let mut backend = nic::connect(&profile, &node.nic).unwrap();
-    let create = |backend: &mut dyn Backend, token: Token, port: u32| {
+    let mut backend = nic::connect(&profile, &node.nic).unwrap().rules;
+    let create = |backend: &mut dyn RuleBackend, token: Token, port: u32| {
         backend.create(token, &drops_on(port)).unwrap();
         completes(backend, Completion::Created(token));
     };
     create(&mut *backend, 1, 1);
     create(&mut *backend, 2, 2);
     drop(second);
-    assert_eq!(backend.query(2).unwrap_err().errno, libc::ENODEV);
+    assert_eq!(backend.query_one(2).unwrap_err().errno, libc::ENODEV);
     backend.destroy(2).unwrap();
     completes(&mut *backend, Completion::Destroyed(2));
-    backend.query(1).unwrap();
+    backend.query_one(1).unwrap();
     let _second = node.open(2).unwrap();
     create(&mut *backend, 3, 2);
     for token in [3, 1] {
-        backend.query(token).unwrap();
+        backend.query_one(token).unwrap();
         backend.destroy(token).unwrap();
         completes(&mut *backend, Completion::Destroyed(token));
     }
@@ -199,14 +199,14 @@ fn a_backend_of_templates_that_ends_takes_the_newest_rule_first() {
     let profile = profile("mlx5-hws").unwrap().with_layout(Layout::Hairpin);
     let _open = [1, 2].map(|vif| node.open(vif).unwrap());
     let tables = [Table::Tunnel, Table::Untagged, Table::Tenant, Table::Inner];
-    let rules = |backend: &mut dyn Backend| {
+    let rules = |backend: &mut dyn RuleBackend| {
         for (token, table) in (1..).zip(tables) {
             backend.create(token, &Rule { table, ..drops_on(1) }).unwrap();
             completes(backend, Completion::Created(token));
         }
     };
     // Which table is which.
-    let mut backend = nic::connect(&profile, &node.nic).unwrap();
+    let mut backend = nic::connect(&profile, &node.nic).unwrap().rules;
     rules(&mut *backend);
     for token in (1..=4).rev() {
         backend.destroy(token).unwrap();

@@ -7,8 +7,11 @@ mod dpdk;
 use std::ffi::{CString, c_char, c_int, c_void};
 
 use dpdk_sys::rte_eth_event_type;
-use dpu_fastpath::rte_flow::{Asynchronous, Ethdev, PortMap, Sizes, Style, Synchronous, configure};
-use offload_engine::Backend;
+use dpu_fastpath::{
+    port::{PortRegistry, StartedPort},
+    rte_flow::{Asynchronous, Sizes, Style, Synchronous, configure},
+};
+use offload_engine::RuleBackend;
 use offload_rules::{
     VifId,
     lower::{Action, FailureClass, Item, Rule, Table},
@@ -41,8 +44,8 @@ fn a_driver_without_rte_flow_takes_no_rule() {
         assert_eq!(failure.class, FailureClass::Shape, "{failure}");
     });
     let vif = VifId::new(3).unwrap();
-    let ports = PortMap::new([(vif, Ethdev { ethdev: wire.ethdev, queues: 1 })]);
-    let backends: [Box<dyn Backend>; 2] = [
+    let ports = PortRegistry::new([(vif, StartedPort { ethdev: wire.ethdev, queues: 1 })]);
+    let backends: [Box<dyn RuleBackend>; 2] = [
         Box::new(Synchronous::new(ports.clone(), Style::default(), 32)),
         Box::new(Asynchronous::new(ports.clone(), Style::default(), SIZES)),
     ];
@@ -58,7 +61,7 @@ fn a_driver_without_rte_flow_takes_no_rule() {
         let mut aged = Vec::new();
         backend.aged(&mut aged).unwrap();
         assert!(aged.is_empty());
-        assert_eq!(backend.query(7).unwrap_err().errno, libc::ENOENT);
+        assert_eq!(backend.query_one(7).unwrap_err().errno, libc::ENOENT);
         assert_eq!(backend.destroy(7).unwrap_err().errno, libc::ENOENT);
         backend.flush().unwrap();
         assert!(backend.alive());
@@ -71,7 +74,7 @@ fn a_port_that_tells_of_a_reset_has_lost_its_rules_once() {
     let wire = dpdk::Wire::new("reset");
     dpdk::start(wire.ethdev, || {});
     let vif = VifId::new(4).unwrap();
-    let ports = PortMap::new([(vif, Ethdev { ethdev: wire.ethdev, queues: 1 })]);
+    let ports = PortRegistry::new([(vif, StartedPort { ethdev: wire.ethdev, queues: 1 })]);
     let mut backend = Synchronous::new(ports, Style::default(), 32);
     assert!(backend.alive());
     let name = CString::new(wire.name.as_str()).unwrap();

@@ -16,8 +16,11 @@ use std::{
 };
 
 use dpdk::Wire;
-use dpu_fastpath::rte_flow::{Asynchronous, Ethdev, FieldStyle, PortMap, Sizes, Style, Synchronous, configure};
-use offload_engine::{Backend, Completion, Failure, Hits, Token};
+use dpu_fastpath::{
+    port::{PortRegistry, StartedPort},
+    rte_flow::{Asynchronous, FieldStyle, Sizes, Style, Synchronous, configure},
+};
+use offload_engine::{Completion, Failure, Hits, RuleBackend, Token};
 use offload_rules::{
     Label, MacAddr, VifId,
     lower::{Action, FailureClass, Field, Item, Rule, Table},
@@ -77,16 +80,16 @@ impl Nic {
         Self { wires, twins, ports, control, _turn: turn }
     }
 
-    fn map(&self) -> PortMap {
-        let [a, b] = self.ports.map(|ethdev| Ethdev { ethdev, queues: 1 });
-        PortMap::new([(vif(3), a), (vif(4), b)])
+    fn map(&self) -> PortRegistry {
+        let [a, b] = self.ports.map(|ethdev| StartedPort { ethdev, queues: 1 });
+        PortRegistry::new([(vif(3), a), (vif(4), b)])
     }
 
-    fn synchronous(&self) -> Box<dyn Backend> {
+    fn synchronous(&self) -> Box<dyn RuleBackend> {
         Box::new(Synchronous::new(self.map(), Style::default(), 16))
     }
 
-    fn asynchronous(&self, style: Style) -> Box<dyn Backend> {
+    fn asynchronous(&self, style: Style) -> Box<dyn RuleBackend> {
         Box::new(Asynchronous::new(self.map(), style, SIZES))
     }
 
@@ -184,7 +187,7 @@ fn flow(table: Table, sport: u16) -> Rule {
 }
 
 /// Pushes and pulls until this many operations are done.
-fn settle(backend: &mut dyn Backend, count: usize) -> Vec<Completion> {
+fn settle(backend: &mut dyn RuleBackend, count: usize) -> Vec<Completion> {
     let mut done = Vec::new();
     dpdk::wait("operations complete", || {
         backend.push().unwrap();
@@ -194,13 +197,13 @@ fn settle(backend: &mut dyn Backend, count: usize) -> Vec<Completion> {
     done
 }
 
-fn create(backend: &mut dyn Backend, token: Token, rule: &Rule) {
+fn create(backend: &mut dyn RuleBackend, token: Token, rule: &Rule) {
     backend.create(token, rule).unwrap();
     assert_eq!(settle(backend, 1), [Completion::Created(token)]);
 }
 
 /// The life of a rule: before, during and after it.
-fn a_flow_is_forwarded(nic: &Nic, backend: &mut dyn Backend, table: Table) {
+fn a_flow_is_forwarded(nic: &Nic, backend: &mut dyn RuleBackend, table: Table) {
     let rule = flow(table, 4000);
     backend.validate(&rule).unwrap();
     assert_eq!(nic.pass(&arriving(64)), Way::Software(arriving(64)), "no rule yet");
@@ -210,13 +213,13 @@ fn a_flow_is_forwarded(nic: &Nic, backend: &mut dyn Backend, table: Table) {
     assert_eq!(nic.pass(&arriving(64)), Way::Wire(expected.clone()));
     assert_eq!(nic.pass(&arriving(64)), Way::Wire(expected));
     assert_eq!(nic.pass(&arriving(65)), Way::Software(arriving(65)), "another TTL is software's");
-    let hits = dpdk::wait("the counter is read", || backend.query(7).ok().filter(|hits| hits.packets >= 2));
+    let hits = dpdk::wait("the counter is read", || backend.query_one(7).ok().filter(|hits| hits.packets >= 2));
     assert_eq!(hits, Hits { packets: 2, bytes: 148 });
 
     backend.destroy(7).unwrap();
     assert_eq!(settle(backend, 1), [Completion::Destroyed(7)]);
     assert_eq!(nic.pass(&arriving(64)), Way::Software(arriving(64)), "the rule is gone");
-    assert_eq!(backend.query(7).unwrap_err().errno, libc::ENOENT);
+    assert_eq!(backend.query_one(7).unwrap_err().errno, libc::ENOENT);
 }
 
 #[test]
@@ -257,28 +260,32 @@ fn a_port_tells_what_has_left_by_it_and_not_what_a_nic_counts_and_drops() {
     let mut nic = Nic::new("profile=twin", false);
     let mut backend = nic.synchronous();
     create(&mut *backend, 7, &flow(Table::Flows, 4000));
-    assert_eq!(backend.left(vif(4)), Some(0));
+    assert_eq!(backend.transmitted(vif(4)), Some(0));
     for _ in 0..3 {
         assert!(matches!(nic.pass(&arriving(64)), Way::Wire(_)));
     }
-    assert_eq!((backend.left(vif(4)), backend.left(vif(3))), (Some(3), Some(0)), "those that the NIC has forwarded");
-    assert_eq!(backend.left(vif(9)), None, "no port");
+    assert_eq!(
+        (backend.transmitted(vif(4)), backend.transmitted(vif(3))),
+        (Some(3), Some(0)),
+        "those that the NIC has forwarded"
+    );
+    assert_eq!(backend.transmitted(vif(9)), None, "no port");
 
     // As mlx5's switch does from wire to wire (rdma-core dr_action.c, DR_ACTION_TYP_VPORT).
     nic.say("swallow=1");
-    let counted = |backend: &mut dyn Backend| backend.query(7).unwrap().packets;
+    let counted = |backend: &mut dyn RuleBackend| backend.query_one(7).unwrap().packets;
     dpdk::wait("the fault is in force", || {
         nic.wires[0].arrive(&arriving(64));
         assert!(dpdk::receive(nic.ports[0]).is_empty(), "software gets none");
         let left = std::iter::from_fn(|| nic.wires[1].sent()).count();
         (left == 0).then_some(())
     });
-    let (before, left) = (counted(&mut *backend), backend.left(vif(4)));
+    let (before, left) = (counted(&mut *backend), backend.transmitted(vif(4)));
     for _ in 0..5 {
         nic.wires[0].arrive(&arriving(64));
         dpdk::receive(nic.ports[0]);
     }
-    assert_eq!((counted(&mut *backend), backend.left(vif(4))), (before + 5, left));
+    assert_eq!((counted(&mut *backend), backend.transmitted(vif(4))), (before + 5, left));
 }
 
 #[test]
@@ -402,7 +409,7 @@ fn a_rule_that_marks_gives_packets_to_software_by_a_queue() {
             let actions = vec![Action::Mark(77), Action::Count, fate];
             create(&mut *backend, token, &Rule { actions, ..flow(Table::Flows, 4000) });
             assert_eq!(nic.pass(&arriving(64)), Way::Software(arriving(64)));
-            assert_eq!(backend.query(token).unwrap().packets, 1);
+            assert_eq!(backend.query_one(token).unwrap().packets, 1);
             backend.destroy(token).unwrap();
             settle(&mut *backend, 1);
         }
@@ -478,7 +485,7 @@ fn more_operations_than_a_queue_holds_are_busy_or_wait_and_none_is_lost() {
     tokens.sort_unstable();
     assert_eq!(tokens, (0..100).collect::<Vec<_>>());
     backend.flush().unwrap();
-    assert_eq!(backend.query(0).unwrap_err().errno, libc::ENOENT);
+    assert_eq!(backend.query_one(0).unwrap_err().errno, libc::ENOENT);
     create(&mut *backend, 200, &flow(Table::Flows, 4000));
     assert!(matches!(nic.pass(&arriving(64)), Way::Wire(_)));
 }
@@ -493,7 +500,7 @@ fn a_reset_is_found_out_once_and_rules_can_be_made_again() {
         nic.say("reset");
         dpdk::wait("the reset is found out", || (!backend.alive()).then_some(()));
         assert!(backend.alive());
-        assert_eq!(backend.query(1).unwrap_err().errno, libc::ENOENT, "the token is done with");
+        assert_eq!(backend.query_one(1).unwrap_err().errno, libc::ENOENT, "the token is done with");
         assert!(matches!(nic.pass(&arriving(64)), Way::Software(_)));
         create(&mut *backend, 2, &flow(Table::Flows, 4000));
         assert!(matches!(nic.pass(&arriving(64)), Way::Wire(_)));
@@ -506,7 +513,7 @@ fn a_rule_that_a_reset_took_counts_as_destroyed() {
     let mut backend = nic.synchronous();
     create(&mut *backend, 1, &flow(Table::Flows, 4000));
     nic.say("reset");
-    dpdk::wait("the rule is lost", || backend.query(1).is_err().then_some(()));
+    dpdk::wait("the rule is lost", || backend.query_one(1).is_err().then_some(()));
     backend.destroy(1).unwrap();
     assert_eq!(settle(&mut *backend, 1), [Completion::Destroyed(1)]);
 }

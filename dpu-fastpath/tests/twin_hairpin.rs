@@ -14,7 +14,7 @@ use fallback_sw::{
     io::{KernelPorts, OpenPorts, Opened},
     node::decode,
 };
-use offload_engine::{Backend, Completion};
+use offload_engine::{Completion, RuleBackend};
 use offload_rules::{
     MacAddr, VifId,
     forwarding::Snapshot,
@@ -74,7 +74,7 @@ fn a_rule_leads_from_wire_to_wire_until_one_of_the_ports_stops_and_again_when_it
         (2, Some(1)),
         "behind the one of software: to itself and to the other"
     );
-    let mut backend = Synchronous::new(nic.map(), Style { transfer: false, ..Style::default() }, 4);
+    let mut backend = Synchronous::new(nic.registry().clone(), Style { transfer: false, ..Style::default() }, 4);
     let rule = Rule {
         table: Table::Flows,
         priority: 2,

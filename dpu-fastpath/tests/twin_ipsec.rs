@@ -26,7 +26,7 @@ fn the_twin_offers_sessions_of_both_kinds_and_both_key_lengths() {
         for (key, esn) in [(KEY[..20].to_vec(), false), (KEY.to_vec(), true)] {
             for direction in [SaDirection::Outbound, SaDirection::Inbound] {
                 let spec = spec(PROTOCOL, direction, &key, esn);
-                let kinds = nic.backend.session_kinds(vif(4), &spec.sa);
+                let kinds = nic.sessions.session_kinds(vif(4), &spec.sa);
                 assert!(kinds.contains(&PROTOCOL), "{kinds:?}, ESN {esn}");
                 if !esn {
                     assert!(kinds.contains(&CRYPTO), "{kinds:?}");
@@ -34,7 +34,7 @@ fn the_twin_offers_sessions_of_both_kinds_and_both_key_lengths() {
             }
         }
         let wide = spec(PROTOCOL, SaDirection::Inbound, &KEY[..20], false);
-        assert!(nic.backend.session_kinds(vif(9), &wide.sa).is_empty(), "no such port");
+        assert!(nic.sessions.session_kinds(vif(9), &wide.sa).is_empty(), "no such port");
     });
 }
 
@@ -43,7 +43,7 @@ fn what_comes_sealed_is_opened_and_software_is_told_the_tunnel() {
     each(|nic| {
         for esn in [false, true] {
             let spec = spec(PROTOCOL, SaDirection::Inbound, &KEY, esn);
-            nic.backend.open_session(Session(1), &spec).unwrap();
+            nic.sessions.open_session(Session(1), &spec).unwrap();
             create(nic, 1, &open_rule(&spec.sa, Session(1)));
             let mut peer = sealer(&KEY, esn);
             let (note, frame) = nic.arrive(1, &outside(&mut peer, &inner(1))).software();
@@ -51,7 +51,7 @@ fn what_comes_sealed_is_opened_and_software_is_told_the_tunnel() {
             assert_eq!(frame[12..], [&[8, 0][..], &inner(1)].concat());
             assert_eq!(seen(nic, Session(1)), SessionCounts { packets: 1, bytes: inner(1).len() as u64, refused: 0 });
             destroy(nic, 1);
-            nic.backend.close_session(Session(1)).unwrap();
+            nic.sessions.close_session(Session(1)).unwrap();
         }
     });
 }
@@ -60,13 +60,13 @@ fn what_comes_sealed_is_opened_and_software_is_told_the_tunnel() {
 fn a_flow_rule_forwards_what_came_out_of_the_tunnel() {
     each(|nic| {
         let spec = spec(PROTOCOL, SaDirection::Inbound, &KEY, true);
-        nic.backend.open_session(Session(1), &spec).unwrap();
+        nic.sessions.open_session(Session(1), &spec).unwrap();
         create(nic, 1, &open_rule(&spec.sa, Session(1)));
         create(nic, 2, &bed::flow(Table::Opened, 4, vec![Action::Count, Action::Port(vif(3))]));
         let mut peer = sealer(&KEY, true);
         let frame = nic.arrive(1, &outside(&mut peer, &inner(1))).wire();
         assert_eq!(frame[14..], inner(1));
-        assert_eq!(nic.backend.query(2).unwrap().packets, 1);
+        assert_eq!(nic.backend.query_one(2).unwrap().packets, 1);
         // Another flow of the tunnel is software's, which is told how far the NIC came.
         let (note, frame) = nic.arrive(1, &outside(&mut peer, &inner(2))).software();
         assert_eq!((note, &frame[14..]), (NicNote::Opened(vif(TUNNEL)), &inner(2)[..]));
@@ -77,7 +77,7 @@ fn a_flow_rule_forwards_what_came_out_of_the_tunnel() {
 fn a_forged_or_replayed_packet_is_refused_and_counted() {
     each(|nic| {
         let spec = spec(PROTOCOL, SaDirection::Inbound, &KEY, false);
-        nic.backend.open_session(Session(1), &spec).unwrap();
+        nic.sessions.open_session(Session(1), &spec).unwrap();
         create(nic, 1, &open_rule(&spec.sa, Session(1)));
         let frame = outside(&mut sealer(&KEY, false), &inner(1));
         assert_eq!(nic.arrive(1, &frame).software().0, NicNote::Opened(vif(TUNNEL)));
@@ -93,7 +93,7 @@ fn a_forged_or_replayed_packet_is_refused_and_counted() {
 fn a_flow_into_the_tunnel_is_sealed_and_leaves_with_the_tunnels_headers() {
     each(|nic| {
         let spec = spec(PROTOCOL, SaDirection::Outbound, &KEY, true);
-        nic.backend.open_session(Session(1), &spec).unwrap();
+        nic.sessions.open_session(Session(1), &spec).unwrap();
         create(nic, 1, &seal_rule(Session(1)));
         create(nic, 2, &to_seal());
         for number in spec.first..spec.first + 2 {
@@ -113,14 +113,14 @@ fn a_flow_into_the_tunnel_is_sealed_and_leaves_with_the_tunnels_headers() {
 fn what_software_sends_with_a_session_is_sealed_and_without_one_it_is_not_sent() {
     each(|nic| {
         let spec = spec(PROTOCOL, SaDirection::Outbound, &KEY, false);
-        nic.backend.open_session(Session(1), &spec).unwrap();
+        nic.sessions.open_session(Session(1), &spec).unwrap();
         let frame = [&ETHERNET[..], &inner(1)].concat();
         assert_eq!(nic.send(1, &frame, NicNote::Session(1)), 1);
         assert_eq!(bed::open(&nic.sent(1).unwrap(), &KEY, false, spec.first), inner(1));
         assert_eq!(nic.send(1, &frame, NicNote::Session(2)), 0, "there is none");
         assert_eq!(nic.send(0, &frame, NicNote::Session(1)), 0, "it is another port's");
         assert_eq!(nic.send(1, &[&ETHERNET[..12], &[8, 6], &inner(1)].concat(), NicNote::Session(1)), 0, "no IP");
-        nic.backend.close_session(Session(1)).unwrap();
+        nic.sessions.close_session(Session(1)).unwrap();
         assert_eq!(nic.send(1, &frame, NicNote::Session(1)), 0, "it is closed");
         assert!(nic.sent(0).is_none() && nic.sent(1).is_none());
         assert_eq!(nic.send(1, &frame, NicNote::None), 1);
@@ -133,7 +133,7 @@ fn a_session_sends_no_more_packets_than_it_may() {
     each(|nic| {
         let mut spec = spec(PROTOCOL, SaDirection::Outbound, &KEY, true);
         spec.most = Lifetime { packets: 2, ..Lifetime::default() };
-        nic.backend.open_session(Session(1), &spec).unwrap();
+        nic.sessions.open_session(Session(1), &spec).unwrap();
         let frame = [&ETHERNET[..], &inner(1)].concat();
         for number in spec.first..spec.first + 2 {
             nic.send(1, &frame, NicNote::Session(1));
@@ -151,14 +151,14 @@ fn a_session_goes_after_its_rules_and_none_comes_after_it() {
         let spec = spec(PROTOCOL, SaDirection::Inbound, &KEY, false);
         let rule = open_rule(&spec.sa, Session(1));
         assert_eq!(nic.backend.create(1, &rule).unwrap_err().errno, libc::ENOENT, "not open yet");
-        nic.backend.open_session(Session(1), &spec).unwrap();
+        nic.sessions.open_session(Session(1), &spec).unwrap();
         create(nic, 2, &rule);
-        assert_eq!(nic.backend.close_session(Session(1)).unwrap_err().errno, libc::EBUSY);
+        assert_eq!(nic.sessions.close_session(Session(1)).unwrap_err().errno, libc::EBUSY);
         destroy(nic, 2);
-        nic.backend.close_session(Session(1)).unwrap();
+        nic.sessions.close_session(Session(1)).unwrap();
         assert_eq!(nic.backend.create(3, &rule).unwrap_err().errno, libc::ENOENT, "closed");
-        assert_eq!(nic.backend.close_session(Session(1)).unwrap_err().errno, libc::ENOENT);
-        assert!(nic.backend.session_counts(Session(1)).is_err());
+        assert_eq!(nic.sessions.close_session(Session(1)).unwrap_err().errno, libc::ENOENT);
+        assert!(nic.sessions.session_counts(Session(1)).is_err());
     });
 }
 
@@ -168,13 +168,13 @@ fn a_flush_takes_sessions_along_and_another_life_of_the_engine_finds_none() {
         let inbound = spec(PROTOCOL, SaDirection::Inbound, &KEY, false);
         let outbound = spec(PROTOCOL, SaDirection::Outbound, &KEY, false);
         for life in 0..2 {
-            nic.backend.open_session(Session(1), &inbound).unwrap();
-            nic.backend.open_session(Session(2), &outbound).unwrap();
+            nic.sessions.open_session(Session(1), &inbound).unwrap();
+            nic.sessions.open_session(Session(2), &outbound).unwrap();
             create(nic, life, &open_rule(&inbound.sa, Session(1)));
             // The engine dies, and its backend with it.
             nic.reconnect();
-            nic.backend.flush().unwrap();
-            assert_eq!(nic.backend.session_counts(Session(1)).unwrap_err().errno, libc::ENOENT);
+            nic.flush();
+            assert_eq!(nic.sessions.session_counts(Session(1)).unwrap_err().errno, libc::ENOENT);
             let frame = [&ETHERNET[..], &inner(1)].concat();
             assert_eq!(nic.send(1, &frame, NicNote::Session(2)), 0);
         }
@@ -185,7 +185,7 @@ fn a_flush_takes_sessions_along_and_another_life_of_the_engine_finds_none() {
 fn with_inline_crypto_the_nic_enciphers_what_software_has_framed() {
     each(|nic| {
         let spec = spec(CRYPTO, SaDirection::Outbound, &KEY, false);
-        nic.backend.open_session(Session(1), &spec).unwrap();
+        nic.sessions.open_session(Session(1), &spec).unwrap();
         let mut framer = framer(&KEY);
         for number in 1..3 {
             let framed = bed::around(&inner(1), |packet| framer.frame(packet, 0, 1, true).unwrap());
@@ -199,7 +199,7 @@ fn with_inline_crypto_the_nic_enciphers_what_software_has_framed() {
 fn with_inline_crypto_the_nic_deciphers_and_the_window_stays_softwares() {
     each(|nic| {
         let spec = spec(CRYPTO, SaDirection::Inbound, &KEY, false);
-        nic.backend.open_session(Session(1), &spec).unwrap();
+        nic.sessions.open_session(Session(1), &spec).unwrap();
         let mut rule = open_rule(&spec.sa, Session(1));
         rule.actions = vec![Action::Security(Session(1)), Action::Rss];
         create(nic, 1, &rule);
@@ -222,14 +222,14 @@ fn with_inline_crypto_the_nic_deciphers_and_the_window_stays_softwares() {
 fn what_a_nic_cannot_do_about_a_session_is_refused_with_a_reason() {
     each(|nic| {
         let mut spec = spec(PROTOCOL, SaDirection::Outbound, &KEY[..19], false);
-        let failure = nic.backend.open_session(Session(1), &spec).unwrap_err();
+        let failure = nic.sessions.open_session(Session(1), &spec).unwrap_err();
         assert!([libc::EINVAL, libc::ENOTSUP].contains(&failure.errno), "{failure}");
         spec.port = vif(9);
-        assert_eq!(nic.backend.open_session(Session(1), &spec).unwrap_err().errno, libc::ENODEV);
+        assert_eq!(nic.sessions.open_session(Session(1), &spec).unwrap_err().errno, libc::ENODEV);
         spec = bed::spec(PROTOCOL, SaDirection::Outbound, &KEY, false);
         spec.tunnel.df = DfPolicy::Clear;
-        nic.backend.open_session(Session(1), &spec).unwrap();
-        assert_eq!(nic.backend.open_session(Session(1), &spec).unwrap_err().errno, libc::EEXIST);
+        nic.sessions.open_session(Session(1), &spec).unwrap();
+        assert_eq!(nic.sessions.open_session(Session(1), &spec).unwrap_err().errno, libc::EEXIST);
         nic.send(1, &[&ETHERNET[..], &inner(1)].concat(), NicNote::Session(1));
         assert_eq!(nic.sent(1).unwrap()[20] & 0x40, 0, "the bit is clear, whatever the packet inside has");
     });

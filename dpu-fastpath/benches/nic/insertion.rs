@@ -3,8 +3,11 @@
 use std::{sync::Arc, time::Instant};
 
 use offload_engine::protocol::{Report, Request, Tier};
-use offload_engine::{Backend, Completion, Config, Engine, Failure, Hits, Lowering, Token};
-use offload_rules::lower::{NicProfile, Rule};
+use offload_engine::{Completion, Config, Engine, Failure, Hits, Lowering, NicBackend, RuleBackend, Token};
+use offload_rules::{
+    VifId,
+    lower::{NicProfile, Rule},
+};
 
 use crate::{
     Rows,
@@ -43,7 +46,7 @@ fn rules(site: &Site, requests: &[Request], profile: &NicProfile) -> Vec<Rule> {
 #[derive(Default)]
 struct Null(Vec<Completion>);
 
-impl Backend for Null {
+impl RuleBackend for Null {
     fn depth(&self) -> usize {
         1024
     }
@@ -65,8 +68,14 @@ impl Backend for Null {
         into.append(&mut self.0);
         Ok(())
     }
-    fn query(&mut self, _: Token) -> Result<Hits, Failure> {
-        Ok(Hits::default())
+    fn query(&mut self, tokens: &[Token], into: &mut Vec<Result<Hits, Failure>>) {
+        into.extend(tokens.iter().map(|_| Ok(Hits::default())));
+    }
+    fn transmitted(&mut self, _: VifId) -> Option<u64> {
+        None
+    }
+    fn ready(&self) -> bool {
+        true
     }
     fn aged(&mut self, _: &mut Vec<Token>) -> Result<(), Failure> {
         Ok(())
@@ -80,9 +89,9 @@ impl Backend for Null {
 }
 
 /// Nanoseconds of CPU time for each rule: created, and destroyed.
-fn alone(backend: &mut dyn Backend, rules: &[Rule]) -> [f64; 2] {
+fn alone(backend: &mut dyn RuleBackend, rules: &[Rule]) -> [f64; 2] {
     let mut done = Vec::with_capacity(rules.len());
-    let settle = |backend: &mut dyn Backend, done: &mut Vec<Completion>, want: usize| {
+    let settle = |backend: &mut dyn RuleBackend, done: &mut Vec<Completion>, want: usize| {
         while done.len() < want {
             backend.push().expect("pushed");
             backend.pull(done).expect("pulled");
@@ -113,15 +122,20 @@ fn alone(backend: &mut dyn Backend, rules: &[Rule]) -> [f64; 2] {
 }
 
 /// An engine with its clock.
-pub(crate) struct Driven<B: Backend> {
+pub(crate) struct Driven<B: RuleBackend> {
     pub(crate) engine: Engine<B, NicProfile>,
     epoch: Instant,
 }
 
-impl<B: Backend> Driven<B> {
+impl<B: RuleBackend> Driven<B> {
     /// Ready for flows.
     pub(crate) fn new(backend: B, site: &Site) -> Self {
-        let engine = Engine::new(Config::default(), Bench::profile(), backend, Arc::clone(site.snapshot()));
+        let engine = Engine::new(
+            Config::default(),
+            Bench::profile(),
+            NicBackend::without_sessions(backend),
+            Arc::clone(site.snapshot()),
+        );
         let mut driven = Self { engine, epoch: Instant::now() };
         driven.settle(&mut Vec::new());
         driven
@@ -155,7 +169,7 @@ impl<B: Backend> Driven<B> {
 }
 
 /// Nanoseconds of CPU time for each rule, from the request to the report.
-fn driven(backend: impl Backend, site: &Site, requests: Vec<Request>) -> f64 {
+fn driven(backend: impl RuleBackend, site: &Site, requests: Vec<Request>) -> f64 {
     let mut driven = Driven::new(backend, site);
     let (pairs, before) = (requests.len(), driven.engine.status(1).totals.created);
     let mut reports = Vec::with_capacity(2 * pairs);

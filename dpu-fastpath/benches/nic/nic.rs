@@ -12,7 +12,7 @@ use dpu_fastpath::{
     rte_flow::{Asynchronous, Style, Synchronous},
 };
 use fallback_sw::io::{KernelPorts, OpenPorts, Opened};
-use offload_engine::Backend;
+use offload_engine::RuleBackend;
 use offload_rules::{forwarding::Snapshot, lower::NicProfile};
 
 /// Memory for packets, in MiB.
@@ -80,7 +80,7 @@ impl Bench {
     pub(crate) fn asynchronous(&mut self) -> Asynchronous {
         let ports = &self.nic().ports;
         let sizes = ports.opened().flatten().expect("the ports are configured for templates");
-        let mut backend = Asynchronous::new(ports.map(), Style::of(&Self::profile()), sizes);
+        let mut backend = Asynchronous::new(ports.registry().clone(), Style::of(&Self::profile()), sizes);
         backend.flush().expect("the twin is flushed");
         backend
     }
@@ -88,7 +88,7 @@ impl Bench {
     /// The synchronous API on the twin. The NIC is empty.
     pub(crate) fn synchronous(&mut self) -> Synchronous {
         let ports = &self.nic().ports;
-        let mut backend = Synchronous::new(ports.map(), Style::of(&Self::profile()), SYNCHRONOUS_DEPTH);
+        let mut backend = Synchronous::new(ports.registry().clone(), Style::of(&Self::profile()), SYNCHRONOUS_DEPTH);
         backend.flush().expect("the twin is flushed");
         backend
     }

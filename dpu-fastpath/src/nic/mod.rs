@@ -14,8 +14,9 @@ pub use ports::NicPorts;
 use crate::{
     port::eal,
     rte_flow::{Asynchronous, Gated, Style, Synchronous},
+    security::PortSessions,
 };
-use offload_engine::{Backend, Failure};
+use offload_engine::{Failure, NicBackend, RuleBackend};
 
 /// Operations of a synchronous driver in one round of the engine.
 const SYNCHRONOUS_DEPTH: usize = 256;
@@ -63,24 +64,26 @@ pub fn by_templates(profile: &NicProfile) -> bool {
     profile.limits.api.value == Api::Template
 }
 
-/// The backend that a NIC of this profile wants.
+/// What drives a NIC of this profile: its rules and its sessions.
 ///
 /// # Errors
 /// No port of the NIC is open.
-pub fn connect(profile: &NicProfile, ports: &NicPorts) -> Result<Box<dyn Backend>, Failure> {
+pub fn connect(profile: &NicProfile, ports: &NicPorts) -> Result<NicBackend<Box<dyn RuleBackend>>, Failure> {
     let style = Style::of(profile);
-    let (map, sessions) = (ports.map(), ports.sessions());
-    let gate = map.gate();
-    match ports.opened() {
-        None => Err(Failure::from_errno(libc::EAGAIN, "no port of the NIC is open yet")),
+    let (registry, sessions) = (ports.registry().clone(), ports.sessions());
+    let gate = registry.gate();
+    let rules: Box<dyn RuleBackend> = match ports.opened() {
+        None => return Err(Failure::from_errno(libc::EAGAIN, "no port of the NIC is open yet")),
         Some(Some(sizes)) => {
-            Ok(Box::new(Gated::new(Asynchronous::new(map, style, sizes).with_sessions(sessions), gate)))
+            let backend = Asynchronous::new(registry.clone(), style, sizes).with_sessions(sessions.clone());
+            Box::new(Gated::new(backend, gate))
         }
         Some(None) => {
-            let backend = Synchronous::new(map, style, SYNCHRONOUS_DEPTH).with_sessions(sessions);
-            Ok(Box::new(Gated::new(backend, gate)))
+            let backend = Synchronous::new(registry.clone(), style, SYNCHRONOUS_DEPTH).with_sessions(sessions.clone());
+            Box::new(Gated::new(backend, gate))
         }
-    }
+    };
+    Ok(NicBackend::with_sessions(rules, PortSessions::new(registry, sessions)))
 }
 
 #[cfg(test)]

@@ -180,6 +180,10 @@ impl Lowering for NicLowering {
         rules
     }
 
+    fn ports_version(&self) -> u64 {
+        self.ports.registry().version()
+    }
+
     fn begins_with_any_number(&self) -> bool {
         self.profile.begins_with_any_number()
     }
@@ -250,7 +254,7 @@ mod tests {
     use offload_rules::lower::Action;
 
     use super::*;
-    use crate::{port::Prepare as _, rte_flow::Ethdev};
+    use crate::port::{Prepare as _, StartedPort};
 
     #[test]
     fn of_a_port_that_is_not_there_yet_nothing_is_asked_and_nothing_said_about_the_sa() {
@@ -292,8 +296,8 @@ mod tests {
         let ports = NicPorts::new(false);
         let known = [(1, Role::Wire, 0), (2, Role::Wire, 0), (3, Role::Function, 0), (4, Role::Wire, 1)];
         for (ethdev, (vif, role, domain)) in (0..).zip(known) {
-            ports.map().insert(VifId::new(vif).unwrap(), Ethdev { ethdev, queues: 1 });
-            ports.map().learn(VifId::new(vif).unwrap(), PortFacts { role, domain: Some(domain) });
+            ports.registry().insert(VifId::new(vif).unwrap(), StartedPort { ethdev, queues: 1 });
+            ports.registry().set_facts(VifId::new(vif).unwrap(), PortFacts { role, domain: Some(domain) });
         }
         (snapshot, ports)
     }
@@ -348,7 +352,7 @@ mod tests {
     fn without_switch_domains_the_nic_is_asked_about_two_wires() {
         let (snapshot, ports) = node();
         for vif in 1..=4 {
-            ports.map().learn(VifId::new(vif).unwrap(), PortFacts::default());
+            ports.registry().set_facts(VifId::new(vif).unwrap(), PortFacts::default());
         }
         let nic = NicLowering::new(NicProfile::by_name("mlx5-sws").unwrap(), ports);
         let pairs = nic.pairs(&snapshot);

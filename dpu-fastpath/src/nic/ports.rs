@@ -2,15 +2,15 @@
 
 use std::{
     collections::BTreeSet,
-    sync::{Arc, Condvar, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use offload_rules::{VifId, lower::PortFacts};
 
 use crate::{
-    port::{self, Gate, Hairpins, Prepare},
-    rte_flow::{self, Ethdev, PortMap, Sizes},
+    port::{self, Gate, Hairpins, PortRegistry, Prepare, StartedPort},
+    rte_flow::{self, Sizes},
     security::Sessions,
 };
 
@@ -18,21 +18,20 @@ use crate::{
 /// whose transfer rules another one takes needs none.
 const SIZES: Sizes = Sizes { queue: 1024, table: 1 << 18, counters: 1 << 18, ages: 0 };
 
-/// The ports that are open, and what their driver has set aside. Clones are the same.
+/// The ports of a NIC, and what its driver has set aside on them before they started. Clones are the same.
 #[derive(Debug, Clone)]
 pub struct NicPorts {
+    /// Resources for the template API are set aside on each.
     templates: bool,
-    map: PortMap,
+    registry: PortRegistry,
     sessions: Sessions,
-    hairpins: Option<Hairpins>,
     expected: usize,
-    state: Arc<(Mutex<State>, Condvar)>,
+    reserved: Arc<Mutex<Reserved>>,
 }
 
+/// What is set aside for the template API.
 #[derive(Debug, Default)]
-struct State {
-    /// Vifs whose ports have opened.
-    opened: BTreeSet<VifId>,
+struct Reserved {
     /// The least that any port has set aside, and the most counters.
     sizes: Option<Sizes>,
     /// Ports (DPDK's ids) that have set it aside.
@@ -45,11 +44,10 @@ impl NicPorts {
     pub fn new(templates: bool) -> Self {
         Self {
             templates,
-            map: PortMap::default(),
+            registry: PortRegistry::default(),
             sessions: Sessions::default(),
-            hairpins: None,
             expected: 1,
-            state: Arc::default(),
+            reserved: Arc::default(),
         }
     }
 
@@ -62,21 +60,14 @@ impl NicPorts {
     /// Rules lead between these ports (DPDK's ids) by hairpin queues, not by a switch.
     #[must_use]
     pub fn with_hairpins(self, ports: impl IntoIterator<Item = u16>) -> Self {
-        let hairpins = Hairpins::among(ports);
-        self.map.connect(hairpins.clone());
-        Self { hairpins: Some(hairpins), ..self }
-    }
-
-    /// The receive queue of one vif's port that leads to another's, or to its own; `None`: none does, or they are not both up.
-    #[must_use]
-    pub fn hairpin(&self, from: VifId, to: VifId) -> Option<u16> {
-        self.map.hairpin(from, to)
+        self.registry.connect(Hairpins::among(ports));
+        self
     }
 
     /// Which port each vif's device is.
     #[must_use]
-    pub fn map(&self) -> PortMap {
-        self.map.clone()
+    pub fn registry(&self) -> &PortRegistry {
+        &self.registry
     }
 
     /// The NIC's sessions of IPsec.
@@ -88,28 +79,34 @@ impl NicPorts {
     /// Is the device of this vif a port of the NIC?
     #[must_use]
     pub fn has(&self, vif: VifId) -> bool {
-        self.map.contains(vif)
+        self.registry.contains(vif)
     }
 
     /// Role and switch domain of the port of this vif's device; `None`: it is no port of the NIC.
     #[must_use]
     pub fn facts(&self, vif: VifId) -> Option<PortFacts> {
-        self.map.facts(vif)
+        self.registry.facts(vif)
+    }
+
+    /// The receive queue of one vif's port that leads to another's, or to its own; `None`: none does, or they are not both up.
+    #[must_use]
+    pub fn hairpin(&self, from: VifId, to: VifId) -> Option<u16> {
+        self.registry.hairpin(from, to)
     }
 
     /// `None`: no port has been opened. Otherwise what is set aside for the template API, if it is used.
     #[must_use]
     pub fn opened(&self) -> Option<Option<Sizes>> {
-        let state = self.state.0.lock().unwrap_or_else(PoisonError::into_inner);
-        (!state.opened.is_empty()).then_some(state.sizes)
+        (!self.registry.is_empty()).then(|| self.reserved().sizes)
     }
 
     /// Waits until all that are expected have opened, for at most this long.
     pub fn wait(&self, limit: Duration) {
-        let (state, changed) = &*self.state;
-        let state = state.lock().unwrap_or_else(PoisonError::into_inner);
-        // Whether it was reached is for the caller to see.
-        drop(changed.wait_timeout_while(state, limit, |state| state.opened.len() < self.expected));
+        self.registry.wait_for(self.expected, limit);
+    }
+
+    fn reserved(&self) -> MutexGuard<'_, Reserved> {
+        self.reserved.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -120,21 +117,21 @@ impl Prepare for NicPorts {
         }
         // Once: what is set aside outlives a stop of the port, and so do the template tables that the backend has. mlx5 of 22.11 would let
         // go of both (mlx5_flow_hw.c, `flow_hw_configure`), later ones take the same once more and do nothing.
-        if self.state.0.lock().unwrap_or_else(PoisonError::into_inner).configured.contains(&port) {
+        if self.reserved().configured.contains(&port) {
             return Ok(());
         }
         let counted = port::transfer_proxy(port).is_none_or(|proxy| proxy == port);
         let wanted = Sizes { counters: if counted { SIZES.counters } else { 0 }, ..SIZES };
         let sizes = rte_flow::configure(port, wanted).map_err(|failure| failure.to_string())?;
-        let mut state = self.state.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut reserved = self.reserved();
         let least = |a: Sizes, b: Sizes| Sizes {
             queue: a.queue.min(b.queue),
             table: a.table.min(b.table),
             counters: a.counters.max(b.counters),
             ages: a.ages.min(b.ages),
         };
-        state.configured.insert(port);
-        state.sizes = Some(state.sizes.map_or(sizes, |known| least(known, sizes)));
+        reserved.configured.insert(port);
+        reserved.sizes = Some(reserved.sizes.map_or(sizes, |known| least(known, sizes)));
         Ok(())
     }
 
@@ -143,22 +140,20 @@ impl Prepare for NicPorts {
     }
 
     fn hairpins(&self) -> Option<Hairpins> {
-        self.hairpins.clone()
+        self.registry.hairpins()
     }
 
     fn gate(&self) -> Option<Gate> {
-        Some(self.map.gate())
+        Some(self.registry.gate())
     }
 
     fn stopped(&self) {
-        self.map.stopped();
+        self.registry.stopped();
     }
 
     fn started(&self, vif: VifId, port: u16, queues: u16) {
-        self.map.learn(vif, port::facts(port));
-        self.map.insert(vif, Ethdev { ethdev: port, queues });
-        self.state.0.lock().unwrap_or_else(PoisonError::into_inner).opened.insert(vif);
-        self.state.1.notify_all();
+        self.registry.set_facts(vif, port::facts(port));
+        self.registry.insert(vif, StartedPort { ethdev: port, queues });
     }
 }
 

@@ -20,6 +20,7 @@ mod open;
 mod pool;
 mod prepare;
 mod queue;
+mod registry;
 mod wire;
 
 pub use args::{EalArgs, Memory};
@@ -34,4 +35,6 @@ pub use open::{Directory, DpdkPorts, PortMap, UnknownEthdev, resolve};
 pub use pool::Pool;
 pub use prepare::Prepare;
 pub use queue::DpdkPort;
+pub(crate) use registry::PortSet;
+pub use registry::{PortRegistry, StartedPort, UnknownPort};
 pub use wire::Wire;

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use offload_rules::lower::{Chain, Rule, Unsupported};
 
-use offload_engine::{Backend, Completion, Failure, Token};
+use offload_engine::{Completion, Failure, RuleBackend, Token};
 
 /// How long a NIC may take for one operation.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -50,7 +50,7 @@ pub(super) fn rules(chain: &Chain) -> impl Iterator<Item = &Rule> {
 }
 
 /// Asks about a chain. What was created is removed whatever comes.
-pub(super) fn ask(backend: &mut dyn Backend, chain: &Chain) -> Answer {
+pub(super) fn ask(backend: &mut dyn RuleBackend, chain: &Chain) -> Answer {
     let mut created = Vec::new();
     let mut refused = None;
     for (index, rule) in rules(chain).enumerate() {
@@ -78,7 +78,7 @@ pub(super) fn ask(backend: &mut dyn Backend, chain: &Chain) -> Answer {
 /// Numbers of rules are never used again.
 static TOKENS: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(1);
 
-fn create(backend: &mut dyn Backend, token: Token, rule: &Rule) -> Result<(), Failure> {
+fn create(backend: &mut dyn RuleBackend, token: Token, rule: &Rule) -> Result<(), Failure> {
     backend.create(token, rule)?;
     wait(backend, |completion| match completion {
         Completion::Created(done) if *done == token => Some(Ok(())),
@@ -87,7 +87,7 @@ fn create(backend: &mut dyn Backend, token: Token, rule: &Rule) -> Result<(), Fa
     })
 }
 
-fn destroy(backend: &mut dyn Backend, token: Token) -> Result<(), Failure> {
+fn destroy(backend: &mut dyn RuleBackend, token: Token) -> Result<(), Failure> {
     backend.destroy(token)?;
     wait(backend, |completion| match completion {
         Completion::Destroyed(done) if *done == token => Some(Ok(())),
@@ -97,7 +97,7 @@ fn destroy(backend: &mut dyn Backend, token: Token) -> Result<(), Failure> {
 }
 
 fn wait(
-    backend: &mut dyn Backend,
+    backend: &mut dyn RuleBackend,
     mut is_it: impl FnMut(&Completion) -> Option<Result<(), Failure>>,
 ) -> Result<(), Failure> {
     let until = Instant::now() + PATIENCE;

@@ -76,7 +76,7 @@ pub fn run(args: &ProbeArgs) -> anyhow::Result<()> {
     for vif in snapshot.vifs().filter(|vif| vif.kind.port().is_some()) {
         open.push(opener.open(vif, 1)?);
     }
-    let mut backend = nic::connect(&profile, &nic_ports)?;
+    let mut backend = nic::connect(&profile, &nic_ports)?.rules;
     let made_by = match &args.rules_of {
         Some(name) => nic::profile(name)?.with_layout(profile.layout),
         None => profile.clone(),

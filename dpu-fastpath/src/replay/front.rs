@@ -22,7 +22,7 @@ use crate::{
     nic::{self, NicLowering, NicPorts},
     port::{DpdkPorts, Eal, PortMap},
 };
-use offload_engine::{Backend, Config, Engine, EngineStatus, Mismatch};
+use offload_engine::{Config, Engine, EngineStatus, Mismatch, RuleBackend};
 
 /// Rounds of requests and answers after which the engine is given up on.
 const ROUNDS: u32 = 100_000;
@@ -97,7 +97,7 @@ fn layer3(frame: &[u8]) -> usize {
 /// A NIC in front of a node, with the engine that gives it rules.
 pub struct NicFront {
     // `None` only between two nodes: the old engine takes its rules with it.
-    engine: Option<Engine<Box<dyn Backend>, NicLowering>>,
+    engine: Option<Engine<Box<dyn RuleBackend>, NicLowering>>,
     ports: Vec<NicPort>,
     /// What opens them.
     opener: DpdkPorts,
@@ -175,10 +175,10 @@ impl NicFront {
 
     fn start(&mut self, lowering: NicLowering, snapshot: &Arc<Snapshot>) -> anyhow::Result<()> {
         self.engine = None;
-        let backend = nic::connect(&self.profile, &self.nic_ports)?;
+        let nic = nic::connect(&self.profile, &self.nic_ports)?;
         // Time is the captures' here, and what has left is counted in the machine's.
-        let config = Config { departures: 0, ..Config::default() };
-        self.engine = Some(Engine::new(config, lowering, backend, Arc::clone(snapshot)));
+        let config = Config { egress_checks: 0, ..Config::default() };
+        self.engine = Some(Engine::new(config, lowering, nic, Arc::clone(snapshot)));
         self.adopted = snapshot.version();
         self.ports.iter_mut().for_each(|port| port.follow(snapshot));
         self.reports.clear();

@@ -11,22 +11,20 @@ use dpdk_sys::{
     rte_flow_error, rte_flow_op_attr, rte_flow_op_result, rte_flow_op_status, rte_flow_queue_attr,
     rte_flow_template_table,
 };
-use offload_rules::{
-    VifId,
-    forwarding::Sa,
-    lower::{Rule, Session},
-};
+use offload_rules::{VifId, lower::Rule};
 
 use super::{
     error::{check, failure},
     nic::{Handle, Installed, Nic, context},
-    ports::PortMap,
     style::Style,
     tables::{TableId, Tables},
     translation::Translation,
 };
-use crate::{port::configure_bare, security::Sessions};
-use offload_engine::{Backend, Completion, Failure, Hits, SessionCounts, SessionKind, SessionSpec, Token, hash::Quick};
+use crate::{
+    port::{PortRegistry, configure_bare},
+    security::Sessions,
+};
+use offload_engine::{Completion, Failure, Hits, RuleBackend, Token, hash::Quick};
 
 /// The queue of every port that this uses: one thread, one queue.
 const QUEUE: u32 = 0;
@@ -185,7 +183,7 @@ pub struct Asynchronous {
 impl Asynchronous {
     /// A backend of these ports, which are started and were configured with these sizes.
     #[must_use]
-    pub fn new(ports: PortMap, style: Style, sizes: Sizes) -> Self {
+    pub fn new(ports: PortRegistry, style: Style, sizes: Sizes) -> Self {
         Self {
             nic: Nic::new(ports, style),
             sizes,
@@ -435,12 +433,17 @@ fn no_reason() -> Failure {
     Failure::from_errno(libc::EIO, "the NIC failed the operation; completions carry no reason")
 }
 
-impl Backend for Asynchronous {
+impl RuleBackend for Asynchronous {
     fn depth(&self) -> usize {
         self.queue_size()
     }
 
     /// Makes the template table of the rule's shape: drivers look at shapes, and at values only when a rule is created.
+    fn ready(&self) -> bool {
+        // Operations are only enqueued.
+        true
+    }
+
     fn validate(&mut self, rule: &Rule) -> Result<(), Failure> {
         self.place(rule).map(|_| ())
     }
@@ -513,12 +516,12 @@ impl Backend for Asynchronous {
         result
     }
 
-    fn query(&mut self, token: Token) -> Result<Hits, Failure> {
-        self.nic.query(self.installed(token)?)
+    fn query(&mut self, tokens: &[Token], into: &mut Vec<Result<Hits, Failure>>) {
+        into.extend(tokens.iter().map(|token| self.installed(*token).and_then(|rule| self.nic.query(rule))));
     }
 
-    fn left(&mut self, port: VifId) -> Option<u64> {
-        self.nic.left(port)
+    fn transmitted(&mut self, port: VifId) -> Option<u64> {
+        self.nic.transmitted(port)
     }
 
     fn aged(&mut self, into: &mut Vec<Token>) -> Result<(), Failure> {
@@ -527,22 +530,6 @@ impl Backend for Asynchronous {
         let told = into.split_off(from);
         into.extend(told.into_iter().filter(|token| self.rules.contains_key(token)));
         Ok(())
-    }
-
-    fn session_kinds(&mut self, port: VifId, sa: &Sa) -> Vec<SessionKind> {
-        self.nic.port(port).map(|port| Sessions::kinds(port, sa)).unwrap_or_default()
-    }
-
-    fn open_session(&mut self, session: Session, spec: &SessionSpec) -> Result<(), Failure> {
-        self.nic.open_session(session, spec)
-    }
-
-    fn close_session(&mut self, session: Session) -> Result<(), Failure> {
-        self.nic.sessions.close(session)
-    }
-
-    fn session_counts(&mut self, session: Session) -> Result<SessionCounts, Failure> {
-        self.nic.sessions.counts(session)
     }
 
     fn flush(&mut self) -> Result<(), Failure> {
@@ -571,7 +558,6 @@ impl Backend for Asynchronous {
         // with them.
         self.failed.clear();
         let _ = self.flush();
-        self.nic.lose_sessions();
         false
     }
 }

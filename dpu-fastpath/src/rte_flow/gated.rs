@@ -1,13 +1,9 @@
 //! A backend whose ports do not start or stop while it talks to their drivers.
 
-use offload_rules::{
-    VifId,
-    forwarding::Sa,
-    lower::{Rule, Session},
-};
+use offload_rules::{VifId, lower::Rule};
 
 use crate::port::Gate;
-use offload_engine::{Backend, Completion, Failure, Hits, SessionCounts, SessionKind, SessionSpec, Token};
+use offload_engine::{Completion, Failure, Hits, RuleBackend, Token};
 
 /// Passes each call on through the gate of the ports.
 #[derive(Debug)]
@@ -16,7 +12,7 @@ pub struct Gated<B> {
     backend: B,
 }
 
-impl<B: Backend> Gated<B> {
+impl<B: RuleBackend> Gated<B> {
     /// `gate` is that of the backend's ports.
     #[must_use]
     pub fn new(backend: B, gate: Gate) -> Self {
@@ -24,7 +20,7 @@ impl<B: Backend> Gated<B> {
     }
 }
 
-impl<B: Backend> Backend for Gated<B> {
+impl<B: RuleBackend> RuleBackend for Gated<B> {
     fn depth(&self) -> usize {
         self.backend.depth()
     }
@@ -58,39 +54,19 @@ impl<B: Backend> Backend for Gated<B> {
         self.backend.pull(into)
     }
 
-    fn query(&mut self, token: Token) -> Result<Hits, Failure> {
+    fn query(&mut self, tokens: &[Token], into: &mut Vec<Result<Hits, Failure>>) {
         let _inside = self.gate.pass();
-        self.backend.query(token)
+        self.backend.query(tokens, into);
     }
 
-    fn left(&mut self, port: VifId) -> Option<u64> {
+    fn transmitted(&mut self, port: VifId) -> Option<u64> {
         let _inside = self.gate.pass();
-        self.backend.left(port)
+        self.backend.transmitted(port)
     }
 
     fn aged(&mut self, into: &mut Vec<Token>) -> Result<(), Failure> {
         let _inside = self.gate.pass();
         self.backend.aged(into)
-    }
-
-    fn session_kinds(&mut self, port: VifId, sa: &Sa) -> Vec<SessionKind> {
-        let _inside = self.gate.pass();
-        self.backend.session_kinds(port, sa)
-    }
-
-    fn open_session(&mut self, session: Session, spec: &SessionSpec) -> Result<(), Failure> {
-        let _inside = self.gate.pass();
-        self.backend.open_session(session, spec)
-    }
-
-    fn close_session(&mut self, session: Session) -> Result<(), Failure> {
-        let _inside = self.gate.pass();
-        self.backend.close_session(session)
-    }
-
-    fn session_counts(&mut self, session: Session) -> Result<SessionCounts, Failure> {
-        let _inside = self.gate.pass();
-        self.backend.session_counts(session)
     }
 
     fn flush(&mut self) -> Result<(), Failure> {

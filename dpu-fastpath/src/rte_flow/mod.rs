@@ -1,4 +1,4 @@
-//! NICs by DPDK's rte_flow: two implementations of [`Backend`](offload_engine::Backend).
+//! NICs by DPDK's rte_flow: two implementations of [`RuleBackend`](offload_engine::RuleBackend).
 //!
 //! [`Synchronous`] works with every driver; [`Asynchronous`] is the template API (mlx5 with hardware steering). Both translate a
 //! [`Rule`](offload_rules::lower::Rule) the same way; what a driver wants said in its own way is a [`Style`].
@@ -28,7 +28,6 @@ mod gated;
 mod items;
 mod named;
 mod nic;
-mod ports;
 mod stages;
 mod storage;
 mod style;
@@ -41,6 +40,5 @@ mod tests;
 
 pub use asynchronous::{Asynchronous, Sizes, configure, takes_templates};
 pub use gated::Gated;
-pub use ports::{Ethdev, PortMap, UnknownPort};
 pub use style::{FieldStyle, PortStyle, Style, TtlStyle};
 pub use sync::Synchronous;

@@ -2,11 +2,11 @@
 
 use offload_rules::{VifId, lower::Session};
 
-use super::{
-    ports::{PortSet, UnknownPort},
-    stages::Stages,
+use super::stages::Stages;
+use crate::{
+    port::{PortSet, UnknownPort},
+    security::Sessions,
 };
-use crate::security::Sessions;
 
 /// What items and actions name is not there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

@@ -17,16 +17,15 @@ use super::{
     error::{check, failure},
     items::Pattern,
     named::Named,
-    ports::PortMap,
     stages::{Held, Stages},
     style::Style,
     translation::{Domain, Translation},
 };
 use crate::{
-    port::{Departures, Gate, transfer_proxy},
+    port::{Departures, Gate, PortRegistry, transfer_proxy},
     security::Sessions,
 };
-use offload_engine::{Failure, Hits, SessionSpec, Token};
+use offload_engine::{Failure, Hits, Token};
 
 /// Idle rules asked for in one call.
 const AGED_BATCH: usize = 128;
@@ -61,7 +60,7 @@ pub(super) fn context(token: Token) -> usize {
 /// All ports of a NIC.
 #[derive(Debug)]
 pub(super) struct Nic {
-    ports: PortMap,
+    ports: PortRegistry,
     /// That of the ports.
     gate: Gate,
     /// Stops of ports that have been told of.
@@ -82,7 +81,7 @@ pub(super) struct Nic {
 }
 
 impl Nic {
-    pub(super) fn new(ports: PortMap, style: Style) -> Self {
+    pub(super) fn new(ports: PortRegistry, style: Style) -> Self {
         let mut nic = Self {
             stops: ports.stops(),
             gate: ports.gate(),
@@ -156,13 +155,9 @@ impl Nic {
     }
 
     /// What has left by the port of a vif's device.
-    pub(super) fn left(&mut self, vif: VifId) -> Option<u64> {
+    pub(super) fn transmitted(&mut self, vif: VifId) -> Option<u64> {
         let port = self.port(vif).ok()?;
         self.departures.entry(port).or_insert_with(|| Departures::of(port)).as_ref()?.read()
-    }
-
-    pub(super) fn open_session(&self, session: Session, spec: &SessionSpec) -> Result<(), Failure> {
-        self.sessions.open(session, self.port(spec.port)?, spec)
     }
 
     /// Transfer rules go to the port that manages the switch: the port itself where the driver has no such notion.
@@ -237,18 +232,10 @@ impl Nic {
         Ok(())
     }
 
-    /// Removes every rule of every port, and then every session. The first failure is told after all ports were tried; while a rule
-    /// may be left, no session is destroyed, but nobody sends with one any more. Hairpin queues are bound to nothing meanwhile: the driver
-    /// has an order of its own, and a rule of receiving could be left without its rule of sending.
+    /// Removes every rule of every port. The first failure is told after all ports were tried. Hairpin queues are bound to nothing
+    /// meanwhile: the driver has an order of its own, and a rule of receiving could be left without its rule of sending.
     pub(super) fn flush(&mut self) -> Result<(), Failure> {
-        let hairpins = self.ports.hairpins();
-        match hairpins.parted(|| self.flush_ports()) {
-            Ok(()) => self.sessions.close_all(),
-            result => {
-                self.sessions.hide_all();
-                result
-            }
-        }
+        self.ports.hairpins().unwrap_or_default().parted(|| self.flush_ports())
     }
 
     fn flush_ports(&mut self) -> Result<(), Failure> {
@@ -262,11 +249,6 @@ impl Nic {
             }
         }
         result
-    }
-
-    /// After a reset, behind [`Nic::flush`]: the driver's sessions are no more, so what it says about them does not matter.
-    pub(super) fn lose_sessions(&self) {
-        let _ = self.sessions.close_all();
     }
 
     /// Whether the NIC has lost its rules since the last call: a port was stopped, or its driver says so by an event. One that doesn't is found out by

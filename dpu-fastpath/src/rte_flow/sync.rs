@@ -7,20 +7,15 @@ use std::{
 };
 
 use dpdk_sys::rte_flow_error;
-use offload_rules::{
-    VifId,
-    forwarding::Sa,
-    lower::{Rule, Session},
-};
+use offload_rules::{VifId, lower::Rule};
 
 use super::{
     error::{check, failure},
     nic::{Handle, Installed, Nic, context},
-    ports::PortMap,
     style::Style,
 };
-use crate::security::Sessions;
-use offload_engine::{Backend, Completion, Failure, Hits, SessionCounts, SessionKind, SessionSpec, Token, hash::Quick};
+use crate::{port::PortRegistry, security::Sessions};
+use offload_engine::{Completion, Failure, Hits, RuleBackend, Token, hash::Quick};
 
 /// What one round of the engine may take: somebody may be waiting for its answer.
 const SLICE: Duration = Duration::from_millis(20);
@@ -43,7 +38,7 @@ impl Synchronous {
     /// A backend of these ports, which are started. `depth` operations are done before completions have to be pulled: what one
     /// round of the engine may spend.
     #[must_use]
-    pub fn new(ports: PortMap, style: Style, depth: usize) -> Self {
+    pub fn new(ports: PortRegistry, style: Style, depth: usize) -> Self {
         Self {
             nic: Nic::new(ports, style),
             depth: depth.max(1),
@@ -105,7 +100,7 @@ impl Drop for Synchronous {
     }
 }
 
-impl Backend for Synchronous {
+impl RuleBackend for Synchronous {
     fn depth(&self) -> usize {
         self.depth
     }
@@ -177,12 +172,12 @@ impl Backend for Synchronous {
         Ok(())
     }
 
-    fn query(&mut self, token: Token) -> Result<Hits, Failure> {
-        self.nic.query(self.rule(token)?)
+    fn query(&mut self, tokens: &[Token], into: &mut Vec<Result<Hits, Failure>>) {
+        into.extend(tokens.iter().map(|token| self.rule(*token).and_then(|rule| self.nic.query(rule))));
     }
 
-    fn left(&mut self, port: VifId) -> Option<u64> {
-        self.nic.left(port)
+    fn transmitted(&mut self, port: VifId) -> Option<u64> {
+        self.nic.transmitted(port)
     }
 
     fn aged(&mut self, into: &mut Vec<Token>) -> Result<(), Failure> {
@@ -191,22 +186,6 @@ impl Backend for Synchronous {
         let told = into.split_off(from);
         into.extend(told.into_iter().filter(|token| self.rules.contains_key(token)));
         Ok(())
-    }
-
-    fn session_kinds(&mut self, port: VifId, sa: &Sa) -> Vec<SessionKind> {
-        self.nic.port(port).map(|port| Sessions::kinds(port, sa)).unwrap_or_default()
-    }
-
-    fn open_session(&mut self, session: Session, spec: &SessionSpec) -> Result<(), Failure> {
-        self.nic.open_session(session, spec)
-    }
-
-    fn close_session(&mut self, session: Session) -> Result<(), Failure> {
-        self.nic.sessions.close(session)
-    }
-
-    fn session_counts(&mut self, session: Session) -> Result<SessionCounts, Failure> {
-        self.nic.sessions.counts(session)
     }
 
     fn flush(&mut self) -> Result<(), Failure> {
@@ -222,7 +201,6 @@ impl Backend for Synchronous {
         self.forget();
         // The driver's handles of rules that are no more; what it says about them does not matter.
         let _ = self.nic.flush();
-        self.nic.lose_sessions();
         false
     }
 }

@@ -10,12 +10,14 @@ use super::{
     actions::{Actions, Conf},
     items::{Entry, Pattern},
     named::Named,
-    ports::{Ethdev, PortMap},
     stages::Stages,
     style::{FieldStyle, PortStyle, Style, TtlStyle},
     translation::{Domain, Translation},
 };
-use crate::security::Sessions;
+use crate::{
+    port::{PortRegistry, StartedPort},
+    security::Sessions,
+};
 use offload_engine::Failure;
 
 mod dialects;
@@ -30,8 +32,11 @@ fn vif(number: u32) -> VifId {
     VifId::new(number).unwrap()
 }
 
-fn ports() -> PortMap {
-    PortMap::new([(vif(3), Ethdev { ethdev: 5, queues: 2 }), (vif(4), Ethdev { ethdev: 0x0106, queues: 4 })])
+fn ports() -> PortRegistry {
+    PortRegistry::new([
+        (vif(3), StartedPort { ethdev: 5, queues: 2 }),
+        (vif(4), StartedPort { ethdev: 0x0106, queues: 4 }),
+    ])
 }
 
 fn translate(rule: &Rule, style: Style) -> Result<Translation, Failure> {
@@ -527,6 +532,6 @@ fn a_rule_of_a_device_that_is_no_port_is_refused() {
     let failure = translate().unwrap_err();
     assert_eq!(failure.errno, libc::ENODEV);
     assert!(failure.message.contains("vif 4"), "{failure}");
-    map.insert(vif(4), Ethdev { ethdev: 9, queues: 1 });
+    map.insert(vif(4), StartedPort { ethdev: 9, queues: 1 });
     assert!(translate().is_ok());
 }

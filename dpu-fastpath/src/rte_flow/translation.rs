@@ -9,17 +9,17 @@ use super::{
     actions::{self, Actions, ActionsShape},
     items::{Pattern, PatternShape},
     named::{Missing, Named},
-    ports::Ethdev,
     stages::Held,
     style::{Style, TtlStyle},
 };
+use crate::port::StartedPort;
 use offload_engine::{Failure, hash::QuickHasher};
 
 /// A rule with the storage of all that its items and actions point to.
 #[derive(Debug)]
 pub(super) struct Translation {
     /// The port that the rule is on, before a transfer proxy is asked for.
-    pub(super) port: Ethdev,
+    pub(super) port: StartedPort,
     pub(super) place: Place,
     pub(super) pattern: Pattern,
     pub(super) actions: Actions,

@@ -12,6 +12,7 @@
 //!   window takes. Drivers without that field (cnxk's begins with 1) must not be given an SA that has been used: rte_security has no
 //!   way to ask, so a profile has to know.
 
+mod backend;
 mod conf;
 mod offer;
 mod pool;
@@ -20,4 +21,5 @@ mod sessions;
 #[cfg(test)]
 mod tests;
 
+pub use backend::PortSessions;
 pub use sessions::Sessions;

@@ -16,7 +16,7 @@ use fallback_sw::{
     node::decode,
     packet::{NicNote, Packet},
 };
-use offload_engine::{Backend, Completion, SessionCounts, SessionKind, SessionSpec, Token};
+use offload_engine::{Completion, RuleBackend, SessionBackend, SessionCounts, SessionKind, SessionSpec, Token};
 use offload_rules::{
     SaId, VifId, VrfId,
     forwarding::{DfPolicy, IpsecTunnel, Lifetime, NatT, Sa, SaDirection, SaKey, Snapshot},
@@ -51,7 +51,8 @@ pub(crate) fn vif(number: u32) -> VifId {
 
 /// One NIC: vif 3 is on the first port, vif 4 on the second. There are two in the process, one for each API; tests take turns.
 pub(crate) struct Nic {
-    pub(crate) backend: Box<dyn Backend>,
+    pub(crate) backend: Box<dyn RuleBackend>,
+    pub(crate) sessions: Box<dyn SessionBackend>,
     ports: Vec<Box<dyn Port>>,
     nic_ports: NicPorts,
     wires: [Wire; 2],
@@ -86,6 +87,12 @@ impl Way {
     }
 }
 
+/// Rules and sessions of the ports.
+fn connected(ports: &NicPorts) -> (Box<dyn RuleBackend>, Box<dyn SessionBackend>) {
+    let nic = connect(&profile("twin").unwrap(), ports).unwrap();
+    (nic.rules, nic.sessions.unwrap())
+}
+
 impl Nic {
     fn new(eal: &Arc<Eal>, templates: bool) -> Self {
         let number = u8::from(templates);
@@ -103,23 +110,29 @@ impl Nic {
         let message: proto::v1::ForwardingState = proto::json::parse(STATE, "test state").unwrap();
         let snapshot = Snapshot::empty().with_state(decode::state(&message).unwrap()).unwrap();
         let ports = [3, 4].map(|number| opener.open(snapshot.vif(vif(number)).unwrap(), 1).unwrap().ports.remove(0));
-        let backend = connect(&profile("twin").unwrap(), &nic_ports).unwrap();
-        Self { backend, ports: ports.into(), nic_ports, wires, _opener: opener, _eal: Arc::clone(eal) }
+        let (backend, sessions) = connected(&nic_ports);
+        Self { backend, sessions, ports: ports.into(), nic_ports, wires, _opener: opener, _eal: Arc::clone(eal) }
     }
 
     /// As new: whatever the test before has left is gone.
     fn clear(&mut self) {
         self.reconnect();
-        self.backend.flush().unwrap();
+        self.flush();
         for (port, wire) in self.ports.iter_mut().zip(&self.wires) {
             while port.receive(&mut Vec::new(), &mut Vec::new(), 64).unwrap() > 0 {}
             while wire.sent().is_some() {}
         }
     }
 
+    /// Takes all rules and sessions away, as the engine does.
+    pub(crate) fn flush(&mut self) {
+        self.backend.flush().unwrap();
+        self.sessions.flush_sessions().unwrap();
+    }
+
     /// Another backend for the same ports.
     pub(crate) fn reconnect(&mut self) {
-        self.backend = connect(&profile("twin").unwrap(), &self.nic_ports).unwrap();
+        (self.backend, self.sessions) = connected(&self.nic_ports);
     }
 
     /// A frame arrives at a port: software gets it, or it leaves on the other one.
@@ -199,7 +212,7 @@ pub(crate) fn destroy(nic: &mut Nic, token: Token) {
 
 /// What a session has done.
 pub(crate) fn seen(nic: &mut Nic, session: Session) -> SessionCounts {
-    nic.backend.session_counts(session).unwrap()
+    nic.sessions.session_counts(session).unwrap()
 }
 
 /// A session on the port of vif 4.

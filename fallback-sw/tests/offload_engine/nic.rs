@@ -5,8 +5,11 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use offload_engine::{Backend, Completion, Failure, Hits, Token, errno};
-use offload_rules::lower::{Action, Rule};
+use offload_engine::{Completion, Failure, Hits, NicBackend, RuleBackend, Token, errno};
+use offload_rules::{
+    VifId,
+    lower::{Action, Rule},
+};
 
 /// The inside of the NIC, where a test can reach it.
 #[derive(Debug, Default)]
@@ -35,9 +38,20 @@ impl Memory {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct MemoryNic(pub(crate) Arc<Mutex<Memory>>);
 
-impl Backend for MemoryNic {
+impl MemoryNic {
+    /// What an engine is given: rules alone.
+    pub(crate) fn backend(&self) -> NicBackend<Self> {
+        NicBackend::without_sessions(self.clone())
+    }
+}
+
+impl RuleBackend for MemoryNic {
     fn depth(&self) -> usize {
         64
+    }
+
+    fn ready(&self) -> bool {
+        true
     }
 
     fn validate(&mut self, _: &Rule) -> Result<(), Failure> {
@@ -67,10 +81,16 @@ impl Backend for MemoryNic {
         Ok(())
     }
 
-    fn query(&mut self, token: Token) -> Result<Hits, Failure> {
+    fn query(&mut self, tokens: &[Token], into: &mut Vec<Result<Hits, Failure>>) {
         let memory = self.0.lock().unwrap();
-        let rule = memory.rules.get(&token);
-        rule.map(|(_, hits)| *hits).ok_or_else(|| Failure::from_errno(errno::ENOENT, "no such rule"))
+        let read = |token| memory.rules.get(token).map(|(_, hits)| *hits);
+        into.extend(
+            tokens.iter().map(|token| read(token).ok_or_else(|| Failure::from_errno(errno::ENOENT, "no such rule"))),
+        );
+    }
+
+    fn transmitted(&mut self, _: VifId) -> Option<u64> {
+        None
     }
 
     fn aged(&mut self, _: &mut Vec<Token>) -> Result<(), Failure> {

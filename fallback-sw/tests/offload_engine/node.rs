@@ -136,10 +136,10 @@ impl Daemon {
     fn start() -> Self {
         let (wires, nic) = (Wires::default(), MemoryNic::default());
         let (snapshot, epoch) = (snapshot(CE1), Instant::now());
-        let backend = nic.clone();
+        let connected = nic.clone();
         let start = Start {
             lowering: NicProfile::by_name("twin").unwrap(),
-            connect: move || Ok(backend.clone()),
+            connect: move || Ok(connected.backend()),
             workers: 1,
             snapshot: Arc::clone(&snapshot),
             epoch,

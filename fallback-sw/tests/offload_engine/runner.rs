@@ -5,7 +5,7 @@ use std::{
     time::Instant,
 };
 
-use fallback_sw::node::offload::{Deliver, Runner, RunnerConfig};
+use fallback_sw::node::offload::{ReportSink, Runner, RunnerConfig};
 use offload_engine::{
     Config, Failure, errno,
     protocol::{OffloadId, Report, Request, Tier},
@@ -47,7 +47,7 @@ struct Post {
     restarts: Arc<Mutex<Vec<u64>>>,
 }
 
-impl Deliver for Post {
+impl ReportSink for Post {
     fn reports(&self, worker: u16, reports: Vec<Report>) {
         self.told.lock().unwrap().extend(reports.into_iter().map(|report| (worker, report)));
     }
@@ -78,7 +78,7 @@ fn start(post: &Post, refusals: u32) -> (Runner, Arc<Mutex<Vec<MemoryNic>>>) {
         }
         let nic = MemoryNic::default();
         made.lock().unwrap().push(nic.clone());
-        Ok(nic)
+        Ok(nic.backend())
     };
     let runner =
         Runner::start(config, NicProfile::by_name("twin").unwrap(), snapshot(CE1), connect, post.clone()).unwrap();
@@ -93,7 +93,7 @@ fn requests_go_in_by_the_ring_and_reports_come_out() {
     handle.ring(0).unwrap().push(install()).unwrap();
     wait_until("in hardware", || post.has(HARDWARE));
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-    let status = runtime.block_on(handle.look(|engine, now| engine.status(now))).unwrap();
+    let status = runtime.block_on(handle.inspect(|engine, now| engine.status(now))).unwrap();
     assert_eq!((status.hardware, status.flows), (1, 1));
     handle.set_enabled(false);
     let off = Report::State { id: id(), tier: Tier::Software, reason: Some(NotOffloaded::Off) };
@@ -116,7 +116,7 @@ fn an_engine_that_dies_is_started_again_with_a_flush_and_workers_are_told() {
     ring.push(install()).unwrap();
     wait_until("in hardware", || post.has(HARDWARE));
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-    let killed = runtime.block_on(handle.look(|_, _| panic!("killed by a test")));
+    let killed = runtime.block_on(handle.inspect(|_, _| panic!("killed by a test")));
     assert!(killed.is_err());
     wait_until("told", || *post.restarts.lock().unwrap() == [1]);
     assert_eq!(handle.generation(), 1);

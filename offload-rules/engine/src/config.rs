@@ -33,9 +33,9 @@ pub struct Config {
     pub hysteresis: Hysteresis,
     /// Flows of one shape, none of them seen by the NIC, after which the shape counts as not honoured.
     pub not_honoured: u32,
-    /// Judgements in a row that packets which a shape's rules have counted did not leave, after which it counts as not honoured; 0: ports
-    /// are not asked.
-    pub departures: u32,
+    /// Checks in a row that find packets which a shape's rules have counted not transmitted, after which it counts as not honoured; 0:
+    /// ports are not asked.
+    pub egress_checks: u32,
 }
 
 impl Default for Config {
@@ -55,7 +55,7 @@ impl Default for Config {
             retry_cap: 30_000,
             hysteresis: Hysteresis::default(),
             not_honoured: 3,
-            departures: 2,
+            egress_checks: 2,
         }
     }
 }

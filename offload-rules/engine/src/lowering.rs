@@ -1,8 +1,7 @@
-//! What the engine asks of lowering: rules for directions, and the shapes that they have.
+//! What the engine asks of lowering: rules for directions, for sessions and for steering, and the shapes that rules have.
 
 use std::fmt::{Debug, Display};
 
-use crate::protocol::NotHeld;
 use offload_rules::{
     VifId,
     forwarding::{Sa, Snapshot},
@@ -12,7 +11,7 @@ use offload_rules::{
     },
 };
 
-use super::SessionKind;
+use crate::{SessionKind, protocol::NotHeld};
 
 /// Where a session is, and what it does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,10 +46,11 @@ pub trait Lowering: Send {
     /// others of these in that table are.
     fn proactive(&self, snapshot: &Snapshot) -> Vec<Rule>;
 
+    /// Grows with each change of the NIC's ports that rules depend on; always 0 where lowering does not look at ports.
+    fn ports_version(&self) -> u64;
+
     /// Does a session of the whole protocol begin with the number that it is given? Otherwise with 1.
-    fn begins_with_any_number(&self) -> bool {
-        true
-    }
+    fn begins_with_any_number(&self) -> bool;
 
     /// How the NIC would hold an SA of the tunnel `vif`, if its driver offers these kinds of sessions for it.
     ///
@@ -148,6 +148,10 @@ impl Lowering for NicProfile {
 
     fn proactive(&self, snapshot: &Snapshot) -> Vec<Rule> {
         proactive(snapshot, self)
+    }
+
+    fn ports_version(&self) -> u64 {
+        0
     }
 
     fn begins_with_any_number(&self) -> bool {

@@ -22,6 +22,10 @@ pub struct OffloadId {
     pub generation: u32,
 }
 
+/// Both directions of a flow, the initiator's first; `None`: packets of that direction stay in software. The worker and the engine
+/// share them.
+pub type Directions = Arc<[Option<Direction>; 2]>;
+
 /// Where the packets of a pair run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Tier {
@@ -72,7 +76,7 @@ pub enum NotHeld {
     /// The outer packets' VRF has no vif, or several, or one that is no port of the NIC.
     #[error("the tunnel's packets do not come and go by one port of the NIC")]
     Underlay,
-    /// The NIC said no.
+    /// The NIC refused it.
     #[error(transparent)]
     Failed(#[from] FailureClass),
     /// The NIC was reset, or its engine died.
@@ -113,12 +117,12 @@ pub enum Request {
     Install {
         /// The flow.
         id: OffloadId,
-        /// The initiator's first. `None`: a direction whose packets stay in software.
-        directions: Box<[Option<Direction>; 2]>,
+        /// What shall be in the NIC.
+        directions: Directions,
         /// Octets a second that it carries, as far as software has seen.
         rate: u64,
     },
-    /// What a waiting flow carries now.
+    /// What a flow carries now that waits for room.
     Rate {
         /// The flow.
         id: OffloadId,
@@ -232,7 +236,7 @@ pub enum Report {
         /// Why.
         reason: NotHeld,
     },
-    /// Told to every worker: whether what rules forward into a tunnel is sealed by the NIC.
+    /// Whether the NIC seals what its rules forward into a tunnel; told to every worker.
     Tunnel {
         /// The worker that is told.
         worker: u16,

@@ -1,13 +1,15 @@
 //! What operators see of the engine.
 
 use crate::protocol::OffloadId;
+use std::sync::Arc;
+
 use offload_rules::lower::{FailureClass, NotOffloaded, Rule};
 
 use super::{Hits, Token};
 
-/// What a canary found out at start.
+/// What trying a rule of a shape at start has shown.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Finding {
+pub enum ProbeResult {
     /// Not tried yet.
     Waiting,
     /// Validated, created and destroyed.
@@ -24,7 +26,7 @@ pub struct ShapeStatus {
     /// The shape, as text.
     pub shape: String,
     /// What its canary found; `None` for a shape without one.
-    pub probe: Option<Finding>,
+    pub probe: Option<ProbeResult>,
     /// Why flows of this shape are not tried any more.
     pub refused: Option<NotOffloaded>,
     /// Rules created.
@@ -102,7 +104,7 @@ pub struct Totals {
     pub sweeps: u64,
 }
 
-/// A look at the engine.
+/// The engine's state.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct EngineStatus {
     /// Profile of the NIC.
@@ -155,7 +157,7 @@ pub struct InstalledRule {
     /// Its flow and direction; in a list of a flow's rules, the one that it is listed for. `None` for rules that belong to no flow.
     pub flow: Option<(OffloadId, u8)>,
     /// The rule.
-    pub rule: Rule,
+    pub rule: Arc<Rule>,
     /// Packets and octets as last read.
     pub hits: Hits,
     /// It is in the NIC: its creation has completed, its removal has not.
@@ -183,5 +185,5 @@ pub struct Mismatch {
     /// Its flow and direction; `None` for rules that belong to no flow.
     pub flow: Option<(OffloadId, u8)>,
     /// The desired rule; the installed one where none is desired.
-    pub rule: Rule,
+    pub rule: Arc<Rule>,
 }

@@ -1,6 +1,6 @@
 //! What should be in a NIC against what is.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use crate::lower::Rule;
 
@@ -8,23 +8,23 @@ use crate::lower::Rule;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Difference<'a> {
     /// Desired, not installed.
-    Missing(&'a Rule),
+    Missing(&'a Arc<Rule>),
     /// Installed, not desired.
-    Surplus(&'a Rule),
+    Surplus(&'a Arc<Rule>),
     /// Both, but not the same.
     Differs {
         /// What should be.
-        desired: &'a Rule,
+        desired: &'a Arc<Rule>,
         /// What is.
-        installed: &'a Rule,
+        installed: &'a Arc<Rule>,
     },
 }
 
 /// The differences by id. Rules that differ in priority alone are the same.
 #[must_use]
 pub fn diff<'a, Id: Copy + Ord>(
-    desired: &'a BTreeMap<Id, Rule>,
-    installed: &'a BTreeMap<Id, Rule>,
+    desired: &'a BTreeMap<Id, Arc<Rule>>,
+    installed: &'a BTreeMap<Id, Arc<Rule>>,
 ) -> Vec<(Id, Difference<'a>)> {
     let mut differences = BTreeMap::new();
     for (id, rule) in desired {
@@ -49,8 +49,8 @@ mod tests {
     use super::*;
     use crate::lower::{Action, Table};
 
-    fn rule(priority: u32, queue: u16) -> Rule {
-        Rule { table: Table::Flows, priority, items: Vec::new(), actions: vec![Action::Queue(queue)] }
+    fn rule(priority: u32, queue: u16) -> Arc<Rule> {
+        Arc::new(Rule { table: Table::Flows, priority, items: Vec::new(), actions: vec![Action::Queue(queue)] })
     }
 
     #[test]

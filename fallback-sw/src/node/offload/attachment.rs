@@ -6,7 +6,7 @@ use std::{
 };
 
 use offload_engine::{
-    Backend, Config, EngineStatus, Failure, InstalledRule, Lowering, Mismatch,
+    Config, EngineStatus, Failure, InstalledRule, Lowering, Mismatch, NicBackend, RuleBackend,
     protocol::{OffloadId, Report},
 };
 use offload_rules::forwarding::Snapshot;
@@ -15,7 +15,7 @@ use tonic::service::Routes;
 
 use super::{
     link::OffloadLink,
-    runner::{Deliver, Handle, Runner, RunnerConfig},
+    runner::{Handle, ReportSink, Runner, RunnerConfig},
     service::{AboutNic, NodeFlows, OffloadService, OffloadView, Switched},
 };
 use crate::node::{
@@ -27,8 +27,8 @@ use crate::node::{
 const RING: usize = 4096;
 /// How long an operator waits for all flows to be back in software.
 const DRAIN: Duration = Duration::from_secs(5);
-/// Between two looks at what is still in hardware.
-const LOOK: Duration = Duration::from_millis(5);
+/// Between two questions for what is still in hardware.
+const POLL: Duration = Duration::from_millis(5);
 
 /// With what the engine starts.
 pub struct Start<L, C> {
@@ -61,9 +61,9 @@ impl Offload {
     /// No thread.
     pub fn start<B, L, C>(start: Start<L, C>) -> std::io::Result<(Self, OffloadLink)>
     where
-        B: Backend + 'static,
+        B: RuleBackend + 'static,
         L: Lowering + Clone + 'static,
-        C: FnMut() -> Result<B, Failure> + Send + 'static,
+        C: FnMut() -> Result<NicBackend<B>, Failure> + Send + 'static,
     {
         let Start { lowering, connect, workers, snapshot, epoch, about } = start;
         let node = Arc::new(OnceLock::new());
@@ -98,7 +98,7 @@ struct ToNode {
     node: Arc<OnceLock<handle::Handle>>,
 }
 
-impl Deliver for ToNode {
+impl ReportSink for ToNode {
     fn reports(&self, worker: u16, reports: Vec<Report>) {
         // Requests come from workers that run: their node's handle is there, or a moment away.
         self.node.wait().offload_reports(worker, reports);
@@ -120,15 +120,15 @@ struct View {
 #[tonic::async_trait]
 impl OffloadView for View {
     async fn status(&self) -> Result<EngineStatus, Ended> {
-        self.engine.look(|engine, now| engine.status(now)).await.map_err(|_| Ended)
+        self.engine.inspect(|engine, now| engine.status(now)).await.map_err(|_| Ended)
     }
 
     async fn rules_of(&self, id: OffloadId) -> Result<Vec<InstalledRule>, Ended> {
-        self.engine.look(move |engine, _| engine.rules_of(id)).await.map_err(|_| Ended)
+        self.engine.inspect(move |engine, _| engine.rules_of(id)).await.map_err(|_| Ended)
     }
 
     async fn diff(&self) -> Result<Vec<Mismatch>, Ended> {
-        self.engine.look(|engine, _| engine.diff()).await.map_err(|_| Ended)
+        self.engine.inspect(|engine, _| engine.diff()).await.map_err(|_| Ended)
     }
 
     async fn set_enabled(&self, enabled: bool) -> Result<Switched, Ended> {
@@ -147,7 +147,7 @@ impl OffloadView for View {
             if status.rules == 0 && left == 0 || Instant::now() >= deadline {
                 return Ok(Switched { changed, drained: before.saturating_sub(left), draining: left });
             }
-            tokio::time::sleep(LOOK).await;
+            tokio::time::sleep(POLL).await;
         }
     }
 }

@@ -10,5 +10,5 @@ mod service;
 
 pub use attachment::{Offload, Start};
 pub use link::OffloadLink;
-pub use runner::{Deliver, Ended, Handle, Observe, Runner, RunnerConfig};
+pub use runner::{Ended, Handle, Inspect, ReportSink, Runner, RunnerConfig};
 pub use service::{AboutNic, Flows, KnownFlow, NodeFlows, OffloadService, OffloadView, Switched, action, item, rule};

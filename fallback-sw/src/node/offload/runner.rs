@@ -1,8 +1,8 @@
-//! The engine on a thread of its own, and another one that starts it again should it die.
+//! The engine on a thread of its own, and a supervisor thread that starts it again after a panic.
 //!
-//! Workers put requests into rings and never wait. What the engine tells goes out through [`Deliver`]. When the engine's thread
-//! dies, its books are lost: workers are told that everything is in software, and the next engine begins with a flush. Traffic
-//! goes on in software meanwhile; packets that the NIC has handled since its counters were read last are in nobody's books.
+//! Workers put requests into rings and never wait. Reports go out through [`ReportSink`]. When the engine's thread
+//! panics, its state is lost: workers are told that everything is in software, and the next engine begins with a flush. Traffic
+//! goes on in software meanwhile; packets that the NIC has handled since its counters were read last are counted by nobody.
 
 use std::{
     collections::BTreeMap,
@@ -23,7 +23,9 @@ use offload_rules::{
 };
 use tokio::sync::oneshot;
 
-use offload_engine::{Backend, Config, Engine, EngineStatus, Failure, InstalledRule, Lowering, Mismatch};
+use offload_engine::{
+    Config, Engine, EngineStatus, Failure, InstalledRule, Lowering, Mismatch, NicBackend, RuleBackend,
+};
 
 /// Longest wait for a message while nothing is under way: how late a request of a worker can be noticed.
 const IDLE: Duration = Duration::from_millis(1);
@@ -31,23 +33,23 @@ const IDLE: Duration = Duration::from_millis(1);
 const BUSY: Duration = Duration::from_micros(50);
 /// Requests taken from one ring before the NIC has its turn.
 const BATCH: usize = 256;
-/// Time to count and remove all rules at the end.
+/// Time to count and remove all rules when the engine is stopped.
 const DRAIN: Duration = Duration::from_secs(2);
 /// Longest pause before an engine that keeps dying is started again.
 const RESTART_CAP: Duration = Duration::from_secs(5);
 
 /// Where reports go. Called on the engine's thread: must not block.
-pub trait Deliver: Send + Sync + 'static {
+pub trait ReportSink: Send + Sync + 'static {
     /// What a worker has to know, in order.
     fn reports(&self, worker: u16, reports: Vec<Report>);
 
-    /// The engine has lost its books: no flow has a rule any more, none is known, and whatever shall be in hardware must be asked
+    /// The engine has lost its state: no flow has a rule any more, none is known, and whatever shall be in hardware must be asked
     /// for again. Nothing of an earlier generation is delivered afterwards.
     fn restarted(&self, generation: u64);
 }
 
-/// What can be looked at, whatever the NIC.
-pub trait Observe {
+/// What of an engine can be inspected, whatever the NIC.
+pub trait Inspect {
     /// See [`Engine::status`].
     fn status(&self, now: u64) -> EngineStatus;
     /// See [`Engine::reasons`].
@@ -60,7 +62,7 @@ pub trait Observe {
     fn diff(&mut self) -> Vec<Mismatch>;
 }
 
-impl<B: Backend, L: Lowering> Observe for Engine<B, L> {
+impl<B: RuleBackend, L: Lowering> Inspect for Engine<B, L> {
     fn status(&self, now: u64) -> EngineStatus {
         Self::status(self, now)
     }
@@ -100,16 +102,16 @@ pub struct RunnerConfig {
 #[error("the offload engine is not there to answer; try again")]
 pub struct Ended;
 
-type Look = Box<dyn FnOnce(&mut dyn Observe, u64) + Send>;
+type Inspection = Box<dyn FnOnce(&mut dyn Inspect, u64) + Send>;
 
 enum Message {
     Adopt,
     SetEnabled,
-    Look(Look),
+    Inspect(Inspection),
     Stop,
 }
 
-/// What outlives an engine.
+/// What engine, supervisor and handles share; it outlives an engine.
 struct Shared {
     rings: Vec<Arc<ArrayQueue<Request>>>,
     inbox: Mutex<Receiver<Message>>,
@@ -163,19 +165,19 @@ impl Handle {
         let _ = self.messages.send(Message::SetEnabled);
     }
 
-    /// Looks at the engine; the second argument is its time. Must be quick: requests wait meanwhile.
+    /// Inspects the engine on its thread; the second argument is its time. Must be quick: requests wait meanwhile.
     ///
     /// # Errors
     /// [`Ended`].
-    pub async fn look<T: Send + 'static>(
+    pub async fn inspect<T: Send + 'static>(
         &self,
-        look: impl FnOnce(&mut dyn Observe, u64) -> T + Send + 'static,
+        inspect: impl FnOnce(&mut dyn Inspect, u64) -> T + Send + 'static,
     ) -> Result<T, Ended> {
         let (reply, answer) = oneshot::channel();
-        let look: Look = Box::new(move |engine, now| {
-            let _ = reply.send(look(engine, now));
+        let inspection: Inspection = Box::new(move |engine, now| {
+            let _ = reply.send(inspect(engine, now));
         });
-        self.messages.send(Message::Look(look)).map_err(|_| Ended)?;
+        self.messages.send(Message::Inspect(inspection)).map_err(|_| Ended)?;
         answer.await.map_err(|_| Ended)
     }
 }
@@ -195,11 +197,11 @@ impl Runner {
         config: RunnerConfig,
         lowering: L,
         snapshot: Arc<Snapshot>,
-        connect: impl FnMut() -> Result<B, Failure> + Send + 'static,
-        deliver: impl Deliver,
+        connect: impl FnMut() -> Result<NicBackend<B>, Failure> + Send + 'static,
+        deliver: impl ReportSink,
     ) -> std::io::Result<Self>
     where
-        B: Backend + 'static,
+        B: RuleBackend + 'static,
         L: Lowering + Clone + 'static,
     {
         let (messages, inbox) = mpsc::channel();
@@ -253,14 +255,14 @@ struct Supervisor<L, D> {
     deliver: Arc<D>,
 }
 
-impl<L: Lowering + Clone + 'static, D: Deliver> Supervisor<L, D> {
-    fn run<B: Backend + 'static>(self, mut connect: impl FnMut() -> Result<B, Failure>) {
-        let mut deaths = 0;
+impl<L: Lowering + Clone + 'static, D: ReportSink> Supervisor<L, D> {
+    fn run<B: RuleBackend + 'static>(self, mut connect: impl FnMut() -> Result<NicBackend<B>, Failure>) {
+        let mut restarts = 0;
         loop {
             let begun = Instant::now();
             match connect() {
-                Ok(backend) => {
-                    if self.live(backend) {
+                Ok(nic) => {
+                    if self.run_engine(nic) {
                         return;
                     }
                     let generation = self.shared.generation.fetch_add(1, Ordering::AcqRel) + 1;
@@ -270,15 +272,15 @@ impl<L: Lowering + Clone + 'static, D: Deliver> Supervisor<L, D> {
                 Err(failure) => tracing::error!(%failure, "the NIC cannot be driven, trying again"),
             }
             // One that has lived for a while starts again at once.
-            deaths = if begun.elapsed() > RESTART_CAP { 0 } else { deaths + 1 };
-            if self.pause(Duration::from_millis(10 << u32::min(deaths, 10)).min(RESTART_CAP)) {
+            restarts = if begun.elapsed() > RESTART_CAP { 0 } else { restarts + 1 };
+            if self.pause(Duration::from_millis(10 << u32::min(restarts, 10)).min(RESTART_CAP)) {
                 return;
             }
         }
     }
 
-    /// One life of an engine. True: it has ended because it should.
-    fn live<B: Backend + 'static>(&self, backend: B) -> bool {
+    /// Runs one engine to its end. True: it was stopped.
+    fn run_engine<B: RuleBackend + 'static>(&self, nic: NicBackend<B>) -> bool {
         let snapshot = Arc::clone(&lock(&self.shared.snapshot));
         let config = Config {
             workers: u16::try_from(self.config.workers).unwrap_or(u16::MAX),
@@ -286,14 +288,14 @@ impl<L: Lowering + Clone + 'static, D: Deliver> Supervisor<L, D> {
             sessions_above: (self.shared.generation.load(Ordering::Acquire) as u32) << 16,
             ..self.config.engine
         };
-        let engine = Engine::new(config, self.lowering.clone(), backend, snapshot);
-        let life = Life {
+        let engine = Engine::new(config, self.lowering.clone(), nic, snapshot);
+        let engine_loop = EngineLoop {
             engine,
             shared: Arc::clone(&self.shared),
             deliver: Arc::clone(&self.deliver),
             epoch: self.config.epoch,
         };
-        match std::thread::Builder::new().name("offload".to_owned()).spawn(move || life.run()) {
+        match std::thread::Builder::new().name("offload".to_owned()).spawn(move || engine_loop.run()) {
             Ok(thread) => thread.join().is_ok(),
             Err(error) => {
                 tracing::error!(%error, "no thread for the offload engine");
@@ -302,7 +304,7 @@ impl<L: Lowering + Clone + 'static, D: Deliver> Supervisor<L, D> {
         }
     }
 
-    /// Without an engine: everybody gets an answer, and nobody waits. True: it is time to end.
+    /// Without an engine: answers every request. True: the runner is to end.
     fn pause(&self, time: Duration) -> bool {
         let deadline = Instant::now() + time;
         loop {
@@ -319,7 +321,7 @@ impl<L: Lowering + Clone + 'static, D: Deliver> Supervisor<L, D> {
             if left.is_zero() {
                 return false;
             }
-            // A look that is dropped tells its asker so; snapshot and switch are kept where the next engine finds them.
+            // Whoever waits for an inspection that is dropped is told so; snapshot and switch are kept where the next engine finds them.
             let _ = lock(&self.shared.inbox).recv_timeout(left.min(IDLE));
         }
     }
@@ -339,14 +341,14 @@ fn without_engine(request: Request) -> Option<Report> {
     }
 }
 
-struct Life<B: Backend, L: Lowering, D> {
+struct EngineLoop<B: RuleBackend, L: Lowering, D> {
     engine: Engine<B, L>,
     shared: Arc<Shared>,
     deliver: Arc<D>,
     epoch: Instant,
 }
 
-impl<B: Backend, L: Lowering, D: Deliver> Life<B, L, D> {
+impl<B: RuleBackend, L: Lowering, D: ReportSink> EngineLoop<B, L, D> {
     fn now(&self) -> u64 {
         u64::try_from(self.epoch.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
@@ -359,7 +361,7 @@ impl<B: Backend, L: Lowering, D: Deliver> Life<B, L, D> {
             let taken = self.take_requests();
             self.engine.poll(self.now(), &mut reports);
             let moved = taken > 0 || !reports.is_empty();
-            self.hand_out(&mut reports);
+            self.deliver_reports(&mut reports);
             let wait = match (moved, self.engine.idle()) {
                 (true, _) => Duration::ZERO,
                 (false, true) => IDLE,
@@ -377,9 +379,9 @@ impl<B: Backend, L: Lowering, D: Deliver> Life<B, L, D> {
                         let enabled = shared.enabled.load(Ordering::Acquire);
                         self.engine.set_enabled(enabled, self.now());
                     }
-                    Ok(Message::Look(look)) => {
+                    Ok(Message::Inspect(inspection)) => {
                         let now = self.now();
-                        look(&mut self.engine, now);
+                        inspection(&mut self.engine, now);
                     }
                     Err(RecvTimeoutError::Timeout) => break,
                     Ok(Message::Stop) | Err(RecvTimeoutError::Disconnected) => return self.drain(),
@@ -408,7 +410,7 @@ impl<B: Backend, L: Lowering, D: Deliver> Life<B, L, D> {
         self.engine.set_enabled(false, self.now());
         while Instant::now() < deadline {
             self.engine.poll(self.now(), &mut reports);
-            self.hand_out(&mut reports);
+            self.deliver_reports(&mut reports);
             if self.engine.idle() {
                 return;
             }
@@ -417,7 +419,7 @@ impl<B: Backend, L: Lowering, D: Deliver> Life<B, L, D> {
         tracing::warn!("rules are left in the NIC: it did not answer in time");
     }
 
-    fn hand_out(&self, reports: &mut Vec<Report>) {
+    fn deliver_reports(&self, reports: &mut Vec<Report>) {
         if reports.is_empty() {
             return;
         }

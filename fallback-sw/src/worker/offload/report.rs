@@ -131,9 +131,9 @@ impl Worker {
         if counts && let Some(total) = entry.total.get_mut(at) {
             total.add(count);
         }
-        let known = entry.active.as_ref().or(entry.asked.as_ref());
-        let direction = known.and_then(|directions| directions.get(at)).cloned().flatten();
-        if counts && let Some(direction) = &direction {
+        let known = entry.active.clone().or_else(|| entry.asked.clone());
+        let direction = known.as_deref().and_then(|directions| directions.get(at)).and_then(Option::as_ref);
+        if counts && let Some(direction) = direction {
             self.merge(direction, count);
         }
         if orphan {

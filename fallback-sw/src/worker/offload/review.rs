@@ -16,7 +16,7 @@ use crate::{
         flows::{Derived, flag, ingress_of},
     },
 };
-use offload_engine::protocol::{Request, Tier};
+use offload_engine::protocol::{Directions, Request, Tier};
 
 const UDP: u8 = 17;
 /// A flow of UDP that is never answered is asked for when it has lasted this many milliseconds and packets.
@@ -28,7 +28,7 @@ const SETTLE_MS: u64 = 1000;
 /// What a flow should have.
 enum Wanted {
     /// These rules.
-    Rules(Box<Pair<Option<Direction>>>),
+    Rules(Directions),
     /// None, for now.
     Nothing(NotOffloaded),
 }
@@ -131,11 +131,11 @@ impl Worker {
             Ok(direction) => direction,
             Err(reason) => return Wanted::Nothing(reason),
         };
-        let Some(back) = back else { return Wanted::Rules(Box::new([Some(forward), None])) };
+        let Some(back) = back else { return Wanted::Rules(Arc::new([Some(forward), None])) };
         let Some(reverse) = self.flows.record(back) else { return one_sided };
         if let Some(second) = second {
             return match self.direction(reverse, second) {
-                Ok(reverse) => Wanted::Rules(Box::new([Some(forward), Some(reverse)])),
+                Ok(reverse) => Wanted::Rules(Arc::new([Some(forward), Some(reverse)])),
                 Err(reason) => Wanted::Nothing(reason),
             };
         }
@@ -144,7 +144,7 @@ impl Worker {
         }
         let age = u64::from((now as u32).wrapping_sub(record.created));
         if record.packets >= ONE_WAY_PACKETS && age >= ONE_WAY_MS {
-            return Wanted::Rules(Box::new([Some(forward), None]));
+            return Wanted::Rules(Arc::new([Some(forward), None]));
         }
         self.offloads.call_at(index, now + ONE_WAY_MS);
         one_sided
@@ -188,11 +188,11 @@ impl Worker {
                 return;
             }
         };
-        if let Some(asked) = entry.asked.as_deref_mut() {
+        if let Some(asked) = entry.asked() {
             let was_off = entry.reason == Some(NotOffloaded::Off) && entry.tier == Tier::Software;
             if same(asked, &rules) && !entry.again && !was_off {
                 // What the counts are added to may have changed all the same.
-                *asked = *rules;
+                entry.asked = Some(rules);
                 return;
             }
             if !same_fate(asked, &rules) {
@@ -212,7 +212,7 @@ impl Worker {
     }
 
     /// Asks for rules.
-    fn install_rules(&mut self, index: u32, rules: Box<Pair<Option<Direction>>>, now: u64) {
+    fn install_rules(&mut self, index: u32, rules: Directions, now: u64) {
         let rate = self.rate(index, now);
         let Some(id) = self.offloads.id(index) else { return };
         let Some(entry) = self.offloads.get_mut(index) else { return };
@@ -224,7 +224,7 @@ impl Worker {
         entry.pace.told = rate;
         // What comes by software proves nothing until the answer.
         entry.watch.since = u64::MAX;
-        entry.asked = Some(rules.clone());
+        entry.asked = Some(Arc::clone(&rules));
         self.offloads.requests.push(Request::Install { id, directions: rules, rate });
     }
 

@@ -8,7 +8,7 @@ use crate::{
     flow_table::Record,
     worker::{counters::Traffic, flows::flag},
 };
-use offload_engine::protocol::{OffloadId, Request, Tier};
+use offload_engine::protocol::{Directions, OffloadId, Request, Tier};
 
 /// Numbers of entries: 24 bits, so that a NIC can carry one as a mark.
 const MAX_ENTRIES: usize = 1 << 24;
@@ -34,9 +34,9 @@ pub(super) struct Entry {
     /// The directions that a NIC marks, when it only marks.
     pub(super) marked: Pair<bool>,
     /// What was asked for last.
-    pub(super) asked: Option<Box<Pair<Option<Direction>>>>,
+    pub(super) asked: Option<Directions>,
     /// What the NIC's counts are about.
-    pub(super) active: Option<Box<Pair<Option<Direction>>>>,
+    pub(super) active: Option<Directions>,
     /// Requests to install that the queue took.
     pub(super) installs: u32,
     /// What was asked for last has not arrived.

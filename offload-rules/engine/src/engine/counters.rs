@@ -1,86 +1,108 @@
 //! Counters of the NIC: read in turn, told as differences, each packet once.
 
-use crate::protocol::{OffloadId, Report, Tier};
-use offload_rules::lower::NotOffloaded;
-
 use super::{
     Engine,
-    flow::Set,
+    flow::RuleSet,
     rules::{Owner, Stage},
 };
-use crate::{Backend, Hits, Lowering, Token, errno};
+use crate::{
+    Failure, Hits, Lowering, RuleBackend, Token, errno,
+    protocol::{OffloadId, Report},
+};
 
-impl<B: Backend, L: Lowering> Engine<B, L> {
+impl<B: RuleBackend, L: Lowering> Engine<B, L> {
     /// Milliseconds between two readings of one counter.
     pub(super) fn query_interval(&self) -> u64 {
         self.config.query_interval.max(self.lowering.refresh_ms()).max(1)
     }
 
-    /// Reads the counters that are due.
+    /// Reads the counters that are due, in one batch.
     pub(super) fn sweep(&mut self, now: u64) {
         let interval = self.query_interval();
-        let mut read = false;
+        let mut batch = std::mem::take(&mut self.query_batch);
+        batch.clear();
         for _ in 0..self.config.queries_per_poll {
             let Some((due, token)) = self.sweep.front().copied() else { break };
             if due > now {
-                self.totals.sweeps += u64::from(read);
+                self.totals.sweeps += u64::from(!batch.is_empty());
                 break;
             }
             self.sweep.pop_front();
-            if self.rules.get(token).is_some_and(|entry| entry.stage == Stage::Live) {
-                read = true;
-                self.read(token, now);
+            if self.is_live(token) {
+                batch.push(token);
                 self.sweep.push_back((now + interval, token));
             }
         }
-        self.look_at_departures(now);
+        self.read_counters(&batch, now);
+        self.query_batch = batch;
+        self.check_egress(now);
         if self.aged_at <= now {
             self.aged_at = now + interval;
-            self.look_at_aged(now);
+            self.read_aged(now);
         }
     }
 
     /// Reads every counter now: for an account that has to be complete. The NIC must have refreshed them.
     pub fn count_all(&mut self, now: u64, reports: &mut Vec<Report>) {
         let live: Vec<Token> = self.sweep.iter().map(|(_, token)| *token).collect();
-        for token in live {
-            if self.rules.get(token).is_some_and(|entry| entry.stage == Stage::Live) {
-                self.read(token, now);
-            }
+        for batch in live.chunks(self.config.queries_per_poll.max(1)) {
+            self.read_counters(batch, now);
         }
         reports.append(&mut self.outbox);
     }
 
     /// Reads the counters of a set that is being replaced.
-    pub(super) fn count_set(&mut self, set: Option<Set>, now: u64) {
-        for token in set.iter().flat_map(Set::tokens) {
+    pub(super) fn count_set(&mut self, set: Option<RuleSet>, now: u64) {
+        for token in set.iter().flat_map(RuleSet::tokens) {
             let counted = self.rules.get(token).is_some_and(|entry| entry.stage == Stage::Live && entry.counted);
-            if counted && let Ok(hits) = self.backend.query(token) {
-                self.tell_hits(token, hits, now);
+            if counted && let Ok(hits) = self.query_one(token) {
+                self.report_hits(token, hits, now);
             }
         }
     }
 
-    fn read(&mut self, token: Token, now: u64) {
-        match self.backend.query(token) {
-            Ok(hits) => self.tell_hits(token, hits, now),
-            Err(failure) if failure.errno == errno::ENOENT => self.lost(token),
-            Err(failure) => tracing::debug!(token, %failure, "counter not read"),
+    fn is_live(&self, token: Token) -> bool {
+        self.rules.get(token).is_some_and(|entry| entry.stage == Stage::Live)
+    }
+
+    /// Reads the counters of these rules at once, and reports what they have counted.
+    fn read_counters(&mut self, tokens: &[Token], now: u64) {
+        if tokens.is_empty() {
+            return;
         }
+        let mut results = std::mem::take(&mut self.query_results);
+        results.clear();
+        self.backend.query(tokens, &mut results);
+        for (token, result) in tokens.iter().copied().zip(results.drain(..)) {
+            match result {
+                // Also of a rule that an earlier result of this batch has sent on its way out: what was read is reported.
+                Ok(hits) => self.report_hits(token, hits, now),
+                Err(failure) if failure.errno == errno::ENOENT && self.is_live(token) => self.lost(token),
+                Err(failure) => tracing::debug!(token, %failure, "counter not read"),
+            }
+        }
+        self.query_results = results;
+    }
+
+    /// Reads one counter.
+    pub(super) fn query_one(&mut self, token: Token) -> Result<Hits, Failure> {
+        let mut results = std::mem::take(&mut self.query_results);
+        results.clear();
+        self.backend.query(&[token], &mut results);
+        let result = results.pop();
+        self.query_results = results;
+        result.unwrap_or_else(|| Err(Failure::from_errno(errno::EIO, "the backend has not answered")))
     }
 
     /// The NIC's word that rules are idle is only a reason to read their counters: software decides what is idle.
-    fn look_at_aged(&mut self, now: u64) {
+    fn read_aged(&mut self, now: u64) {
         let mut idle = Vec::new();
         if self.backend.aged(&mut idle).is_err() {
             return;
         }
-        for token in idle {
-            if self.rules.get(token).is_some_and(|entry| entry.stage == Stage::Live && entry.counted) {
-                self.totals.aged += 1;
-                self.read(token, now);
-            }
-        }
+        idle.retain(|token| self.rules.get(*token).is_some_and(|entry| entry.stage == Stage::Live && entry.counted));
+        self.totals.aged += idle.len() as u64;
+        self.read_counters(&idle, now);
     }
 
     /// A rule that is not in the NIC any more, without our doing: its flow is installed again.
@@ -89,17 +111,12 @@ impl<B: Backend, L: Lowering> Engine<B, L> {
         self.totals.lost += 1;
         if let Owner::Flow(id, _) = entry.owner {
             tracing::warn!(token, "a rule has vanished from the NIC");
-            self.withdraw(id);
-            if let Some(flow) = self.flows.get_mut(&id) {
-                flow.wants = true;
-            }
-            self.set_state(id, (Tier::Pending, Some(NotOffloaded::Pending)), false);
-            self.touch(id);
+            self.reinstall(id);
         }
     }
 
-    /// Tells what a counter has grown by. A counter that has gone back is an old reading: nothing is told twice.
-    pub(super) fn tell_hits(&mut self, token: Token, hits: Hits, now: u64) {
+    /// Reports what a counter has grown by. A counter that has gone back is an old reading: nothing is reported twice.
+    pub(super) fn report_hits(&mut self, token: Token, hits: Hits, now: u64) {
         let Some(entry) = self.rules.get_mut(token) else { return };
         let packets = hits.packets.saturating_sub(entry.told.packets);
         let bytes = hits.bytes.saturating_sub(entry.told.bytes);
@@ -108,7 +125,7 @@ impl<B: Backend, L: Lowering> Engine<B, L> {
         // Software counts the frame as it came.
         let bytes = bytes.saturating_add(packets.saturating_mul(entry.uncounted.into()));
         let Owner::Flow(id, direction) = entry.owner else { return };
-        self.departures.counted(&entry.rule, entry.shape, packets);
+        self.egress_check.counted(&entry.rule, entry.shape, packets);
         if packets > 0 || bytes > 0 {
             if let Some(shape) = entry.shape.and_then(|shape| self.shapes.get_mut(shape)) {
                 (shape.proven, shape.doubts) = (true, 0);
@@ -124,7 +141,7 @@ impl<B: Backend, L: Lowering> Engine<B, L> {
     fn rated(&mut self, id: OffloadId, direction: u8, sample: u64, now: u64) {
         let window = self.query_interval();
         let Some(flow) = self.flows.get_mut(&id) else { return };
-        if flow.active.is_none() {
+        if flow.phase.active().is_none() {
             return;
         }
         let Some(known) = flow.counted_rate.get_mut(usize::from(direction)) else { return };

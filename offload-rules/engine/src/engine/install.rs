@@ -1,4 +1,6 @@
-//! From a desired flow to rules in the NIC: lowering, room, attempts.
+//! Installs flows: lowering, room in the table, conflicts with other rules, and what follows when a rule is created or refused.
+
+use std::sync::Arc;
 
 use crate::protocol::{OffloadId, Report, Tier};
 use offload_rules::{
@@ -8,54 +10,55 @@ use offload_rules::{
 
 use super::{
     Engine, Timer,
-    flow::{Set, seed},
-    needs::Claim,
-    rules::{Owner, ShapeIndex},
+    flow::{PENDING, Phase, RuleSet, seed},
+    prerequisites::Claim,
+    rules::{NewRule, Owner, ShapeIndex},
 };
-use crate::{Backend, Failure, Lowering, config::backoff};
+use crate::{Failure, Lowering, RuleBackend, config::backoff};
 
 /// Priorities of flows. A flow is replaced at the other one, so that old and new rules can be in the NIC together.
 const PRIORITIES: [u32; 2] = [2, 3];
-/// After an evidence of neglect, milliseconds until a flow is tried again at the earliest.
-const NEGLECT: u64 = 10_000;
-/// For how long "no room" is believed without asking again.
+/// Milliseconds until a flow is tried again at the earliest whose rules the NIC did not honour.
+const NOT_HONOURED_WAIT: u64 = 10_000;
+/// Milliseconds for which the table counts as full without asking again.
 const FULL: u64 = 1_000;
 
-/// What a flow shall have in the NIC.
+/// The rules that a flow is to have.
 pub(super) struct Lowered {
     pub(super) rules: [Option<(Chain, ShapeIndex)>; 2],
     pub(super) tier: Tier,
     pub(super) why: Option<NotOffloaded>,
 }
 
-impl<B: Backend, L: Lowering> Engine<B, L> {
-    /// Looks at all flows that something has happened to.
-    pub(super) fn settle(&mut self, now: u64) {
-        while let Some(id) = self.touched.pop_front() {
+impl<B: RuleBackend, L: Lowering> Engine<B, L> {
+    /// Advances all flows that something has happened to.
+    pub(super) fn advance_scheduled(&mut self, now: u64) {
+        while let Some(id) = self.scheduled.pop_front() {
             if let Some(flow) = self.flows.get_mut(&id) {
-                flow.touched = false;
+                flow.scheduled = false;
                 self.advance(id, now);
             }
         }
     }
 
-    /// Takes a flow one step further, if it is its turn.
+    /// Advances a flow to its next phase, if nothing is in the way.
     fn advance(&mut self, id: OffloadId, now: u64) {
         let Some(flow) = self.flows.get_mut(&id) else { return };
-        if flow.removing {
-            if flow.rules.is_empty() {
-                self.forget(id);
+        match flow.phase {
+            Phase::Leaving => {
+                if flow.rules.is_empty() {
+                    self.forget(id);
+                }
+                return;
             }
-            return;
-        }
-        if !self.enabled || !flow.wants || flow.coming.is_some() || flow.retry_at.is_some_and(|at| at > now) {
-            return;
+            Phase::Due | Phase::Stale(_) if self.enabled => {}
+            _ => return,
         }
         if let Some(reason) = self.blocked {
-            self.held.insert(id);
+            self.blocked_flows.insert(id);
             if reason == NotOffloaded::Pending {
-                if flow.active.is_none() {
-                    self.set_state(id, (Tier::Pending, Some(reason)), false);
+                if flow.phase.active().is_none() {
+                    self.set_state(id, PENDING, false);
                 }
             } else {
                 self.withdraw(id);
@@ -75,16 +78,14 @@ impl<B: Backend, L: Lowering> Engine<B, L> {
             Ok(lowered) => self.start(id, lowered, priority, now),
             Err(reason) => {
                 self.withdraw(id);
-                // A fact: only another request, or another look at the NIC, changes it.
-                if let Some(flow) = self.flows.get_mut(&id) {
-                    flow.wants = false;
-                }
+                // Only another request, or another probe of the NIC, changes it.
+                self.stay_in_software(id);
                 self.set_state(id, (Tier::Software, Some(reason)), true);
             }
         }
     }
 
-    /// Rules for all directions: in full, or else marked.
+    /// Lowers all directions of a flow: to rules that forward, or else to rules that mark.
     pub(super) fn lower(&mut self, id: OffloadId, priority: u32) -> Result<Lowered, NotOffloaded> {
         let Some(flow) = self.flows.get(&id) else { return Err(NotOffloaded::Pending) };
         let full = flow.directions.each_ref().map(|direction| {
@@ -110,7 +111,7 @@ impl<B: Backend, L: Lowering> Engine<B, L> {
         }
         // A mark is a hint: one direction's is worth having without the other's.
         let Some(flow) = self.flows.get(&id) else { return Err(why) };
-        let directions = flow.directions.clone();
+        let directions = Arc::clone(&flow.directions);
         for (rule, direction) in rules.iter_mut().zip(directions.iter()) {
             *rule = None;
             let Some(direction) = direction else { continue };
@@ -130,7 +131,7 @@ impl<B: Backend, L: Lowering> Engine<B, L> {
     /// Queues the rules of a flow, where nothing is in the way.
     fn start(&mut self, id: OffloadId, lowered: Lowered, priority: u32, now: u64) {
         let Some(flow) = self.flows.get_mut(&id) else { return };
-        if let Some(active) = flow.active {
+        if let Some(active) = flow.phase.active() {
             let as_before = lowered.tier == active.tier
                 && lowered.rules.iter().zip(active.tokens).all(|(rule, token)| match (rule, token) {
                     (Some((chain, _)), Some(token)) => self.rules.is(token, chain),
@@ -138,7 +139,7 @@ impl<B: Backend, L: Lowering> Engine<B, L> {
                     _ => false,
                 });
             if as_before {
-                flow.wants = false;
+                flow.phase = Phase::Installed(active);
                 // The worker may count for another program from the answer on.
                 self.count_set(Some(active), now);
                 return self.set_state(id, (active.tier, lowered.why), true);
@@ -164,11 +165,11 @@ impl<B: Backend, L: Lowering> Engine<B, L> {
             let Some(token) = self.rules.holder(&chain.rule) else { continue };
             let Some(entry) = self.rules.get_mut(token) else { continue };
             let is_own = matches!(entry.owner, Owner::Flow(holder, _) if holder == id);
-            if entry.wanted && !is_own {
+            if entry.wanted() && !is_own {
                 conflict = true;
             } else {
                 // Marks have one priority: the old one leaves first, and software needs no mark.
-                own |= entry.wanted;
+                own |= entry.wanted();
                 entry.waiters.push(id);
                 flow.awaits.push(token);
             }
@@ -179,10 +180,10 @@ impl<B: Backend, L: Lowering> Engine<B, L> {
             return self.back_off(id, NotOffloaded::Failed(FailureClass::Duplicate), now);
         }
         if own {
-            let stale = flow.active.take();
+            let stale = flow.phase.take_stale();
             self.placement.forget(id);
             self.retire(stale);
-            return self.set_state(id, (Tier::Pending, Some(NotOffloaded::Pending)), false);
+            return self.set_state(id, PENDING, false);
         }
         if !flow.awaits.is_empty() {
             return;
@@ -198,30 +199,33 @@ impl<B: Backend, L: Lowering> Engine<B, L> {
             let uncounted = chain.uncounted();
             let Chain { needs, rule } = chain;
             let counted = lowered.tier == Tier::Hardware && rule.actions.contains(&Action::Count);
-            let needs = self.rules.secure(needs);
-            let token = self.rules.insert(Owner::Flow(id, direction), rule, Some(shape), counted, needs);
-            if let Some(entry) = self.rules.get_mut(token) {
-                entry.uncounted = uncounted;
-            }
+            let prerequisites = self.rules.acquire(needs);
+            let new = NewRule {
+                shape: Some(shape),
+                counted,
+                uncounted,
+                prerequisites,
+                ..NewRule::of(Owner::Flow(id, direction))
+            };
+            let token = self.rules.insert(Arc::new(rule), new);
             flow.rules.push(token);
             *slot = Some(token);
         }
-        flow.coming = Some(Set {
-            tokens,
-            priority,
-            tier: lowered.tier,
-            why: lowered.why,
-            missing: count.try_into().unwrap_or(2),
-        });
-        if flow.active.is_none() {
-            self.set_state(id, (Tier::Pending, Some(NotOffloaded::Pending)), false);
+        let coming =
+            RuleSet { tokens, priority, tier: lowered.tier, why: lowered.why, missing: count.try_into().unwrap_or(2) };
+        flow.phase = match flow.phase.active() {
+            Some(active) => Phase::Replacing { active, coming },
+            None => Phase::Installing(coming),
+        };
+        if flow.phase.active().is_none() {
+            self.set_state(id, PENDING, false);
         }
     }
 
     /// The NIC is full: a flow that carries clearly less makes room, or this one waits.
     fn no_room(&mut self, id: OffloadId, need: usize, now: u64) {
         let Some(flow) = self.flows.get_mut(&id) else { return };
-        if let Some(stale) = flow.active.take() {
+        if let Some(stale) = flow.phase.take_stale() {
             // Its own old rules make room.
             for token in stale.tokens() {
                 if let Some(entry) = self.rules.get_mut(token) {
@@ -232,8 +236,8 @@ impl<B: Backend, L: Lowering> Engine<B, L> {
             self.placement.forget(id);
             self.full_until = 0;
             self.retire(Some(stale));
-            self.set_state(id, (Tier::Pending, Some(NotOffloaded::Pending)), false);
-            return self.touch(id);
+            self.set_state(id, PENDING, false);
+            return self.schedule(id);
         }
         let rate = flow.rate;
         let mut freed = 0;
@@ -243,7 +247,7 @@ impl<B: Backend, L: Lowering> Engine<B, L> {
         }
         if freed > 0 {
             self.full_until = 0;
-            return self.set_state(id, (Tier::Pending, Some(NotOffloaded::Pending)), false);
+            return self.set_state(id, PENDING, false);
         }
         if self.placement.placed() == 0 {
             // Whatever fills it is not ours.
@@ -254,25 +258,26 @@ impl<B: Backend, L: Lowering> Engine<B, L> {
 
     fn wait_for_room(&mut self, id: OffloadId, now: u64) {
         self.back_off(id, NotOffloaded::Placement, now);
-        if let Some(flow) = self.flows.get_mut(&id) {
-            flow.waiting = true;
+        if let Some(flow) = self.flows.get_mut(&id)
+            && let Phase::Backoff { until } = flow.phase
+        {
+            flow.phase = Phase::AwaitingRoom { until };
             self.placement.wait(id, flow.rate, now);
         }
     }
 
-    /// Number of rules that will be gone.
-    fn evict(&mut self, victim: OffloadId, for_whom: OffloadId, now: u64) -> usize {
+    /// Takes a flow out of the NIC for another. Returns the number of rules that leave.
+    fn evict(&mut self, victim: OffloadId, beneficiary: OffloadId, now: u64) -> usize {
         let Some(flow) = self.flows.get_mut(&victim) else { return 0 };
-        let tokens: Vec<_> = flow.active.iter().flat_map(Set::tokens).collect();
+        let tokens: Vec<_> = flow.phase.active().iter().flat_map(RuleSet::tokens).collect();
         let going = self.rules.going_with(tokens.iter().copied());
-        flow.wants = true;
         self.totals.evicted += 1;
         self.withdraw(victim);
         self.wait_for_room(victim, now);
         for token in &tokens {
             if let Some(entry) = self.rules.get_mut(*token) {
-                entry.waiters.push(for_whom);
-                if let Some(flow) = self.flows.get_mut(&for_whom) {
+                entry.waiters.push(beneficiary);
+                if let Some(flow) = self.flows.get_mut(&beneficiary) {
                     flow.awaits.push(*token);
                 }
             }
@@ -280,49 +285,46 @@ impl<B: Backend, L: Lowering> Engine<B, L> {
         going
     }
 
-    /// A rule of ours has left the NIC and nobody was waiting for just that: the hottest of those who wait is next.
-    pub(super) fn room(&mut self) {
+    /// A rule has left the NIC and no flow waited for its end: the flow with the highest rate of those that await room is next.
+    pub(super) fn offer_room(&mut self) {
         self.full_until = 0;
         if let Some(id) = self.placement.next() {
-            self.unwait(id);
-            if let Some(flow) = self.flows.get_mut(&id) {
-                flow.retry_at = None;
-            }
-            self.touch(id);
+            self.make_due(id);
+            self.schedule(id);
         }
     }
 
-    /// To software, and tried again later, later each time.
+    /// Puts a flow into software until a later time; the wait doubles with each attempt.
     pub(super) fn back_off(&mut self, id: OffloadId, reason: NotOffloaded, now: u64) {
         let Some(flow) = self.flows.get_mut(&id) else { return };
         flow.attempts = flow.attempts.saturating_add(1);
-        flow.wants = true;
         let mut wait = backoff(&self.config, flow.attempts, seed(id));
         if reason == NotOffloaded::NotHonoured {
-            wait = wait.max(NEGLECT);
+            wait = wait.max(NOT_HONOURED_WAIT);
         }
         let at = now.saturating_add(wait);
-        if let Some(before) = flow.retry_at.replace(at) {
-            self.timers.remove(&(before, Timer::Flow(id)));
+        self.make_due(id);
+        if let Some(flow) = self.flows.get_mut(&id).filter(|flow| !flow.leaving()) {
+            flow.phase = Phase::Backoff { until: at };
+            self.timers.insert((at, Timer::Flow(id)));
         }
-        self.timers.insert((at, Timer::Flow(id)));
         self.set_state(id, (Tier::Software, Some(reason)), true);
     }
 
     /// A creation has completed.
     pub(super) fn flow_created(&mut self, id: OffloadId, now: u64) {
         let Some(flow) = self.flows.get_mut(&id) else { return };
-        let Some(coming) = &mut flow.coming else { return };
+        let (Phase::Installing(coming) | Phase::Replacing { coming, .. }) = &mut flow.phase else { return };
         coming.missing = coming.missing.saturating_sub(1);
         if coming.missing > 0 {
             return;
         }
         let set = *coming;
-        flow.coming = None;
-        let old = flow.active.replace(set);
+        let old = flow.phase.active();
+        flow.phase = Phase::Installed(set);
         // Until the NIC has counted, what was asked for is believed.
         flow.counted_rate = [flow.rate.div_ceil(2), flow.rate / 2].map(|rate| Rate::new(rate, now));
-        (flow.wants, flow.attempts, flow.retry_at) = (false, 0, None);
+        flow.attempts = 0;
         self.placement.place(id, flow.rate, now);
         self.totals.activated += 1;
         // What the old rules have counted went the old way: it is told before the worker hears of the new one.
@@ -333,9 +335,12 @@ impl<B: Backend, L: Lowering> Engine<B, L> {
 
     /// A creation of a set that is wanted has failed: the other half goes, and so does what it should have replaced, which is stale.
     pub(super) fn flow_failed(&mut self, id: OffloadId, shape: Option<ShapeIndex>, failure: &Failure, now: u64) {
-        let need =
-            self.flows.get(&id).and_then(|flow| flow.coming).map_or(1, |set| self.rules.going_with(set.tokens()));
-        let had_active = self.flows.get(&id).is_some_and(|flow| flow.active.is_some());
+        let need = self
+            .flows
+            .get(&id)
+            .and_then(|flow| flow.phase.coming())
+            .map_or(1, |set| self.rules.going_with(set.tokens()));
+        let had_active = self.flows.get(&id).is_some_and(|flow| flow.phase.active().is_some());
         match failure.class {
             FailureClass::Shape => {
                 self.withdraw(id);
@@ -345,11 +350,7 @@ impl<B: Backend, L: Lowering> Engine<B, L> {
                     Some(shape) => {
                         tracing::warn!(shape = %shape.shape, %failure, "the NIC refuses rules of this shape");
                         shape.refused = Some(NotOffloaded::Failed(FailureClass::Shape));
-                        if let Some(flow) = self.flows.get_mut(&id) {
-                            flow.wants = true;
-                        }
-                        self.set_state(id, (Tier::Pending, Some(NotOffloaded::Pending)), false);
-                        self.touch(id);
+                        self.reinstall(id);
                     }
                     None => self.back_off(id, NotOffloaded::Failed(FailureClass::Shape), now),
                 }
@@ -362,8 +363,8 @@ impl<B: Backend, L: Lowering> Engine<B, L> {
                 self.back_off(id, NotOffloaded::Failed(FailureClass::Capacity), now);
             }
             FailureClass::Capacity => {
-                let half = self.flows.get_mut(&id).and_then(|flow| flow.coming.take());
-                for token in half.iter().flat_map(Set::tokens) {
+                let half = self.flows.get_mut(&id).and_then(|flow| flow.phase.take_coming());
+                for token in half.iter().flat_map(RuleSet::tokens) {
                     if let Some(entry) = self.rules.get_mut(token) {
                         entry.half = true;
                     }
@@ -389,10 +390,7 @@ impl<B: Backend, L: Lowering> Engine<B, L> {
     fn forget(&mut self, id: OffloadId) {
         if let Some(flow) = self.flows.remove(&id) {
             self.count_state(flow.state, -1);
-            if let Some(at) = flow.retry_at {
-                self.timers.remove(&(at, Timer::Flow(id)));
-            }
-            self.held.remove(&id);
+            self.blocked_flows.remove(&id);
             self.outbox.push(Report::Gone { id });
         }
     }

@@ -1,17 +1,18 @@
 //! The engine: desired flows on one side, rules of a NIC on the other.
 //!
-//! Every flow is held as it is desired, and every rule from its queueing to its end; what happens is driven by requests,
-//! completions and time. A flow that something has happened to is looked at once more ([`Engine::settle`]); nothing is scanned.
+//! Every flow is kept as it is desired, and every rule from its queueing to its end; what happens is driven by requests,
+//! completions and time. A flow that something has happened to is advanced once more ([`Engine::advance_scheduled`]); nothing is
+//! scanned, and a new snapshot costs nothing for each flow.
 
 mod counters;
-mod departures;
+mod egress_check;
 mod flow;
+mod inspect;
 mod install;
-mod look;
-mod needs;
+mod operations;
+mod prerequisites;
 mod proactive;
 mod probe;
-mod pump;
 mod rules;
 mod sessions;
 
@@ -28,19 +29,19 @@ use offload_rules::{
 };
 
 use super::{
-    Backend, Completion, Config, Finding, Lowering, Token, Totals,
+    Completion, Config, Failure, Hits, Lowering, NicBackend, ProbeResult, RuleBackend, SessionBackend, Token, Totals,
     meter::{Latencies, Rate},
 };
 use crate::hash::Quick;
-use departures::Departures;
-use flow::Flow;
+use egress_check::EgressCheck;
+use flow::{Flow, PENDING, State};
 use proactive::Proactive;
 use probe::Probe;
 use rules::{Rules, ShapeIndex};
 use sessions::Sessions;
 
 /// The state of all flows while offload is off.
-const SWITCHED_OFF: (Tier, Option<NotOffloaded>) = (Tier::Software, Some(NotOffloaded::Off));
+const SWITCHED_OFF: State = (Tier::Software, Some(NotOffloaded::Off));
 
 /// What is due at a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -51,11 +52,11 @@ enum Timer {
     Flush,
 }
 
-/// What is known of a shape on this NIC.
+/// What is known of a shape of rules on this NIC.
 #[derive(Debug)]
 struct ShapeState<S> {
     shape: S,
-    probe: Option<Finding>,
+    probe: Option<ProbeResult>,
     refused: Option<NotOffloaded>,
     created: u64,
     proven: bool,
@@ -66,23 +67,24 @@ struct ShapeState<S> {
 ///
 /// It keeps what is desired, so that it can be installed again after a reset of the NIC, a switch off and on, or a failure. What
 /// cannot be in the NIC is in software, with a reason.
-#[derive(Debug)]
-pub struct Engine<B: Backend, L: Lowering> {
+pub struct Engine<B: RuleBackend, L: Lowering> {
     config: Config,
     lowering: L,
     backend: B,
+    session_backend: Option<Box<dyn SessionBackend>>,
     snapshot: Arc<Snapshot>,
     enabled: bool,
-    /// Why no flow is begun now.
+    /// Why no flow is installed now.
     blocked: Option<NotOffloaded>,
-    /// The NIC may hold rules that are not in the books.
+    /// The NIC may hold rules that the engine does not know.
     unclean: bool,
     flush_attempts: u32,
     flush_failure: Option<FailureClass>,
     flows: HashMap<OffloadId, Flow, Quick>,
-    touched: VecDeque<OffloadId>,
-    /// Flows to look at when nothing blocks any more.
-    held: BTreeSet<OffloadId>,
+    /// Flows to advance.
+    scheduled: VecDeque<OffloadId>,
+    /// Flows to advance when nothing blocks any more.
+    blocked_flows: BTreeSet<OffloadId>,
     /// Active flows, and those that wait for room.
     placement: Placement<OffloadId>,
     full_until: u64,
@@ -95,8 +97,11 @@ pub struct Engine<B: Backend, L: Lowering> {
     unpushed: bool,
     /// When and which counter is read next.
     sweep: VecDeque<(u64, Token)>,
+    /// Memory of the last batch of counters.
+    query_batch: Vec<Token>,
+    query_results: Vec<Result<Hits, Failure>>,
     aged_at: u64,
-    departures: Departures,
+    egress_check: EgressCheck,
     shapes: Vec<ShapeState<L::Shape>>,
     shape_index: BTreeMap<L::Shape, ShapeIndex>,
     probe: Probe,
@@ -111,14 +116,16 @@ pub struct Engine<B: Backend, L: Lowering> {
     completions: Vec<Completion>,
 }
 
-impl<B: Backend, L: Lowering> Engine<B, L> {
+impl<B: RuleBackend, L: Lowering> Engine<B, L> {
     /// An engine that is switched on. The first [`Self::poll`] removes every rule that an earlier life has left, tries the canaries,
     /// and installs the rules that belong to no flow; flows wait for that.
-    pub fn new(config: Config, lowering: L, backend: B, snapshot: Arc<Snapshot>) -> Self {
+    pub fn new(config: Config, lowering: L, nic: NicBackend<B>, snapshot: Arc<Snapshot>) -> Self {
+        let NicBackend { rules: backend, sessions: session_backend } = nic;
         let mut engine = Self {
             config,
             lowering,
             backend,
+            session_backend,
             snapshot,
             enabled: true,
             blocked: Some(NotOffloaded::Pending),
@@ -126,8 +133,8 @@ impl<B: Backend, L: Lowering> Engine<B, L> {
             flush_attempts: 0,
             flush_failure: None,
             flows: HashMap::default(),
-            touched: VecDeque::new(),
-            held: BTreeSet::new(),
+            scheduled: VecDeque::new(),
+            blocked_flows: BTreeSet::new(),
             placement: Placement::new(config.hysteresis),
             full_until: 0,
             timers: BTreeSet::new(),
@@ -136,8 +143,10 @@ impl<B: Backend, L: Lowering> Engine<B, L> {
             overdue: VecDeque::new(),
             unpushed: false,
             sweep: VecDeque::new(),
+            query_batch: Vec::new(),
+            query_results: Vec::new(),
             aged_at: 0,
-            departures: Departures::default(),
+            egress_check: EgressCheck::default(),
             shapes: Vec::new(),
             shape_index: BTreeMap::new(),
             probe: Probe::default(),
@@ -164,42 +173,42 @@ impl<B: Backend, L: Lowering> Engine<B, L> {
             Request::NotHonoured { id } => self.not_honoured(id, now),
             Request::Remove { id } => self.remove(id),
             Request::Offer { offer, sa, vif, numbers, left } => {
-                self.offered(offer, sessions::Offered { sa, vif, numbers, left })
+                self.offered(offer, sessions::Offer { sa, vif, numbers, left })
             }
             Request::Confirm { offer } => self.confirmed(offer),
             Request::Return { offer, at_once } => self.returned(offer, at_once, now),
         }
-        self.settle(now);
+        self.advance_scheduled(now);
     }
 
     /// Does what is due, within the bounds of its configuration, and appends what workers have to know.
     pub fn poll(&mut self, now: u64, reports: &mut Vec<Report>) {
-        self.watch(now);
-        self.complete(now);
+        self.check_reset(now);
+        self.take_completions(now);
         self.check_overdue(now);
-        self.fire(now);
+        self.fire_timers(now);
         if !self.unclean {
-            self.go_on_probing(now);
+            self.advance_probe(now);
             self.reconcile_proactive(now);
-            self.go_on_with_sessions(now);
+            self.advance_sessions(now);
             self.unblock();
-            self.settle(now);
+            self.advance_scheduled(now);
             self.issue(now);
             self.sweep(now);
-            self.settle(now);
+            self.advance_scheduled(now);
         }
         reports.append(&mut self.outbox);
     }
 
     /// Takes a new snapshot: rules that belong to no flow follow it. Flows follow by the requests of their workers.
     pub fn adopt(&mut self, snapshot: &Arc<Snapshot>, now: u64) {
-        self.snapshot = Arc::clone(snapshot);
+        let before = std::mem::replace(&mut self.snapshot, Arc::clone(snapshot));
         if self.enabled && !self.probe.planned {
             self.plan_probe();
         }
-        self.plan_proactive();
-        self.sessions_follow();
-        self.settle(now);
+        self.replan_proactive(&before);
+        self.recheck_sessions();
+        self.advance_scheduled(now);
     }
 
     /// Switches offload on or off. Off: every rule is counted and removed, and flows go on in software as theirs go. On: the canaries
@@ -209,16 +218,16 @@ impl<B: Backend, L: Lowering> Engine<B, L> {
             return;
         }
         self.enabled = enabled;
-        let ids = self.ids(|flow| !flow.removing);
+        let ids = self.ids(|flow| !flow.leaving());
         for id in ids {
             self.withdraw(id);
+            self.make_due(id);
             if let Some(flow) = self.flows.get_mut(&id) {
-                flow.wants = true;
-                (flow.attempts, flow.retry_at, flow.doubted) = (0, None, false);
+                (flow.attempts, flow.doubted) = (0, false);
             }
-            let state = if enabled { (Tier::Pending, Some(NotOffloaded::Pending)) } else { SWITCHED_OFF };
+            let state = if enabled { PENDING } else { SWITCHED_OFF };
             self.set_state(id, state, false);
-            self.touch(id);
+            self.schedule(id);
         }
         if enabled {
             self.plan_probe();
@@ -226,11 +235,13 @@ impl<B: Backend, L: Lowering> Engine<B, L> {
             self.abandon_probe();
         }
         self.plan_proactive();
+        // Also where the same are wanted: rules that had to wait for those of flows may not have left yet.
+        self.proactive.dirty = true;
         if !enabled {
-            self.sessions_leave();
+            self.recall_sessions();
         }
-        self.block();
-        self.settle(now);
+        self.update_blocked();
+        self.advance_scheduled(now);
     }
 
     /// Whether nothing is queued or in flight: without another request, only time brings more.
@@ -238,7 +249,7 @@ impl<B: Backend, L: Lowering> Engine<B, L> {
     pub fn idle(&self) -> bool {
         self.rules.queued() == 0
             && self.rules.in_flight == 0
-            && self.touched.is_empty()
+            && self.scheduled.is_empty()
             && self.outbox.is_empty()
             && !self.unclean
             && !self.probe.under_way()
@@ -277,8 +288,8 @@ impl<B: Backend, L: Lowering> Engine<B, L> {
         index
     }
 
-    /// Finds out whether flows may begin.
-    fn block(&mut self) {
+    /// Finds out whether flows may be installed.
+    fn update_blocked(&mut self) {
         self.blocked = if self.unclean {
             Some(self.flush_failure.map_or(NotOffloaded::Pending, NotOffloaded::Failed))
         } else if self.probe.under_way() {
@@ -288,13 +299,13 @@ impl<B: Backend, L: Lowering> Engine<B, L> {
         };
     }
 
-    /// The same, and lets flows go on that were held.
+    /// The same, and advances flows that were blocked.
     fn unblock(&mut self) {
         let before = self.blocked;
-        self.block();
+        self.update_blocked();
         if before != self.blocked {
-            for id in std::mem::take(&mut self.held) {
-                self.touch(id);
+            for id in std::mem::take(&mut self.blocked_flows) {
+                self.schedule(id);
             }
         }
     }

@@ -1,24 +1,33 @@
-//! Rules that belong to no flow: kept as the snapshot wants them.
+//! Proactive rules: they belong to no flow, and follow the snapshot.
 //!
 //! A rule that leads to a table is in the NIC only while all rules of these in that table are: on the side of receiving, what meets none is
 //! lost (rdma-core, dr_domain.c: the default of a receive domain's tables is `nic_rx_drop_address`).
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::{
+    collections::{BTreeSet, HashMap, HashSet},
+    sync::Arc,
+};
 
-use offload_rules::lower::{FailureClass, NotOffloaded, Rule, Table};
+use offload_rules::{
+    VrfId,
+    forwarding::Snapshot,
+    lower::{FailureClass, NotOffloaded, Rule, Table},
+};
 
 use super::{
     Engine, Timer,
-    rules::{Owner, Stage},
+    rules::{NewRule, Owner, Stage},
 };
-use crate::{Backend, Failure, Lowering, Token, config::backoff};
+use crate::{Failure, Lowering, RuleBackend, Token, config::backoff};
 
 #[derive(Debug, Default)]
 pub(super) struct Proactive {
-    pub(super) wanted: Vec<Rule>,
+    pub(super) wanted: Vec<Arc<Rule>>,
+    /// Version of the NIC's ports that these are for.
+    ports: Option<u64>,
     /// All that have not ended.
     pub(super) tokens: BTreeSet<Token>,
-    /// Something has happened since the last look.
+    /// Something has happened since they were reconciled last.
     pub(super) dirty: bool,
     /// Wanted and not in the NIC.
     missing: usize,
@@ -47,19 +56,37 @@ impl Proactive {
     }
 }
 
-impl<B: Backend, L: Lowering> Engine<B, L> {
-    /// What is wanted now.
-    pub(super) fn plan_proactive(&mut self) {
-        let wanted = if self.enabled { self.lowering.proactive(&self.snapshot) } else { Vec::new() };
-        if wanted != self.proactive.wanted {
-            self.proactive.wanted = wanted;
-            (self.proactive.attempts, self.proactive.retry_at) = (0, None);
-            self.timers.retain(|(_, timer)| *timer != Timer::Proactive);
+/// Do the snapshots differ in what steering reads: vifs, and the addresses where tunnels end?
+fn steering_differs(before: &Snapshot, after: &Snapshot) -> bool {
+    let same_vifs = before.vifs().count() == after.vifs().count()
+        && before.vifs().zip(after.vifs()).all(|(before, after)| Arc::ptr_eq(before, after));
+    let same_ends = |vrf: VrfId| before.mpls_o_udp_terminations(vrf).eq(after.mpls_o_udp_terminations(vrf));
+    !same_vifs || !after.vrfs().all(|vrf| same_ends(vrf.id))
+}
+
+impl<B: RuleBackend, L: Lowering> Engine<B, L> {
+    /// After a change of the snapshot: nothing where it concerns neither vifs nor the ends of tunnels, nor the NIC's ports.
+    pub(super) fn replan_proactive(&mut self, before: &Snapshot) {
+        let ports = self.lowering.ports_version();
+        if self.proactive.ports != Some(ports) || steering_differs(before, &self.snapshot) {
+            self.plan_proactive();
         }
+    }
+
+    /// Finds out which rules are wanted now.
+    pub(super) fn plan_proactive(&mut self) {
+        self.proactive.ports = Some(self.lowering.ports_version());
+        let wanted = if self.enabled { self.lowering.proactive(&self.snapshot) } else { Vec::new() };
+        if wanted.iter().eq(self.proactive.wanted.iter().map(|rule| &**rule)) {
+            return;
+        }
+        self.proactive.wanted = wanted.into_iter().map(Arc::new).collect();
+        (self.proactive.attempts, self.proactive.retry_at) = (0, None);
+        self.timers.retain(|(_, timer)| *timer != Timer::Proactive);
         self.proactive.dirty = true;
     }
 
-    /// Brings the NIC nearer to it.
+    /// Moves the proactive rules one step toward the desired set.
     pub(super) fn reconcile_proactive(&mut self, now: u64) {
         if !self.proactive.dirty || self.probe.under_way() {
             return;
@@ -69,23 +96,23 @@ impl<B: Backend, L: Lowering> Engine<B, L> {
             // What steers and guards packets of flows leaves after the last of their rules.
             return;
         }
-        let mut missing: HashMap<&Rule, bool> = self.proactive.wanted.iter().map(|rule| (rule, true)).collect();
+        let mut missing: HashMap<&Rule, bool> = self.proactive.wanted.iter().map(|rule| (&**rule, true)).collect();
         let mut unwanted = Vec::new();
         let mut live = HashSet::new();
         // Tables that rules lead to which leave, or are to.
         let mut left: HashSet<Table> = HashSet::new();
         for token in &self.proactive.tokens {
             let Some(entry) = self.rules.get(*token) else { continue };
-            match missing.get_mut(&entry.rule).filter(|_| entry.wanted) {
+            match missing.get_mut(&*entry.rule).filter(|_| entry.wanted()) {
                 Some(missing) => {
                     *missing = false;
                     if entry.stage == Stage::Live {
-                        live.insert(&entry.rule);
+                        live.insert(&*entry.rule);
                     }
                 }
                 None => {
                     left.extend(entry.rule.leads_to());
-                    if entry.wanted {
+                    if entry.wanted() {
                         unwanted.push(*token);
                     }
                 }
@@ -93,15 +120,15 @@ impl<B: Backend, L: Lowering> Engine<B, L> {
         }
         unwanted.retain(|token| self.rules.get(*token).is_some_and(|entry| !left.contains(&entry.rule.table)));
         self.proactive.missing = missing.len() - live.len();
-        let absent = self.proactive.wanted.iter().filter(|rule| !live.contains(rule));
+        let absent = self.proactive.wanted.iter().filter(|rule| !live.contains(&***rule));
         let unready: HashSet<Table> = absent.map(|rule| rule.table).collect();
-        let begin: Vec<Rule> = self
+        let begin: Vec<Arc<Rule>> = self
             .proactive
             .wanted
             .iter()
             .filter(|rule| {
                 // What it takes the place of leaves first.
-                missing.insert(*rule, false) == Some(true)
+                missing.insert(&***rule, false) == Some(true)
                     && self.rules.holder(rule).is_none()
                     && rule.leads_to().all(|table| !unready.contains(&table))
             })
@@ -114,7 +141,7 @@ impl<B: Backend, L: Lowering> Engine<B, L> {
         }
         if self.proactive.retry_at.is_none_or(|at| at <= now) {
             for rule in begin {
-                let token = self.rules.insert(Owner::Proactive, rule, None, false, Vec::new());
+                let token = self.rules.insert(rule, NewRule::of(Owner::Proactive));
                 self.proactive.tokens.insert(token);
             }
         }

@@ -1,24 +1,27 @@
 //! The probe: a passing `validate` promises nothing, so typical shapes are validated, created and destroyed once before flows use
 //! them. A slow NIC is not asked for long: any other shape is tried by the first flow that has it.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+};
 
 use offload_rules::lower::{Chain, FailureClass};
 
 use super::{
     Engine,
     install::PROBE,
-    needs::Claim,
-    rules::{Owner, ShapeIndex},
+    prerequisites::Claim,
+    rules::{NewRule, Owner, ShapeIndex},
 };
-use crate::{Backend, Failure, Finding, Lowering, Token};
+use crate::{Failure, Lowering, ProbeResult, RuleBackend, Token};
 
 /// Canaries. Two that have the same match are tried one after the other.
 #[derive(Debug, Default)]
 pub(super) struct Probe {
     queue: VecDeque<(ShapeIndex, Chain)>,
     current: BTreeMap<Token, (ShapeIndex, Chain)>,
-    /// There was something to probe.
+    /// Canaries were queued once.
     pub(super) planned: bool,
     /// When what is left is given up; not before it has begun.
     until: Option<u64>,
@@ -35,8 +38,8 @@ impl Probe {
     }
 }
 
-impl<B: Backend, L: Lowering> Engine<B, L> {
-    /// All that was learned is forgotten and found out anew.
+impl<B: RuleBackend, L: Lowering> Engine<B, L> {
+    /// Forgets what was learned of shapes, and queues the canaries.
     pub(super) fn plan_probe(&mut self) {
         for shape in &mut self.shapes {
             (shape.refused, shape.doubts, shape.proven) = (None, 0, false);
@@ -46,7 +49,7 @@ impl<B: Backend, L: Lowering> Engine<B, L> {
             self.probe.planned = true;
             let index = self.shape(&shape);
             if let Some(shape) = self.shapes.get_mut(index) {
-                shape.probe = Some(Finding::Waiting);
+                shape.probe = Some(ProbeResult::Waiting);
             }
             self.probe.queue.push_back((index, chain));
         }
@@ -56,7 +59,7 @@ impl<B: Backend, L: Lowering> Engine<B, L> {
         self.probe.until = None;
         self.probe.queue.clear();
         for shape in &mut self.shapes {
-            shape.probe.take_if(|finding| *finding == Finding::Waiting);
+            shape.probe.take_if(|result| *result == ProbeResult::Waiting);
         }
         for token in std::mem::take(&mut self.probe.current).into_keys() {
             if self.rules.unwant(token) {
@@ -66,7 +69,7 @@ impl<B: Backend, L: Lowering> Engine<B, L> {
     }
 
     /// Starts the canaries whose match is free, while there is time.
-    pub(super) fn go_on_probing(&mut self, now: u64) {
+    pub(super) fn advance_probe(&mut self, now: u64) {
         if !self.probe.under_way() {
             return;
         }
@@ -86,47 +89,47 @@ impl<B: Backend, L: Lowering> Engine<B, L> {
             let valid = chain.needs.iter().chain([&chain.rule]).try_for_each(|rule| self.backend.validate(rule));
             match valid {
                 Ok(()) => {
-                    let needs = self.rules.secure(chain.needs.clone());
-                    let rule = chain.rule.clone();
-                    let token = self.rules.insert(Owner::Canary(shape), rule, Some(shape), false, needs);
+                    let prerequisites = self.rules.acquire(chain.needs.clone());
+                    let new = NewRule { shape: Some(shape), prerequisites, ..NewRule::of(Owner::Canary(shape)) };
+                    let token = self.rules.insert(Arc::new(chain.rule.clone()), new);
                     self.probe.current.insert(token, (shape, chain));
                 }
-                Err(failure) => self.found(shape, Some(&failure)),
+                Err(failure) => self.record_result(shape, Some(&failure)),
             }
         }
     }
 
-    /// Several canaries can stand for one shape: the worst finding counts.
-    fn found(&mut self, index: ShapeIndex, failure: Option<&Failure>) {
+    /// Several canaries can stand for one shape: the worst result counts.
+    fn record_result(&mut self, index: ShapeIndex, failure: Option<&Failure>) {
         let Some(shape) = self.shapes.get_mut(index) else { return };
-        let finding = match failure {
-            None => Finding::Works,
+        let result = match failure {
+            None => ProbeResult::Works,
             Some(failure) if failure.class == FailureClass::Shape => {
                 shape.refused = Some(PROBE);
-                Finding::Refused(failure.to_string())
+                ProbeResult::Refused(failure.to_string())
             }
-            Some(failure) => Finding::Unsure(failure.to_string()),
+            Some(failure) => ProbeResult::Unsure(failure.to_string()),
         };
-        let worse = match (&shape.probe, &finding) {
-            (None | Some(Finding::Waiting | Finding::Works), _) | (_, Finding::Refused(_)) => true,
-            (Some(Finding::Refused(_) | Finding::Unsure(_)), _) => false,
+        let worse = match (&shape.probe, &result) {
+            (None | Some(ProbeResult::Waiting | ProbeResult::Works), _) | (_, ProbeResult::Refused(_)) => true,
+            (Some(ProbeResult::Refused(_) | ProbeResult::Unsure(_)), _) => false,
         };
         if worse {
-            shape.probe = Some(finding);
+            shape.probe = Some(result);
         }
     }
 
     /// The canary was not created, not in time, or cannot be removed: the probe goes on without it.
     pub(super) fn canary_failed(&mut self, token: Token, shape: ShapeIndex, failure: &Failure) {
         if self.probe.current.remove(&token).is_some() {
-            self.found(shape, Some(failure));
+            self.record_result(shape, Some(failure));
         }
     }
 
     /// The canary is gone again.
     pub(super) fn canary_ended(&mut self, token: Token, shape: ShapeIndex) {
         if self.probe.current.remove(&token).is_some() {
-            self.found(shape, None);
+            self.record_result(shape, None);
         }
     }
 }

@@ -1,8 +1,9 @@
-//! The books on rules: every token from its queueing to its end. Each is in exactly one stage.
+//! The engine's rules: every token from its queueing to its end. Each is in exactly one stage.
 
 use std::{
     collections::{HashMap, VecDeque},
     hash::{Hash, Hasher},
+    sync::Arc,
 };
 
 use crate::protocol::{OfferId, OffloadId};
@@ -21,9 +22,9 @@ pub(super) type ShapeIndex = usize;
 pub(super) enum Owner {
     /// A direction of a flow.
     Flow(OffloadId, u8),
-    /// Of those that need it: there as long as one of them is.
-    Needed,
-    /// Steering.
+    /// Of the rules that need it: there as long as one of them is.
+    Shared,
+    /// Steering, which belongs to no flow.
     Proactive,
     /// Opens or seals by the session of an offer.
     Session(OfferId),
@@ -32,40 +33,52 @@ pub(super) enum Owner {
 }
 
 impl Owner {
-    /// A flow, or those that need it: its packets come by rules that belong to no flow.
+    /// A rule of a flow, or a prerequisite of one: its packets come by proactive rules.
     pub(super) const fn is_of_flows(self) -> bool {
-        matches!(self, Self::Flow(..) | Self::Needed)
+        matches!(self, Self::Flow(..) | Self::Shared)
     }
 }
 
 /// Life of a rule:
 ///
 /// ```text
-/// Waiting ──► Queued ──► Creating ──► Live ──► Draining ──► Destroying ──► (end)
-///    │          │            │                     ▲              │
-///    ▼          ▼            ▼ failed              └── refused ───┘
-///  (end)      (end)        (end)
+/// Waiting ──► Queued ──► Creating ──────► Live ──► Draining ──► Destroying ──► (end)
+///    │          │         │  │  unwanted             ▲  ▲           │
+///    ▼          ▼         │  └────► Abandoned ───────┘  └─ refused ─┘
+///  (end)      (end)       ▼ failed      │ created
+///                       (end)           ▼ failed: (end)
 /// ```
 ///
-/// A rule waits until all that it needs are live, and those drain when none that needs them is left ([`needs`](super::needs)). A rule that is unwanted while its creation is in flight drains as soon as that completes, however late.
+/// A rule waits until all its prerequisites are live, and those drain when no rule that needs them is left
+/// ([`prerequisites`](super::prerequisites)). A rule that is unwanted while its creation is in flight is abandoned: it drains as soon
+/// as that completes, however late.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Stage {
+    /// For its prerequisites.
     Waiting,
+    /// For its turn.
     Queued,
+    /// Its creation is in flight.
     Creating,
+    /// Its creation is in flight, and nobody wants it any more.
+    Abandoned,
+    /// In the NIC.
     Live,
+    /// In the NIC, to be destroyed.
     Draining,
+    /// Its destruction is in flight.
     Destroying,
 }
 
 #[derive(Debug)]
 pub(super) struct Entry {
     pub(super) owner: Owner,
-    pub(super) rule: Rule,
+    /// Shared with those who show it, and with what is desired where that is kept.
+    pub(super) rule: Arc<Rule>,
+    /// Of table, priority and items.
+    hash: u64,
     pub(super) shape: Option<ShapeIndex>,
     pub(super) stage: Stage,
-    /// False: on its way out.
-    pub(super) wanted: bool,
     /// Its packets never reach software: they are counted here.
     pub(super) counted: bool,
     /// Octets of each packet that the counter does not see.
@@ -75,16 +88,16 @@ pub(super) struct Entry {
     pub(super) read_at: u64,
     /// The operation in flight is over its time.
     pub(super) late: bool,
-    /// What the owner has been told.
+    /// What the owner has been told of its counter.
     pub(super) told: Hits,
     /// Attempts to destroy it, or to read its last counter, that failed.
     pub(super) refusals: u32,
-    /// The other half of its pair did not fit: where it was is no room for a pair.
+    /// The other rule of its pair did not fit: the room that it leaves is not enough for a pair.
     pub(super) half: bool,
     /// Flows that wait for its end.
     pub(super) waiters: Vec<OffloadId>,
     /// What has to be live before it is created, and outlives it. All of them are older.
-    pub(super) needs: Vec<Token>,
+    pub(super) prerequisites: Vec<Token>,
     /// Rules that need it.
     pub(super) dependents: u32,
     /// Of those, the ones that wait for it to be live.
@@ -93,11 +106,35 @@ pub(super) struct Entry {
 
 impl Entry {
     pub(super) const fn in_flight(&self) -> bool {
-        matches!(self.stage, Stage::Creating | Stage::Destroying)
+        matches!(self.stage, Stage::Creating | Stage::Abandoned | Stage::Destroying)
+    }
+
+    /// Its owner wants it: it is in the NIC, or is to be.
+    pub(super) const fn wanted(&self) -> bool {
+        matches!(self.stage, Stage::Waiting | Stage::Queued | Stage::Creating | Stage::Live)
     }
 
     pub(super) const fn live(&self) -> bool {
         matches!(self.stage, Stage::Live | Stage::Draining | Stage::Destroying)
+    }
+}
+
+/// What is known of a rule when it is queued.
+#[derive(Debug)]
+pub(super) struct NewRule {
+    pub(super) owner: Owner,
+    pub(super) shape: Option<ShapeIndex>,
+    /// Its packets never reach software.
+    pub(super) counted: bool,
+    /// Octets of each packet that the counter does not see.
+    pub(super) uncounted: u8,
+    pub(super) prerequisites: Vec<Token>,
+}
+
+impl NewRule {
+    /// One that is not counted and needs no other.
+    pub(super) const fn of(owner: Owner) -> Self {
+        Self { owner, shape: None, counted: false, uncounted: 0, prerequisites: Vec::new() }
     }
 }
 
@@ -124,27 +161,22 @@ fn match_hash(rule: &Rule) -> u64 {
 
 impl Rules {
     /// A new rule, queued for creation as soon as what it needs is there.
-    pub(super) fn insert(
-        &mut self,
-        owner: Owner,
-        rule: Rule,
-        shape: Option<ShapeIndex>,
-        counted: bool,
-        needs: Vec<Token>,
-    ) -> Token {
+    pub(super) fn insert(&mut self, rule: Arc<Rule>, new: NewRule) -> Token {
+        let NewRule { owner, shape, counted, uncounted, prerequisites } = new;
         self.next += 1;
         let token = self.next;
-        self.by_match.insert(match_hash(&rule), token);
-        let ready = self.hold(token, &needs);
+        let hash = match_hash(&rule);
+        self.by_match.insert(hash, token);
+        let ready = self.depend_on(token, &prerequisites);
         self.of_flows += usize::from(owner.is_of_flows());
         let entry = Entry {
             owner,
             rule,
+            hash,
             shape,
             stage: if ready { Stage::Queued } else { Stage::Waiting },
-            wanted: true,
             counted,
-            uncounted: 0,
+            uncounted,
             since: 0,
             read_at: 0,
             late: false,
@@ -152,7 +184,7 @@ impl Rules {
             refusals: 0,
             half: false,
             waiters: Vec::new(),
-            needs,
+            prerequisites,
             dependents: 0,
             awaited_by: Vec::new(),
         };
@@ -196,7 +228,6 @@ impl Rules {
     /// Sends a rule on its way out. True: it never was in the NIC, so its end is now.
     pub(super) fn unwant(&mut self, token: Token) -> bool {
         let Some(entry) = self.entries.get_mut(&token) else { return false };
-        entry.wanted = false;
         match entry.stage {
             Stage::Waiting | Stage::Queued => true,
             Stage::Live => {
@@ -204,7 +235,11 @@ impl Rules {
                 self.destroys.push_back(token);
                 false
             }
-            Stage::Creating | Stage::Draining | Stage::Destroying => false,
+            Stage::Creating => {
+                entry.stage = Stage::Abandoned;
+                false
+            }
+            Stage::Abandoned | Stage::Draining | Stage::Destroying => false,
         }
     }
 
@@ -216,8 +251,8 @@ impl Rules {
         }
     }
 
-    /// The operation has ended, somehow. False: there was none.
-    pub(super) fn landed(&mut self, token: Token) -> bool {
+    /// The operation in flight has completed. False: there was none.
+    pub(super) fn complete(&mut self, token: Token) -> bool {
         let Some(entry) = self.entries.get_mut(&token) else { return false };
         if !entry.in_flight() {
             return false;
@@ -229,18 +264,17 @@ impl Rules {
         true
     }
 
-    /// Closes the book on a rule that is not in the NIC.
+    /// Forgets a rule that is not in the NIC.
     pub(super) fn remove(&mut self, token: Token) -> Option<Entry> {
         let entry = self.entries.remove(&token)?;
         self.of_flows -= usize::from(entry.owner.is_of_flows());
-        let hash = match_hash(&entry.rule);
-        if self.by_match.get(&hash) == Some(&token) {
-            self.by_match.remove(&hash);
+        if self.by_match.get(&entry.hash) == Some(&token) {
+            self.by_match.remove(&entry.hash);
         }
         Some(entry)
     }
 
-    /// All are lost. Tokens go on.
+    /// All rules are lost. Tokens are not used again.
     pub(super) fn clear(&mut self) {
         *self = Self { next: self.next, ..Self::default() };
     }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!             session          inbound: rule            outbound: confirmed, rule
-//! Offered ──────────► Opened ────────────────► InForce ◄──────────────────────── Told ◄── Opened
+//! Offered ──────────► Opened ────────────────► InForce ◄──────────────────────── Reported ◄── Opened
 //!    │                   │                        │                                │
 //!    └── refused ────────┴── failed ──► (gone)    └── left, returned ──► Returned ─┴─► rule gone ─► session gone ─► (gone)
 //! ```
@@ -20,9 +20,11 @@ use offload_rules::{
 
 use super::{
     Engine,
-    rules::{Owner, Rules, Stage as RuleStage},
+    rules::{NewRule, Owner, Rules, Stage as RuleStage},
 };
-use crate::{Backend, Failure, Lowering, SessionCounts, SessionKind, SessionPlace, SessionSpec, Token};
+use crate::{
+    Failure, Lowering, RuleBackend, SessionBackend, SessionCounts, SessionKind, SessionPlace, SessionSpec, Token,
+};
 
 /// Milliseconds that a tunnel may still be sealed by a session that was returned, until the next one's rule is there.
 const HANDOVER: u64 = 500;
@@ -31,7 +33,7 @@ const RETRY: u64 = 1000;
 
 /// An SA as it was offered.
 #[derive(Debug, Clone)]
-pub(super) struct Offered {
+pub(super) struct Offer {
     pub(super) sa: Arc<Sa>,
     pub(super) vif: VifId,
     pub(super) numbers: Range<u64>,
@@ -42,38 +44,38 @@ pub(super) struct Offered {
 enum Stage {
     Offered,
     Opened,
-    Told,
+    Reported,
     InForce,
     Returned { at_once: bool, since: u64 },
 }
 
-/// How far one has come.
+/// An SA that was offered, as far as it has come.
 #[derive(Debug)]
-struct Held {
-    offered: Offered,
+struct OfferedSa {
+    offered: Offer,
     stage: Stage,
     /// The worker was asked to return it.
-    asked: bool,
+    recalled: bool,
     session: Option<(Session, SessionPlace)>,
     rule: Option<Token>,
-    rule_again: u64,
-    told: SessionCounts,
+    rule_retry_at: u64,
+    reported: SessionCounts,
 }
 
-impl Held {
+impl OfferedSa {
     fn outbound(&self) -> bool {
         self.offered.sa.direction == SaDirection::Outbound
     }
 
     fn rule_is(&self, rules: &Rules, stage: RuleStage) -> bool {
-        self.rule.and_then(|token| rules.get(token)).is_some_and(|entry| entry.wanted && entry.stage == stage)
+        self.rule.and_then(|token| rules.get(token)).is_some_and(|entry| entry.stage == stage)
     }
 }
 
-/// All of them.
+/// All SAs that were offered.
 #[derive(Debug, Default)]
 pub(super) struct Sessions {
-    held: BTreeMap<OfferId, Held>,
+    held: BTreeMap<OfferId, OfferedSa>,
     free: Vec<u32>,
     next: u32,
     counted_at: u64,
@@ -118,15 +120,15 @@ const fn mode(kind: SessionKind) -> SaMode {
 
 /// What a port offers for an SA. With inline crypto the half of an extended number that is not sent would have to go with each packet,
 /// which no two drivers take the same way.
-fn kinds(backend: &mut impl Backend, port: VifId, sa: &Sa) -> Vec<SessionKind> {
+fn kinds(backend: &mut dyn SessionBackend, port: VifId, sa: &Sa) -> Vec<SessionKind> {
     let mut kinds = backend.session_kinds(port, sa);
     kinds.retain(|kind| *kind == SessionKind::InlineProtocol || !sa.esn);
     kinds
 }
 
 /// Never more packets than there are numbers.
-fn most(offered: &Offered) -> Lifetime {
-    let Offered { sa, numbers, left, .. } = offered;
+fn most(offered: &Offer) -> Lifetime {
+    let Offer { sa, numbers, left, .. } = offered;
     if sa.direction == SaDirection::Inbound {
         return *left;
     }
@@ -135,24 +137,24 @@ fn most(offered: &Offered) -> Lifetime {
     Lifetime { packets, ..*left }
 }
 
-impl<B: Backend, L: Lowering> Engine<B, L> {
+impl<B: RuleBackend, L: Lowering> Engine<B, L> {
     /// A worker offers an SA.
-    pub(super) fn offered(&mut self, offer: OfferId, offered: Offered) {
-        let held = Held {
+    pub(super) fn offered(&mut self, offer: OfferId, offered: Offer) {
+        let held = OfferedSa {
             offered,
             stage: Stage::Offered,
-            asked: false,
+            recalled: false,
             session: None,
             rule: None,
-            rule_again: 0,
-            told: SessionCounts::default(),
+            rule_retry_at: 0,
+            reported: SessionCounts::default(),
         };
         self.sessions.held.insert(offer, held);
     }
 
     /// The worker sends by the session, too: rules may.
     pub(super) fn confirmed(&mut self, offer: OfferId) {
-        if let Some(held) = self.sessions.held.get_mut(&offer).filter(|held| held.stage == Stage::Told) {
+        if let Some(held) = self.sessions.held.get_mut(&offer).filter(|held| held.stage == Stage::Reported) {
             held.stage = Stage::InForce;
         }
     }
@@ -167,9 +169,9 @@ impl<B: Backend, L: Lowering> Engine<B, L> {
     }
 
     /// Takes each one step further.
-    pub(super) fn go_on_with_sessions(&mut self, now: u64) {
+    pub(super) fn advance_sessions(&mut self, now: u64) {
         if self.sessions.held.is_empty() {
-            return self.tell_sealed();
+            return self.report_sealed();
         }
         let offers: Vec<OfferId> = self.sessions.held.keys().copied().collect();
         for offer in offers {
@@ -177,7 +179,9 @@ impl<B: Backend, L: Lowering> Engine<B, L> {
                 Some(Stage::Offered) if !self.enabled => self.gone(offer, NotHeld::Off),
                 Some(Stage::Offered) if !self.probe.under_way() => self.open(offer),
                 Some(Stage::InForce) => self.seal(offer, now),
-                Some(Stage::Returned { at_once, since }) => self.let_go(offer, at_once || since + HANDOVER <= now),
+                Some(Stage::Returned { at_once, since }) => {
+                    self.release_session(offer, at_once || since + HANDOVER <= now)
+                }
                 _ => {}
             }
         }
@@ -186,18 +190,18 @@ impl<B: Backend, L: Lowering> Engine<B, L> {
             let offers: Vec<OfferId> = self.sessions.held.keys().copied().collect();
             offers.into_iter().for_each(|offer| self.count_session(offer));
         }
-        self.tell_sealed();
+        self.report_sealed();
     }
 
     /// The session, and for what is received its rule.
     fn open(&mut self, offer: OfferId) {
         let Some(held) = self.sessions.held.get(&offer) else { return };
         let offered = held.offered.clone();
-        let Offered { sa, vif, numbers, .. } = &offered;
-        let backend = &mut self.backend;
+        let Offer { sa, vif, numbers, .. } = &offered;
+        let Some(backend) = &mut self.session_backend else { return self.gone(offer, NotHeld::Unsupported) };
         let whole = numbers.start <= 1 || self.lowering.begins_with_any_number();
         let place = self.lowering.session(&self.snapshot, *vif, &mut |port| {
-            let mut kinds = kinds(backend, port, sa);
+            let mut kinds = kinds(&mut **backend, port, sa);
             kinds.retain(|kind| whole || *kind != SessionKind::InlineProtocol);
             kinds
         });
@@ -218,7 +222,7 @@ impl<B: Backend, L: Lowering> Engine<B, L> {
             most: most(&offered),
             told: Meta::Opened(*vif).bits(),
         };
-        if let Err(failure) = self.backend.open_session(session, &spec) {
+        if let Err(failure) = backend.open_session(session, &spec) {
             tracing::warn!(sa = %sa.id, %failure, "the NIC does not take a session");
             self.sessions.free.push(session.0);
             return self.gone(offer, NotHeld::Failed(failure.class));
@@ -229,8 +233,8 @@ impl<B: Backend, L: Lowering> Engine<B, L> {
         held.session = Some((session, place));
         match rule {
             None => {
-                held.stage = if place.kind == SessionKind::InlineCrypto { Stage::InForce } else { Stage::Told };
-                self.tell_held(offer);
+                held.stage = if place.kind == SessionKind::InlineCrypto { Stage::InForce } else { Stage::Reported };
+                self.report_held(offer);
             }
             Some(Ok(rule)) if self.rules.holder(&rule).is_none() => {
                 held.stage = Stage::Opened;
@@ -243,13 +247,13 @@ impl<B: Backend, L: Lowering> Engine<B, L> {
     }
 
     fn add_rule(&mut self, offer: OfferId, rule: Rule) {
-        let token = self.rules.insert(Owner::Session(offer), rule, None, false, Vec::new());
+        let token = self.rules.insert(Arc::new(rule), NewRule::of(Owner::Session(offer)));
         if let Some(held) = self.sessions.held.get_mut(&offer) {
             held.rule = Some(token);
         }
     }
 
-    fn tell_held(&mut self, offer: OfferId) {
+    fn report_held(&mut self, offer: OfferId) {
         if let Some((session, place)) = self.sessions.held.get(&offer).and_then(|held| held.session) {
             let (mode, port) = (mode(place.kind), place.port);
             self.outbox.push(Report::SaHeld { offer, mode, session: session.0, port });
@@ -259,7 +263,7 @@ impl<B: Backend, L: Lowering> Engine<B, L> {
     /// The rule of an outbound one, at the priority that the tunnel's other one leaves.
     fn seal(&mut self, offer: OfferId, now: u64) {
         let Some(held) = self.sessions.held.get(&offer) else { return };
-        if !held.outbound() || held.rule.is_some() || held.asked || held.rule_again > now {
+        if !held.outbound() || held.rule.is_some() || held.recalled || held.rule_retry_at > now {
             return;
         }
         let Some((session, place)) = held.session.filter(|(_, place)| place.kind == SessionKind::InlineProtocol) else {
@@ -276,7 +280,7 @@ impl<B: Backend, L: Lowering> Engine<B, L> {
     }
 
     /// The end of one that was returned: the rule, when nothing speaks for keeping it, then the session.
-    fn let_go(&mut self, offer: OfferId, now: bool) {
+    fn release_session(&mut self, offer: OfferId, now: bool) {
         let Some(held) = self.sessions.held.get(&offer) else { return };
         let Some(token) = held.rule else { return self.close(offer, self.why_returned()) };
         let vif = held.offered.vif;
@@ -288,7 +292,7 @@ impl<B: Backend, L: Lowering> Engine<B, L> {
                 && held.rule_is(&self.rules, RuleStage::Live)
         });
         if (now || !held.outbound() || next_is_there)
-            && self.rules.get(token).is_some_and(|entry| entry.wanted)
+            && self.rules.get(token).is_some_and(|entry| entry.wanted())
             && self.rules.unwant(token)
         {
             self.ended(token);
@@ -303,8 +307,8 @@ impl<B: Backend, L: Lowering> Engine<B, L> {
     fn close(&mut self, offer: OfferId, reason: NotHeld) {
         self.count_session(offer);
         let session = self.sessions.held.get(&offer).and_then(|held| held.session);
-        if let Some((session, _)) = session {
-            if let Err(failure) = self.backend.close_session(session) {
+        if let (Some((session, _)), Some(backend)) = (session, &mut self.session_backend) {
+            if let Err(failure) = backend.close_session(session) {
                 // Its number is not given to another one.
                 tracing::error!(session = session.0, %failure, "a session of the NIC cannot be destroyed");
             } else {
@@ -325,10 +329,13 @@ impl<B: Backend, L: Lowering> Engine<B, L> {
         if place.kind == SessionKind::InlineCrypto {
             return;
         }
-        let Ok(counts) = self.backend.session_counts(session) else { return };
-        let told = std::mem::replace(&mut held.told, counts);
-        let (packets, bytes) = (counts.packets.saturating_sub(told.packets), counts.bytes.saturating_sub(told.bytes));
-        let refused = counts.refused.saturating_sub(told.refused);
+        let Some(Ok(counts)) = self.session_backend.as_mut().map(|backend| backend.session_counts(session)) else {
+            return;
+        };
+        let reported = std::mem::replace(&mut held.reported, counts);
+        let (packets, bytes) =
+            (counts.packets.saturating_sub(reported.packets), counts.bytes.saturating_sub(reported.bytes));
+        let refused = counts.refused.saturating_sub(reported.refused);
         if packets + bytes + refused > 0 {
             self.outbox.push(Report::SaCounted { offer, packets, bytes, refused });
         }
@@ -338,14 +345,14 @@ impl<B: Backend, L: Lowering> Engine<B, L> {
         let Some(held) = self.sessions.held.get_mut(&offer) else { return };
         if held.stage == Stage::Opened {
             held.stage = Stage::InForce;
-            self.tell_held(offer);
+            self.report_held(offer);
         }
     }
 
     pub(super) fn session_rule_failed(&mut self, offer: OfferId, failure: &Failure, now: u64) {
         let Some(held) = self.sessions.held.get_mut(&offer) else { return };
         tracing::warn!(sa = %held.offered.sa.id, %failure, "the NIC does not take a rule of IPsec");
-        held.rule_again = now + RETRY;
+        held.rule_retry_at = now + RETRY;
     }
 
     pub(super) fn session_rule_ended(&mut self, offer: OfferId, token: Token) {
@@ -354,38 +361,38 @@ impl<B: Backend, L: Lowering> Engine<B, L> {
         match held.stage {
             Stage::Opened => self.close(offer, NotHeld::Failed(offload_rules::lower::FailureClass::Device)),
             // An inbound one whose rule has gone by itself is nobody's.
-            Stage::InForce if !held.outbound() => self.ask_back(offer),
+            Stage::InForce if !held.outbound() => self.recall(offer),
             _ => {}
         }
     }
 
-    fn ask_back(&mut self, offer: OfferId) {
+    fn recall(&mut self, offer: OfferId) {
         let Some(held) = self.sessions.held.get_mut(&offer) else { return };
-        if held.stage != Stage::Offered && !std::mem::replace(&mut held.asked, true) {
+        if held.stage != Stage::Offered && !std::mem::replace(&mut held.recalled, true) {
             self.outbox.push(Report::SaLeave { offer });
         }
     }
 
-    /// Switched off.
-    pub(super) fn sessions_leave(&mut self) {
+    /// Switched off: workers are asked to return all sessions.
+    pub(super) fn recall_sessions(&mut self) {
         let offers: Vec<OfferId> = self.sessions.held.keys().copied().collect();
-        offers.into_iter().for_each(|offer| self.ask_back(offer));
+        offers.into_iter().for_each(|offer| self.recall(offer));
     }
 
-    /// The snapshot is another one: what would be elsewhere now, or matched otherwise, leaves.
-    pub(super) fn sessions_follow(&mut self) {
+    /// After a change of the snapshot: sessions that would be on another port now, or whose rule would match otherwise, are recalled.
+    pub(super) fn recheck_sessions(&mut self) {
         let mut stale = Vec::new();
         for (offer, held) in &self.sessions.held {
             let Some((session, place)) = held.session else { continue };
-            let Offered { sa, vif, .. } = &held.offered;
+            let Offer { sa, vif, .. } = &held.offered;
             let same = self.lowering.session(&self.snapshot, *vif, &mut |_| vec![place.kind]) == Ok(place);
             let opens = || self.lowering.open_rule(&self.snapshot, (*vif, place), sa, session).ok();
-            let rule = held.rule.and_then(|token| self.rules.get(token)).map(|entry| &entry.rule);
+            let rule = held.rule.and_then(|token| self.rules.get(token)).map(|entry| &*entry.rule);
             if !same || !held.outbound() && rule.is_some() && rule != opens().as_ref() {
                 stale.push(*offer);
             }
         }
-        stale.into_iter().for_each(|offer| self.ask_back(offer));
+        stale.into_iter().for_each(|offer| self.recall(offer));
     }
 
     /// The NIC has lost all.
@@ -398,7 +405,7 @@ impl<B: Backend, L: Lowering> Engine<B, L> {
     }
 
     /// Tells workers which tunnels' flows may be forwarded by rules.
-    fn tell_sealed(&mut self) {
+    fn report_sealed(&mut self) {
         let mut now: BTreeMap<VifId, bool> = self.sessions.sealed.keys().map(|vif| (*vif, false)).collect();
         for held in self.sessions.held.values().filter(|held| held.outbound()) {
             if held.rule_is(&self.rules, RuleStage::Live) {

@@ -1,5 +1,7 @@
 //! Rules that need others. That none is ever in the NIC without all that it needs, the scripted NIC checks at each step.
 
+use std::sync::Arc;
+
 use crate::protocol::{OffloadId, Request, Tier};
 use offload_rules::{
     lower::{FailureClass, NotOffloaded, Rule},
@@ -11,7 +13,7 @@ use super::{
     chain::{GUARD, LATE_GUARD, OWN, STAGE},
     direction, first_stage, guard, id, install, install_as, steering, unfinished, vif,
 };
-use crate::{Config, Finding, MismatchKind};
+use crate::{Config, MismatchKind, ProbeResult};
 
 const fn failed(class: FailureClass) -> Option<(Tier, Option<NotOffloaded>)> {
     Some((Tier::Software, Some(NotOffloaded::Failed(class))))
@@ -40,7 +42,7 @@ impl Bed {
 
     /// One direction alone.
     fn ask_for_one(&mut self, flow: u32, chain: u8) {
-        let directions = Box::new([Some(direction(flow, false, kind(chain))), None]);
+        let directions = Arc::new([Some(direction(flow, false, kind(chain))), None]);
         self.ask(Request::Install { id: id(flow), directions, rate: 1000 });
     }
 }
@@ -79,7 +81,7 @@ fn equal_rules_that_several_flows_need_are_one_and_go_with_the_last() {
     bed.settle();
     // A stage of two rules on each of the two ports.
     assert_eq!(bed.held(), 3 * 2 + 4);
-    let needed = bed.engine.rules().find(|rule| rule.rule == first_stage(vif(1))).unwrap();
+    let needed = bed.engine.rules().find(|rule| *rule.rule == first_stage(vif(1))).unwrap();
     assert_eq!((needed.needed_by, needed.flow), (3, None));
     bed.remove(1);
     bed.remove(2);
@@ -101,7 +103,7 @@ fn a_flow_is_listed_with_what_its_rules_need_in_the_order_of_the_nic() {
     let listed: Vec<_> = rules.iter().map(|rule| (rule.flow.unwrap().1, rule.needed_by)).collect();
     assert_eq!(listed, [(0, 2), (0, 1), (0, 0), (1, 2), (1, 1), (1, 0)]);
     assert!(rules.iter().all(|rule| rule.live));
-    assert_eq!(rules[0].rule, guard());
+    assert_eq!(*rules[0].rule, guard());
 }
 
 #[test]
@@ -439,12 +441,12 @@ fn a_canary_is_tried_with_what_it_needs_and_refused_with_it() {
     let found = |bed: &Bed| -> Vec<_> {
         bed.engine.status(bed.now).shapes.iter().map(|shape| shape.probe.clone().unwrap()).collect()
     };
-    assert_eq!(found(&bed), [Finding::Works, Finding::Works]);
+    assert_eq!(found(&bed), [ProbeResult::Works, ProbeResult::Works]);
     assert_eq!((bed.held(), bed.nic.lock().unwrap().created), (0, 2 + 2 + 2), "a stage was shared");
     let mut bed = Bed::with(Config::default(), toy);
     bed.nic.lock().unwrap().closed.insert(first_stage(vif(1)).table, libc::ENOTSUP);
     bed.settle();
-    assert!(found(&bed).iter().all(|finding| matches!(finding, Finding::Refused(_))), "{:?}", found(&bed));
+    assert!(found(&bed).iter().all(|finding| matches!(finding, ProbeResult::Refused(_))), "{:?}", found(&bed));
     assert_eq!(bed.held(), 0);
     bed.assert_healthy();
 }
@@ -457,7 +459,7 @@ fn the_difference_names_a_need_that_is_not_there() {
     bed.poll(0);
     let diff = bed.engine.diff();
     assert!(diff.iter().all(|mismatch| mismatch.kind == MismatchKind::Missing), "{diff:?}");
-    assert!(diff.iter().any(|mismatch| mismatch.rule == guard() && mismatch.flow.is_some()), "{diff:?}");
+    assert!(diff.iter().any(|mismatch| *mismatch.rule == guard() && mismatch.flow.is_some()), "{diff:?}");
     bed.nic.lock().unwrap().mute = false;
     bed.settle();
     bed.assert_healthy();

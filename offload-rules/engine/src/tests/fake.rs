@@ -11,7 +11,7 @@ use offload_rules::{
     lower::{Action, Item, Rule, Session, Table},
 };
 
-use crate::{Backend, Completion, Failure, Hits, SessionCounts, SessionKind, SessionSpec, Token};
+use crate::{Completion, Failure, Hits, RuleBackend, SessionBackend, SessionCounts, SessionKind, SessionSpec, Token};
 
 #[derive(Debug)]
 pub(super) struct Held {
@@ -76,6 +76,10 @@ pub(super) struct World {
     /// What the ports offer.
     pub(super) kinds: Vec<SessionKind>,
     pub(super) sessions: BTreeMap<Session, (SessionSpec, SessionCounts)>,
+    /// Calls that read counters.
+    pub(super) batches: u64,
+    /// Times that senders were kept from sessions because rules may be left.
+    pub(super) suspended: u64,
     /// The next sessions are refused.
     pub(super) no_session: VecDeque<i32>,
 }
@@ -102,6 +106,15 @@ impl World {
         }
     }
 
+    fn read(&mut self, token: Token) -> Result<Hits, Failure> {
+        if let Some(errno) = self.blind.pop_front() {
+            return Err(Failure::from_errno(errno, "blind"));
+        }
+        let held = self.rules.get_mut(&token).ok_or_else(|| Failure::from_errno(libc::ENOENT, "no such rule"))?;
+        held.queried = held.hits.packets;
+        Ok(held.hits)
+    }
+
     fn lose_all(&mut self) {
         for (_, held) in std::mem::take(&mut self.rules) {
             self.lost += 1;
@@ -110,7 +123,6 @@ impl World {
             }
         }
         self.queue.clear();
-        self.sessions.clear();
     }
 
     /// Is every rule there with all that it needs, those that are on their way included?
@@ -136,6 +148,7 @@ impl World {
     /// As a reset of the NIC would.
     pub(super) fn reset(&mut self) {
         self.lose_all();
+        self.sessions.clear();
         self.reset = true;
     }
 
@@ -197,6 +210,8 @@ impl World {
     }
 }
 
+/// Rules and sessions of the scripted NIC.
+#[derive(Clone)]
 pub(super) struct Fake(Nic);
 
 impl Fake {
@@ -206,7 +221,7 @@ impl Fake {
     }
 }
 
-impl Backend for Fake {
+impl RuleBackend for Fake {
     fn depth(&self) -> usize {
         self.0.lock().unwrap().depth
     }
@@ -283,26 +298,37 @@ impl Backend for Fake {
         Ok(())
     }
 
-    fn left(&mut self, port: VifId) -> Option<u64> {
+    fn transmitted(&mut self, port: VifId) -> Option<u64> {
         self.0.lock().unwrap().left.get(&port).copied()
     }
 
-    fn query(&mut self, token: Token) -> Result<Hits, Failure> {
+    fn query(&mut self, tokens: &[Token], into: &mut Vec<Result<Hits, Failure>>) {
         let mut world = self.0.lock().unwrap();
-        if let Some(errno) = world.blind.pop_front() {
-            return Err(Failure::from_errno(errno, "blind"));
-        }
-        let Some(held) = world.rules.get_mut(&token) else {
-            return Err(Failure::from_errno(libc::ENOENT, "no such rule"));
-        };
-        held.queried = held.hits.packets;
-        Ok(held.hits)
+        world.batches += 1;
+        into.extend(tokens.iter().map(|token| world.read(*token)));
     }
 
     fn aged(&mut self, _: &mut Vec<Token>) -> Result<(), Failure> {
         Ok(())
     }
 
+    fn flush(&mut self) -> Result<(), Failure> {
+        let mut world = self.0.lock().unwrap();
+        if world.flush_fails > 0 {
+            world.flush_fails -= 1;
+            return Err(Failure::from_errno(libc::EIO, "not now"));
+        }
+        world.flushes += 1;
+        world.lose_all();
+        Ok(())
+    }
+
+    fn alive(&mut self) -> bool {
+        !std::mem::take(&mut self.0.lock().unwrap().reset)
+    }
+}
+
+impl SessionBackend for Fake {
     fn session_kinds(&mut self, _: VifId, _: &Sa) -> Vec<SessionKind> {
         self.0.lock().unwrap().kinds.clone()
     }
@@ -329,18 +355,12 @@ impl Backend for Fake {
         counts.ok_or_else(|| Failure::from_errno(libc::ENOENT, "no such session"))
     }
 
-    fn flush(&mut self) -> Result<(), Failure> {
-        let mut world = self.0.lock().unwrap();
-        if world.flush_fails > 0 {
-            world.flush_fails -= 1;
-            return Err(Failure::from_errno(libc::EIO, "not now"));
-        }
-        world.flushes += 1;
-        world.lose_all();
+    fn flush_sessions(&mut self) -> Result<(), Failure> {
+        self.0.lock().unwrap().sessions.clear();
         Ok(())
     }
 
-    fn alive(&mut self) -> bool {
-        !std::mem::take(&mut self.0.lock().unwrap().reset)
+    fn suspend_sessions(&mut self) {
+        self.0.lock().unwrap().suspended += 1;
     }
 }

@@ -7,7 +7,7 @@ use offload_rules::{
 };
 
 use super::{Bed, Kind, PLAIN, Toy, id, install, install_as};
-use crate::{Config, Finding};
+use crate::{Config, ProbeResult};
 
 const fn failed(class: FailureClass) -> Option<(Tier, Option<NotOffloaded>)> {
     Some((Tier::Software, Some(NotOffloaded::Failed(class))))
@@ -95,9 +95,9 @@ fn flows_do_not_wait_for_canaries_longer_than_the_time_for_them() {
     bed.run(2_500);
     assert_eq!(bed.tier(id(1)), Some(Tier::Hardware));
     let shapes = bed.engine.status(bed.now).shapes;
-    let tried = shapes.iter().filter(|shape| shape.probe == Some(Finding::Works)).count();
+    let tried = shapes.iter().filter(|shape| shape.probe == Some(ProbeResult::Works)).count();
     assert!((1..5).contains(&tried), "{tried}");
-    assert!(!shapes.iter().any(|shape| shape.probe == Some(Finding::Waiting) || shape.refused.is_some()));
+    assert!(!shapes.iter().any(|shape| shape.probe == Some(ProbeResult::Waiting) || shape.refused.is_some()));
     bed.assert_healthy();
 }
 
@@ -509,4 +509,26 @@ fn a_single_doubt_is_forgotten_when_the_nic_counts() {
     assert_eq!(bed.tier(id(1)), Some(Tier::Hardware), "tried again");
     let status = bed.engine.status(bed.now);
     assert_eq!((status.shapes[0].doubts, status.shapes[0].proven), (0, true));
+}
+
+#[test]
+fn a_flow_that_became_hot_while_it_waited_gives_way_itself() {
+    let toy = Toy { capacity: Some(2), ..Toy::default() };
+    let hysteresis = Hysteresis { residence_ms: 0, ..Hysteresis::default() };
+    let mut bed = Bed::with(Config { hysteresis, ..Config::default() }, toy);
+    bed.ask(install_as(id(1), PLAIN, 1_000));
+    bed.settle();
+    bed.ask(install_as(id(2), PLAIN, 1));
+    bed.settle();
+    assert_eq!(bed.state(id(2)), Some((Tier::Software, Some(NotOffloaded::Placement))));
+    bed.ask(Request::Rate { id: id(2), rate: 50_000 });
+    bed.settle();
+    assert_eq!((bed.tier(id(1)), bed.tier(id(2))), (Some(Tier::Software), Some(Tier::Hardware)));
+    // The time at which it would have been tried passes.
+    bed.poll(200);
+    bed.settle();
+    bed.ask(install_as(id(3), PLAIN, 1_000_000));
+    bed.settle();
+    assert_eq!((bed.tier(id(2)), bed.tier(id(3))), (Some(Tier::Software), Some(Tier::Hardware)));
+    bed.assert_healthy();
 }

@@ -1,8 +1,9 @@
 //! The engine against a NIC that does what a script says, and panics where the engine breaks the rules of the trait.
 
+mod backends;
 mod chains;
-mod departures;
 mod device;
+mod egress_check;
 mod fake;
 mod faults;
 mod moves;
@@ -11,8 +12,12 @@ mod sessions;
 
 use std::{
     collections::BTreeMap,
+    hash::{Hash as _, Hasher as _},
     net::{IpAddr, Ipv4Addr},
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use crate::protocol::{NotHeld, OffloadId, Report, Request, Tier};
@@ -23,7 +28,7 @@ use offload_rules::{
     lower::{Action, Arrival, Chain, Direction, Item, Meta, NotOffloaded, Rule, Session, Table, Unsupported, priority},
 };
 
-use super::{Config, Engine, Lowering, SessionKind, SessionPlace};
+use super::{Config, Engine, Lowering, NicBackend, SessionKind, SessionPlace};
 use fake::{Fake, Nic};
 
 /// What [`Toy`] reads out of a direction, so that tests need no forwarding state.
@@ -95,7 +100,7 @@ fn direction(flow: u32, reverse: bool, kind: Kind) -> Direction {
 
 fn install_as(id: OffloadId, kind: Kind, rate: u64) -> Request {
     let pair = [false, true].map(|reverse| Some(direction(id.entry, reverse, kind)));
-    Request::Install { id, directions: Box::new(pair), rate }
+    Request::Install { id, directions: Arc::new(pair), rate }
 }
 
 fn install(id: OffloadId) -> Request {
@@ -180,6 +185,8 @@ fn chained(mut rule: Rule, bits: u8) -> Chain {
 #[derive(Debug, Clone, Default)]
 struct Toy {
     steering: Arc<Mutex<Vec<Rule>>>,
+    /// Times that the proactive rules were asked for.
+    plans: Arc<AtomicU64>,
     /// The port of each tunnel.
     underlay: Arc<Mutex<BTreeMap<VifId, VifId>>>,
     canaries: Vec<u8>,
@@ -212,7 +219,19 @@ impl Lowering for Toy {
     }
 
     fn proactive(&self, _: &Snapshot) -> Vec<Rule> {
+        self.plans.fetch_add(1, Ordering::Relaxed);
         self.steering.lock().unwrap().clone()
+    }
+
+    fn ports_version(&self) -> u64 {
+        // Tests change the steering at will.
+        let mut hasher = crate::hash::QuickHasher::default();
+        self.steering.lock().unwrap().hash(&mut hasher);
+        hasher.finish()
+    }
+
+    fn begins_with_any_number(&self) -> bool {
+        true
     }
 
     fn session(
@@ -302,7 +321,8 @@ impl Bed {
 
     fn over(config: Config, toy: Toy, fake: Fake, nic: Nic, snapshot: Snapshot) -> Self {
         nic.lock().unwrap().needs_of = Some(needs_of);
-        let engine = Engine::new(config, toy.clone(), fake, Arc::new(snapshot));
+        let engine =
+            Engine::new(config, toy.clone(), NicBackend::with_sessions(fake.clone(), fake), Arc::new(snapshot));
         Self { engine, nic, toy, now: 1_000, told: Vec::new() }
     }
 

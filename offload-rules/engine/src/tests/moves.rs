@@ -1,10 +1,12 @@
 //! Moves that nothing goes wrong in.
 
+use std::sync::Arc;
+
 use crate::protocol::{Report, Request, Tier};
 use offload_rules::lower::{Action, Item, NotOffloaded, Rule, Table, Unsupported};
 
 use super::{Bed, Kind, PLAIN, Toy, direction, id, install, install_as, steering, vif};
-use crate::{Config, Finding};
+use crate::{Config, ProbeResult};
 
 #[test]
 fn a_pair_is_in_hardware_only_when_both_rules_are_in() {
@@ -24,7 +26,7 @@ fn a_pair_is_in_hardware_only_when_both_rules_are_in() {
 #[test]
 fn a_denied_flow_has_one_rule() {
     let mut bed = Bed::new();
-    bed.ask(Request::Install { id: id(1), directions: Box::new([Some(direction(1, false, PLAIN)), None]), rate: 0 });
+    bed.ask(Request::Install { id: id(1), directions: Arc::new([Some(direction(1, false, PLAIN)), None]), rate: 0 });
     bed.settle();
     assert_eq!(bed.tier(id(1)), Some(Tier::Hardware));
     assert_eq!(bed.nic.lock().unwrap().rules.len(), 1);
@@ -52,7 +54,7 @@ fn one_direction_is_marked_where_the_other_cannot_be() {
     let mut bed = Bed::new();
     let unmarkable = direction(1, true, Kind { full: false, partial: false, ..PLAIN });
     let pair = [Some(direction(1, false, Kind { full: false, ..PLAIN })), Some(unmarkable)];
-    bed.ask(Request::Install { id: id(1), directions: Box::new(pair), rate: 1 });
+    bed.ask(Request::Install { id: id(1), directions: Arc::new(pair), rate: 1 });
     bed.settle();
     assert_eq!(bed.state(id(1)), Some((Tier::Partial, Some(NotOffloaded::Unsupported(Unsupported::Encap)))));
     assert!(bed.told.contains(&Report::Marked { id: id(1), directions: [true, false] }), "{:?}", bed.told);
@@ -264,8 +266,12 @@ fn a_start_removes_what_an_earlier_life_has_left_and_probes_each_shape() {
     assert!(
         matches!(
             &found[..],
-            [("6", Finding::Works), ("17", Finding::Works), ("47", Finding::Refused(_)), ("132", Finding::Refused(_))]
-                | [("132", _), ..]
+            [
+                ("6", ProbeResult::Works),
+                ("17", ProbeResult::Works),
+                ("47", ProbeResult::Refused(_)),
+                ("132", ProbeResult::Refused(_))
+            ] | [("132", _), ..]
         ),
         "{found:?}"
     );

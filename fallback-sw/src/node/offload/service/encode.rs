@@ -6,7 +6,7 @@ use offload_rules::lower::{Action, NotOffloaded, PortFacts};
 use proto::v1 as pb;
 
 use super::{AboutNic, rule_text};
-use offload_engine::{EngineStatus, Failures, Finding, InstalledRule, Mismatch, MismatchKind, ShapeStatus};
+use offload_engine::{EngineStatus, Failures, InstalledRule, Mismatch, MismatchKind, ProbeResult, ShapeStatus};
 
 /// The engine's state.
 pub(super) fn status(status: &EngineStatus, nic: &AboutNic) -> pb::OffloadStatus {
@@ -74,10 +74,10 @@ fn port((device, ethdev, facts): &(String, String, PortFacts)) -> pb::OffloadPor
 
 fn shape(shape: &ShapeStatus) -> pb::Shape {
     let (outcome, detail) = match &shape.probe {
-        None | Some(Finding::Waiting) => (pb::ProbeOutcome::ProbeNotTried, ""),
-        Some(Finding::Works) => (pb::ProbeOutcome::ProbePassed, ""),
-        Some(Finding::Refused(words)) => (pb::ProbeOutcome::ProbeRefused, words.as_str()),
-        Some(Finding::Unsure(words)) => (pb::ProbeOutcome::ProbeUnsure, words.as_str()),
+        None | Some(ProbeResult::Waiting) => (pb::ProbeOutcome::ProbeNotTried, ""),
+        Some(ProbeResult::Works) => (pb::ProbeOutcome::ProbePassed, ""),
+        Some(ProbeResult::Refused(words)) => (pb::ProbeOutcome::ProbeRefused, words.as_str()),
+        Some(ProbeResult::Unsure(words)) => (pb::ProbeOutcome::ProbeUnsure, words.as_str()),
     };
     pb::Shape {
         shape: shape.shape.clone(),

@@ -1,7 +1,7 @@
 use std::{
     net::Ipv4Addr,
     sync::{
-        Mutex,
+        Arc, Mutex,
         atomic::{AtomicBool, Ordering},
     },
 };
@@ -14,7 +14,7 @@ use proto::v1::offload_server::Offload as _;
 use tonic::Code;
 
 use super::*;
-use offload_engine::{Failures, Finding, Hits, MismatchKind, ShapeStatus, Totals};
+use offload_engine::{Failures, Hits, MismatchKind, ProbeResult, ShapeStatus, Totals};
 
 const ID: OffloadId = OffloadId { worker: 0, entry: 7, generation: 3 };
 
@@ -78,7 +78,7 @@ impl OffloadView for Engine {
         let rule = |direction: u8, packets| InstalledRule {
             token: packets,
             flow: Some((id, direction)),
-            rule: encap_rule(),
+            rule: Arc::new(encap_rule()),
             hits: Hits { packets, bytes: packets * 100 },
             live: true,
             needed_by: u32::from(packets == 20),
@@ -166,9 +166,9 @@ async fn the_engine_s_state_becomes_a_message() {
         enabled: false,
         blocked: Some(NotOffloaded::Off),
         shapes: vec![
-            shape("a", Some(Finding::Works), None, 9),
-            shape("b", Some(Finding::Refused("ENOTSUP".into())), Some(Unsupported::Probe.into()), 0),
-            shape("c", Some(Finding::Unsure("EBUSY".into())), Some(NotOffloaded::NotHonoured), 0),
+            shape("a", Some(ProbeResult::Works), None, 9),
+            shape("b", Some(ProbeResult::Refused("ENOTSUP".into())), Some(Unsupported::Probe.into()), 0),
+            shape("c", Some(ProbeResult::Unsure("EBUSY".into())), Some(NotOffloaded::NotHonoured), 0),
             shape("d", None, None, 0),
         ],
         rules: 6,
@@ -270,7 +270,7 @@ async fn a_flow_without_rules_tells_its_reason_and_one_that_is_gone_is_not_found
 #[tokio::test]
 async fn differences_name_their_flow_while_it_is_there() {
     let other = OffloadId { generation: 4, ..ID };
-    let mismatch = |kind, flow| Mismatch { kind, flow, rule: encap_rule() };
+    let mismatch = |kind, flow| Mismatch { kind, flow, rule: Arc::new(encap_rule()) };
     let diff = vec![
         mismatch(MismatchKind::Missing, Some((ID, 1))),
         mismatch(MismatchKind::Extra, Some((other, 0))),

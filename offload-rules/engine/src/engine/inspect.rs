@@ -1,6 +1,9 @@
-//! What operators may look at.
+//! What operators may see of the engine, and the comparison of what is desired with what is installed.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use crate::protocol::{OffloadId, Tier};
 use offload_rules::{
@@ -10,15 +13,16 @@ use offload_rules::{
 
 use super::{
     Engine,
-    needs::Claim,
+    flow::Phase,
+    prerequisites::Claim,
     rules::{Entry, Owner, Stage},
 };
-use crate::{Backend, EngineStatus, InstalledRule, Lowering, Mismatch, MismatchKind, ShapeStatus, Token};
+use crate::{EngineStatus, InstalledRule, Lowering, Mismatch, MismatchKind, RuleBackend, ShapeStatus, Token};
 
 const fn flow_of(owner: Owner) -> Option<(OffloadId, u8)> {
     match owner {
         Owner::Flow(id, direction) => Some((id, direction)),
-        Owner::Needed | Owner::Proactive | Owner::Session(_) | Owner::Canary(_) => None,
+        Owner::Shared | Owner::Proactive | Owner::Session(_) | Owner::Canary(_) => None,
     }
 }
 
@@ -26,15 +30,15 @@ fn installed(token: Token, flow: Option<(OffloadId, u8)>, entry: &Entry) -> Inst
     InstalledRule {
         token,
         flow,
-        rule: entry.rule.clone(),
+        rule: Arc::clone(&entry.rule),
         hits: entry.told,
         live: entry.live(),
         needed_by: entry.dependents,
     }
 }
 
-impl<B: Backend, L: Lowering> Engine<B, L> {
-    /// How it is.
+impl<B: RuleBackend, L: Lowering> Engine<B, L> {
+    /// Its state.
     #[must_use]
     pub fn status(&self, now: u64) -> EngineStatus {
         let tier = |tier: Tier| self.tiers.get(tier as usize).copied().unwrap_or(0);
@@ -86,7 +90,7 @@ impl<B: Backend, L: Lowering> Engine<B, L> {
         let mut rules = Vec::new();
         for own in self.flows.get(&id).map_or(&[][..], |flow| &flow.rules) {
             let Some(flow) = self.rules.get(*own).and_then(|entry| flow_of(entry.owner)) else { continue };
-            for token in self.rules.all_needs(*own).into_iter().chain([*own]) {
+            for token in self.rules.all_prerequisites(*own).into_iter().chain([*own]) {
                 if let Some(entry) = self.rules.get(token)
                     && listed.insert((flow, token))
                 {
@@ -102,7 +106,7 @@ impl<B: Backend, L: Lowering> Engine<B, L> {
         self.rules.iter().map(|(token, entry)| installed(token, flow_of(entry.owner), entry))
     }
 
-    /// Differences between what is desired and what is in the NIC by the engine's books; empty where nothing is on its way and nothing
+    /// Differences between what is desired and what is in the NIC as the engine knows it; empty where nothing is on its way and nothing
     /// has failed. Looks at every rule: for operators and tests.
     ///
     /// A flow is desired unless it waits for room, is switched off, or cannot be in the NIC. What the NIC has lost without a word
@@ -115,7 +119,7 @@ impl<B: Backend, L: Lowering> Engine<B, L> {
         }
         let mut steering: Vec<_> = self.proactive.wanted.clone();
         for token in &self.proactive.tokens {
-            let Some(entry) = self.rules.get(*token).filter(|entry| entry.wanted && entry.stage == Stage::Live) else {
+            let Some(entry) = self.rules.get(*token).filter(|entry| entry.stage == Stage::Live) else {
                 continue;
             };
             if let Some(at) = steering.iter().position(|rule| *rule == entry.rule) {
@@ -129,21 +133,21 @@ impl<B: Backend, L: Lowering> Engine<B, L> {
         found.extend(extra.map(|(_, entry)| Mismatch {
             kind: MismatchKind::Extra,
             flow: flow_of(entry.owner),
-            rule: entry.rule.clone(),
+            rule: Arc::clone(&entry.rule),
         }));
         found
     }
 
     fn diff_flow(&mut self, id: OffloadId, expected: &mut BTreeSet<Token>, found: &mut Vec<Mismatch>) {
-        let Some(flow) = self.flows.get(&id).filter(|flow| !flow.removing) else { return };
-        let active = flow.active;
+        let Some(flow) = self.flows.get(&id).filter(|flow| !flow.leaving()) else { return };
+        let active = flow.phase.active();
         let absent_by_right = matches!(
             flow.state.1,
             Some(
                 NotOffloaded::Placement | NotOffloaded::Off | NotOffloaded::Unsupported(_) | NotOffloaded::NotHonoured
             )
         );
-        if active.is_none() && (absent_by_right || !flow.wants) {
+        if active.is_none() && (absent_by_right || matches!(flow.phase, Phase::Software)) {
             return;
         }
         let Ok(lowered) = self.lower(id, active.map_or(2, |set| set.priority)) else { return };
@@ -151,15 +155,15 @@ impl<B: Backend, L: Lowering> Engine<B, L> {
         let mut needs = Vec::new();
         for (at, lowered) in (0..).zip(lowered.rules) {
             let Some((chain, _)) = lowered else { continue };
-            desired.insert(at, chain.rule);
-            needs.extend(chain.needs.into_iter().map(|need| (at, need)));
+            desired.insert(at, Arc::new(chain.rule));
+            needs.extend(chain.needs.into_iter().map(|need| (at, Arc::new(need))));
         }
         for (at, token) in (0..).zip(active.map_or([None, None], |active| active.tokens)) {
             let live = |token| self.rules.get(token).filter(|entry| entry.stage == Stage::Live);
             if let Some((token, entry)) = token.and_then(|token| Some((token, live(token)?))) {
                 expected.insert(token);
-                expected.extend(self.rules.all_needs(token));
-                installed.insert(at, entry.rule.clone());
+                expected.extend(self.rules.all_prerequisites(token));
+                installed.insert(at, Arc::clone(&entry.rule));
             }
         }
         needs.retain(|(_, need)| {
@@ -176,7 +180,7 @@ impl<B: Backend, L: Lowering> Engine<B, L> {
                 Difference::Surplus(rule) => (MismatchKind::Extra, rule),
                 Difference::Differs { desired, .. } => (MismatchKind::Different, desired),
             };
-            Mismatch { kind, flow: Some((id, at)), rule: rule.clone() }
+            Mismatch { kind, flow: Some((id, at)), rule: Arc::clone(rule) }
         }));
     }
 }

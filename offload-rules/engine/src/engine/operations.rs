@@ -1,28 +1,28 @@
-//! Operations: begun, completed, late, lost.
+//! Operations of the NIC: begun, completed, overdue, lost in a reset.
 
 use offload_rules::lower::FailureClass;
 
 use super::{
     Engine, Timer,
-    flow::Flow,
+    flow::{Flow, PENDING, Phase},
     rules::{Owner, Stage},
 };
-use crate::protocol::Tier;
-use crate::{Backend, Completion, Failure, Lowering, Token, config::backoff, errno};
+use crate::{Completion, Failure, Lowering, RuleBackend, Token, config::backoff, errno};
 use offload_rules::lower::NotOffloaded;
 
 /// Attempts to read the last counter of a rule.
 const LAST_READS: u32 = 3;
 
-impl<B: Backend, L: Lowering> Engine<B, L> {
-    /// Notices a reset, and cleans the NIC.
-    pub(super) fn watch(&mut self, now: u64) {
+impl<B: RuleBackend, L: Lowering> Engine<B, L> {
+    /// Detects a reset of the NIC, and flushes the NIC where it may hold rules that are not known.
+    pub(super) fn check_reset(&mut self, now: u64) {
         if !self.backend.alive() {
             tracing::warn!("the NIC has been reset: all its rules are lost");
+            self.flush_sessions();
             self.start_over(now);
         }
         if self.unclean && !self.timers.iter().any(|(_, timer)| *timer == Timer::Flush) {
-            match self.backend.flush() {
+            match self.flush() {
                 Ok(()) => {
                     // Of operations that the flush has overtaken.
                     self.completions.clear();
@@ -40,7 +40,27 @@ impl<B: Backend, L: Lowering> Engine<B, L> {
                 }
             }
             self.unblock();
-            self.settle(now);
+            self.advance_scheduled(now);
+        }
+    }
+
+    /// Removes every rule, then every session. While a rule may be left no session is destroyed, but nobody sends with one.
+    fn flush(&mut self) -> Result<(), Failure> {
+        let flushed = self.backend.flush();
+        let Some(sessions) = &mut self.session_backend else { return flushed };
+        match flushed {
+            Ok(()) => sessions.flush_sessions(),
+            Err(failure) => {
+                sessions.suspend_sessions();
+                Err(failure)
+            }
+        }
+    }
+
+    /// After a reset: what the driver says about sessions that are no more does not matter.
+    fn flush_sessions(&mut self) {
+        if let Some(sessions) = &mut self.session_backend {
+            let _ = sessions.flush_sessions();
         }
     }
 
@@ -57,25 +77,22 @@ impl<B: Backend, L: Lowering> Engine<B, L> {
         self.full_until = 0;
         self.probe.interrupted();
         self.proactive.lost();
-        self.departures.forget();
+        self.egress_check.forget();
         self.sessions_lost();
-        self.block();
+        self.update_blocked();
         for id in self.ids(|_| true) {
             let Some(flow) = self.flows.get_mut(&id) else { continue };
-            let was_in = flow.active.is_some() || flow.coming.is_some() || flow.wants;
-            let fresh = Flow::new(std::mem::replace(&mut flow.directions, Box::new([None, None])), flow.rate);
-            let (removing, touched) = (flow.removing, flow.touched);
-            *flow = Flow { removing, touched, wants: was_in, state: flow.state, doubted: flow.doubted, ..fresh };
-            if was_in && !removing && self.enabled {
-                self.set_state(id, (Tier::Pending, Some(NotOffloaded::Pending)), false);
+            flow.restart();
+            if matches!(flow.phase, Phase::Due) && self.enabled {
+                self.set_state(id, PENDING, false);
             }
-            self.touch(id);
+            self.schedule(id);
         }
-        self.settle(now);
+        self.advance_scheduled(now);
     }
 
-    /// Takes what the NIC has done.
-    pub(super) fn complete(&mut self, now: u64) {
+    /// Takes the completions of operations.
+    pub(super) fn take_completions(&mut self, now: u64) {
         let mut completions = std::mem::take(&mut self.completions);
         if let Err(failure) = self.backend.pull(&mut completions) {
             tracing::debug!(%failure, "no completions");
@@ -86,8 +103,8 @@ impl<B: Backend, L: Lowering> Engine<B, L> {
             | Completion::CreateFailed(token, _)
             | Completion::DestroyFailed(token, _)) = completion;
             let late = self.rules.get(token).is_some_and(|entry| entry.late);
-            if !self.rules.landed(token) {
-                tracing::warn!(token, ?completion, "completion of nothing");
+            if !self.rules.complete(token) {
+                tracing::warn!(token, ?completion, "completion of an operation that is not in flight");
                 continue;
             }
             self.totals.late += u64::from(late);
@@ -104,33 +121,34 @@ impl<B: Backend, L: Lowering> Engine<B, L> {
     fn created(&mut self, token: Token, now: u64) {
         let interval = self.query_interval();
         let Some(entry) = self.rules.get_mut(token) else { return };
+        let wanted = entry.wanted();
         entry.stage = Stage::Live;
         entry.read_at = now;
         self.totals.created += 1;
         self.latencies.record(now.saturating_sub(entry.since));
         self.inserts.record(now);
-        let mut acquitted = false;
+        let mut readmitted = false;
         if let Some(shape) = entry.shape.and_then(|shape| self.shapes.get_mut(shape)) {
             shape.created += 1;
-            let condemned = Some(NotOffloaded::Failed(FailureClass::Shape));
-            acquitted = shape.refused == condemned;
-            if acquitted {
+            let refused_shape = Some(NotOffloaded::Failed(FailureClass::Shape));
+            readmitted = shape.refused == refused_shape;
+            if readmitted {
                 shape.refused = None;
             }
         }
-        let (owner, wanted) = (entry.owner, entry.wanted);
+        let owner = entry.owner;
         if wanted && entry.counted {
             self.sweep.push_back((now + interval, token));
         }
-        if acquitted {
-            self.acquit();
+        if readmitted {
+            self.readmit_shape();
         }
         match owner {
             _ if !wanted => {
                 self.rules.unwant(token);
             }
             Owner::Flow(id, _) => self.flow_created(id, now),
-            Owner::Needed => self.need_created(token),
+            Owner::Shared => self.prerequisite_created(token),
             Owner::Proactive => self.proactive.dirty = true,
             Owner::Session(offer) => self.session_rule_created(offer),
             Owner::Canary(_) => {
@@ -139,20 +157,20 @@ impl<B: Backend, L: Lowering> Engine<B, L> {
         }
     }
 
-    /// A rule that was in flight shows that its shape was condemned wrongly: flows that were turned away for that are tried again.
-    fn acquit(&mut self) {
-        let condemned = Some(NotOffloaded::Failed(FailureClass::Shape));
+    /// A rule that was in flight shows that its shape was refused wrongly: flows that were put into software for that are tried again.
+    fn readmit_shape(&mut self) {
+        let refused_shape = Some(NotOffloaded::Failed(FailureClass::Shape));
         let turned_away = |flow: &Flow| {
-            let marked = flow.coming.is_some_and(|set| set.why == condemned);
-            !flow.removing && (marked || flow.state.1 == condemned)
+            let marked = flow.phase.coming().is_some_and(|set| set.why == refused_shape);
+            !flow.leaving() && (marked || flow.state.1 == refused_shape)
         };
         for id in self.ids(turned_away) {
-            if let Some(flow) = self.flows.get_mut(&id) {
-                flow.wants = true;
-                let marks = flow.coming.take_if(|set| set.why == condemned);
-                self.retire(marks);
-            }
-            self.touch(id);
+            let Some(flow) = self.flows.get_mut(&id) else { continue };
+            let marked = flow.phase.coming().is_some_and(|set| set.why == refused_shape);
+            let marks = if marked { flow.phase.take_coming() } else { None };
+            self.retire(marks);
+            self.make_due(id);
+            self.schedule(id);
         }
     }
 
@@ -166,11 +184,11 @@ impl<B: Backend, L: Lowering> Engine<B, L> {
     /// A rule is not in the NIC, and will not be: itself refused, or what it needs.
     pub(super) fn rule_failed(&mut self, token: Token, failure: &Failure, now: u64) {
         let Some(entry) = self.rules.get(token) else { return };
-        let (owner, wanted, shape) = (entry.owner, entry.wanted, entry.shape);
+        let (owner, wanted, shape) = (entry.owner, entry.wanted(), entry.shape);
         match owner {
             // The failure first: the end of the last rule of a flow must not look as if it had never been tried.
             Owner::Flow(id, _) if wanted => self.flow_failed(id, shape, failure, now),
-            Owner::Needed => self.need_failed(token, failure, now),
+            Owner::Shared => self.prerequisite_failed(token, failure, now),
             Owner::Canary(shape) => self.canary_failed(token, shape, failure),
             Owner::Proactive if wanted => self.proactive_failed(failure, now),
             Owner::Session(offer) => self.session_rule_failed(offer, failure, now),
@@ -187,7 +205,7 @@ impl<B: Backend, L: Lowering> Engine<B, L> {
     fn destroy_failed(&mut self, token: Token, failure: &Failure, now: u64) {
         self.totals.destroy_failed += 1;
         if failure.errno == errno::ENOENT {
-            // Someone has removed it behind our back.
+            // Removed by another than this engine.
             return self.ended(token);
         }
         let Some(entry) = self.rules.get_mut(token) else { return };
@@ -203,7 +221,7 @@ impl<B: Backend, L: Lowering> Engine<B, L> {
     /// A rule is not in the NIC (any more).
     pub(super) fn ended(&mut self, token: Token) {
         let Some(entry) = self.rules.remove(token) else { return };
-        let more_follows = self.release_needs(token, &entry);
+        let more_follows = self.release_prerequisites(token, &entry);
         // Switched off, they have waited for this.
         self.proactive.dirty |= !self.enabled && self.rules.of_flows == 0;
         match entry.owner {
@@ -211,24 +229,24 @@ impl<B: Backend, L: Lowering> Engine<B, L> {
                 if let Some(flow) = self.flows.get_mut(&id) {
                     flow.rules.retain(|rule| *rule != token);
                 }
-                self.touch(id);
+                self.schedule(id);
             }
-            Owner::Needed => {}
+            Owner::Shared => {}
             Owner::Proactive => self.proactive.ended(token),
             Owner::Session(offer) => self.session_rule_ended(offer, token),
             Owner::Canary(shape) => self.canary_ended(token, shape),
         }
         if entry.waiters.is_empty() {
             if entry.stage == Stage::Destroying && !entry.half && !more_follows {
-                self.room();
+                self.offer_room();
             }
         } else {
             self.full_until = 0;
-            entry.waiters.into_iter().for_each(|id| self.touch(id));
+            entry.waiters.into_iter().for_each(|id| self.schedule(id));
         }
     }
 
-    /// Begins what fits into the queue of the NIC: removals first, they make room.
+    /// Begins as many operations as fit into the queue of the NIC: removals first, since they make room.
     pub(super) fn issue(&mut self, now: u64) {
         let depth = self.backend.depth().max(1);
         for _ in 0..self.config.operations_per_poll {
@@ -265,8 +283,8 @@ impl<B: Backend, L: Lowering> Engine<B, L> {
         let Some(entry) = self.rules.get(token).filter(|entry| entry.stage == Stage::Draining) else { return };
         if entry.counted {
             // Packets between this reading and the removal itself are not counted by anyone: the handle and its counter die together.
-            match self.backend.query(token) {
-                Ok(hits) => self.tell_hits(token, hits, now),
+            match self.query_one(token) {
+                Ok(hits) => self.report_hits(token, hits, now),
                 Err(failure) => {
                     let Some(entry) = self.rules.get_mut(token) else { return };
                     if failure.errno != errno::ENOENT && entry.refusals < LAST_READS {
@@ -289,7 +307,7 @@ impl<B: Backend, L: Lowering> Engine<B, L> {
         }
     }
 
-    /// Operations over their time: what they were for goes on without them.
+    /// Operations without a completion in time: what waits for them goes on without them.
     pub(super) fn check_overdue(&mut self, now: u64) {
         while let Some((since, token)) = self.begun.front().copied() {
             let under_way =
@@ -303,7 +321,7 @@ impl<B: Backend, L: Lowering> Engine<B, L> {
             let stage = entry.stage;
             self.rules.late += 1;
             self.overdue.push_back((since, token));
-            if stage == Stage::Creating {
+            if matches!(stage, Stage::Creating | Stage::Abandoned) {
                 self.timed_out(token, now);
             }
         }
@@ -314,8 +332,8 @@ impl<B: Backend, L: Lowering> Engine<B, L> {
                 self.overdue.pop_front();
                 continue;
             }
-            let choked = self.rules.in_flight >= self.backend.depth() && self.rules.late == self.rules.in_flight;
-            let patience = if choked { self.config.give_up.min(self.config.timeout * 5) } else { self.config.give_up };
+            let stuck = self.rules.in_flight >= self.backend.depth() && self.rules.late == self.rules.in_flight;
+            let patience = if stuck { self.config.give_up.min(self.config.timeout * 5) } else { self.config.give_up };
             if since + patience <= now {
                 tracing::error!(token, "an operation never completed: the NIC is flushed and filled anew");
                 self.start_over(now);
@@ -328,11 +346,12 @@ impl<B: Backend, L: Lowering> Engine<B, L> {
         let failure = Failure { class: FailureClass::Timeout, errno: 0, message: "no completion in time".to_owned() };
         self.totals.failed.count(FailureClass::Timeout);
         let Some(entry) = self.rules.get_mut(token) else { return };
-        let wanted = std::mem::take(&mut entry.wanted);
+        let wanted = entry.wanted();
+        entry.stage = Stage::Abandoned;
         let (owner, shape) = (entry.owner, entry.shape);
         match owner {
             Owner::Flow(id, _) if wanted => self.flow_failed(id, shape, &failure, now),
-            Owner::Needed => self.need_failed(token, &failure, now),
+            Owner::Shared => self.prerequisite_failed(token, &failure, now),
             Owner::Proactive if wanted => self.proactive_failed(&failure, now),
             Owner::Canary(shape) => self.canary_failed(token, shape, &failure),
             Owner::Session(offer) if wanted => self.session_rule_failed(offer, &failure, now),
@@ -340,19 +359,16 @@ impl<B: Backend, L: Lowering> Engine<B, L> {
         }
     }
 
-    /// Timers that are due.
-    pub(super) fn fire(&mut self, now: u64) {
+    /// Handles the timers that are due.
+    pub(super) fn fire_timers(&mut self, now: u64) {
         while let Some((at, timer)) = self.timers.first().copied()
             && at <= now
         {
             self.timers.pop_first();
             match timer {
                 Timer::Flow(id) => {
-                    self.unwait(id);
-                    if let Some(flow) = self.flows.get_mut(&id) {
-                        flow.retry_at = flow.retry_at.filter(|at| *at > now);
-                    }
-                    self.touch(id);
+                    self.wait_is_over(id, now);
+                    self.schedule(id);
                 }
                 Timer::Destroy(token) => self.rules.destroys.push_back(token),
                 Timer::Proactive => {

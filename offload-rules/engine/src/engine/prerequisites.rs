@@ -1,23 +1,26 @@
-//! Rules that others need: earlier and later stages of what one rule of the NIC cannot do alone.
+//! Prerequisites of rules: earlier and later stages of what one rule of the NIC cannot do alone.
 //!
 //! ```text
-//! needs[0] ◄── needs[1] ◄── … ◄── rule      created from the left, destroyed from the right; one step each completion
+//! prerequisite ◄── prerequisite ◄── … ◄── rule      created from the left, destroyed from the right; one step each completion
 //! ```
 //!
 //! An equal rule that several need is one rule in the NIC, and counts who needs it. It goes with the last of them, at once
 //! ([048](../../../../docs/decisions/048-rules-need-rules.md)). A rule only ever needs older ones, so there are no circles.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use offload_rules::lower::{Chain, FailureClass, Rule};
 
 use super::{
     Engine,
-    rules::{Entry, Owner, Rules, Stage},
+    rules::{Entry, NewRule, Owner, Rules, Stage},
 };
-use crate::{Backend, Failure, Lowering, Token};
+use crate::{Failure, Lowering, RuleBackend, Token};
 
-/// How a rule that is needed stands in the books.
+/// Whether a prerequisite can be shared or made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Claim {
     /// Nothing has its match.
@@ -46,26 +49,26 @@ impl Rules {
     pub(super) fn claim(&self, need: &Rule) -> Claim {
         let Some(token) = self.holder(need) else { return Claim::New };
         match self.get(token) {
-            Some(entry) if !entry.wanted => Claim::Leaving(token),
-            Some(entry) if entry.owner == Owner::Needed && entry.rule.actions == need.actions => Claim::Shared(token),
+            Some(entry) if !entry.wanted() => Claim::Leaving(token),
+            Some(entry) if entry.owner == Owner::Shared && entry.rule.actions == need.actions => Claim::Shared(token),
             _ => Claim::Taken,
         }
     }
 
-    /// What the rule of a chain has to hold: the needs are shared where they are there, and queued where they are not. Nothing may be
-    /// in their way.
-    pub(super) fn secure(&mut self, needs: Vec<Rule>) -> Vec<Token> {
+    /// The prerequisites of a chain's rule: shared where they are there, queued where they are not. Nothing may be in their way.
+    pub(super) fn acquire(&mut self, needs: Vec<Rule>) -> Vec<Token> {
         let mut held: Vec<Token> = Vec::new();
         for need in needs {
             let token = match self.claim(&need) {
                 Claim::Shared(token) => {
                     // Whoever made it may not have had all of these before it: the next one sees to them.
-                    let older = self.all_needs(token);
+                    let older = self.all_prerequisites(token);
                     held.retain(|other| *other != token && !older.contains(other));
                     token
                 }
                 Claim::New | Claim::Leaving(_) | Claim::Taken => {
-                    self.insert(Owner::Needed, need, None, false, std::mem::take(&mut held))
+                    let prerequisites = std::mem::take(&mut held);
+                    self.insert(Arc::new(need), NewRule { prerequisites, ..NewRule::of(Owner::Shared) })
                 }
             };
             held.push(token);
@@ -73,10 +76,10 @@ impl Rules {
         held
     }
 
-    /// A new rule holds its needs. True: all of them are live.
-    pub(super) fn hold(&mut self, dependent: Token, needs: &[Token]) -> bool {
+    /// A new rule counts as dependent of its prerequisites. True: all of them are live.
+    pub(super) fn depend_on(&mut self, dependent: Token, prerequisites: &[Token]) -> bool {
         let mut ready = true;
-        for need in needs {
+        for need in prerequisites {
             let Some(entry) = self.get_mut(*need) else { continue };
             entry.dependents += 1;
             if entry.stage != Stage::Live {
@@ -92,7 +95,7 @@ impl Rules {
         let Some(waiting) = self.get_mut(token).map(|entry| std::mem::take(&mut entry.awaited_by)) else { return };
         for dependent in waiting {
             let live = |need: &Token| self.get(*need).is_some_and(|entry| entry.stage == Stage::Live);
-            let ready = |entry: &Entry| entry.stage == Stage::Waiting && entry.needs.iter().all(live);
+            let ready = |entry: &Entry| entry.stage == Stage::Waiting && entry.prerequisites.iter().all(live);
             if self.get(dependent).is_some_and(ready)
                 && let Some(entry) = self.get_mut(dependent)
             {
@@ -113,13 +116,13 @@ impl Rules {
         if self.unwant(need) { Release::Ends } else { Release::Leaves }
     }
 
-    /// All that a rule needs, and what that needs, oldest first.
-    pub(super) fn all_needs(&self, token: Token) -> BTreeSet<Token> {
+    /// All prerequisites of a rule, and theirs, oldest first.
+    pub(super) fn all_prerequisites(&self, token: Token) -> BTreeSet<Token> {
         let mut found = BTreeSet::new();
-        let mut next: Vec<Token> = self.get(token).map_or_else(Vec::new, |entry| entry.needs.clone());
+        let mut next: Vec<Token> = self.get(token).map_or_else(Vec::new, |entry| entry.prerequisites.clone());
         while let Some(need) = next.pop() {
             if found.insert(need) {
-                next.extend(self.get(need).iter().flat_map(|entry| &entry.needs));
+                next.extend(self.get(need).iter().flat_map(|entry| &entry.prerequisites));
             }
         }
         found
@@ -131,7 +134,7 @@ impl Rules {
         let mut released: BTreeMap<Token, u32> = BTreeMap::new();
         let mut goes = |token: Token, released: &mut BTreeMap<Token, u32>| {
             going += 1;
-            for need in self.get(token).iter().flat_map(|entry| &entry.needs) {
+            for need in self.get(token).iter().flat_map(|entry| &entry.prerequisites) {
                 *released.entry(*need).or_default() += 1;
             }
         };
@@ -148,7 +151,7 @@ impl Rules {
     /// Is it this chain that a token stands for? Its rule may need more than the chain says: what it shares may.
     pub(super) fn is(&self, token: Token, chain: &Chain) -> bool {
         let same = |entry: &&Entry| {
-            entry.wanted && entry.rule.items == chain.rule.items && entry.rule.actions == chain.rule.actions
+            entry.wanted() && entry.rule.items == chain.rule.items && entry.rule.actions == chain.rule.actions
         };
         if self.get(token).filter(same).is_none() {
             return false;
@@ -156,21 +159,21 @@ impl Rules {
         if chain.needs.is_empty() {
             return true;
         }
-        let there = self.all_needs(token);
+        let there = self.all_prerequisites(token);
         chain.needs.iter().all(|need| matches!(self.claim(need), Claim::Shared(held) if there.contains(&held)))
     }
 }
 
-impl<B: Backend, L: Lowering> Engine<B, L> {
+impl<B: RuleBackend, L: Lowering> Engine<B, L> {
     /// A rule that others need is live.
-    pub(super) fn need_created(&mut self, token: Token) {
+    pub(super) fn prerequisite_created(&mut self, token: Token) {
         self.rules.wake_dependents(token);
     }
 
     /// A rule that others need does not come: nor do they, for the same reason.
-    pub(super) fn need_failed(&mut self, token: Token, failure: &Failure, now: u64) {
+    pub(super) fn prerequisite_failed(&mut self, token: Token, failure: &Failure, now: u64) {
         let Some(entry) = self.rules.get_mut(token) else { return };
-        entry.wanted = false;
+        entry.stage = Stage::Abandoned;
         entry.half |= failure.class == FailureClass::Capacity;
         for dependent in std::mem::take(&mut entry.awaited_by) {
             self.rule_failed(dependent, failure, now);
@@ -179,9 +182,9 @@ impl<B: Backend, L: Lowering> Engine<B, L> {
 
     /// A rule is gone: what nobody else needs follows. Flows that waited for its end wait for the ends of those, too. True: something
     /// does follow, and makes room when it ends.
-    pub(super) fn release_needs(&mut self, token: Token, left: &Entry) -> bool {
+    pub(super) fn release_prerequisites(&mut self, token: Token, left: &Entry) -> bool {
         let mut follows = false;
-        for need in &left.needs {
+        for need in &left.prerequisites {
             match self.rules.release(*need, left.half) {
                 Release::Kept => {}
                 Release::Ends => self.ended(*need),

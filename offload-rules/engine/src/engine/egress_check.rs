@@ -1,9 +1,9 @@
-//! What has left: a rule that counts and whose packets never leave is not honoured either. rdma-core, for one, takes a rule from wire to
-//! wire, counts its packets and drops them.
+//! Finds shapes whose packets the NIC counts and does not send: such a rule is not honoured either. rdma-core, for one, takes a rule from
+//! wire to wire, counts its packets and drops them.
 //!
-//! For each port, what rules that lead to it have counted is held against what it has sent, by the port's own counter. That has all that left,
-//! software's packets too, so a fault may hide behind them; where it can't be told, nothing is suspected. Counters of rules are late by the
-//! NIC's refresh interval, so that what has left is looked at over one window more than what was counted.
+//! For each port, what rules that lead to it have counted is compared with what the port has transmitted. The port's counter has
+//! software's packets too, so a fault may hide behind them; where a port has no counter, nothing is suspected. Counters of rules are late
+//! by the NIC's refresh interval, so that transmitted packets are summed over one window more than counted ones.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -13,12 +13,12 @@ use offload_rules::{
 };
 
 use super::{Engine, rules::ShapeIndex};
-use crate::{Backend, Lowering};
+use crate::{Lowering, RuleBackend};
 
-/// Windows of the counters' interval after which a port is judged.
+/// Windows of the counters' interval that one judgement covers.
 const WINDOWS: usize = 4;
-/// Packets that tell something.
-const ENOUGH: u64 = 100;
+/// Fewer packets than this say nothing.
+const MIN_PACKETS: u64 = 100;
 
 /// The port that a rule's packets leave by.
 fn leads_to(rule: &Rule) -> Option<VifId> {
@@ -28,33 +28,40 @@ fn leads_to(rule: &Rule) -> Option<VifId> {
     })
 }
 
+/// What rules have counted and the port has sent in one window.
+#[derive(Debug, Clone, Copy)]
+struct Window {
+    counted: u64,
+    sent: u64,
+}
+
 /// One port.
 #[derive(Debug, Default)]
-struct Watch {
-    /// Packets counted since the last look.
+struct PortWatch {
+    /// Packets counted in this window.
     counted: u64,
     /// The same by shape, since the port was judged last.
     shapes: BTreeMap<ShapeIndex, u64>,
-    /// Counted and left, the last one at the end: one more than is judged.
-    windows: VecDeque<(u64, u64)>,
+    /// The last one at the end: one more than is judged.
+    windows: VecDeque<Window>,
     since: usize,
-    /// What had left at the last look.
+    /// What had left at the end of the last window.
     left: Option<u64>,
     /// Judgements in a row that it lacks packets.
     lacking: u32,
 }
 
-impl Watch {
+impl PortWatch {
     /// Ends a window: so much has left since the port began, or it can't be told. Returns the shapes whose packets do not leave, once
     /// that was found so many times in a row.
-    fn look(&mut self, left: Option<u64>, times: u32) -> Vec<ShapeIndex> {
+    fn end_window(&mut self, left: Option<u64>, times: u32) -> Vec<ShapeIndex> {
         let counted = std::mem::take(&mut self.counted);
         let before = std::mem::replace(&mut self.left, left);
         let (Some(left), Some(before)) = (left, before) else {
             *self = Self { left, ..Self::default() };
             return Vec::new();
         };
-        self.windows.push_back((counted, left.saturating_sub(before)));
+        self.windows.push_back(Window { counted, sent: left.saturating_sub(before) });
         if self.windows.len() > WINDOWS + 1 {
             self.windows.pop_front();
         }
@@ -64,11 +71,11 @@ impl Watch {
         }
         self.since = 0;
         let shapes = std::mem::take(&mut self.shapes);
-        let left: u64 = self.windows.iter().map(|(_, left)| left).sum();
-        let counted: u64 = self.windows.iter().rev().take(WINDOWS).map(|(counted, _)| counted).sum();
+        let left: u64 = self.windows.iter().map(|window| window.sent).sum();
+        let counted: u64 = self.windows.iter().rev().take(WINDOWS).map(|window| window.counted).sum();
         let missing = counted.saturating_sub(left);
         // Half, since a port that is overrun loses some, too.
-        self.lacking = if counted >= ENOUGH && missing >= counted.div_ceil(2) { self.lacking + 1 } else { 0 };
+        self.lacking = if counted >= MIN_PACKETS && missing >= counted.div_ceil(2) { self.lacking + 1 } else { 0 };
         if self.lacking < times {
             return Vec::new();
         }
@@ -80,12 +87,12 @@ impl Watch {
 
 /// All ports that rules have led to.
 #[derive(Debug, Default)]
-pub(super) struct Departures {
-    ports: BTreeMap<VifId, Watch>,
+pub(super) struct EgressCheck {
+    ports: BTreeMap<VifId, PortWatch>,
     due: u64,
 }
 
-impl Departures {
+impl EgressCheck {
     /// A rule has counted these.
     pub(super) fn counted(&mut self, rule: &Rule, shape: Option<ShapeIndex>, packets: u64) {
         let (Some(port), Some(shape)) = (leads_to(rule), shape.filter(|_| packets > 0)) else { return };
@@ -100,17 +107,17 @@ impl Departures {
     }
 }
 
-impl<B: Backend, L: Lowering> Engine<B, L> {
+impl<B: RuleBackend, L: Lowering> Engine<B, L> {
     /// Ends a window when it is time, and condemns shapes whose packets do not leave.
-    pub(super) fn look_at_departures(&mut self, now: u64) {
-        let times = self.config.departures;
-        if times == 0 || self.departures.due > now {
+    pub(super) fn check_egress(&mut self, now: u64) {
+        let times = self.config.egress_checks;
+        if times == 0 || self.egress_check.due > now {
             return;
         }
-        self.departures.due = now + self.query_interval();
+        self.egress_check.due = now + self.query_interval();
         let mut dead = Vec::new();
-        for (port, watch) in &mut self.departures.ports {
-            for index in watch.look(self.backend.left(*port), times) {
+        for (port, watch) in &mut self.egress_check.ports {
+            for index in watch.end_window(self.backend.transmitted(*port), times) {
                 let Some(shape) = self.shapes.get_mut(index).filter(|shape| shape.refused.is_none()) else { continue };
                 tracing::error!(
                     shape = %shape.shape, %port,
@@ -121,7 +128,7 @@ impl<B: Backend, L: Lowering> Engine<B, L> {
             }
         }
         if !dead.is_empty() {
-            self.leave_shapes(&dead);
+            self.withdraw_shapes(&dead);
         }
     }
 }
@@ -134,16 +141,16 @@ mod tests {
 
     /// Looks at a port in windows of so many packets of shapes 0 and 1, of which so many leave.
     fn seen(windows: &[([u64; 2], u64)]) -> Vec<ShapeIndex> {
-        let mut watch = Watch::default();
+        let mut watch = PortWatch::default();
         let mut total = 7;
-        let mut dead = watch.look(Some(total), 2);
+        let mut dead = watch.end_window(Some(total), 2);
         for ([one, two], left) in windows {
             for (shape, packets) in [(0, one), (1, two)].into_iter().filter(|(_, packets)| **packets > 0) {
                 watch.counted += packets;
                 *watch.shapes.entry(shape).or_default() += packets;
             }
             total += left;
-            dead.extend(watch.look(Some(total), 2));
+            dead.extend(watch.end_window(Some(total), 2));
         }
         dead
     }
@@ -175,11 +182,11 @@ mod tests {
 
     #[test]
     fn a_port_that_does_not_tell_is_suspected_of_nothing() {
-        let mut watch = Watch::default();
+        let mut watch = PortWatch::default();
         for _ in 0..20 {
             watch.counted += 1000;
             *watch.shapes.entry(0).or_default() += 1000;
-            assert_eq!(watch.look(None, 1), NONE);
+            assert_eq!(watch.end_window(None, 1), NONE);
         }
     }
 }
