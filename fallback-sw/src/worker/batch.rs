@@ -4,17 +4,21 @@
 
 use super::{
     Delivery, Origin, Outbox, ProgramId, TxKind, TxMeta, Worker,
+    admit::{SlowPath, admit},
     counters::Traffic,
     flows::flag,
     fragments::Head,
     ingress::{Context, Kind, Path, Refused},
 };
 use crate::{
-    exec::{self, Target, Varying},
-    flow_table,
-    packet::{NicNote, Packet, tcp::Number},
+    exec::{self, Framing, Operands, Target},
+    flow_table::{self, Record},
+    packet::{NicNote, Packet},
 };
-use offload_rules::{DropReason, VifId, flow::tcp::Segment};
+use offload_rules::{
+    DropReason, VifId,
+    flow::{SequenceShift, tcp::Segment},
+};
 
 /// Frames that are worked on together: enough loads in flight to hide memory, little enough to stay in the first-level cache.
 pub(super) const BATCH: usize = 32;
@@ -46,19 +50,17 @@ impl Default for Batch {
     }
 }
 
-/// What becomes of a packet of a known flow.
-enum Fate {
-    /// It is finished.
-    Sent {
+/// What becomes of a packet that has run its flow's program.
+enum Disposition {
+    /// Sent as it is now.
+    Transmit {
         vif: VifId,
         port: VifId,
         kind: TxKind,
     },
-    /// To be sealed, as this program says.
+    /// Sealed, as this program says.
     Seal(ProgramId),
-    /// To be decided on elsewhere.
-    Slow,
-    Dropped(DropReason),
+    Drop(DropReason),
 }
 
 impl Worker {
@@ -266,23 +268,32 @@ impl Worker {
             self.look_up_others(contexts, hashes, slots);
         }
         for (((mut packet, context), hash), slot) in packets.drain(..).zip(contexts).zip(hashes).zip(slots) {
-            let ordinary = *slot != flow_table::NONE && !context.special && context.path == Path::Flow;
-            let fate =
-                if ordinary { self.hit(*slot, (context, *hash == MARKED), &mut packet, now) } else { Fate::Slow };
-            match fate {
-                Fate::Sent { vif, port, kind } => self.transmit(vif, port, kind, packet, out),
-                Fate::Seal(program) => {
+            let outcome = if *slot == flow_table::NONE {
+                Err(SlowPath::Miss)
+            } else if context.special || context.path != Path::Flow {
+                Err(SlowPath::Special)
+            } else {
+                self.hit(*slot, (context, *hash == MARKED), &mut packet, now)
+            };
+            match outcome {
+                Ok(Disposition::Transmit { vif, port, kind }) => self.transmit(vif, port, kind, packet, out),
+                Ok(Disposition::Seal(program)) => {
                     let leg = self.programs.get(program).and_then(|entry| entry.plan.seal.as_deref()).copied();
                     match leg {
                         Some(leg) => self.seal(&leg, (TxKind::Forwarded, context.vif), packet, out),
                         None => self.drop_packet(context.vif, packet, DropReason::InvalidNh, out),
                     }
                 }
-                Fate::Slow => {
+                Ok(Disposition::Drop(reason)) => self.drop_packet(context.vif, packet, reason, out),
+                Err(why) => {
                     let hash = if *hash == MARKED { self.flows.hash(&context.key) } else { *hash };
-                    self.slow(packet, context, hash, now, out);
+                    match why {
+                        SlowPath::Miss | SlowPath::Special => self.slow(packet, context, hash, now, out),
+                        SlowPath::StaleProgram | SlowPath::IngressMoved | SlowPath::TcpControl | SlowPath::Plan(_) => {
+                            self.slow_flow(*slot, packet, context, hash, now, out)
+                        }
+                    }
                 }
-                Fate::Dropped(reason) => self.drop_packet(context.vif, packet, reason, out),
             }
         }
     }
@@ -296,39 +307,38 @@ impl Worker {
         }
     }
 
-    /// The program of a flow on an ordinary packet. [`Fate::Slow`]: it is as it was, and needs more than that.
+    /// Runs the program of a flow on an ordinary packet.
+    ///
+    /// # Errors
+    /// Why the packet, which is as it was, takes the slow path.
     #[inline]
-    fn hit(&mut self, slot: u32, (context, marked): (&mut Context, bool), packet: &mut Packet, now: u64) -> Fate {
+    fn hit(
+        &mut self,
+        slot: u32,
+        (context, marked): (&mut Context, bool),
+        packet: &mut Packet,
+        now: u64,
+    ) -> Result<Disposition, SlowPath> {
         const TCP: u8 = 6;
-        let Some(record) = self.flows.record_mut(slot) else { return Fate::Slow };
-        // An earlier packet of the batch may have changed the table.
-        if record.version != self.version || !flow_table::same_key(&record.key, &context.key) {
-            return Fate::Slow;
-        }
-        let Some(entry) = self.programs.get_mut(record.program) else { return Fate::Slow };
+        let Some(record) = self.flows.record_mut(slot) else { return Err(SlowPath::Miss) };
+        admit(record, context, self.version)?;
+        let Some(entry) = self.programs.get_mut(record.program) else { return Err(SlowPath::StaleProgram) };
         let plan = &entry.plan;
-        if context.ip.total_len > plan.limit || context.ip.ttl <= plan.ttl {
-            return Fate::Slow;
-        }
-        if let Some(outer) = context.outer
-            && (record.rpf_source != outer.source.octets() || record.underlay_vif != context.vif.get())
-        {
-            return Fate::Slow;
-        }
-        let fate = match plan.target {
-            Target::Output { vif, port } => Fate::Sent { vif, port, kind: TxKind::Forwarded },
-            Target::Punt { vif, port } => Fate::Sent { vif, port, kind: TxKind::Punted },
-            Target::Seal => Fate::Seal(record.program),
-            Target::Drop(_) => return Fate::Slow,
+        exec::admit(plan, &context.ip, packet.is_reassembled())?;
+        let disposition = match plan.target {
+            Target::Output { vif, port } => Disposition::Transmit { vif, port, kind: TxKind::Forwarded },
+            Target::Punt { vif, port } => Disposition::Transmit { vif, port, kind: TxKind::Punted },
+            Target::Seal => Disposition::Seal(record.program),
+            Target::Drop(_) => return Err(exec::Exception::Denied.into()),
         };
         if context.ip.proto == TCP {
             let mut segment = segment(packet.data(), context);
-            if plan.shift == Some(Number::Ack) {
+            if plan.shift == Some(SequenceShift::Acknowledgement) {
                 segment.ack = segment.ack.wrapping_sub(record.mark);
             }
             let mut direction = record.tcp_direction();
             if !direction.on_data(&segment) {
-                return Fate::Slow;
+                return Err(SlowPath::TcpControl);
             }
             record.set_tcp_direction(direction);
         }
@@ -340,16 +350,17 @@ impl Worker {
         if marked {
             entry.partial.add(Traffic { packets: 1, bytes: packet.len() as u64 });
         }
-        let varying = Varying { shift: record.mark, ..varying(context, record.ip_id, record.tunnel_sport) };
+        let operands = operands(record);
         if record.flags & flag::SAMPLE != 0 {
             self.offloads.sample(&mut self.flows, &self.snapshot, (slot, context), packet.data(), now);
         }
         self.counters.account.flow_hits += 1;
+        let framing = framing(context);
         let ip = &mut context.ip;
-        match exec::strip(packet, ip, &varying).and_then(|()| exec::run(plan, packet, ip, &varying)) {
-            Ok(()) => fate,
-            Err(reason) => Fate::Dropped(reason),
-        }
+        Ok(match exec::execute(plan, packet, ip, &framing, &operands) {
+            Ok(()) => disposition,
+            Err(reason) => Disposition::Drop(reason),
+        })
     }
 
     /// Hands a finished frame to a port and counts it.
@@ -374,17 +385,20 @@ impl Worker {
     }
 }
 
-/// What differs from packet to packet.
+/// How a packet was framed when it came in.
 #[inline]
-pub(super) fn varying(context: &Context, ip_id: u16, sport: u16) -> Varying {
-    Varying {
+pub(super) fn framing(context: &Context) -> Framing {
+    Framing {
         l3: usize::from(context.l3),
         outer_tos: context.outer.map(|outer| outer.tos),
         pcp: (context.tci != 0).then_some((context.tci >> 13) as u8),
-        ip_id,
-        sport,
-        shift: 0,
     }
+}
+
+/// What a flow's program leaves to the flow.
+#[inline]
+pub(super) const fn operands(record: &Record) -> Operands {
+    Operands { tunnel_sport: record.tunnel_sport, outer_id: record.ip_id, sequence_shift: record.mark }
 }
 
 /// The TCP segment of a packet whose header the parser has found whole.
