@@ -9,7 +9,7 @@ use std::{hint::black_box, net::IpAddr, sync::Arc, time::Instant};
 
 use offload_rules::{
     Label, MacAddr, NexthopId, VifId, VrfId,
-    flow::{FlowKey, Op, Program, TunnelHeader},
+    flow::{Decap, Egress, FlowKey, Forward, Operations, Oversize, Program, SizeLimit, TunnelHeader},
     forwarding::{DscpMap, L2Rewrite, VlanTag},
     lower::{Arrival, Direction, DpdkVersion, NicProfile, TunnelArrival, lower, partial},
     place::{Hysteresis, Placement},
@@ -36,18 +36,16 @@ fn direction(tunnel_in: bool, tunnel_out: bool) -> Direction {
     let label = Label::new(280).expect("a label");
     let ends = ["10.101.10.39", "10.101.9.245"].map(|text| text.parse().expect("an address"));
     let [src, dst]: [IpAddr; 2] = ["192.168.100.100", "192.168.1.100"].map(|text| text.parse().expect("an address"));
-    let mut ops = Vec::new();
-    if tunnel_in {
-        ops.push(Op::DecapMplsOUdp);
-    }
-    ops.extend([Op::DecrementTtl(1), Op::LimitSize { mtu: 1500, fragment: true }]);
-    if tunnel_out {
-        let header = TunnelHeader { sip: ends[0], dip: ends[1], udp_port: 6635, label, dscp: DscpMap::default() };
-        ops.push(Op::EncapMplsOUdp(Box::new(header)));
-    }
     let header = [0, 12, 41, 155, 105, 105, 0, 12, 41, 15, 244, 161, 0x81, 0, 1, 0x2c, 8, 0];
-    ops.push(Op::RewriteL2(L2Rewrite::new(&header).expect("a header")));
-    ops.push(Op::Output(vif(3)));
+    let tunnel = || TunnelHeader { sip: ends[0], dip: ends[1], udp_port: 6635, label, dscp: DscpMap::default() };
+    let ops = Operations::Forward(Forward {
+        decap: tunnel_in.then_some(Decap::MplsOUdp),
+        ttl: 1,
+        size: Some(SizeLimit { mtu: 1500, larger: Oversize::Fragment }),
+        encap: tunnel_out.then(tunnel),
+        l2: Some(L2Rewrite::new(&header).expect("a header")),
+        ..Forward::unchanged(Egress::Output(vif(3)))
+    });
     Direction {
         key: FlowKey::new(vrf, if tunnel_in { VifId::TUNNEL } else { vif(3) }, src, dst, 6, 40_000, 443),
         arrival: Arrival {

@@ -1,13 +1,16 @@
 //! Programs on bytes: the software executor.
 //!
-//! A [`Plan`] is a program laid out for speed: flat, with headers prebuilt. It does exactly what the program's ops say. Sealing is
-//! for the owner of the SA to do, after [`run`] or [`wrap`].
+//! A [`Plan`] is a program laid out for speed: flat, with headers prebuilt. It does exactly what the program's ops say. [`admit`] says
+//! whether a packet may run it, [`execute`] runs it: for the packets of flows, the first ones, and those without a flow. Sealing is for
+//! the owner of the SA to do, afterwards.
 
+mod admit;
 mod plan;
 
+pub use admit::{Exception, admit, check};
 pub use plan::{Plan, SealLeg, Target};
 
-use offload_rules::DropReason;
+use offload_rules::{DropReason, flow::SequenceShift};
 
 use crate::packet::{
     Packet, ecn, mss,
@@ -16,21 +19,42 @@ use crate::packet::{
     tcp::{self, Number},
 };
 
-/// What differs from packet to packet of a flow.
-#[derive(Debug, Clone, Copy)]
-pub struct Varying {
+/// How an IP packet was framed when it was received.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Framing {
     /// Where the (inner) IP packet begins in the frame.
     pub l3: usize,
     /// Type of service of the outer header that comes off.
     pub outer_tos: Option<u8>,
-    /// 802.1p priority of the frame that came in, 0..=7.
+    /// 802.1p priority of the frame, 0..=7.
     pub pcp: Option<u8>,
-    /// IPv4 identification for an outer header.
-    pub ip_id: u16,
-    /// UDP source port for an outer header.
-    pub sport: u16,
-    /// The flow's distance, where its program shifts TCP's numbers.
-    pub shift: u32,
+}
+
+/// What a plan leaves to each flow, or to a packet without one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Operands {
+    /// UDP source port of the outer header, 49152..=65535.
+    pub tunnel_sport: u16,
+    /// IPv4 identification of the outer header.
+    pub outer_id: u16,
+    /// Distance that TCP's numbers are shifted by, modulo 2^32, where the plan shifts them.
+    pub sequence_shift: u32,
+}
+
+/// Runs a plan on a frame that [`admit`] has let through.
+///
+/// # Errors
+/// As [`strip`] and [`run`].
+#[inline(always)] // the plan's fields stay in registers
+pub fn execute(
+    plan: &Plan,
+    packet: &mut Packet,
+    ip: &mut Ip,
+    framing: &Framing,
+    operands: &Operands,
+) -> Result<(), DropReason> {
+    strip(packet, ip, framing)?;
+    run(plan, packet, ip, framing.pcp, operands)
 }
 
 /// Takes off everything before the (inner) IP packet and what Ethernet padded behind it. With an outer header, ECN is combined
@@ -39,12 +63,12 @@ pub struct Varying {
 /// # Errors
 /// [`DropReason::EcnInvalid`]; the frame is as it was.
 #[inline(always)] // the plan's fields stay in registers
-pub fn strip(packet: &mut Packet, ip: &mut Ip, varying: &Varying) -> Result<(), DropReason> {
-    let combined = match varying.outer_tos {
+pub fn strip(packet: &mut Packet, ip: &mut Ip, framing: &Framing) -> Result<(), DropReason> {
+    let combined = match framing.outer_tos {
         Some(outer) => Some(ecn::decapsulate(ecn::Ecn::of(outer), ecn::Ecn::of(ip.tos))?),
         None => None,
     };
-    packet.advance(varying.l3);
+    packet.advance(framing.l3);
     packet.truncate(usize::from(ip.total_len));
     if let Some(combined) = combined
         && combined != ecn::Ecn::of(ip.tos)
@@ -55,22 +79,23 @@ pub fn strip(packet: &mut Packet, ip: &mut Ip, varying: &Varying) -> Result<(), 
     Ok(())
 }
 
-/// Executes a plan on an IP packet that [`strip`] has laid bare: everything but drops, size limits and fragments, which are for
-/// the caller to see to before.
+/// Runs a plan on an IP packet without anything before it: everything but drops, size limits and fragments, which [`admit`] leaves to
+/// its caller. `pcp` is the 802.1p priority of the frame that came in.
 ///
 /// # Errors
 /// [`DropReason::TtlExceeded`] with the packet unchanged; [`DropReason::NoHeadroom`], [`DropReason::PacketTooBig`].
 #[inline(always)] // the plan's fields stay in registers
-pub fn run(plan: &Plan, packet: &mut Packet, ip: &Ip, varying: &Varying) -> Result<(), DropReason> {
+pub fn run(plan: &Plan, packet: &mut Packet, ip: &Ip, pcp: Option<u8>, operands: &Operands) -> Result<(), DropReason> {
     const SYN: u8 = 0x02;
-    let ttl = if plan.ttl > 0 { rewrite::decrement_ttl(packet.data_mut(), plan.ttl)? } else { ip.ttl };
+    let by = plan.checks.ttl;
+    let ttl = if by > 0 { rewrite::decrement_ttl(packet.data_mut(), by)? } else { ip.ttl };
     if plan.mss > 0 && ip.tcp_flags & SYN != 0 {
         mss::clamp(packet.data_mut(), ip, plan.mss);
     }
     if plan.shift.is_some() {
-        shift(plan, packet, ip, varying.shift);
+        shift(plan, packet, ip, operands.sequence_shift);
     }
-    wrap(plan, packet, ip, ttl, varying)
+    wrap(plan, packet, ip, ttl, pcp, operands)
 }
 
 /// Shifts TCP's numbers as a plan says; [`run`] does it.
@@ -78,21 +103,29 @@ pub fn run(plan: &Plan, packet: &mut Packet, ip: &Ip, varying: &Varying) -> Resu
 pub fn shift(plan: &Plan, packet: &mut Packet, ip: &Ip, distance: u32) {
     let error = ip.is_icmp_error;
     // What an error quotes went the other way: there the other number was shifted, by as much, back.
-    match plan.shift {
-        Some(Number::Ack) if error => tcp::shift(packet.data_mut(), ip, Number::Seq, distance.wrapping_neg()),
-        Some(Number::Ack) => tcp::shift(packet.data_mut(), ip, Number::Ack, distance.wrapping_neg()),
-        Some(Number::Seq) if error => tcp::shift(packet.data_mut(), ip, Number::Ack, distance),
-        Some(Number::Seq) => tcp::shift(packet.data_mut(), ip, Number::Seq, distance),
-        None => {}
-    }
+    let (number, by) = match plan.shift {
+        Some(SequenceShift::Acknowledgement) if error => (Number::Seq, distance.wrapping_neg()),
+        Some(SequenceShift::Acknowledgement) => (Number::Ack, distance.wrapping_neg()),
+        Some(SequenceShift::Sequence) if error => (Number::Ack, distance),
+        Some(SequenceShift::Sequence) => (Number::Seq, distance),
+        None => return,
+    };
+    tcp::shift(packet.data_mut(), ip, number, by);
 }
 
-/// Puts the headers of a plan before an IP packet.
+/// Puts the headers of a plan before an IP packet. `ttl`: what is left of it.
 ///
 /// # Errors
 /// [`DropReason::NoHeadroom`], [`DropReason::PacketTooBig`].
 #[inline(always)] // the plan's fields stay in registers
-pub fn wrap(plan: &Plan, packet: &mut Packet, ip: &Ip, ttl: u8, varying: &Varying) -> Result<(), DropReason> {
+pub fn wrap(
+    plan: &Plan,
+    packet: &mut Packet,
+    ip: &Ip,
+    ttl: u8,
+    pcp: Option<u8>,
+    operands: &Operands,
+) -> Result<(), DropReason> {
     let mut ethertype = if ip.version == 4 { 0x0800 } else { 0x86dd };
     if let Some(encap) = &plan.encap {
         let inner_len = u16::try_from(packet.len()).map_err(|_| DropReason::PacketTooBig)?;
@@ -100,9 +133,9 @@ pub fn wrap(plan: &Plan, packet: &mut Packet, ip: &Ip, ttl: u8, varying: &Varyin
         let congestion = ecn::encapsulate(ecn::Ecn::of(ip.tos));
         let outer = rewrite::Outer {
             inner_len,
-            id: varying.ip_id,
+            id: operands.outer_id,
             tos: congestion.with_dscp_of(dscp << 2),
-            sport: varying.sport,
+            sport: operands.tunnel_sport,
             ttl,
             tc: dscp >> 3,
         };
@@ -113,7 +146,7 @@ pub fn wrap(plan: &Plan, packet: &mut Packet, ip: &Ip, ttl: u8, varying: &Varyin
     if let Some(l2) = &plan.l2 {
         let header = l2.bytes();
         let room = packet.prepend(header.len()).map_err(|_| DropReason::NoHeadroom)?;
-        rewrite::write_l2(room, header, ethertype, varying.pcp)?;
+        rewrite::write_l2(room, header, ethertype, pcp)?;
     }
     Ok(())
 }

@@ -2,11 +2,12 @@
 
 use offload_rules::{
     DropReason, VifId,
-    flow::{Op, Program},
+    classify::Checks,
+    flow::{Egress, Forward, Operations, Oversize, Program, SequenceShift},
     forwarding::{DfPolicy, L2Rewrite, Snapshot},
 };
 
-use crate::packet::{rewrite::OuterTemplate, tcp::Number};
+use crate::packet::rewrite::OuterTemplate;
 
 /// Where packets go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,19 +67,12 @@ pub struct Encap {
 pub struct Plan {
     /// Where to.
     pub target: Target,
-    /// Largest IP packet in octets before encapsulation.
-    pub limit: u16,
-    /// What is larger may be fragmented when its header allows it.
-    pub fragment: bool,
-    /// IPv6 packets that are larger, but no larger than 1280 octets, go on whole, with the outer packet in fragments of at most
-    /// this many octets.
-    pub fragment_outer: Option<u16>,
-    /// To be taken off TTL or hop limit.
-    pub ttl: u8,
+    /// What a packet has to pass: TTL, which is taken off, and size.
+    pub checks: Checks,
     /// Largest MSS; 0 leaves it alone.
     pub mss: u16,
     /// A number of TCP segments that is shifted by the flow's distance.
-    pub shift: Option<Number>,
+    pub shift: Option<SequenceShift>,
     /// Ethernet header.
     pub l2: Option<L2Rewrite>,
     /// Outer headers.
@@ -91,53 +85,51 @@ impl Plan {
     /// Lays out a program. The snapshot tells which device carries a vif's frames.
     #[must_use]
     pub fn new(program: &Program, snapshot: &Snapshot) -> Self {
-        let mut plan = Self {
-            target: Target::Drop(DropReason::InvalidNh),
-            limit: u16::MAX,
-            fragment: true,
-            fragment_outer: None,
-            ttl: 0,
-            mss: 0,
-            shift: None,
-            l2: None,
-            encap: None,
-            seal: None,
-        };
-        let mut sealed = None;
-        for op in &program.ops {
-            match op {
-                // The packet's own context says where the inner packet begins.
-                Op::DecapMplsOUdp => {}
-                Op::Drop(reason) => plan.target = Target::Drop(*reason),
-                Op::DecrementTtl(by) => plan.ttl = *by,
-                Op::ClampMss(mss) => plan.mss = *mss,
-                Op::ShiftAck => plan.shift = Some(Number::Ack),
-                Op::ShiftSeq => plan.shift = Some(Number::Seq),
-                Op::LimitSize { mtu, fragment } => (plan.limit, plan.fragment) = (*mtu, *fragment),
-                Op::FragmentOuter { mtu } => plan.fragment_outer = Some(*mtu),
-                Op::EncapMplsOUdp(header) => {
-                    plan.encap = Some(Encap {
-                        template: OuterTemplate::new(header.sip, header.dip, header.udp_port, header.label),
-                        dscp: header.dscp.0,
-                    });
-                }
-                Op::Seal(header) => sealed = Some(header),
-                Op::RewriteL2(rewrite) => plan.l2 = Some(*rewrite),
-                Op::Output(vif) => plan.target = Target::Output { vif: *vif, port: snapshot.port_of(*vif) },
-                Op::Punt(vif) => plan.target = Target::Punt { vif: *vif, port: snapshot.port_of(*vif) },
+        match &program.ops {
+            Operations::Drop(reason) => Self::drop(*reason),
+            Operations::Forward(forward) => Self::forward(forward, snapshot),
+        }
+    }
+
+    const fn drop(reason: DropReason) -> Self {
+        let target = Target::Drop(reason);
+        Self { target, checks: Checks::NONE, mss: 0, shift: None, l2: None, encap: None, seal: None }
+    }
+
+    fn forward(forward: &Forward, snapshot: &Snapshot) -> Self {
+        let checks = Checks::of_forward(forward);
+        // The packet's own context says where the inner packet begins; TTL and size are in the checks.
+        let Forward { decap: _, ttl: _, mss, shift, size: _, encap, l2, egress } = forward;
+        let (mss, shift) = (mss.unwrap_or(0), *shift);
+        let encap = encap.as_ref().map(|header| Encap {
+            template: OuterTemplate::new(header.sip, header.dip, header.udp_port, header.label),
+            dscp: header.dscp.0,
+        });
+        let (target, l2, seal) = match egress {
+            Egress::Output(vif) => (Target::Output { vif: *vif, port: snapshot.port_of(*vif) }, *l2, None),
+            Egress::Punt(vif) => (Target::Punt { vif: *vif, port: snapshot.port_of(*vif) }, *l2, None),
+            Egress::Seal { header, vif } => {
+                let (whole, fragment) = match (&encap, checks.size.larger) {
+                    (None, Oversize::FragmentOuter { mtu }) => (checks.size.mtu, mtu),
+                    // Never larger than the limit: the MPLS-over-UDP packet is fragmented before.
+                    (Some(_), Oversize::FragmentOuter { .. }) | (_, Oversize::Refuse | Oversize::Fragment) => {
+                        (u16::MAX, u16::MAX)
+                    }
+                };
+                let leg = SealLeg {
+                    tunnel: header.vif,
+                    dscp: header.dscp,
+                    df: header.df,
+                    vif: *vif,
+                    port: snapshot.port_of(*vif),
+                    l2: *l2,
+                    whole,
+                    fragment,
+                };
+                (Target::Seal, None, Some(Box::new(leg)))
             }
-        }
-        if let (Some(header), Target::Output { vif, port }) = (sealed, plan.target) {
-            let (tunnel, dscp, df, l2) = (header.vif, header.dscp, header.df, plan.l2.take());
-            let (whole, fragment) = match (&plan.encap, plan.fragment_outer) {
-                (None, Some(fragment)) => (plan.limit, fragment),
-                // Never larger than the limit: the MPLS-over-UDP packet is fragmented before.
-                _ => (u16::MAX, u16::MAX),
-            };
-            plan.seal = Some(Box::new(SealLeg { tunnel, dscp, df, vif, port, l2, whole, fragment }));
-            plan.target = Target::Seal;
-        }
-        plan
+        };
+        Self { target, checks, mss, shift, l2, encap, seal }
     }
 
     /// Where the outer packet goes, when there is one.

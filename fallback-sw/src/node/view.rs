@@ -81,7 +81,9 @@ pub fn flow(worker: &Worker, id: usize, workers: usize, slot: u32) -> Option<pb:
         ace: record.ace,
         tier: offload.map_or(pb::FlowTier::Software, |offload| flow_tier(offload.tier)).into(),
         not_offloaded_reason: offload.and_then(|o| o.reason).map(|reason| reason.to_string()).unwrap_or_default(),
-        ops: entry.map(|entry| entry.program.ops.iter().map(|o| op(o, record.mark)).collect()).unwrap_or_default(),
+        ops: entry
+            .map(|entry| entry.program.ops.list().iter().map(|o| op(o, record.mark)).collect())
+            .unwrap_or_default(),
         initiator: record.flags & flag::INITIATOR != 0,
         hardware_packets: offload.map_or(0, |offload| offload.hardware.packets),
         hardware_bytes: offload.map_or(0, |offload| offload.hardware.bytes),

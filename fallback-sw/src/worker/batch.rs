@@ -4,6 +4,7 @@
 
 use super::{
     Delivery, Origin, Outbox, ProgramId, TxKind, TxMeta, Worker,
+    admit::{SlowPath, admit},
     counters::Traffic,
     flows::flag,
     fragments::Head,
@@ -11,11 +12,14 @@ use super::{
     routed::Found,
 };
 use crate::{
-    exec::{self, Target, Varying},
-    flow_table,
-    packet::{NicNote, Packet, tcp::Number},
+    exec::{self, Framing, Operands, Target},
+    flow_table::{self, Record},
+    packet::{NicNote, Packet},
 };
-use offload_rules::{DropReason, VifId, flow::tcp::Segment};
+use offload_rules::{
+    DropReason, VifId,
+    flow::{SequenceShift, tcp::Segment},
+};
 
 /// Frames that are worked on together: enough loads in flight to hide memory, little enough to stay in the first-level cache.
 pub(super) const BATCH: usize = 32;
@@ -54,30 +58,31 @@ impl Default for Batch {
     }
 }
 
-/// What becomes of a packet whose program is known.
-pub(super) enum Fate {
-    /// It is finished.
-    Sent {
+/// What becomes of a packet that has run a program.
+pub(super) enum Disposition {
+    /// Sent as it is now.
+    Transmit {
         vif: VifId,
         port: VifId,
         kind: TxKind,
     },
-    /// To be sealed, as this program says.
+    /// Sealed, as this program says.
     Seal(ProgramId),
-    /// To be decided on elsewhere.
-    Slow,
-    Dropped(DropReason),
+    Drop(DropReason),
 }
 
-impl Fate {
-    /// Of what a program sends to its target; `None` when it sends nothing.
+impl Disposition {
+    /// Of what a program sends to its target.
+    ///
+    /// # Errors
+    /// It sends nothing.
     #[inline(always)]
-    pub(super) const fn of(target: Target, program: ProgramId) -> Option<Self> {
+    pub(super) const fn of(target: Target, program: ProgramId) -> Result<Self, SlowPath> {
         match target {
-            Target::Output { vif, port } => Some(Self::Sent { vif, port, kind: TxKind::Forwarded }),
-            Target::Punt { vif, port } => Some(Self::Sent { vif, port, kind: TxKind::Punted }),
-            Target::Seal => Some(Self::Seal(program)),
-            Target::Drop(_) => None,
+            Target::Output { vif, port } => Ok(Self::Transmit { vif, port, kind: TxKind::Forwarded }),
+            Target::Punt { vif, port } => Ok(Self::Transmit { vif, port, kind: TxKind::Punted }),
+            Target::Seal => Ok(Self::Seal(program)),
+            Target::Drop(_) => Err(SlowPath::Plan(exec::Exception::Denied)),
         }
     }
 }
@@ -295,27 +300,31 @@ impl Worker {
         }
         let looked_up = packets.drain(..).zip(contexts).zip(hashes).zip(slots).zip(decisions);
         for ((((mut packet, context), hash), slot), decision) in looked_up {
-            let fate = match context.path {
-                Path::Flow if *slot != flow_table::NONE && !context.special => {
-                    self.hit(*slot, (context, *hash == MARKED), &mut packet, now)
-                }
+            let outcome = match context.path {
+                Path::Flow if *slot == flow_table::NONE => Err(SlowPath::Miss),
+                Path::Flow if !context.special => self.hit(*slot, (context, *hash == MARKED), &mut packet, now),
                 Path::Walk(_) if decision.is_some() => self.route(*decision, context, &mut packet),
-                Path::Flow | Path::Walk(_) | Path::Reassemble => Fate::Slow,
+                Path::Flow | Path::Walk(_) | Path::Reassemble => Err(SlowPath::Special),
             };
-            match fate {
-                Fate::Sent { vif, port, kind } => self.transmit(vif, port, kind, packet, out),
-                Fate::Seal(program) => {
+            match outcome {
+                Ok(Disposition::Transmit { vif, port, kind }) => self.transmit(vif, port, kind, packet, out),
+                Ok(Disposition::Seal(program)) => {
                     let leg = self.programs.get(program).and_then(|entry| entry.plan.seal.as_deref()).copied();
                     match leg {
                         Some(leg) => self.seal(&leg, (TxKind::Forwarded, context.vif), packet, out),
                         None => self.drop_packet(context.vif, packet, DropReason::InvalidNh, out),
                     }
                 }
-                Fate::Slow => {
+                Ok(Disposition::Drop(reason)) => self.drop_packet(context.vif, packet, reason, out),
+                Err(why) => {
                     let hash = if *hash == MARKED { self.flows.hash(&context.key) } else { *hash };
-                    self.slow(packet, context, hash, now, out);
+                    match why {
+                        SlowPath::Miss | SlowPath::Special => self.slow(packet, context, hash, now, out),
+                        SlowPath::StaleProgram | SlowPath::IngressMoved | SlowPath::TcpControl | SlowPath::Plan(_) => {
+                            self.slow_flow(*slot, packet, context, hash, now, out)
+                        }
+                    }
                 }
-                Fate::Dropped(reason) => self.drop_packet(context.vif, packet, reason, out),
             }
         }
     }
@@ -329,36 +338,35 @@ impl Worker {
         }
     }
 
-    /// The program of a flow on an ordinary packet. [`Fate::Slow`]: it is as it was, and needs more than that.
+    /// Runs the program of a flow on an ordinary packet.
+    ///
+    /// # Errors
+    /// Why the packet, which is as it was, takes the slow path.
     #[inline]
-    fn hit(&mut self, slot: u32, (context, marked): (&mut Context, bool), packet: &mut Packet, now: u64) -> Fate {
+    fn hit(
+        &mut self,
+        slot: u32,
+        (context, marked): (&mut Context, bool),
+        packet: &mut Packet,
+        now: u64,
+    ) -> Result<Disposition, SlowPath> {
         const TCP: u8 = 6;
-        let Some(record) = self.flows.record_mut(slot) else { return Fate::Slow };
-        // An earlier packet of the batch may have changed the table.
-        if record.flags & flag::STALE != 0 || !flow_table::same_key(&record.key, &context.key) {
-            return Fate::Slow;
-        }
+        let Some(record) = self.flows.record_mut(slot) else { return Err(SlowPath::Miss) };
+        admit(record, context)?;
         let Some(entry) = self.programs.get_mut(record.program).filter(|entry| entry.is_current()) else {
-            return Fate::Slow;
+            return Err(SlowPath::StaleProgram);
         };
         let plan = &entry.plan;
-        if context.ip.total_len > plan.limit || context.ip.ttl <= plan.ttl {
-            return Fate::Slow;
-        }
-        if let Some(outer) = context.outer
-            && (record.rpf_source != outer.source.octets() || record.underlay_vif != context.vif.get())
-        {
-            return Fate::Slow;
-        }
-        let Some(fate) = Fate::of(plan.target, record.program) else { return Fate::Slow };
+        exec::admit(plan, &context.ip, packet.is_reassembled())?;
+        let disposition = Disposition::of(plan.target, record.program)?;
         if context.ip.proto == TCP {
             let mut segment = segment(packet.data(), context);
-            if plan.shift == Some(Number::Ack) {
+            if plan.shift == Some(SequenceShift::Acknowledgement) {
                 segment.ack = segment.ack.wrapping_sub(record.mark);
             }
             let mut direction = record.tcp_direction();
             if !direction.on_data(&segment) {
-                return Fate::Slow;
+                return Err(SlowPath::TcpControl);
             }
             record.set_tcp_direction(direction);
         }
@@ -370,16 +378,17 @@ impl Worker {
         if marked {
             entry.partial.add(Traffic { packets: 1, bytes: packet.len() as u64 });
         }
-        let varying = Varying { shift: record.mark, ..varying(context, record.ip_id, record.tunnel_sport) };
+        let operands = operands(record);
         if record.flags & flag::SAMPLE != 0 {
             self.offloads.sample(&mut self.flows, &self.snapshot, (slot, context), packet.data(), now);
         }
         self.counters.account.flow_hits += 1;
+        let framing = framing(context);
         let ip = &mut context.ip;
-        match exec::strip(packet, ip, &varying).and_then(|()| exec::run(plan, packet, ip, &varying)) {
-            Ok(()) => fate,
-            Err(reason) => Fate::Dropped(reason),
-        }
+        Ok(match exec::execute(plan, packet, ip, &framing, &operands) {
+            Ok(()) => disposition,
+            Err(reason) => Disposition::Drop(reason),
+        })
     }
 
     /// Hands a finished frame to a port and counts it.
@@ -404,17 +413,20 @@ impl Worker {
     }
 }
 
-/// What differs from packet to packet.
+/// How a packet was framed when it came in.
 #[inline]
-pub(super) fn varying(context: &Context, ip_id: u16, sport: u16) -> Varying {
-    Varying {
+pub(super) fn framing(context: &Context) -> Framing {
+    Framing {
         l3: usize::from(context.l3),
         outer_tos: context.outer.map(|outer| outer.tos),
         pcp: (context.tci != 0).then_some((context.tci >> 13) as u8),
-        ip_id,
-        sport,
-        shift: 0,
     }
+}
+
+/// What a flow's program leaves to the flow.
+#[inline]
+pub(super) const fn operands(record: &Record) -> Operands {
+    Operands { tunnel_sport: record.tunnel_sport, outer_id: record.ip_id, sequence_shift: record.mark }
 }
 
 /// The TCP segment of a packet whose header the parser has found whole.

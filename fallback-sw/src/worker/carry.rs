@@ -2,30 +2,51 @@
 
 use offload_rules::{DropReason, VifId, classify::Checks, flow::IPV6_MIN_MTU};
 
-use super::{Outbox, TxKind, Worker, batch::varying, flows::flag, ingress::Context};
+use super::{
+    Outbox, TxKind, Worker,
+    batch::{framing, operands},
+    flows::flag,
+    ingress::Context,
+};
 use crate::{
-    exec::{self, Plan, Target},
+    exec::{self, Exception, Operands, Plan, Target},
     packet::{Packet, fragment, parse::Ip, rewrite},
 };
 
-/// How a packet came to run a program.
+/// What has decided on a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Way {
-    /// Its flow was there.
+pub(super) enum DecidedBy {
+    /// The flow that it belongs to.
     Flow,
-    /// The tables were walked for it.
+    /// A walk through the tables.
     Walk,
 }
 
-/// What a plan needs to know of the flow.
+/// What a plan leaves to the flow, and who has the identifications of outer headers.
 #[derive(Debug, Clone, Copy)]
-struct OfFlow {
-    /// UDP source port of the tunnel.
-    sport: u16,
-    /// What spliced flows shift TCP's numbers by.
-    distance: u32,
-    /// IPv4 identification of outer headers; `None`: the packet belongs to no flow.
-    ip_id: Option<u16>,
+enum Bound {
+    /// All packets of a flow have those of the flow.
+    ToFlow(Operands),
+    /// A packet without a flow: each outer header has an identification of its own.
+    ToPacket(Operands),
+}
+
+impl Bound {
+    const fn operands(self) -> Operands {
+        match self {
+            Self::ToFlow(operands) | Self::ToPacket(operands) => operands,
+        }
+    }
+}
+
+/// An IP packet without anything before it, and the plan that it is to run.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Stripped<'a> {
+    pub(super) plan: &'a Plan,
+    pub(super) ip: &'a Ip,
+    /// 802.1p priority of the frame that came in.
+    pub(super) pcp: Option<u8>,
+    pub(super) operands: Operands,
 }
 
 impl Worker {
@@ -34,7 +55,7 @@ impl Worker {
         &mut self,
         slot: u32,
         packet: Packet,
-        (context, way): (&Context, Way),
+        (context, by): (&Context, DecidedBy),
         now: u64,
         out: &mut Outbox,
     ) {
@@ -47,23 +68,23 @@ impl Worker {
             record.bytes += packet.len() as u64;
             record.last_seen = now as u32;
         }
-        let of_flow = OfFlow { sport: record.tunnel_sport, distance: record.mark, ip_id: Some(record.ip_id) };
+        let bound = Bound::ToFlow(operands(record));
         let Some(entry) = self.programs.get_mut(record.program) else {
             return self.drop_packet(context.vif, packet, DropReason::InvalidNh, out);
         };
         entry.packets += 1;
-        match way {
-            Way::Flow => entry.bytes += packet.len() as u64,
-            Way::Walk => entry.walked += 1,
+        match by {
+            DecidedBy::Flow => entry.bytes += packet.len() as u64,
+            DecidedBy::Walk => entry.walked += 1,
         }
         let plan = entry.plan.clone();
-        if way == Way::Walk && matches!(plan.target, Target::Punt { .. }) {
+        if by == DecidedBy::Walk && matches!(plan.target, Target::Punt { .. }) {
             self.walked_to_host(context.key.vrf, packet.len());
         }
-        if matches!(plan.target, Target::Drop(_)) && way == Way::Flow && !context.special {
+        if matches!(plan.target, Target::Drop(_)) && by == DecidedBy::Flow && !context.special {
             self.sample(slot, context, packet.data(), now);
         }
-        self.carry_out(&plan, packet, context, of_flow, now, out);
+        self.carry_out(&plan, packet, context, bound, now, out);
     }
 
     /// Shows a packet to offloading, if it wants to see one.
@@ -73,8 +94,7 @@ impl Worker {
         }
     }
 
-    /// TTL, then size: what comes between the lists and the link layer (RFC 1812 §5.2.1.2). Gives back a packet that passes;
-    /// another one is answered (RFC 1812 §5.3.1, RFC 1191 §4) and dropped.
+    /// Gives back a packet that passes the checks, if in fragments; another one is answered and dropped.
     pub(super) fn pass_checks(
         &mut self,
         checks: Checks,
@@ -83,90 +103,103 @@ impl Worker {
         now: u64,
         out: &mut Outbox,
     ) -> Option<Packet> {
-        let ip = &context.ip;
-        if ip.ttl <= checks.ttl {
-            self.time_exceeded(&packet, context, now, out);
-            self.drop_packet(context.vif, packet, DropReason::TtlExceeded, out);
-            return None;
+        match exec::check(&checks, &context.ip, packet.is_reassembled()) {
+            Ok(()) | Err(Exception::Fragment | Exception::FragmentOuter { .. }) => return Some(packet),
+            Err(Exception::TtlExpired) => self.refuse_ttl(packet, context, now, out),
+            Err(Exception::TooBig) => self.refuse_size(packet, context, checks.size.mtu, now, out),
+            // Only a plan says so.
+            Err(Exception::Denied) => self.drop_packet(context.vif, packet, DropReason::FlowActionDrop, out),
         }
-        let in_fragments = if ip.version == 6 {
-            // What came in fragments, and was whole for this node alone, goes on in fragments: no host can be told to make others.
-            goes_whole(ip, checks.fragment_outer) || packet.is_reassembled() && checks.fragment
-        } else {
-            !ip.df && checks.fragment
-        };
-        if ip.total_len > checks.mtu && !in_fragments {
-            self.refuse_size(&packet, context, checks.mtu, now, out);
-            self.drop_packet(context.vif, packet, DropReason::PacketTooBig, out);
-            return None;
-        }
-        Some(packet)
+        None
     }
 
-    /// Answers what is too large. No IPv6 host is told less than 1280 (RFC 8200 §5, RFC 8201 §4): that an IPv6 packet of no more than
+    /// Answers a packet whose TTL or hop limit is used up (RFC 1812 §5.3.1), and drops it.
+    fn refuse_ttl(&mut self, packet: Packet, context: &Context, now: u64, out: &mut Outbox) {
+        self.time_exceeded(&packet, context, now, out);
+        self.drop_packet(context.vif, packet, DropReason::TtlExceeded, out);
+    }
+
+    /// Answers what is too large (RFC 1191 §4), and drops it. No IPv6 host is told less than 1280 (RFC 8200 §5, RFC 8201 §4): that an IPv6 packet of no more than
     /// that does not fit is a fault of the link, and said so (RFC 4443 §3.1, code 3).
-    fn refuse_size(&mut self, packet: &Packet, context: &Context, mtu: u16, now: u64, out: &mut Outbox) {
+    fn refuse_size(&mut self, packet: Packet, context: &Context, mtu: u16, now: u64, out: &mut Outbox) {
         match context.ip.version {
-            6 if context.ip.total_len <= IPV6_MIN_MTU => self.link_too_narrow(packet, context, now, out),
-            6 => self.too_big(packet, context, mtu.max(IPV6_MIN_MTU), now, out),
-            _ => self.too_big(packet, context, mtu, now, out),
+            6 if context.ip.total_len <= IPV6_MIN_MTU => self.link_too_narrow(&packet, context, now, out),
+            6 => self.too_big(&packet, context, mtu.max(IPV6_MIN_MTU), now, out),
+            _ => self.too_big(&packet, context, mtu, now, out),
         }
+        self.drop_packet(context.vif, packet, DropReason::PacketTooBig, out);
     }
 
     /// Carries out a plan, with all that may come in its way.
     fn carry_out(
         &mut self,
         plan: &Plan,
-        packet: Packet,
+        mut packet: Packet,
         context: &Context,
-        of_flow: OfFlow,
+        bound: Bound,
         now: u64,
         out: &mut Outbox,
     ) {
-        let kind = match plan.target {
-            Target::Output { .. } | Target::Seal => TxKind::Forwarded,
-            Target::Punt { .. } => TxKind::Punted,
-            Target::Drop(_) => return self.drop_packet(context.vif, packet, DropReason::FlowActionDrop, out),
+        let kind = if matches!(plan.target, Target::Punt { .. }) { TxKind::Punted } else { TxKind::Forwarded };
+        let (mut ip, framing, sender) = (context.ip, framing(context), (kind, context.vif));
+        let exception = match exec::admit(plan, &ip, packet.is_reassembled()) {
+            Ok(()) => {
+                let operands = self.next_operands(plan, bound);
+                return match exec::execute(plan, &mut packet, &mut ip, &framing, &operands) {
+                    Ok(()) => self.send_off(plan, sender, packet, out),
+                    Err(reason) => self.drop_packet(context.vif, packet, reason, out),
+                };
+            }
+            Err(exception) => exception,
         };
-        let fragment_outer = plan.fragment_outer.is_some();
-        let checks = Checks { ttl: plan.ttl, mtu: plan.limit, fragment: plan.fragment, fragment_outer };
-        let Some(mut packet) = self.pass_checks(checks, packet, context, now, out) else { return };
-        let mut ip = context.ip;
-        let varying = exec::Varying { shift: of_flow.distance, ..varying(context, 0, of_flow.sport) };
-        if let Err(reason) = exec::strip(&mut packet, &mut ip, &varying) {
+        let outer_mtu = match exception {
+            Exception::Denied => return self.drop_packet(context.vif, packet, DropReason::FlowActionDrop, out),
+            Exception::TtlExpired => return self.refuse_ttl(packet, context, now, out),
+            Exception::TooBig => return self.refuse_size(packet, context, plan.checks.size.mtu, now, out),
+            Exception::Fragment => None,
+            Exception::FragmentOuter { mtu } => Some(mtu),
+        };
+        if let Err(reason) = exec::strip(&mut packet, &mut ip, &framing) {
             return self.drop_packet(context.vif, packet, reason, out);
         }
-        if ip.total_len <= plan.limit {
-            let varying = exec::Varying { ip_id: self.outer_id(plan, of_flow), ..varying };
-            return match exec::run(plan, &mut packet, &ip, &varying) {
-                Ok(()) => self.send_off(plan, (kind, context.vif), packet, out),
-                Err(reason) => self.drop_packet(context.vif, packet, reason, out),
-            };
+        let stripped = Stripped { plan, ip: &ip, pcp: framing.pcp, operands: bound.operands() };
+        match outer_mtu {
+            None => self.send_in_fragments(&stripped, bound, packet, (kind, context), out),
+            Some(mtu) => self.send_in_outer_fragments(&stripped, mtu, packet, sender, out),
         }
-        if let Some(mtu) = plan.fragment_outer.filter(|_| ip.version == 6) {
-            return self.send_in_outer_fragments((plan, mtu), packet, (&ip, &varying), (kind, context.vif), out);
-        }
-        // Fragmented before encapsulation: RFC 2003 §3.1, so that only the last hop has to reassemble.
-        let ttl = match rewrite::decrement_ttl(packet.data_mut(), plan.ttl) {
+    }
+
+    /// Sends a packet that is larger than the path takes: fragmented before encapsulation (RFC 2003 §3.1), so that only the last hop
+    /// has to reassemble.
+    fn send_in_fragments(
+        &mut self,
+        stripped: &Stripped<'_>,
+        bound: Bound,
+        mut packet: Packet,
+        (mut kind, context): (TxKind, &Context),
+        out: &mut Outbox,
+    ) {
+        let Stripped { plan, ip, pcp, operands } = *stripped;
+        let limit = plan.checks.size.mtu;
+        let ttl = match rewrite::decrement_ttl(packet.data_mut(), plan.checks.ttl) {
             Ok(ttl) => ttl,
             Err(reason) => return self.drop_packet(context.vif, packet, reason, out),
         };
-        exec::shift(plan, &mut packet, &ip, of_flow.distance);
+        exec::shift(plan, &mut packet, ip, operands.sequence_shift);
         let mut pieces = Vec::new();
         let split = if ip.version == 6 {
             let id = self.fragment_id(&context.key);
-            fragment::split_at_source(packet.data(), &ip, plan.limit, id, &mut out.spare, &mut pieces)
+            fragment::split_at_source(packet.data(), ip, limit, id, &mut out.spare, &mut pieces)
         } else {
-            fragment::split(packet.data(), &ip, plan.limit, &mut out.spare, &mut pieces)
+            fragment::split(packet.data(), ip, limit, &mut out.spare, &mut pieces)
         };
         if let Err(reason) = split {
             return self.drop_packet(context.vif, packet, reason, out);
         }
         out.recycle(packet);
-        let mut kind = kind;
         for mut piece in pieces {
-            let varying = exec::Varying { ip_id: self.outer_id(plan, of_flow), ..varying };
-            if exec::wrap(plan, &mut piece, &ip, ttl, &varying).is_ok() {
+            let operands = self.next_operands(plan, bound);
+            if exec::wrap(plan, &mut piece, ip, ttl, pcp, &operands).is_ok() {
                 if kind == TxKind::Originated {
                     self.counters.account.originated += 1;
                 }
@@ -181,24 +214,25 @@ impl Worker {
     /// an identification of its own, not its flow's (RFC 6864 §4.3).
     pub(super) fn send_in_outer_fragments(
         &mut self,
-        (plan, mtu): (&Plan, u16),
+        stripped: &Stripped<'_>,
+        mtu: u16,
         mut packet: Packet,
-        (ip, varying): (&Ip, &exec::Varying),
         (kind, blame): (TxKind, VifId),
         out: &mut Outbox,
     ) {
-        let varying = exec::Varying { ip_id: self.flow_ip_id(), ..*varying };
+        let Stripped { plan, ip, pcp, operands } = *stripped;
+        let operands = Operands { outer_id: self.flow_ip_id(), ..operands };
         if plan.encap.is_none() {
             // The ESP packet is fragmented, by who seals it.
-            return match exec::run(plan, &mut packet, ip, &varying) {
+            return match exec::run(plan, &mut packet, ip, pcp, &operands) {
                 Ok(()) => self.send_off(plan, (kind, blame), packet, out),
                 Err(reason) => self.lose_on_way((kind, blame), packet, reason, out),
             };
         }
         let mut bare = plan.clone();
         let l2 = bare.l2.take();
-        let pieces = exec::run(&bare, &mut packet, ip, &varying)
-            .and_then(|()| fragment::outer(&packet, mtu, (l2.as_ref(), varying.pcp), &mut out.spare));
+        let pieces = exec::run(&bare, &mut packet, ip, pcp, &operands)
+            .and_then(|()| fragment::outer(&packet, mtu, (l2.as_ref(), pcp), &mut out.spare));
         match pieces {
             Ok(pieces) => {
                 out.recycle(packet);
@@ -226,13 +260,17 @@ impl Worker {
         }
     }
 
-    /// Identification of the next outer header.
-    fn outer_id(&mut self, plan: &Plan, of_flow: OfFlow) -> u16 {
-        match of_flow.ip_id {
-            Some(id) => id,
-            None if plan.is_tunnel() => self.next_ip_id(),
-            None => 0,
+    /// The operands of the next frame.
+    fn next_operands(&mut self, plan: &Plan, bound: Bound) -> Operands {
+        match bound {
+            Bound::ToFlow(operands) => operands,
+            Bound::ToPacket(operands) => self.with_outer_id(plan, operands),
         }
+    }
+
+    /// With an identification that no other outer header has, if there is one at all.
+    pub(super) fn with_outer_id(&mut self, plan: &Plan, operands: Operands) -> Operands {
+        if plan.is_tunnel() { Operands { outer_id: self.next_ip_id(), ..operands } } else { operands }
     }
 
     /// Carries out a program on one packet without keeping it.
@@ -251,12 +289,8 @@ impl Worker {
         if matches!(plan.target, Target::Punt { .. }) {
             self.walked_to_host(context.key.vrf, packet.len());
         }
-        let sport = self.config.entropy.unwrap_or_else(|| rewrite::entropy_port(context.key.spread() as u32));
-        self.carry_out(&plan, packet, context, OfFlow { sport, distance: 0, ip_id: None }, now, out);
+        let tunnel_sport = self.config.entropy.unwrap_or_else(|| rewrite::entropy_port(context.key.spread() as u32));
+        let bound = Bound::ToPacket(Operands { tunnel_sport, ..Operands::default() });
+        self.carry_out(&plan, packet, context, bound, now, out);
     }
-}
-
-/// An IPv6 packet that goes on whole, whatever its outer packet needs.
-const fn goes_whole(ip: &Ip, fragment_outer: bool) -> bool {
-    fragment_outer && ip.total_len <= IPV6_MIN_MTU
 }

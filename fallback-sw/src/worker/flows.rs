@@ -4,7 +4,7 @@ use offload_rules::{
     DropReason, VifId,
     classify::{self, AclMatch, Checks, Decision, Ingress, Inquiry, Role, Start, Verdict},
     flow::{
-        Choices, FlowKey, Op, Program,
+        Choices, FlowKey, Program, SequenceShift,
         tcp::{TcpPhase, TcpState},
     },
 };
@@ -200,8 +200,8 @@ impl Worker {
     /// Stores a decision in a record.
     fn set_program(&mut self, slot: u32, mut decision: Decision, ingress: Ingress, now: u64) {
         let vrf = decision.program.vrf;
-        if let Some(op) = self.flows.record(slot).and_then(splice_of) {
-            decision.program.splice(op);
+        if let Some(shift) = self.flows.record(slot).and_then(splice_of) {
+            decision.program.splice(shift);
         }
         let kept = self.flows.record(slot).and_then(|record| self.programs.get(record.program));
         let same_bytes = kept.is_some_and(|kept| kept.program.ops == decision.program.ops);
@@ -350,23 +350,19 @@ impl Worker {
     }
 }
 
-/// The op that a direction of a spliced flow has beside those of its way.
-fn splice_of(record: &Record) -> Option<Op> {
+/// The shift that a direction of a spliced flow needs beside what the walk says.
+fn splice_of(record: &Record) -> Option<SequenceShift> {
     match record.flags & (flag::SPLICED | flag::INITIATOR) {
-        flag::SPLICED => Some(Op::ShiftSeq),
+        flag::SPLICED => Some(SequenceShift::Sequence),
         0 | flag::INITIATOR => None,
-        _ => Some(Op::ShiftAck),
+        _ => Some(SequenceShift::Acknowledgement),
     }
 }
 
 /// Where the packets of the other direction come in, as far as this direction's program tells.
 fn expected_ingress(program: &Program) -> Option<Ingress> {
-    let vif = program.egress()?;
-    let tunnel = program.ops.iter().find_map(|op| match op {
-        Op::EncapMplsOUdp(header) => Some(header.dip),
-        _ => None,
-    });
-    Some(Ingress { vif, tunnel })
+    let forward = program.forward()?;
+    Some(Ingress { vif: forward.vif(), tunnel: forward.encap.as_ref().map(|header| header.dip) })
 }
 
 /// Where the packets of a record came in last.

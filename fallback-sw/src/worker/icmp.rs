@@ -6,7 +6,7 @@ use offload_rules::forwarding::{Vif, is_link_local};
 
 use super::{
     Delivery, Origin, Outbox, Tenant, Worker,
-    batch::varying,
+    batch::framing,
     ingress::{Context, Sorted},
 };
 use crate::{
@@ -85,7 +85,7 @@ impl Worker {
         }
         let mut ip = context.ip;
         let (station, source) = (self.station(&packet, context), self.answering_source(context));
-        let answered = exec::strip(&mut packet, &mut ip, &varying(context, 0, 0))
+        let answered = exec::strip(&mut packet, &mut ip, &framing(context))
             .and_then(|()| icmp::echo_reply(&ip, packet.data_mut(), source));
         match answered {
             Ok(()) => {

@@ -5,6 +5,7 @@
 //!
 //! Every received packet meets exactly one fate, see [`Account`].
 
+mod admit;
 mod batch;
 mod carry;
 mod change;

@@ -3,12 +3,12 @@
 use offload_rules::{
     VifId, VrfId,
     classify::{self, Ingress, Inquiry, Role, Start, Verdict},
-    flow::{Choices, FlowKey, IPV6_MIN_MTU},
+    flow::{Choices, FlowKey, IPV6_MIN_MTU, Oversize},
 };
 
-use super::{Delivery, Origin, Outbox, Tenant, TxKind, Worker};
+use super::{Delivery, Origin, Outbox, Tenant, TxKind, Worker, carry::Stripped};
 use crate::{
-    exec::{self, Plan, Target, Varying},
+    exec::{self, Operands, Plan, Target},
     packet::{Packet, fragment, parse, rewrite::entropy_port},
 };
 
@@ -36,7 +36,7 @@ impl Worker {
         };
         let decision = match classify::classify(&self.snapshot, &inquiry) {
             Verdict::Forward(decision) => decision,
-            Verdict::Resolve { checks, .. } if ip.version == 4 && ip.df && ip.total_len > checks.mtu => {
+            Verdict::Resolve { checks, .. } if ip.version == 4 && ip.df && ip.total_len > checks.size.mtu => {
                 return self.lose_own(packet, out);
             }
             Verdict::Resolve { vif, target, .. } => {
@@ -54,26 +54,30 @@ impl Worker {
         }
         let own = (TxKind::Originated, VifId::TUNNEL);
         let sport = self.config.entropy.unwrap_or_else(|| entropy_port(key.spread() as u32));
-        let varying = Varying { l3: 0, outer_tos: None, pcp: None, ip_id: 0, sport, shift: 0 };
-        if ip.total_len <= plan.limit {
-            let varying = Varying { ip_id: if plan.is_tunnel() { self.next_ip_id() } else { 0 }, ..varying };
-            return match exec::run(&plan, &mut packet, &ip, &varying) {
+        let operands = Operands { tunnel_sport: sport, ..Operands::default() };
+        if ip.total_len <= plan.checks.size.mtu {
+            let operands = self.with_outer_id(&plan, operands);
+            return match exec::run(&plan, &mut packet, &ip, None, &operands) {
                 Ok(()) => self.send_off(&plan, own, packet, out),
                 Err(_) => self.lose_own(packet, out),
             };
         }
-        let outer = plan.fragment_outer.filter(|_| ip.version == 6);
+        let outer = match plan.checks.size.larger {
+            Oversize::FragmentOuter { mtu } if ip.version == 6 => Some(mtu),
+            Oversize::Refuse | Oversize::Fragment | Oversize::FragmentOuter { .. } => None,
+        };
         if let Some(mtu) = outer.filter(|_| ip.total_len <= IPV6_MIN_MTU) {
-            return self.send_in_outer_fragments((&plan, mtu), packet, (&ip, &varying), own, out);
+            let stripped = Stripped { plan: &plan, ip: &ip, pcp: None, operands };
+            return self.send_in_outer_fragments(&stripped, mtu, packet, own, out);
         }
         let mut pieces = Vec::new();
         let split = if ip.version == 6 {
             // The source may fragment (RFC 8200 §4.5), where others cannot (RFC 2473 §7.1).
             let id = self.fragment_id(&key);
-            let limit = if outer.is_some() { IPV6_MIN_MTU } else { plan.limit };
+            let limit = if outer.is_some() { IPV6_MIN_MTU } else { plan.checks.size.mtu };
             fragment::split_at_source(packet.data(), &ip, limit, id, &mut out.spare, &mut pieces)
         } else {
-            fragment::split(packet.data(), &ip, plan.limit, &mut out.spare, &mut pieces)
+            fragment::split(packet.data(), &ip, plan.checks.size.mtu, &mut out.spare, &mut pieces)
         };
         if split.is_err() {
             return self.lose_own(packet, out);
@@ -83,14 +87,15 @@ impl Worker {
         self.counters.account.originated += (pieces.len() as u64).saturating_sub(1);
         for mut piece in pieces {
             if let Some(mtu) = outer
-                && piece.len() > usize::from(plan.limit)
+                && piece.len() > usize::from(plan.checks.size.mtu)
                 && let Ok(ip) = parse::ip(piece.data(), 6)
             {
-                self.send_in_outer_fragments((&plan, mtu), piece, (&ip, &varying), own, out);
+                let stripped = Stripped { plan: &plan, ip: &ip, pcp: None, operands };
+                self.send_in_outer_fragments(&stripped, mtu, piece, own, out);
                 continue;
             }
-            let varying = Varying { ip_id: if plan.is_tunnel() { self.next_ip_id() } else { 0 }, ..varying };
-            if exec::wrap(&plan, &mut piece, &ip, ip.ttl, &varying).is_ok() {
+            let operands = self.with_outer_id(&plan, operands);
+            if exec::wrap(&plan, &mut piece, &ip, ip.ttl, None, &operands).is_ok() {
                 self.send_off(&plan, own, piece, out);
             }
         }

@@ -6,12 +6,13 @@
 
 use std::{
     collections::{BTreeSet, HashMap},
+    hash::{Hash, Hasher},
     sync::Arc,
 };
 
 use offload_rules::{
     VrfId,
-    flow::{Dependency, Op, Program},
+    flow::{Dependency, Program},
     forwarding::{Changes, Snapshot},
 };
 
@@ -247,14 +248,62 @@ impl Programs {
     }
 }
 
-/// What tells programs apart most often; equality is compared in full. Programs come from the forwarding state, so nobody outside
-/// chooses what collides.
+/// Hash of all that tells programs apart: what they do and what they depend on. Programs come from the forwarding state, so nobody
+/// outside chooses what collides.
 fn hash(program: &Program) -> u64 {
-    let op_word = |op: &Op| match op {
-        Op::EncapMplsOUdp(header) => u64::from(u32::from(header.dip)) << 32 | u64::from(header.label.get()),
-        Op::Output(vif) | Op::Punt(vif) => u64::from(vif.get()),
-        _ => 0,
-    };
-    let begin = u64::from(program.nexthop.get()) << 16 | u64::from(program.vrf.get());
-    program.ops.iter().fold(begin, |hash, op| (hash.rotate_left(13) ^ op_word(op)).wrapping_mul(0x9e37_79b9_7f4a_7c15))
+    let mut hasher = Fold(Fold::FACTOR);
+    program.hash(&mut hasher);
+    hasher.finish()
+}
+
+/// A hasher for what nobody outside chooses: a multiplication and a fold for each word.
+struct Fold(u64);
+
+impl Fold {
+    const FACTOR: u64 = 0x9e37_79b9_7f4a_7c15;
+
+    fn word(&mut self, word: u64) {
+        let product = u128::from(self.0.rotate_left(26) ^ word) * u128::from(Self::FACTOR);
+        self.0 = product as u64 ^ (product >> 64) as u64;
+    }
+}
+
+impl Hasher for Fold {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for chunk in bytes.chunks(8) {
+            let mut word = [0; 8];
+            for (to, from) in word.iter_mut().zip(chunk) {
+                *to = *from;
+            }
+            self.word(u64::from_le_bytes(word));
+        }
+    }
+
+    fn write_u8(&mut self, word: u8) {
+        self.word(word.into());
+    }
+
+    fn write_u16(&mut self, word: u16) {
+        self.word(word.into());
+    }
+
+    fn write_u32(&mut self, word: u32) {
+        self.word(word.into());
+    }
+
+    fn write_u64(&mut self, word: u64) {
+        self.word(word);
+    }
+
+    fn write_usize(&mut self, word: usize) {
+        self.word(word as u64);
+    }
+
+    fn write_isize(&mut self, word: isize) {
+        self.word(word as u64);
+    }
 }

@@ -11,7 +11,7 @@ use offload_rules::{DropReason, VifId};
 
 use super::{
     Delivery, Origin, Outbox, Tenant, Worker,
-    batch::varying,
+    batch::framing,
     fragments::{DatagramKey, FragmentLimits},
     ingress::Context,
 };
@@ -201,7 +201,7 @@ impl Worker {
         let link =
             packet.data().get(..usize::from(context.l3)).filter(|_| context.outer.is_none()).unwrap_or(&[]).to_vec();
         let mut ip = context.ip;
-        if let Err(reason) = exec::strip(&mut packet, &mut ip, &varying(context, 0, 0)) {
+        if let Err(reason) = exec::strip(&mut packet, &mut ip, &framing(context)) {
             return self.drop_packet(context.vif, packet, reason, out);
         }
         let (limits, sender, mut lost) = (self.fragment_limits(), (context.vif, context.tenant()), Vec::new());

@@ -13,13 +13,14 @@ use offload_rules::{
 
 use super::{
     Delivery, Head, NeighbourKey, Origin, Outbox, TO_BE_DERIVED, Tenant, Worker,
+    admit::comes_as_before,
     batch::segment,
-    carry::Way,
+    carry::DecidedBy,
     flows::{Derived, flag, remember_ingress},
     fragments::{Fate, FragmentLimits},
     held::HoldLimits,
     ingress::{Context, Path, Sorted},
-    splice::Turn,
+    splice::SpliceState,
 };
 use crate::{
     exec,
@@ -54,11 +55,26 @@ impl Worker {
                 }
             }
             Path::Flow => match self.flows.find(hash, &context.key) {
-                Some(slot) if self.asks_back(slot, context) => self.walk(packet, context, Start::Route, now, out),
-                Some(slot) => self.known(slot, packet, context, hash, now, out),
+                Some(slot) => self.slow_flow(slot, packet, context, hash, now, out),
                 None => self.unknown(packet, context, hash, now, out),
             },
         }
+    }
+
+    /// Decides on a packet that has the key of the flow in this slot, and is no fragment without its head.
+    pub(super) fn slow_flow(
+        &mut self,
+        slot: u32,
+        packet: Packet,
+        context: &Context,
+        hash: u64,
+        now: u64,
+        out: &mut Outbox,
+    ) {
+        if self.asks_back(slot, context) {
+            return self.walk(packet, context, Start::Route, now, out);
+        }
+        self.known(slot, packet, context, hash, now, out);
     }
 
     /// An echo request from the side that was asked itself, with the same identifier: it has the key of that side's replies, but
@@ -77,9 +93,9 @@ impl Worker {
         if let Err(reason) = self.follow(slot, context, now) {
             return self.drop_packet(context.vif, packet, reason, out);
         }
-        let turn = self.turn(slot, &packet, context);
-        if matches!(turn, Turn::TooEarly | Turn::Older) {
-            if turn == Turn::Older {
+        let splice = self.splice_state(slot, &packet, context);
+        if matches!(splice, SpliceState::TooEarly | SpliceState::OldConnection) {
+            if splice == SpliceState::OldConnection {
                 self.refuse_old(slot, &packet, context, now, out);
             }
             return self.drop_packet(context.vif, packet, DropReason::SynCookiePending, out);
@@ -118,10 +134,10 @@ impl Worker {
             }
         }
         self.counters.account.flow_hits += 1;
-        if turn == Turn::Connected {
+        if splice == SpliceState::Connected {
             return self.connect(slot, packet, context, now, out);
         }
-        self.run_flow(slot, packet, (context, Way::Flow), now, out);
+        self.run_flow(slot, packet, (context, DecidedBy::Flow), now, out);
     }
 
     /// An ICMP error rides the flow that it quotes, whatever its own addresses: a link-local one ends at this node.
@@ -137,9 +153,7 @@ impl Worker {
     /// A packet that comes out of another tunnel or underlay interface than the last one of its flow: may it, and which way does
     /// the other direction go from now on?
     fn follow(&mut self, slot: u32, context: &Context, now: u64) -> Result<(), DropReason> {
-        let Some(outer) = context.outer else { return Ok(()) };
-        let Some(record) = self.flows.record(slot) else { return Ok(()) };
-        if record.rpf_source == outer.source.octets() && record.underlay_vif == context.vif.get() {
+        if self.flows.record(slot).is_none_or(|record| comes_as_before(record, context)) {
             return Ok(());
         }
         let ingress = context.ingress();
@@ -279,7 +293,7 @@ impl Worker {
                         if is_first_syn(context) {
                             self.enter_half_open(slot);
                         }
-                        self.run_flow(slot, packet, (context, Way::Walk), now, out);
+                        self.run_flow(slot, packet, (context, DecidedBy::Walk), now, out);
                     }
                     Err(reason) => self.drop_packet(context.vif, packet, reason, out),
                 }
@@ -425,7 +439,7 @@ impl Worker {
         let own = parse::flow_key(&context.ip, context.key.vrf, context.key.vif);
         let by_itself = Context { key: own, ..*context };
         if let Verdict::Forward(decision) = classify::classify(&self.snapshot, &inquiry(&by_itself, Start::Route))
-            && matches!(decision.program.ops.last(), Some(offload_rules::flow::Op::Punt(_)))
+            && decision.program.is_punt()
         {
             return self.run_once(decision.program, packet, &by_itself, now, out);
         }
@@ -538,7 +552,7 @@ impl Worker {
 fn is_for_node(verdict: &Verdict) -> bool {
     match verdict {
         Verdict::AnswerEcho | Verdict::Drop { reason: DropReason::NoListener, .. } => true,
-        Verdict::Forward(decision) => matches!(decision.program.ops.last(), Some(offload_rules::flow::Op::Punt(_))),
+        Verdict::Forward(decision) => decision.program.is_punt(),
         _ => false,
     }
 }

@@ -19,21 +19,21 @@ use std::collections::{BTreeSet, HashMap};
 use offload_rules::{
     DropReason,
     flow::{
-        FlowKey, Op, Program,
+        FlowKey, Program,
         tcp::{Segment, flag as tcp_flag},
     },
 };
 
 use super::{
     Outbox, TxKind, Worker,
-    batch::{segment, varying},
-    carry::Way,
+    batch::{framing, operands, segment},
+    carry::DecidedBy,
     cookie::{self, Cookie},
     flows::flag,
     ingress::{Context, Outer},
 };
 use crate::{
-    exec::{self, Target, Varying},
+    exec::{self, Operands, Target},
     packet::{
         Packet,
         parse::{self, FragmentInfo},
@@ -87,15 +87,15 @@ impl Openings {
 
 /// What a packet means to a connection that the server has not answered yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Turn {
-    /// Nothing special: its flow's program is right.
+pub(super) enum SpliceState {
+    /// Nothing: its flow's program runs.
     Ordinary,
     /// The server has answered.
     Connected,
-    /// It is too early for it.
+    /// Not before the server has answered.
     TooEarly,
-    /// The server speaks of an older connection between the same ends.
-    Older,
+    /// A segment from the server that belongs to an older connection between the same ends.
+    OldConnection,
 }
 
 impl Worker {
@@ -115,7 +115,7 @@ impl Worker {
         out: &mut Outbox,
     ) {
         let default = if context.ip.version == 4 { 536 } else { 1220 };
-        let path = program.ops.iter().find_map(|op| if let Op::ClampMss(mss) = op { Some(*mss) } else { None });
+        let path = program.forward().and_then(|forward| forward.mss);
         let syn = segment(packet.data(), context);
         let l4 = usize::from(context.l3) + usize::from(context.ip.header_len);
         let mss = tcp::mss(packet.data().get(l4..).unwrap_or(&[])).unwrap_or(default);
@@ -169,7 +169,7 @@ impl Worker {
         let window = window(packet.data(), context);
         let mut ip = context.ip;
         let syn = Bare { seq: cookie.isn, ack: 0, flags: tcp_flag::SYN, window, mss: Some(cookie.mss) };
-        if let Err(reason) = exec::strip(&mut packet, &mut ip, &varying(context, 0, 0)) {
+        if let Err(reason) = exec::strip(&mut packet, &mut ip, &framing(context)) {
             self.remove_flow(slot);
             return self.drop_packet(context.vif, packet, reason, out);
         }
@@ -181,44 +181,44 @@ impl Worker {
         self.openings.put(slot, Opening { cookie, window, tries: 0, due: now + RETRY_MS });
         self.track(slot, &packet, &context);
         self.enter_half_open(slot);
-        self.run_flow(slot, packet, (&context, Way::Walk), now, out);
+        self.run_flow(slot, packet, (&context, DecidedBy::Walk), now, out);
     }
 
     /// What a packet of a known flow means, if the server has still to answer.
-    pub(super) fn turn(&mut self, slot: u32, packet: &Packet, context: &Context) -> Turn {
-        let Some(record) = self.flows.record(slot) else { return Turn::Ordinary };
+    pub(super) fn splice_state(&mut self, slot: u32, packet: &Packet, context: &Context) -> SpliceState {
+        let Some(record) = self.flows.record(slot) else { return SpliceState::Ordinary };
         if record.flags & flag::OPENING == 0 || context.ip.proto != TCP {
-            return Turn::Ordinary;
+            return SpliceState::Ordinary;
         }
         let from_client = record.flags & flag::INITIATOR != 0;
         let client = if from_client { slot } else { record.reverse };
-        let Some(opening) = self.openings.all.get(&client).copied() else { return Turn::Ordinary };
+        let Some(opening) = self.openings.all.get(&client).copied() else { return SpliceState::Ordinary };
         if context.ip.fragment != FragmentInfo::None {
-            return Turn::TooEarly;
+            return SpliceState::TooEarly;
         }
         let segment = segment(packet.data(), context);
         let reset = segment.flags & tcp_flag::RST != 0;
         if from_client {
             if !reset {
-                return Turn::TooEarly;
+                return SpliceState::TooEarly;
             }
             if segment.seq == opening.cookie.isn.wrapping_add(1) {
                 self.is_open(client);
             }
-            return Turn::Ordinary;
+            return SpliceState::Ordinary;
         }
         let ours = segment.flags & tcp_flag::ACK != 0 && segment.ack == opening.cookie.isn.wrapping_add(1);
         if !ours {
             let older = !reset && segment.flags & tcp_flag::ACK != 0;
-            return if older { Turn::Older } else { Turn::TooEarly };
+            return if older { SpliceState::OldConnection } else { SpliceState::TooEarly };
         }
         if reset {
             // Exact for the client (RFC 5961 §3.2), which believes itself connected.
             self.is_open(client);
             self.set_mark(client, opening.cookie.shown.wrapping_add(1).wrapping_sub(segment.seq));
-            return Turn::Ordinary;
+            return SpliceState::Ordinary;
         }
-        if segment.flags & tcp_flag::SYN != 0 { Turn::Connected } else { Turn::TooEarly }
+        if segment.flags & tcp_flag::SYN != 0 { SpliceState::Connected } else { SpliceState::TooEarly }
     }
 
     /// A segment from the server that acknowledges what the node never sent on this connection belongs to an older one: it is
@@ -235,12 +235,12 @@ impl Worker {
     pub(super) fn connect(&mut self, slot: u32, mut packet: Packet, context: &Context, now: u64, out: &mut Outbox) {
         let client = self.flows.record(slot).map_or(slot, |record| record.reverse);
         let Some(opening) = self.openings.all.get(&client).copied() else {
-            return self.run_flow(slot, packet, (context, Way::Flow), now, out);
+            return self.run_flow(slot, packet, (context, DecidedBy::Flow), now, out);
         };
         let theirs = segment(packet.data(), context);
         let window = window(packet.data(), context);
         let mut ip = context.ip;
-        if let Err(reason) = exec::strip(&mut packet, &mut ip, &varying(context, 0, 0)) {
+        if let Err(reason) = exec::strip(&mut packet, &mut ip, &framing(context)) {
             return self.drop_packet(context.vif, packet, reason, out);
         }
         let update = Bare { seq: theirs.seq.wrapping_add(1), ack: theirs.ack, flags: tcp_flag::ACK, window, mss: None };
@@ -261,7 +261,7 @@ impl Worker {
         self.send_on_flow(client, &answer, now, out);
         let context = bare(context, ip);
         self.track(slot, &packet, &context);
-        self.run_flow(slot, packet, (&context, Way::Flow), now, out);
+        self.run_flow(slot, packet, (&context, DecidedBy::Flow), now, out);
     }
 
     /// Repeats SYNs that were not answered; tells clients whose servers are not there.
@@ -316,7 +316,7 @@ impl Worker {
     /// Sends a segment of the node's own the way of a flow's packets.
     fn send_on_flow(&mut self, slot: u32, what: &Bare, now: u64, out: &mut Outbox) {
         let Some(record) = self.flows.record(slot) else { return };
-        let (key, sport, shift) = (record.key, record.tunnel_sport, record.mark);
+        let (key, operands) = (record.key, operands(record));
         let ingress = super::flows::ingress_of(record);
         self.counters.account.originated += 1;
         let ends = Ends { version: key.version, src: key.src, dst: key.dst, sport: key.sport, dport: key.dport };
@@ -336,9 +336,8 @@ impl Worker {
         };
         let own = Segment { flags: what.flags, seq: what.seq, ack: what.ack, payload_len: 0 };
         self.track_segment(slot, own);
-        let ip_id = if plan.is_tunnel() { self.next_ip_id() } else { 0 };
-        let varying = Varying { l3: 0, outer_tos: None, pcp: None, ip_id, sport, shift };
-        match exec::run(&plan, &mut packet, &ip, &varying) {
+        let outer_id = if plan.is_tunnel() { self.next_ip_id() } else { 0 };
+        match exec::run(&plan, &mut packet, &ip, None, &Operands { outer_id, ..operands }) {
             Ok(()) => self.send_off(&plan, (TxKind::Originated, key.vif), packet, out),
             Err(_) => {
                 self.counters.account.originated_dropped += 1;

@@ -142,7 +142,7 @@ fn case_08_rules_toward_a_neighbour_end_with_its_link_and_come_back_with_its_new
     let (_, directions) = node.asked_install();
     let header = node.machine.control().snapshot().vif(vif(LAN1)).unwrap().header_to(MacAddr(NEW_MAC)).unwrap();
     let (one, other) = both(directions);
-    assert!([one, other].iter().any(|direction| direction.program.ops.contains(&Op::RewriteL2(header))));
+    assert!([one, other].iter().any(|direction| direction.program.ops.list().contains(&Op::RewriteL2(header))));
 }
 
 #[test]

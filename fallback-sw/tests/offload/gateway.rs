@@ -49,12 +49,7 @@ fn rules_follow_the_mac_of_their_gateway() {
     let gateway = ["172.28.13.1", "172.28.14.1"][at];
     node.receive(UNDERLAYS[at], &arp(1, NEW_MAC, [0xff; 6], (gateway, NEW_MAC), (gateway, [0; 6])));
     let header = |direction: &Direction| {
-        let ops = direction.program.ops.iter();
-        ops.filter_map(|op| match op {
-            offload_rules::flow::Op::RewriteL2(header) => Some(header.bytes()[..6].to_vec()),
-            _ => None,
-        })
-        .next()
+        direction.program.forward().and_then(|forward| forward.l2).map(|header| header.bytes()[..6].to_vec())
     };
     assert_eq!(header(&replaced(&mut node, id)), Some(NEW_MAC.to_vec()));
     // Without a word as well: the new MAC answers the question to all.

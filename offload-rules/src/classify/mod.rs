@@ -24,7 +24,7 @@ pub use trace::{Candidate, FixedRoute, PacketRead, RouteAnswer, Side, Trace};
 
 use crate::{
     DropReason, NexthopId, VifId,
-    flow::{Choices, Dependency, FlowKey, Op, Program},
+    flow::{Choices, Dependency, Egress, FlowKey, Forward, Operations, Oversize, Program, SizeLimit},
     forwarding::{Action, Snapshot},
 };
 
@@ -108,28 +108,26 @@ pub enum Verdict {
 pub struct Checks {
     /// What is taken off TTL or hop limit: a packet that has no more than this is answered with ICMP time exceeded.
     pub ttl: u8,
-    /// Largest IP packet before encapsulation that the path takes, in octets.
-    pub mtu: u16,
-    /// Whether a larger one is fragmented when its DF is clear.
-    pub fragment: bool,
-    /// Whether a larger one of IPv6, up to [`IPV6_MIN_MTU`](crate::flow::IPV6_MIN_MTU), goes on whole, its outer packet in fragments.
-    pub fragment_outer: bool,
+    /// Largest IP packet before encapsulation that the path takes.
+    pub size: SizeLimit,
 }
 
 impl Checks {
+    /// Those that pass everything.
+    pub const NONE: Self = Self { ttl: 0, size: SizeLimit { mtu: u16::MAX, larger: Oversize::Fragment } };
+
     /// Those that a program makes.
     #[must_use]
     pub fn of(program: &Program) -> Self {
-        let mut checks = Self { ttl: 0, mtu: u16::MAX, fragment: true, fragment_outer: false };
-        for op in &program.ops {
-            match op {
-                Op::DecrementTtl(by) => checks.ttl = *by,
-                Op::LimitSize { mtu, fragment } => (checks.mtu, checks.fragment) = (*mtu, *fragment),
-                Op::FragmentOuter { .. } => checks.fragment_outer = true,
-                _ => {}
-            }
-        }
-        checks
+        program.forward().map_or(Self::NONE, Self::of_forward)
+    }
+
+    /// Those of a program that forwards.
+    #[must_use]
+    pub fn of_forward(forward: &Forward) -> Self {
+        // What is not named here is done to packets that have passed.
+        let Forward { decap: _, ttl, mss: _, shift: _, size, encap: _, l2: _, egress: _ } = forward;
+        Self { ttl: *ttl, size: size.unwrap_or(Self::NONE.size) }
     }
 }
 
@@ -229,8 +227,8 @@ fn judge(snapshot: &Snapshot, inquiry: &Inquiry<'_>, walk: &mut walk::Walk<'_>, 
 fn forward(walk: walk::Walk<'_>, end: walk::End, source_nexthop: NexthopId, acl: Option<AclMatch>) -> Traced {
     let untraced = |verdict| Traced { verdict, trace: None };
     let (out, op, missing) = match end {
-        walk::End::Output(vif) => (vif, Op::Output(vif), None),
-        walk::End::Punt(vif) => (vif, Op::Punt(vif), None),
+        walk::End::Output(vif) => (vif, Egress::Output(vif), None),
+        walk::End::Punt(vif) => (vif, Egress::Punt(vif), None),
         walk::End::Resolve { vif, target } => (vif, walk.output(vif), Some(target)),
         walk::End::Echo => return untraced(Verdict::AnswerEcho),
         walk::End::ForNode => return untraced(Verdict::Drop { reason: DropReason::NoListener, acl: None }),
@@ -338,7 +336,7 @@ pub fn drop_program(snapshot: &Snapshot, inquiry: &Inquiry<'_>, reason: DropReas
     let mut dependencies = walk.read.finish();
     dependencies.retain(|dependency| !matches!(dependency, Dependency::Neighbour(..)));
     Program {
-        ops: vec![Op::Drop(reason)],
+        ops: Operations::Drop(reason),
         dependencies,
         nexthop: NexthopId::NONE,
         label: None,

@@ -9,6 +9,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::{
     MacAddr, VrfId,
+    flow::Op,
     forwarding::{Action, Changes, GatewayState, NexthopKind, SaDirection, Scope, State, testing::*},
 };
 
@@ -280,7 +281,7 @@ fn a_leak_into_another_vrf_takes_one_off_the_ttl_for_each_lookup() {
     snapshot = snapshot.with_neighbour(vif_id(5), "192.168.101.7".parse().unwrap(), mac).unwrap();
     let (key, ingress) = packets()[2];
     let Verdict::Forward(decision) = ask(&snapshot, &key, ingress) else { panic!("not forwarded") };
-    assert!(decision.program.ops.contains(&Op::DecrementTtl(2)), "{:?}", decision.program.ops);
+    assert!(decision.program.ops.list().contains(&Op::DecrementTtl(2)), "{:?}", decision.program.ops);
     assert_eq!(decision.reverse_key.vrf, VrfId::new(19).unwrap());
 }
 
@@ -303,7 +304,7 @@ fn a_missing_neighbour_is_told_with_the_checks_that_come_before_it() {
     let (key, ingress) = packets()[2];
     let target = "192.168.101.7".parse().unwrap();
     // Two look-ups: VRF 18, and VRF 19 that the prefix is leaked from.
-    let checks = Checks { ttl: 2, mtu: 1500, fragment: true, fragment_outer: false };
+    let checks = Checks { ttl: 2, size: SizeLimit { mtu: 1500, larger: Oversize::Fragment } };
     assert_eq!(ask(&snapshot, &key, ingress), Verdict::Resolve { vif: vif_id(5), target, checks });
 }
 
@@ -359,7 +360,7 @@ fn members_are_usable_over_composites_of_ipsec_tunnels_and_of_links() {
     let key = FlowKey::new(vrf_id(18), vif_id(3), source, destination, 6, 40_000, 80);
     let verdict = ask(&snapshot, &key, Ingress { vif: vif_id(3), tunnel: None });
     let Verdict::Forward(decision) = verdict else { panic!("{verdict:?}") };
-    assert!(decision.program.ops.iter().any(|op| matches!(op, Op::Seal(_))), "{:?}", decision.program.ops);
+    assert!(decision.program.forward().unwrap().seal().is_some(), "{:?}", decision.program.ops);
 }
 
 #[test]

@@ -10,7 +10,10 @@ use super::{
 };
 use crate::{
     DropReason, Label, NexthopId, SaId, VifId, VrfId,
-    flow::{Choices, Dependency, FlowKey, IPV6_MIN_MTU, Op, Program, SealHeader, TunnelHeader, VrfCounter},
+    flow::{
+        Choices, Decap, Dependency, Egress, FlowKey, Forward, IPV6_MIN_MTU, Operations, Oversize, Program, SealHeader,
+        SizeLimit, TunnelHeader, VrfCounter,
+    },
     forwarding::{IpsecTunnel, L2Rewrite, Nexthop, NexthopKind, Receive, Route, Snapshot, Tunnel, Vif, VifKind},
 };
 
@@ -455,9 +458,9 @@ impl<'a> Walk<'a> {
     }
 
     /// What ends a program whose packets leave on this vif.
-    pub(super) fn output(&self, out: VifId) -> Op {
+    pub(super) fn output(&self, out: VifId) -> Egress {
         let is_punt = self.snapshot.vif(out).is_some_and(|vif| vif.kind.is_punt());
-        if is_punt { Op::Punt(out) } else { Op::Output(out) }
+        if is_punt { Egress::Punt(out) } else { Egress::Output(out) }
     }
 
     /// The vif that packets leave on as their flow sees it: the IPsec tunnel, if there is one, and else the one that carries them.
@@ -481,69 +484,67 @@ impl<'a> Walk<'a> {
     }
 
     /// The program of packets that leave on `out`, by their flow on `egress`.
-    pub(super) fn program(mut self, output: Op, out: VifId, egress: VifId) -> Outcome {
+    pub(super) fn program(mut self, output: Egress, out: VifId, egress: VifId) -> Outcome {
         let key = self.inquiry.key;
-        let mut ops = Vec::with_capacity(7);
-        if self.inquiry.ingress.tunnel.is_some() {
-            ops.push(Op::DecapMplsOUdp);
-        }
         let from = self.read.vif(self.inquiry.ingress.vif);
         let keep_ttl = self.inquiry.ingress.tunnel.is_none() && from.is_some_and(|vif| vif.flags.ttl_unmodified);
         let own = inquiry_is_own(self.inquiry);
         // What is delivered to this node, or comes from its own host stack, is not forwarded (RFC 1812 §5.3.1): BGP with TTL 1
         // has to get through, and RFC 5082 §3 needs 255 to arrive as 255.
-        let arrived = self.local && matches!(output, Op::Punt(_));
+        let arrived = self.local && matches!(output, Egress::Punt(_));
         let delivered = arrived || from.is_some_and(|vif| vif.kind.is_punt());
-        if !keep_ttl && !own && !delivered {
-            // A label that leads straight to an Encap is a forwarding step, too.
-            ops.push(Op::DecrementTtl(self.lookups.max(1)));
-        }
+        // A label that leads straight to an Encap is a forwarding step, too.
+        let ttl = if !keep_ttl && !own && !delivered { self.lookups.max(1) } else { 0 };
         let limit = self.egress_limit(out);
-        if key.proto == TCP && !own {
+        let mss = (key.proto == TCP && !own).then(|| {
             let back = from.map_or(limit, |from| self.ingress_limit(from));
             let reserve = |vif: Option<&Vif>| vif.map_or(u16::MAX, |vif| vif.mtu.saturating_sub(vif.enc_mss));
             let mtu = limit.min(back).min(reserve(self.snapshot.vif(egress).map(AsRef::as_ref)));
             let mtu = if self.inquiry.ingress.tunnel.is_none() { mtu.min(reserve(from)) } else { mtu };
             let headers = if key.version == 4 { 40 } else { 60 };
-            ops.push(Op::ClampMss(mtu.saturating_sub(headers).max(MIN_MSS)));
-        }
+            mtu.saturating_sub(headers).max(MIN_MSS)
+        });
         let fragment = self.snapshot.vif(egress).is_none_or(|vif| !vif.flags.no_fragment);
-        ops.push(Op::LimitSize { mtu: limit, fragment });
-        if key.version == 6
-            && limit < IPV6_MIN_MTU
-            && fragment
-            && let Some(mtu) = self.outer_limit(out)
-        {
-            ops.push(Op::FragmentOuter { mtu });
-        }
+        let narrow = key.version == 6 && limit < IPV6_MIN_MTU && fragment;
+        let larger = match if narrow { self.outer_limit(out) } else { None } {
+            Some(mtu) => Oversize::FragmentOuter { mtu },
+            None if fragment => Oversize::Fragment,
+            None => Oversize::Refuse,
+        };
         if self.inquiry.ingress.tunnel.is_some() && self.inquiry.start == Start::Route {
             // The label's nexthop that led into this VRF.
             self.passes.push((key.vrf, VrfCounter::VrfTranslate));
         }
-        let label = self.tunnel.map(|(_, label)| label);
-        if let Some((tunnel, label)) = self.tunnel {
-            ops.push(Op::EncapMplsOUdp(Box::new(TunnelHeader {
+        let forward = Forward {
+            decap: self.inquiry.ingress.tunnel.map(|_| Decap::MplsOUdp),
+            ttl,
+            mss,
+            shift: None,
+            size: Some(SizeLimit { mtu: limit, larger }),
+            encap: self.tunnel.map(|(tunnel, label)| TunnelHeader {
                 sip: tunnel.sip,
                 dip: tunnel.dip,
                 udp_port: tunnel.udp_port,
                 label,
                 dscp: tunnel.dscp.clone(),
-            })));
-        }
-        if let Some((vif, ipsec)) = self.seal {
-            ops.push(Op::Seal(Box::new(SealHeader::new(vif.id, ipsec))));
-        }
-        if let Some(rewrite) = self.rewrite {
-            ops.push(Op::RewriteL2(rewrite));
-        }
-        ops.push(output);
+            }),
+            l2: self.rewrite,
+            egress: match (self.seal, output) {
+                (Some((vif, ipsec)), Egress::Output(out)) => {
+                    Egress::Seal { header: Box::new(SealHeader::new(vif.id, ipsec)), vif: out }
+                }
+                // The walk ends where an ESP packet would go to the own host.
+                (_, output) => output,
+            },
+        };
+        let label = self.tunnel.map(|(_, label)| label);
         if self.local {
             // Who takes it depends on protocol and port.
             self.read.blur();
         }
         let trace = self.read.take_trace();
         let program = Program {
-            ops,
+            ops: Operations::Forward(forward),
             dependencies: self.read.finish(),
             nexthop: self.route_nexthop,
             label,

@@ -5,9 +5,13 @@
 
 mod key;
 mod op;
+mod operations;
 mod program;
 pub mod tcp;
 
 pub use key::{Family, FlowKey};
 pub use op::{IPV6_MIN_MTU, Op, SealHeader, TunnelHeader, largest_sealed, sealed_len};
+pub use operations::{
+    Decap, Egress, Forward, IllegalOperations, Operations, Oversize, Prepended, SequenceShift, SizeLimit,
+};
 pub use program::{Choices, Dependency, Program, VrfCounter};

@@ -7,7 +7,8 @@ use crate::{
     forwarding::{DfPolicy, DscpMap, IpsecTunnel, L2Rewrite},
 };
 
-/// One operation. Programs hold them in the order of this enum; each at most once.
+/// One operation: the external form of a program is a list of them, in the order of this enum, each at most once. What reads programs
+/// reads their normal form, [`Operations`](super::Operations), which has a slot for each operation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Op {
     /// Remove outer IPv4, UDP and the one label; combine ECN by RFC 6040 §4.2.
@@ -53,7 +54,7 @@ pub enum Op {
 
 /// Outer headers of MPLS over UDP. Constant: TTL 64, DF 0, checksum 0. Per packet: IP-ID, length, DSCP and ECN, UDP source
 /// port 49152 + 14 bits of the inner flow's hash, label TTL = TTL of the inner packet as it leaves.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct TunnelHeader {
     /// Outer source.
     pub sip: Ipv4Addr,
@@ -75,7 +76,7 @@ impl TunnelHeader {
 /// Outer headers of an IPsec tunnel. Constant: TTL 64, UDP checksum 0 (RFC 3948 §2.1). Per packet: length, DSCP unless it is given,
 /// ECN as the packet inside has it (RFC 6040 §4.1), identification. SPI and sequence number are those of the SA that the tunnel
 /// uses at that time.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct SealHeader {
     /// The tunnel.
     pub vif: VifId,

@@ -2,14 +2,14 @@
 
 use std::net::IpAddr;
 
-use super::Op;
+use super::{Egress, Forward, Operations, SequenceShift};
 use crate::{AclId, DropReason, Label, NexthopId, SaId, VifId, VrfId};
 
 /// What happens to the packets of one direction of a flow.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Program {
-    /// The operations, in the order of [`Op`].
-    pub ops: Vec<Op>,
+    /// What is done, in normal form.
+    pub ops: Operations,
     /// Everything that the walk read, in order. While none of it has changed, another walk for a flow of the program, with the choices
     /// that the flow has, ends in the same program.
     pub dependencies: Vec<Dependency>,
@@ -24,32 +24,39 @@ pub struct Program {
 }
 
 impl Program {
+    /// What is done to packets that go on; `None`: all are dropped.
+    #[must_use]
+    pub const fn forward(&self) -> Option<&Forward> {
+        self.ops.forward()
+    }
+
     /// The vif that packets leave on, forwarded or punted: the tunnel when they are sealed.
     #[must_use]
     pub fn egress(&self) -> Option<VifId> {
-        self.ops.iter().find_map(|op| match op {
-            Op::Seal(header) => Some(header.vif),
-            Op::Output(vif) | Op::Punt(vif) => Some(*vif),
-            _ => None,
-        })
+        self.forward().map(Forward::vif)
     }
 
-    /// Adds [`Op::ShiftAck`] or [`Op::ShiftSeq`] in its place.
-    pub fn splice(&mut self, op: Op) {
-        let at = self
-            .ops
-            .iter()
-            .position(|op| !matches!(op, Op::DecapMplsOUdp | Op::Drop(_) | Op::DecrementTtl(_) | Op::ClampMss(_)));
-        self.ops.insert(at.unwrap_or(self.ops.len()), op);
+    /// Are packets handed to the host or an agent?
+    #[must_use]
+    pub fn is_punt(&self) -> bool {
+        self.forward().is_some_and(|forward| matches!(forward.egress, Egress::Punt(_)))
     }
 
     /// Why every packet is dropped, if that is what the program does.
     #[must_use]
-    pub fn drops(&self) -> Option<DropReason> {
-        self.ops.iter().find_map(|op| match op {
-            Op::Drop(reason) => Some(*reason),
-            _ => None,
-        })
+    pub const fn drops(&self) -> Option<DropReason> {
+        match self.ops {
+            Operations::Drop(reason) => Some(reason),
+            Operations::Forward(_) => None,
+        }
+    }
+
+    /// Adds the shift of a flow that is spliced.
+    pub const fn splice(&mut self, shift: SequenceShift) {
+        match &mut self.ops {
+            Operations::Drop(_) => {}
+            Operations::Forward(forward) => forward.shift = Some(shift),
+        }
     }
 }
 

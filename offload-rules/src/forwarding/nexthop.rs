@@ -71,7 +71,7 @@ pub struct Tunnel {
 }
 
 /// Outer DSCP (0..=63) by inner DSCP. The default copies (RFC 2983 §4.1, uniform model).
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, Hash)]
 pub struct DscpMap(pub [u8; 64]);
 
 impl Default for DscpMap {

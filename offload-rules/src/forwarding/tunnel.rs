@@ -45,7 +45,7 @@ pub struct NatT {
 }
 
 /// The outer don't-fragment bit (RFC 4301 §8.1).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum DfPolicy {
     /// That of the packet inside; IPv6 counts as set.
     #[default]

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     DropReason, MacAddr, NexthopId, VifId, VrfId,
-    flow::{Family, FlowKey, Op, Program, TunnelHeader},
+    flow::{Decap, Egress, Family, FlowKey, Forward, Operations, Oversize, Program, SizeLimit, TunnelHeader},
     forwarding::{DscpMap, L2Rewrite, VlanTag},
 };
 
@@ -49,22 +49,20 @@ fn direction(shape: &Shape, [ingress, egress]: [VifId; 2]) -> Result<Direction, 
     };
     let port = if shape.l4 == super::L4::Other { 0 } else { PORT };
     let vif = if tunnel { VifId::TUNNEL } else { ingress };
-    let mut ops = Vec::with_capacity(6);
-    if tunnel {
-        ops.push(Op::DecapMplsOUdp);
-    }
-    if shape.to == Outcome::Drop {
-        ops.push(Op::Drop(DropReason::PolicyDeny));
-    } else {
-        ops.push(Op::DecrementTtl(1));
-        ops.push(Op::LimitSize { mtu: if shape.length { 1400 } else { 9216 }, fragment: true });
-        if shape.to == Outcome::Tunnel {
-            let header = TunnelHeader { sip: NEAR, dip: FAR, udp_port: 6635, label, dscp: DscpMap::default() };
-            ops.push(Op::EncapMplsOUdp(Box::new(header)));
-        }
-        ops.push(Op::RewriteL2(header(shape.tags_out).ok_or(Unsupported::Vlan)?));
-        ops.push(Op::Output(egress));
-    }
+    let tunnel_header = || TunnelHeader { sip: NEAR, dip: FAR, udp_port: 6635, label, dscp: DscpMap::default() };
+    let ops = match shape.to {
+        Outcome::Drop => Operations::Drop(DropReason::PolicyDeny),
+        Outcome::Tenant | Outcome::Tunnel | Outcome::Mark => Operations::Forward(Forward {
+            decap: tunnel.then_some(Decap::MplsOUdp),
+            ttl: 1,
+            mss: None,
+            shift: None,
+            size: Some(SizeLimit { mtu: if shape.length { 1400 } else { 9216 }, larger: Oversize::Fragment }),
+            encap: (shape.to == Outcome::Tunnel).then(tunnel_header),
+            l2: Some(header(shape.tags_out).ok_or(Unsupported::Vlan)?),
+            egress: Egress::Output(egress),
+        }),
+    };
     let tag = |index: u8| (index < shape.tags_in).then(|| self::tag(index));
     Ok(Direction {
         key: FlowKey::new(vrf, vif, src, dst, shape.l4.proto(), port, port),

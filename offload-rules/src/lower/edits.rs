@@ -11,9 +11,9 @@ use crate::{
     forwarding::L2Rewrite,
 };
 
-/// What a program does, flat.
+/// What a rule that forwards does to a packet.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Way<'a> {
+pub(super) struct Rewrite<'a> {
     pub(super) ttl: u8,
     pub(super) limit: u16,
     pub(super) encap: Option<&'a TunnelHeader>,
@@ -35,21 +35,21 @@ pub(super) struct Edits {
 
 /// # Errors
 /// What the NIC does not do.
-pub(super) fn edits(direction: &Direction, way: &Way<'_>, profile: &NicProfile) -> Result<Edits, Unsupported> {
+pub(super) fn edits(direction: &Direction, rewrite: &Rewrite<'_>, profile: &NicProfile) -> Result<Edits, Unsupported> {
     let arrival = &direction.arrival;
     let one_tag = matches!(arrival.tags, [Some(_), None]);
     let editor = Editor {
         direction,
-        way,
+        rewrite,
         profile,
         tci_in: headers::tci_in(arrival),
         popped: one_tag && !profile.matches.no_more_tags.value,
     };
     let mut actions = Vec::with_capacity(9);
-    let kept = if arrival.tunnel.is_some() || way.encap.is_some() {
+    let kept = if arrival.tunnel.is_some() || rewrite.encap.is_some() {
         editor.push_exchange(&mut actions)?;
         // A priority tag without priority and eligibility leaves the tag's own.
-        match (editor.tci_in, way.l2.tags()) {
+        match (editor.tci_in, rewrite.l2.tags()) {
             (None, _) | (_, 0) => Kept::None,
             (Some(tci), _) if tci & 0x0fff == 0 => Kept::All,
             _ => Kept::Priority,
@@ -66,18 +66,18 @@ pub(super) fn edits(direction: &Direction, way: &Way<'_>, profile: &NicProfile) 
                 actions.push(Action::SetToSend(stage.clone()));
                 before = Some(editor.egress(stage, to_send));
             }
-            actions.push(Action::Hairpin(way.out));
+            actions.push(Action::Hairpin(rewrite.out));
         }
         // Which session a tunnel seals with is in one rule of the next table, so that a rekey leaves flows alone.
-        _ if way.seal.is_some() => actions.push(Action::Jump(Table::Seal)),
-        _ => actions.push(Action::Port(way.out)),
+        _ if rewrite.seal.is_some() => actions.push(Action::Jump(Table::Seal)),
+        _ => actions.push(Action::Port(rewrite.out)),
     }
     Ok(Edits { actions, before, kept })
 }
 
 struct Editor<'a> {
     direction: &'a Direction,
-    way: &'a Way<'a>,
+    rewrite: &'a Rewrite<'a>,
     profile: &'a NicProfile,
     tci_in: Option<u16>,
     /// The tag is off when the rule is met.
@@ -95,42 +95,42 @@ impl Editor<'_> {
     }
 
     fn push_ttl(&self, actions: &mut Vec<Action>) {
-        if self.way.ttl > 0 {
-            let ttl = self.direction.arrival.ttl - self.way.ttl;
+        if self.rewrite.ttl > 0 {
+            let ttl = self.direction.arrival.ttl - self.rewrite.ttl;
             actions.push(Action::SetTtl { version: self.direction.key.version, ttl });
         }
     }
 
     fn push_meta(&self, actions: &mut Vec<Action>) {
-        actions.extend(self.way.seal.map(|tunnel| Action::SetMeta(Meta::ToSeal(tunnel))));
+        actions.extend(self.rewrite.seal.map(|tunnel| Action::SetMeta(Meta::ToSeal(tunnel))));
     }
 
     /// A tunnel on either side: the headers before the IP packet come off, others are put on. What comes off a tunnel comes off first,
     /// and what goes into one goes in last: so that the TTL that is written is that of the packet that goes on.
     fn push_exchange(&self, actions: &mut Vec<Action>) -> Result<(), Unsupported> {
         let arrival = &self.direction.arrival;
-        let both = arrival.tunnel.is_some() && self.way.encap.is_some();
+        let both = arrival.tunnel.is_some() && self.rewrite.encap.is_some();
         if both && !self.later() && !self.profile.does.tunnel_to_tunnel.value {
             return Err(Unsupported::TunnelToTunnel);
         }
         if arrival.tunnel.is_some()
-            && self.way.encap.is_none()
-            && self.way.l2.tags() > self.profile.does.vlan_tags.value
+            && self.rewrite.encap.is_none()
+            && self.rewrite.l2.tags() > self.profile.does.vlan_tags.value
         {
             return Err(Unsupported::Vlan);
         }
         if arrival.tunnel.is_some() {
-            let on = if self.way.encap.is_some() {
-                headers::plain(self.way.l2, self.family())
+            let on = if self.rewrite.encap.is_some() {
+                headers::plain(self.rewrite.l2, self.family())
             } else {
-                headers::ethernet(self.way.l2, headers::ethertype(self.family()), self.tci_in)
+                headers::ethernet(self.rewrite.l2, headers::ethertype(self.family()), self.tci_in)
             };
             actions.push(Action::Reformat { off: headers::taken_off(arrival, self.family(), self.popped), on });
         }
         actions.push(Action::Count);
         self.push_ttl(actions);
         self.push_meta(actions);
-        if let (Some(header), false) = (self.way.encap, self.later()) {
+        if let (Some(header), false) = (self.rewrite.encap, self.later()) {
             actions.push(self.tunnel_on(header));
         }
         Ok(())
@@ -144,14 +144,14 @@ impl Editor<'_> {
         } else {
             headers::taken_off(arrival, self.family(), self.popped)
         };
-        let mut on = headers::ethernet(self.way.l2, 0x0800, self.tci_in);
+        let mut on = headers::ethernet(self.rewrite.l2, 0x0800, self.tci_in);
         let dscp = header.dscp.0.get(usize::from(arrival.tos >> 2)).copied().unwrap_or(0);
         let outer = headers::Outer {
             // RFC 6040 §4.1: the ECN field is copied.
             tos: dscp << 2 | arrival.tos & 3,
             id: self.direction.ip_id,
             sport: self.direction.tunnel_sport,
-            ttl: arrival.ttl - self.way.ttl,
+            ttl: arrival.ttl - self.rewrite.ttl,
         };
         headers::push_tunnel(&mut on, header, &outer);
         Action::Reformat { off, on }
@@ -160,7 +160,7 @@ impl Editor<'_> {
     /// From vif to vif: addresses, tags and TTL change in place.
     fn push_in_place(&self, actions: &mut Vec<Action>) -> Result<Kept, Unsupported> {
         let does = &self.profile.does;
-        let header = self.way.l2.bytes();
+        let header = self.rewrite.l2.bytes();
         let Some((&dst, &src)) = header.first_chunk::<6>().zip(header.get(6..).and_then(<[u8]>::first_chunk)) else {
             return Err(Unsupported::RewriteL2);
         };
@@ -168,11 +168,11 @@ impl Editor<'_> {
             return Err(Unsupported::RewriteL2);
         }
         let tags_in = self.direction.arrival.tags.iter().flatten().count() as u8;
-        let tags_out = self.way.l2.tags();
+        let tags_out = self.rewrite.l2.tags();
         if tags_in.max(tags_out) > does.vlan_tags.value {
             return Err(Unsupported::Vlan);
         }
-        let first = headers::tag_out(self.way.l2, 0, self.tci_in);
+        let first = headers::tag_out(self.rewrite.l2, 0, self.tci_in);
         // In place, the bit for drop eligibility stays as it came: so it has to be what software writes.
         let in_place = match (first, self.tci_in, self.direction.arrival.tags) {
             (Some((tpid, out)), Some(tci), [Some(tag), None])
@@ -214,8 +214,8 @@ impl Editor<'_> {
 
     /// The tags of the frame that leaves: the inner one first, since what is pushed last is outermost.
     fn push_tags(&self, actions: &mut Vec<Action>) -> Result<(), Unsupported> {
-        for index in (0..usize::from(self.way.l2.tags())).rev() {
-            let (tpid, tci) = headers::tag_out(self.way.l2, index, self.tci_in).ok_or(Unsupported::Vlan)?;
+        for index in (0..usize::from(self.rewrite.l2.tags())).rev() {
+            let (tpid, tci) = headers::tag_out(self.rewrite.l2, index, self.tci_in).ok_or(Unsupported::Vlan)?;
             // No action writes the bit for drop eligibility.
             if tci & 0x1000 != 0 {
                 return Err(Unsupported::Vlan);
@@ -228,7 +228,7 @@ impl Editor<'_> {
     /// What is left to do at the side of sending of a hairpin.
     fn to_send(&self) -> Result<Vec<Action>, Unsupported> {
         let mut actions = Vec::new();
-        match self.way.encap {
+        match self.rewrite.encap {
             Some(header) => actions.push(self.tunnel_on(header)),
             None if self.direction.arrival.tunnel.is_some() => {}
             None => self.push_tags(&mut actions)?,
@@ -239,7 +239,7 @@ impl Editor<'_> {
     /// The rule that does it.
     fn egress(&self, stage: Stage, to_send: Vec<Action>) -> Rule {
         let items = vec![
-            Item::Port(self.way.out),
+            Item::Port(self.rewrite.out),
             Item::ToSend(stage),
             Item::Eth { dst: None, has_vlan: None },
             any_ip(self.family()),

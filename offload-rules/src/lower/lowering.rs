@@ -4,11 +4,14 @@ use std::net::Ipv4Addr;
 
 use super::{
     Action, Arrival, Chain, Direction, Item, Layout, NicProfile, Rule, Shape, Table, TtlRewrite, Unsupported,
-    edits::{self, Way},
+    edits::{self, Rewrite},
     pattern::{self, Needs},
     shape::check_protocol,
 };
-use crate::{MacAddr, VifId, flow::Op};
+use crate::{
+    MacAddr, VifId,
+    flow::{Egress, Forward},
+};
 
 /// Priorities. Flows have two, so that a rule is replaced by one beside it.
 pub mod priority {
@@ -107,17 +110,17 @@ fn drop(direction: &Direction, profile: &NicProfile) -> Result<Chain, Unsupporte
 }
 
 fn forward(direction: &Direction, profile: &NicProfile) -> Result<Chain, Unsupported> {
-    let way = way(direction)?;
+    let rewrite = rewrite(direction)?;
     let does = &profile.does;
     let arrival = &direction.arrival;
-    if way.seal.is_some() && !(profile.seals_between_ports() && profile.layout == Layout::Switch) {
+    if rewrite.seal.is_some() && !(profile.seals_between_ports() && profile.layout == Layout::Switch) {
         return Err(Unsupported::Ipsec);
     }
     let unchangeable = !(does.raw_decap.value && does.raw_encap.value);
     if arrival.tunnel.is_some() && (unchangeable || !profile.matches.mpls.value) {
         return Err(Unsupported::Decap);
     }
-    if way.encap.is_some() && unchangeable {
+    if rewrite.encap.is_some() && unchangeable {
         return Err(Unsupported::Encap);
     }
     if profile.layout == Layout::Receive || (profile.layout == Layout::Switch && !does.port_to_port.value) {
@@ -127,12 +130,12 @@ fn forward(direction: &Direction, profile: &NicProfile) -> Result<Chain, Unsuppo
         // Who cannot count can't tell that a flow is in use.
         return Err(Unsupported::Match);
     }
-    check_ttl(&way, direction, profile)?;
-    let edits = edits::edits(direction, &way, profile)?;
+    check_ttl(&rewrite, direction, profile)?;
+    let edits = edits::edits(direction, &rewrite, profile)?;
     let needs = Needs {
         tag: edits.kept,
-        tos: way.encap.is_some(),
-        max_len: (way.limit < profile.arrives(direction)).then_some(way.limit),
+        tos: rewrite.encap.is_some(),
+        max_len: (rewrite.limit < profile.arrives(direction)).then_some(rewrite.limit),
     };
     let stages = pattern::exact(direction, table(direction, profile), profile, &needs)?;
     let mut needs = stages.needs;
@@ -144,42 +147,35 @@ fn forward(direction: &Direction, profile: &NicProfile) -> Result<Chain, Unsuppo
     Ok(Chain { needs, rule })
 }
 
-/// Reads the program.
-fn way(direction: &Direction) -> Result<Way<'_>, Unsupported> {
-    let (mut ttl, mut limit, mut encap, mut l2, mut decap, mut sent) = (0, u16::MAX, None, None, false, false);
-    let mut seal = None;
-    for op in &direction.program.ops {
-        match op {
-            Op::DecapMplsOUdp => decap = true,
-            Op::DecrementTtl(by) => ttl = *by,
-            // On SYNs alone: those are software's.
-            Op::ClampMss(_) => {}
-            Op::LimitSize { mtu, .. } => limit = *mtu,
-            // What is larger than the limit is software's.
-            Op::FragmentOuter { .. } => {}
-            Op::EncapMplsOUdp(header) => encap = Some(header.as_ref()),
-            Op::RewriteL2(header) => l2 = Some(header),
-            Op::Output(_) => sent = true,
-            Op::Punt(_) => return Err(Unsupported::Punt),
-            Op::ShiftAck | Op::ShiftSeq => return Err(Unsupported::SequenceShift),
-            Op::Drop(_) => return Err(Unsupported::Drop),
-            Op::Seal(header) => seal = Some(header.vif),
-        }
+/// What the rule of a program that forwards does.
+fn rewrite(direction: &Direction) -> Result<Rewrite<'_>, Unsupported> {
+    let forward = direction.program.forward().ok_or(Unsupported::Drop)?;
+    // MSS is clamped on SYNs alone: those are software's.
+    let Forward { decap, ttl, mss: _, shift, size, encap, l2, egress } = forward;
+    if shift.is_some() {
+        return Err(Unsupported::SequenceShift);
     }
-    if decap != direction.arrival.tunnel.is_some() || !sent {
+    let seal = match egress {
+        Egress::Output(_) => None,
+        Egress::Seal { header, vif: _ } => Some(header.vif),
+        Egress::Punt(_) => return Err(Unsupported::Punt),
+    };
+    if decap.is_some() != direction.arrival.tunnel.is_some() {
         return Err(Unsupported::Match);
     }
-    let l2 = l2.ok_or(Unsupported::RawIp)?;
+    let l2 = l2.as_ref().ok_or(Unsupported::RawIp)?;
     let out = direction.egress_port.ok_or(Unsupported::ForeignPort)?;
-    Ok(Way { ttl, limit, encap, l2, out, seal })
+    // What is larger is software's, whatever becomes of it.
+    let limit = size.map_or(u16::MAX, |size| size.mtu);
+    Ok(Rewrite { ttl: *ttl, limit, encap: encap.as_ref(), l2, out, seal })
 }
 
-fn check_ttl(way: &Way<'_>, direction: &Direction, profile: &NicProfile) -> Result<(), Unsupported> {
+fn check_ttl(rewrite: &Rewrite<'_>, direction: &Direction, profile: &NicProfile) -> Result<(), Unsupported> {
     // What has too little left is answered in software.
-    if direction.arrival.ttl <= way.ttl {
+    if direction.arrival.ttl <= rewrite.ttl {
         return Err(Unsupported::Ttl);
     }
-    match (way.ttl, profile.does.ttl.value) {
+    match (rewrite.ttl, profile.does.ttl.value) {
         (0, _) | (_, TtlRewrite::Set) | (1, TtlRewrite::Decrement) => Ok(()),
         _ => Err(Unsupported::Ttl),
     }

@@ -1,7 +1,7 @@
 //! Shapes: rules of one shape differ in values alone.
 
 use super::{Direction, NicProfile, Role, Unsupported};
-use crate::flow::{Family, FlowKey, Op};
+use crate::flow::{Egress, Family, FlowKey, Forward, Operations};
 
 /// Where packets come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -92,18 +92,20 @@ impl Shape {
     /// The shape of the rule that a NIC gets for a direction that is forwarded or dropped.
     #[must_use]
     pub fn of(direction: &Direction, profile: &NicProfile) -> Self {
-        let mut shape = Self { to: Outcome::Tenant, ..Self::of_partial(direction) };
-        for op in &direction.program.ops {
-            match op {
-                Op::Drop(_) => return Self { to: Outcome::Drop, tags_out: 0, length: false, sealed: false, ..shape },
-                Op::LimitSize { mtu, .. } => shape.length = *mtu < profile.arrives(direction),
-                Op::EncapMplsOUdp(_) => shape.to = Outcome::Tunnel,
-                Op::RewriteL2(header) => shape.tags_out = header.tags(),
-                Op::Seal(_) => shape.sealed = true,
-                _ => {}
-            }
+        let arrives = Self::of_partial(direction);
+        let forward = match &direction.program.ops {
+            Operations::Drop(_) => return Self { to: Outcome::Drop, ..arrives },
+            Operations::Forward(forward) => forward,
+        };
+        // What is not named here is the same in the rules of one shape, or refused.
+        let Forward { decap: _, ttl: _, mss: _, shift: _, size, encap, l2, egress } = forward;
+        Self {
+            to: if encap.is_some() { Outcome::Tunnel } else { Outcome::Tenant },
+            tags_out: l2.map_or(0, |l2| l2.tags()),
+            length: size.is_some_and(|size| size.mtu < profile.arrives(direction)),
+            sealed: matches!(egress, Egress::Seal { .. }),
+            ..arrives
         }
-        shape
     }
 
     /// The shape of the rule that only marks.

@@ -7,7 +7,7 @@ use std::{
 
 use offload_rules::{
     DropReason, Label, MacAddr, NexthopId, VifId, VrfId,
-    flow::{FlowKey, Op, Program, SealHeader, TunnelHeader},
+    flow::{Decap, Egress, FlowKey, Forward, Operations, Oversize, Program, SealHeader, SizeLimit, TunnelHeader},
     forwarding::{DfPolicy, DscpMap, L2Rewrite, VlanTag},
     lower::{Arrival, Direction, Meta, TunnelArrival},
 };
@@ -137,41 +137,43 @@ impl Flow {
     }
 
     fn program(&self, vrf: VrfId) -> Program {
-        let mut ops = Vec::new();
-        if self.tunnel.is_some() && self.to != To::Drop {
-            ops.push(Op::DecapMplsOUdp);
-        }
-        if self.to == To::Drop {
-            ops.push(Op::Drop(DropReason::PolicyDeny));
-        } else {
-            ops.push(Op::DecrementTtl(1));
-            if self.proto == 6 {
-                ops.push(Op::ClampMss(1400));
-            }
-            ops.push(Op::LimitSize { mtu: self.mtu, fragment: true });
-            if self.to == To::Tunnel {
-                ops.push(Op::EncapMplsOUdp(Box::new(TunnelHeader {
-                    sip: "10.101.10.39".parse().unwrap(),
-                    dip: "10.101.9.245".parse().unwrap(),
-                    udp_port: 6635,
-                    label: Label::new(280).unwrap(),
-                    dscp: DscpMap::default(),
-                })));
-            }
-            if self.sealed {
-                ops.push(Op::Seal(Box::new(SealHeader {
-                    vif: vif(SEALS),
-                    source: "172.28.13.36".parse().unwrap(),
-                    destination: "103.135.56.40".parse().unwrap(),
-                    udp: Some((4500, 4500)),
-                    dscp: None,
-                    df: DfPolicy::Copy,
-                })));
-            }
-            ops.push(Op::RewriteL2(header(self.tags_out)));
-            ops.push(Op::Output(vif(107)));
-        }
+        let ops = match self.to {
+            To::Drop => Operations::Drop(DropReason::PolicyDeny),
+            To::Tenant | To::Tunnel => Operations::Forward(self.forward()),
+        };
         Program { ops, dependencies: Vec::new(), nexthop: NexthopId::NONE, label: None, vrf, passes: Vec::new() }
+    }
+
+    fn forward(&self) -> Forward {
+        let tunnel = || TunnelHeader {
+            sip: "10.101.10.39".parse().unwrap(),
+            dip: "10.101.9.245".parse().unwrap(),
+            udp_port: 6635,
+            label: Label::new(280).unwrap(),
+            dscp: DscpMap::default(),
+        };
+        let seal = || SealHeader {
+            vif: vif(SEALS),
+            source: "172.28.13.36".parse().unwrap(),
+            destination: "103.135.56.40".parse().unwrap(),
+            udp: Some((4500, 4500)),
+            dscp: None,
+            df: DfPolicy::Copy,
+        };
+        Forward {
+            decap: self.tunnel.map(|_| Decap::MplsOUdp),
+            ttl: 1,
+            mss: (self.proto == 6).then_some(1400),
+            shift: None,
+            size: Some(SizeLimit { mtu: self.mtu, larger: Oversize::Fragment }),
+            encap: (self.to == To::Tunnel).then(tunnel),
+            l2: Some(header(self.tags_out)),
+            egress: if self.sealed {
+                Egress::Seal { header: Box::new(seal()), vif: vif(107) }
+            } else {
+                Egress::Output(vif(107))
+            },
+        }
     }
 
     /// An ordinary packet of it.

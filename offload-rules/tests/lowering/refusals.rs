@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use offload_rules::{
     MacAddr,
-    flow::{Op, Program},
+    flow::{Decap, Egress, Forward, Operations, Oversize, Program, SequenceShift, SizeLimit},
     lower::{
         Action, Chain, Direction, DpdkVersion, Item, Layout, NicProfile, Shape, Stage, Table, Unsupported, lower,
         partial,
@@ -23,11 +23,11 @@ fn refusal(flow: &Flow, name: &str) -> Option<Unsupported> {
     lower(&flow.direction(), &profile(name), false).err()
 }
 
-fn with_ops(flow: &Flow, change: impl FnOnce(&mut Vec<Op>)) -> Direction {
+fn with(flow: &Flow, change: impl FnOnce(&mut Forward)) -> Direction {
     let mut direction = flow.direction();
-    let mut ops = direction.program.ops.clone();
-    change(&mut ops);
-    direction.program = Arc::new(Program { ops, ..(*direction.program).clone() });
+    let Operations::Forward(mut forward) = direction.program.ops.clone() else { panic!("a flow that is forwarded") };
+    change(&mut forward);
+    direction.program = Arc::new(Program { ops: Operations::Forward(forward), ..(*direction.program).clone() });
     direction
 }
 
@@ -38,9 +38,9 @@ fn what_only_software_can_do_is_refused_by_every_nic() {
         (Flow { proto: 1, ..plain.clone() }.direction(), Unsupported::Icmp),
         (Flow { proto: 58, ..plain.clone().v6() }.direction(), Unsupported::Icmp),
         (Flow { proto: 44, ..plain.clone().v6() }.direction(), Unsupported::Protocol),
-        (with_ops(&plain, |ops| _ = ops.splice(ops.len() - 1.., [Op::Punt(vif(4))])), Unsupported::Punt),
-        (with_ops(&plain, |ops| ops.insert(2, Op::ShiftAck)), Unsupported::SequenceShift),
-        (with_ops(&plain, |ops| ops.retain(|op| !matches!(op, Op::RewriteL2(_)))), Unsupported::RawIp),
+        (with(&plain, |forward| forward.egress = Egress::Punt(vif(4))), Unsupported::Punt),
+        (with(&plain, |forward| forward.shift = Some(SequenceShift::Acknowledgement)), Unsupported::SequenceShift),
+        (with(&plain, |forward| forward.l2 = None), Unsupported::RawIp),
         (Direction { egress_port: None, ..plain.direction() }, Unsupported::ForeignPort),
     ];
     for name in NicProfile::NAMES {
@@ -59,10 +59,10 @@ fn what_has_no_ethernet_header_and_what_contradicts_itself_is_refused() {
     let mut direction = Flow::plain().direction();
     direction.arrival.tunnel = Flow::plain().out_of_tunnel().direction().arrival.tunnel;
     assert_eq!(lower(&direction, &twin, false), Err(Unsupported::Match), "a tunnel, and a key of a vif");
-    let direction = with_ops(&Flow::plain().out_of_tunnel(), |ops| _ = ops.remove(0));
+    let direction = with(&Flow::plain().out_of_tunnel(), |forward| forward.decap = None);
     assert_eq!(lower(&direction, &twin, false), Err(Unsupported::Match), "a tunnel that stays on");
-    let direction = with_ops(&Flow::plain(), |ops| _ = ops.pop());
-    assert_eq!(lower(&direction, &twin, false), Err(Unsupported::Match), "sent nowhere");
+    let direction = with(&Flow::plain(), |forward| forward.decap = Some(Decap::MplsOUdp));
+    assert_eq!(lower(&direction, &twin, false), Err(Unsupported::Match), "no tunnel to come out of");
 }
 
 #[test]
@@ -70,7 +70,7 @@ fn a_packet_with_its_last_ttl_makes_no_rule() {
     for ttl in [0, 1] {
         assert_eq!(refusal(&Flow { ttl, ..Flow::plain() }, "twin"), Some(Unsupported::Ttl));
     }
-    let kept = with_ops(&Flow { ttl: 1, ..Flow::plain() }, |ops| _ = ops.remove(0));
+    let kept = with(&Flow { ttl: 1, ..Flow::plain() }, |forward| forward.ttl = 0);
     assert!(lower(&kept, &profile("twin"), false).is_ok(), "where the vif leaves TTL alone, 1 is enough");
 }
 
@@ -87,7 +87,8 @@ fn larger_packets_than_the_way_takes_need_a_range() {
 #[test]
 fn the_nic_takes_no_ipv6_packet_whose_outer_packet_has_to_be_fragmented() {
     let narrow = Flow { mtu: 968, ..Flow::plain().v6().to(To::Tunnel) };
-    let direction = with_ops(&narrow, |ops| ops.insert(2, Op::FragmentOuter { mtu: 1000 }));
+    let size = SizeLimit { mtu: 968, larger: Oversize::FragmentOuter { mtu: 1000 } };
+    let direction = with(&narrow, |forward| forward.size = Some(size));
     let rule = lower(&direction, &profile("twin"), false).unwrap().rule;
     let limits: Vec<_> = rule
         .items
@@ -217,7 +218,7 @@ fn bnxt_drops_and_forwards_nothing() {
     assert_eq!(refusal(&Flow::plain().out_of_tunnel(), "bnxt"), Some(Unsupported::Decap));
     assert_eq!(refusal(&Flow::plain().to(To::Drop), "bnxt"), None);
     // One less is all that it can do.
-    let twice = with_ops(&Flow::plain(), |ops| ops[0] = Op::DecrementTtl(2));
+    let twice = with(&Flow::plain(), |forward| forward.ttl = 2);
     assert_eq!(lower(&twice, &profile("bnxt"), false), Err(Unsupported::Ttl));
 }
 

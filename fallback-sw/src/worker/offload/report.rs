@@ -3,7 +3,7 @@
 
 use offload_rules::{
     DropReason, VifId,
-    flow::{Op, TunnelHeader, tcp::TcpPhase},
+    flow::{Prepended, TunnelHeader, tcp::TcpPhase},
     lower::{Direction, NotOffloaded},
 };
 
@@ -164,7 +164,7 @@ impl Worker {
         let udp = |tunnel: VifId| {
             self.snapshot.vif(tunnel).and_then(|vif| vif.kind.tunnel()).is_some_and(|tunnel| tunnel.nat_t.is_some())
         };
-        let seal = program.ops.iter().find_map(|op| if let Op::Seal(header) = op { Some(header.vif) } else { None });
+        let seal = program.forward().and_then(|forward| forward.seal()).map(|header| header.vif);
         let (opened_udp, sealed_udp) = (udp(arrival.vif), seal.is_some_and(udp));
         let counters = &mut self.counters;
         counters.account.received += packets;
@@ -232,8 +232,7 @@ fn link_in(direction: &Direction) -> u64 {
 
 /// Octets of Ethernet as it leaves.
 fn link_out(direction: &Direction) -> u64 {
-    let of = |op: &Op| if let Op::RewriteL2(rewrite) = op { rewrite.bytes().len() as u64 } else { 0 };
-    direction.program.ops.iter().map(of).sum()
+    direction.program.forward().map_or(0, |forward| forward.prepended().ethernet.into())
 }
 
 /// Octets of the frames that these were in, or will be in, sealed: as if all were of one length.
@@ -252,10 +251,8 @@ fn octets_in(direction: &Direction) -> u64 {
 
 /// Octets before the (inner) IP packet as it leaves.
 fn octets_out(direction: &Direction) -> u64 {
-    let of = |op: &Op| match op {
-        Op::RewriteL2(rewrite) => rewrite.bytes().len() as u64,
-        Op::EncapMplsOUdp(_) => u64::from(TunnelHeader::OVERHEAD),
-        _ => 0,
-    };
-    direction.program.ops.iter().map(of).sum()
+    direction.program.forward().map_or(0, |forward| {
+        let Prepended { ethernet, tunnel } = forward.prepended();
+        u64::from(ethernet) + u64::from(tunnel)
+    })
 }

@@ -20,12 +20,13 @@ use offload_rules::{
 
 use super::{
     ProgramId, Worker,
-    batch::{Fate, varying},
+    admit::SlowPath,
+    batch::{Disposition, framing},
     counters::Traffic,
     ingress::{Context, Path},
 };
 use crate::{
-    exec,
+    exec::{self, Operands},
     packet::{Packet, parse::FragmentInfo, rewrite},
 };
 use addresses::NodeAddresses;
@@ -148,35 +149,38 @@ impl Worker {
         None
     }
 
-    /// Carries out a decision that was found. [`Fate::Slow`]: the packet is as it was, and has to be walked.
+    /// Carries out a decision that was found.
+    ///
+    /// # Errors
+    /// Why the packet, which is as it was, has to be walked.
     #[inline]
-    pub(super) fn route(&mut self, found: Found, context: &mut Context, packet: &mut Packet) -> Fate {
+    pub(super) fn route(
+        &mut self,
+        found: Found,
+        context: &mut Context,
+        packet: &mut Packet,
+    ) -> Result<Disposition, SlowPath> {
         let found = if found.epoch == self.routed.cache.epoch { found } else { self.find_decision(context) };
-        let Some(entry) = self.programs.get_mut(found.program) else { return Fate::Slow };
+        let Some(entry) = self.programs.get_mut(found.program) else { return Err(SlowPath::StaleProgram) };
         let plan = &entry.plan;
-        if context.ip.total_len > plan.limit || context.ip.ttl <= plan.ttl {
-            return Fate::Slow;
-        }
-        let Some(fate) = Fate::of(plan.target, found.program) else { return Fate::Slow };
+        exec::admit(plan, &context.ip, packet.is_reassembled())?;
+        let disposition = Disposition::of(plan.target, found.program)?;
         entry.packets += 1;
         entry.routed.add(Traffic { packets: 1, bytes: packet.len() as u64 });
         self.counters.account.routed += 1;
-        let mut varying = varying(context, 0, 0);
-        let ip = &mut context.ip;
-        if let Err(reason) = exec::strip(packet, ip, &varying) {
-            return Fate::Dropped(reason);
-        }
+        let mut operands = Operands::default();
         if plan.is_tunnel() {
             // Of no flow: each outer header has an identification of its own.
-            varying.ip_id = self.ip_id;
+            operands.outer_id = self.ip_id;
             self.ip_id = self.ip_id.wrapping_add(1);
             let entropy = || rewrite::entropy_port(context.key.spread() as u32);
-            varying.sport = self.config.entropy.unwrap_or_else(entropy);
+            operands.tunnel_sport = self.config.entropy.unwrap_or_else(entropy);
         }
-        match exec::run(plan, packet, ip, &varying) {
-            Ok(()) => fate,
-            Err(reason) => Fate::Dropped(reason),
-        }
+        let framing = framing(context);
+        Ok(match exec::execute(plan, packet, &mut context.ip, &framing, &operands) {
+            Ok(()) => disposition,
+            Err(reason) => Disposition::Drop(reason),
+        })
     }
 
     /// Walks for a packet without a flow, and keeps the decision for those that the walk would treat alike.

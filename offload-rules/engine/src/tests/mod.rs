@@ -23,7 +23,7 @@ use std::{
 use crate::protocol::{NotHeld, OffloadId, Report, Request, Tier};
 use offload_rules::{
     MacAddr, NexthopId, VifId, VrfId,
-    flow::{FlowKey, Program},
+    flow::{Egress, FlowKey, Forward, Operations, Program},
     forwarding::{Sa, Snapshot},
     lower::{Action, Arrival, Chain, Direction, Item, Meta, NotOffloaded, Rule, Session, Table, Unsupported, priority},
 };
@@ -84,7 +84,7 @@ fn direction(flow: u32, reverse: bool, kind: Kind) -> Direction {
             ttl: kind.version,
         },
         program: Arc::new(Program {
-            ops: Vec::new(),
+            ops: Operations::Forward(Forward::unchanged(Egress::Output(vif(3 - at)))),
             dependencies: Vec::new(),
             nexthop: NexthopId::NONE,
             label: None,

@@ -24,7 +24,7 @@ fn one_neighbour_and_one_program_serve_all_destinations_behind_a_gateway() {
     });
     assert_eq!(programs[0], programs[1]);
     let header = snapshot.vif(vif_id(5)).unwrap().header_to(MacAddr([2, 0, 0, 0, 1, 7])).unwrap();
-    assert!(programs[0].ops.contains(&Op::RewriteL2(header)));
+    assert!(programs[0].ops.list().contains(&Op::RewriteL2(header)));
     // The route's nexthop is shown, not one for each destination.
     assert_eq!(programs[0].nexthop, nh(579));
     assert_eq!(snapshot.neighbours().len(), 1);
@@ -126,10 +126,7 @@ fn a_tunnel_that_is_routed_over_a_dead_gateway_is_passed_over() {
     let far_end = |snapshot: &Snapshot, port: u16| {
         let key = FlowKey { sport: port, ..toward("198.51.100.1") };
         let Verdict::Forward(decision) = ask(snapshot, &key, FROM_LAN()) else { panic!() };
-        decision.program.ops.iter().find_map(|op| match op {
-            Op::EncapMplsOUdp(header) => Some(header.dip.to_string()),
-            _ => None,
-        })
+        decision.program.forward().and_then(|forward| forward.encap.as_ref()).map(|header| header.dip.to_string())
     };
     assert!((0..40).any(|port| far_end(&snapshot, port).as_deref() == Some("10.99.0.1")));
     let dead = with_gateway(&snapshot, (6, UNDERLAY_GATEWAY), GatewayState::Dead);
