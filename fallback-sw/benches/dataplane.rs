@@ -9,6 +9,7 @@
 //! by [`measure`], so that they compare.
 #![allow(missing_docs, clippy::expect_used, clippy::panic)]
 
+mod churn;
 mod esp;
 mod flow_table;
 mod forward;
@@ -26,7 +27,7 @@ use measure::{Effort, Machine, Row};
 type Part = (&'static str, fn(&Effort) -> Vec<Row>);
 
 /// The parts, in the order of a packet's way.
-const PARTS: [Part; 8] = [
+const PARTS: [Part; 9] = [
     ("parser", forward::parser),
     ("flow table", flow_table::rows),
     ("hit", forward::hit),
@@ -34,6 +35,7 @@ const PARTS: [Part; 8] = [
     ("esp", esp::rows),
     ("esp path", esp::path),
     ("offload", offload::rows),
+    ("churn", churn::rows),
     ("scaling", forward::scaling),
 ];
 

@@ -300,6 +300,9 @@ impl Worker {
     #[inline]
     fn hit(&mut self, slot: u32, (context, marked): (&mut Context, bool), packet: &mut Packet, now: u64) -> Fate {
         const TCP: u8 = 6;
+        if !self.following.is_done() && self.catches_up(slot) {
+            return Fate::Slow;
+        }
         let Some(record) = self.flows.record_mut(slot) else { return Fate::Slow };
         // An earlier packet of the batch may have changed the table.
         if record.flags & flag::STALE != 0 || !flow_table::same_key(&record.key, &context.key) {
