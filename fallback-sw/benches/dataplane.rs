@@ -9,6 +9,7 @@
 //! by [`measure`], so that they compare.
 #![allow(missing_docs, clippy::expect_used, clippy::panic)]
 
+mod churn;
 mod esp;
 mod flow_table;
 mod forward;
@@ -36,6 +37,7 @@ const PARTS: [Part; 9] = [
     ("esp", esp::rows),
     ("esp path", esp::path),
     ("offload", offload::rows),
+    ("churn", churn::rows),
     ("scaling", forward::scaling),
 ];
 

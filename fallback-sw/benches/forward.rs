@@ -29,14 +29,18 @@ const SIZES: [(&str, &[usize]); 3] =
 type Step = fn(&mut Site, &Sized<'_>, &[u32], usize);
 
 /// Members of a set in random order, with repetition.
-struct Picker<'a> {
+pub(crate) struct Picker<'a> {
     state: u64,
     flows: &'a [u32],
 }
 
-impl Picker<'_> {
+impl<'a> Picker<'a> {
+    pub(crate) const fn new(flows: &'a [u32]) -> Self {
+        Self { state: 0x1234_5678_9abc_def1, flows }
+    }
+
     #[inline]
-    fn burst(&mut self, out: &mut [u32; BURST]) {
+    pub(crate) fn burst(&mut self, out: &mut [u32; BURST]) {
         for out in out {
             self.state ^= self.state << 13;
             self.state ^= self.state >> 7;
@@ -47,7 +51,7 @@ impl Picker<'_> {
     }
 }
 
-fn round(
+pub(crate) fn round(
     site: &mut Site,
     frames: &[Sized<'_>],
     picker: &mut Picker<'_>,
@@ -65,7 +69,7 @@ fn round(
 #[inline(never)] // so that callgrind can be told to count from here on
 fn hits(effort: &Effort, site: &mut Site, template: &Template, sizes: &[usize], flows: &[u32]) -> Sample {
     let frames: Vec<Sized<'_>> = sizes.iter().map(|size| template.sized(*size)).collect();
-    let mut picker = Picker { state: 0x1234_5678_9abc_def1, flows };
+    let mut picker = Picker::new(flows);
     let nic = effort.measure(|| round(site, &frames, &mut picker, Site::write_only));
     let before = site.worker.counters().account.clone();
     let all = effort.measure(|| round(site, &frames, &mut picker, Site::forward));
@@ -228,7 +232,7 @@ pub(crate) fn miss(effort: &Effort) -> Vec<Row> {
 fn alone(site: &mut Site, flows: &[u32], run: Duration) -> f64 {
     let template = Template::new(Way::Out, Transport::Udp, 0);
     let frames = [template.sized(64)];
-    let mut picker = Picker { state: 0x1234_5678_9abc_def1, flows };
+    let mut picker = Picker::new(flows);
     let mut timed = |each: Step| {
         let (start, cpu, mut packets) = (Instant::now(), measure::cpu_time(), 0);
         while start.elapsed() < run {

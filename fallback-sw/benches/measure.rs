@@ -175,6 +175,9 @@ pub(crate) enum Target {
     Octets(f64),
     /// At least.
     Times(f64),
+    /// At most.
+    #[allow(dead_code, reason = "shared with the benches of dpu-fastpath")]
+    AtMostTimes(f64),
     /// No target: what another one needs in the same run, nanoseconds per packet.
     Beside {
         /// Whose it is.
@@ -233,6 +236,7 @@ impl Row {
             (Some(Target::Beside { name, nanoseconds }), Value::PerPacket(s)) => {
                 (format!("x {name}"), s.median / nanoseconds)
             }
+            (Some(Target::AtMostTimes(most)), Value::Times(s)) => (format!("<= {most} x"), s.median / most),
             (Some(Target::Times(least)), Value::Times(s)) => (format!(">= {least} x"), least / s.median),
             _ => (String::new(), f64::NAN),
         };

@@ -27,7 +27,7 @@ fn answer(requests: &mut Vec<Request>, reports: &mut Vec<Report>, ids: &mut Vec<
 }
 
 /// Opens all flows, both directions seen; with an engine each is asked for and answered. Returns the flows that were asked for.
-fn open(site: &mut Site, flows: &[u32], ids: &mut Vec<OffloadId>) {
+pub(crate) fn open(site: &mut Site, flows: &[u32], ids: &mut Vec<OffloadId>) {
     let mut reports = Vec::new();
     for burst in flows.chunks_exact(BURST) {
         site.converse(burst);

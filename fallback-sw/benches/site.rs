@@ -24,7 +24,7 @@ const LAN: u32 = 1;
 const TENANT: u32 = 2;
 /// Number of the device toward the underlay.
 const UNDERLAY: u32 = 3;
-const TENANT_VRF: u32 = 2;
+pub(crate) const TENANT_VRF: u32 = 2;
 /// The underlay's MTU, and the octets of IPv4, UDP and one label.
 const UNDERLAY_MTU: u16 = 9000;
 const TUNNEL_HEADER: u16 = 32;

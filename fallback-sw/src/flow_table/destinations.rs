@@ -318,3 +318,6 @@ fn walk<K: Ord + Copy>(
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

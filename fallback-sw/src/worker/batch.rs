@@ -303,7 +303,10 @@ impl Worker {
             let outcome = match context.path {
                 Path::Flow if *slot == flow_table::NONE => Err(SlowPath::Miss),
                 Path::Flow if !context.special => self.hit(*slot, (context, *hash == MARKED), &mut packet, now),
-                Path::Walk(_) if decision.is_some() => self.route(*decision, context, &mut packet),
+                // What its plan cannot do, a walk says again.
+                Path::Walk(_) if decision.is_some() => {
+                    self.route(*decision, context, &mut packet).map_err(|_| SlowPath::Special)
+                }
                 Path::Flow | Path::Walk(_) | Path::Reassemble => Err(SlowPath::Special),
             };
             match outcome {
@@ -351,6 +354,9 @@ impl Worker {
         now: u64,
     ) -> Result<Disposition, SlowPath> {
         const TCP: u8 = 6;
+        if !self.following.is_done() && self.catches_up(slot) {
+            return Err(SlowPath::StaleProgram);
+        }
         let Some(record) = self.flows.record_mut(slot) else { return Err(SlowPath::Miss) };
         admit(record, context)?;
         let Some(entry) = self.programs.get_mut(record.program).filter(|entry| entry.is_current()) else {

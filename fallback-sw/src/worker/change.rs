@@ -3,21 +3,85 @@
 //! Programs that depend on a changed object are stale as a whole. A changed route concerns flows by their addresses: the table finds
 //! those that it covers by their destination, and each pair's other direction by its source. What is stale is derived anew by its
 //! next packet or by [`Worker::tick`], and at once where a NIC has it.
+//!
+//! Routes that are too many to be followed at once are followed by the ticks after. Until that is done, each flow that is about to be
+//! used is compared with them.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::{BTreeSet, VecDeque},
+    sync::Arc,
+};
 
 use ipnet::IpNet;
 use offload_rules::{
     VrfId,
-    flow::Dependency,
-    forwarding::{Changes, Snapshot},
+    flow::{Dependency, FlowKey, Program},
+    forwarding::{Snapshot, VersionChanges},
 };
 
-use super::{Outbox, TO_BE_DERIVED, Worker, flows::flag, readers::has_longer_match};
+use super::{Delivery, Outbox, Programs, TO_BE_DERIVED, Worker, flows::flag, readers::has_longer_match};
+use crate::flow_table::Record;
 
-/// Records and groups of them that are looked at when a snapshot comes in; packets wait meanwhile. When routes cover more, all flows
-/// are stale that have looked their addresses up in those VRFs.
+/// Changed prefixes, groups of records and records that are looked at when a snapshot comes in; packets wait meanwhile. The same in
+/// each tick after that. When one prefix alone covers more, all flows are stale that have looked their addresses up in its VRF.
 const MOST: usize = 4096;
+/// Versions whose routes are followed by ticks. Beyond, all flows are stale that have looked their addresses up in their VRFs.
+const WAITING: usize = 16;
+
+/// Changed routes that have not been followed to the end.
+#[derive(Debug)]
+struct Unfinished {
+    changes: VersionChanges,
+    /// Low bits of the version of the snapshot that was adopted with them: what is derived from that or a later one has seen them.
+    version: u32,
+    /// How many of the prefixes are done.
+    done: usize,
+}
+
+/// The changed routes that a worker still follows, the oldest first.
+#[derive(Debug, Default)]
+pub(super) struct Following {
+    waiting: VecDeque<Unfinished>,
+}
+
+impl Following {
+    /// All are followed to the end.
+    #[inline]
+    pub(super) fn is_done(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
+    /// Has one of the routes changed that a record's program was derived by? `now` is the version in force.
+    #[cold]
+    pub(super) fn concern(&self, programs: &Programs, record: &Record, now: u32) -> bool {
+        let Some(entry) = programs.get(record.program) else { return false };
+        let mut newer = self.waiting.iter().filter(|unfinished| is_before(record.version, unfinished.version, now));
+        newer.any(|unfinished| has_looked_up(&entry.program, &record.key, &unfinished.changes))
+    }
+}
+
+/// Is one version before another? All are low bits; `now` is the version in force, which is before none.
+const fn is_before(one: u32, other: u32, now: u32) -> bool {
+    now.wrapping_sub(one) > now.wrapping_sub(other)
+}
+
+/// Was one of the changed routes looked up for an address of the key?
+fn has_looked_up(program: &Program, key: &FlowKey, changes: &VersionChanges) -> bool {
+    program.dependencies.iter().any(|read| match *read {
+        Dependency::Destination(vrf) => changes.covers(vrf, key.destination()),
+        Dependency::Source(vrf) => changes.covers(vrf, key.source()),
+        _ => false,
+    })
+}
+
+/// How far a prefix was followed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Followed {
+    /// All that it covers is marked.
+    Whole,
+    /// Nothing is marked: it covers more than was to be looked at.
+    TooMany,
+}
 
 impl Worker {
     /// From now on packets are judged by this snapshot. Flows that its changes concern are derived anew as their packets come, and by
@@ -28,32 +92,41 @@ impl Worker {
         let before = self.snapshot.version();
         self.version = snapshot.version() as u32;
         self.snapshot = snapshot;
-        if changes.touches_arrivals() || changes.touches(|object| *object == Dependency::Addresses) {
+        let touches = |of: fn(&Dependency) -> bool| changes.iter().any(|version| version.touches(of));
+        let arrivals = changes.iter().any(|version| version.touches_arrivals());
+        if arrivals || touches(|object| *object == Dependency::Addresses) {
             self.routed.read_addresses(&self.snapshot);
         }
-        let vifs = changes.touches(|object| matches!(object, Dependency::Vif(_)));
+        let vifs = touches(|object| matches!(object, Dependency::Vif(_)));
         if vifs {
             self.read_vifs();
         }
-        if vifs || changes.touches(|object| matches!(object, Dependency::Sa(_))) {
+        if vifs || touches(|object| matches!(object, Dependency::Sa(_))) {
             self.read_tunnels();
             self.offer_sas(now);
         }
-        if vifs || changes.touches_vrfs() {
+        if vifs || changes.iter().any(|version| version.touches_vrfs()) {
             self.forget_tenants();
         }
-        self.tunnels.follow(&changes, &self.snapshot);
-        let mut swept = self.programs.follow(&changes, &self.snapshot);
-        swept |= self.follow_routes(&changes);
-        if swept || changes.touches_arrivals() {
-            self.sweep_offloads(now);
+        for version in &changes {
+            self.tunnels.follow(version, &self.snapshot);
+            self.programs.follow(version, &self.snapshot);
         }
-        let waits_for = |object: &Dependency| {
-            matches!(object, Dependency::Neighbour(..) | Dependency::Gateway(..) | Dependency::Vif(_))
+        self.begin_routes(&changes);
+        self.follow_routes();
+        self.sweep_offloads(&changes, now);
+        let frees = |object: &Dependency| {
+            use Dependency::{Gateway, Neighbour, Oper, Vif};
+            matches!(object, Neighbour(..) | Gateway(..) | Vif(_) | Oper(_))
         };
-        let free = if !self.held.is_empty() && changes.touches(waits_for) { self.release(before) } else { Vec::new() };
+        let free = if !self.held.is_empty() && touches(frees) { self.release(before) } else { Vec::new() };
         self.settle_offload(now, out);
         self.deliver_all(free, now, out);
+    }
+
+    /// All changed routes are followed to the end.
+    pub(super) fn is_in_line(&self) -> bool {
+        self.following.is_done()
     }
 
     /// Brings SAs and tunnels in line with the snapshot.
@@ -71,7 +144,7 @@ impl Worker {
     }
 
     /// Packets that wait for a neighbour no longer. `before`: version of the snapshot before.
-    fn release(&mut self, before: u64) -> Vec<super::Delivery> {
+    fn release(&mut self, before: u64) -> Vec<Delivery> {
         let current = Arc::clone(&self.snapshot);
         self.held.release(|(vif, address)| {
             // What waits for a gateway that has just been found dead may have another one to go to.
@@ -80,30 +153,55 @@ impl Worker {
         })
     }
 
-    /// Marks the flows whose addresses changed routes cover. True when whole programs are stale instead.
-    fn follow_routes(&mut self, changes: &Changes) -> bool {
-        let mut most = MOST;
-        let mut too_many = BTreeSet::new();
-        for (vrf, prefix) in changes.routes() {
-            if !too_many.contains(vrf) && !self.follow_route(*vrf, *prefix, &mut most) {
-                too_many.insert(*vrf);
-            }
+    /// Changed routes are to be followed.
+    fn begin_routes(&mut self, changes: &[VersionChanges]) {
+        let version = self.version;
+        let new = changes.iter().filter(|changes| !changes.routes().is_empty());
+        self.following.waiting.extend(new.map(|changes| Unfinished { changes: changes.clone(), version, done: 0 }));
+        while self.following.waiting.len() > WAITING {
+            let Some(oldest) = self.following.waiting.pop_front() else { break };
+            let rest = oldest.changes.routes().iter().skip(oldest.done);
+            let vrfs: BTreeSet<VrfId> = rest.map(|(vrf, _)| *vrf).collect();
+            vrfs.into_iter().for_each(|vrf| self.programs.follow_ends(vrf));
         }
-        too_many.into_iter().fold(false, |any, vrf| self.programs.follow_ends(vrf) || any)
     }
 
-    /// The same for one prefix; false when it covers too many.
-    fn follow_route(&mut self, vrf: VrfId, prefix: IpNet, most: &mut usize) -> bool {
+    /// Goes on with the changed routes: marks the flows whose addresses they cover.
+    pub(super) fn follow_routes(&mut self) {
+        let mut most = MOST;
+        while let Some(unfinished) = self.following.waiting.front() {
+            let Unfinished { changes, version, done } = unfinished;
+            let (version, Some((vrf, prefix))) = (*version, changes.routes().get(*done).copied()) else {
+                self.following.waiting.pop_front();
+                continue;
+            };
+            let is_first = most == MOST;
+            if most == 0 || self.follow_route((vrf, prefix), version, &mut most) == Followed::TooMany {
+                if !is_first {
+                    break;
+                }
+                // What it covers in other VRFs' keys is among what has been looked up in this one.
+                self.programs.follow_ends(vrf);
+            }
+            if let Some(unfinished) = self.following.waiting.front_mut() {
+                unfinished.done += 1;
+            }
+        }
+    }
+
+    /// Marks what one prefix covers.
+    fn follow_route(&mut self, (vrf, prefix): (VrfId, IpNet), version: u32, most: &mut usize) -> Followed {
         let snapshot = Arc::clone(&self.snapshot);
-        // All addresses of the group have a longer match.
+        // All addresses of a group have a longer match.
         let skip = |group: IpNet| {
             let route = snapshot.route(vrf, group.addr()).map_or(0, |route| route.prefix.prefix_len());
             route > prefix.prefix_len() && route <= group.prefix_len()
         };
         let mut covered = Vec::new();
+        *most -= 1;
         for keys in self.programs.key_vrfs_of(vrf) {
             if self.flows.covered(keys, prefix, skip, most, &mut covered).is_err() {
-                return false;
+                return Followed::TooMany;
             }
         }
         for slot in covered {
@@ -112,20 +210,38 @@ impl Worker {
                 continue;
             }
             let back = record.reverse;
-            self.mark(slot, Dependency::Destination(vrf));
+            self.mark(slot, Dependency::Destination(vrf), version);
             // The other direction has it as its source. A denied flow has none, and needs none: whatever the route to its source
             // is, it stays denied.
-            self.mark(back, Dependency::Source(vrf));
+            self.mark(back, Dependency::Source(vrf), version);
         }
-        true
+        Followed::Whole
     }
 
-    /// A direction that depends on this is to be derived anew.
-    fn mark(&mut self, slot: u32, what: Dependency) {
+    /// A direction that was derived before this version is to be derived anew, if it depends on this.
+    fn mark(&mut self, slot: u32, what: Dependency, version: u32) {
+        let now = self.version;
         let Some(record) = self.flows.record_mut(slot) else { return };
-        if record.program != TO_BE_DERIVED && self.programs.depends_on(record.program, what) {
+        let is_older = record.program != TO_BE_DERIVED && is_before(record.version, version, now);
+        if is_older && record.flags & flag::STALE == 0 && self.programs.depends_on(record.program, what) {
             record.flags |= flag::STALE;
             self.offload_changed(slot);
         }
+    }
+
+    /// Is a flow that is about to be used among those that changed routes cover which have not been followed to the end? Then it is
+    /// marked.
+    #[cold]
+    pub(super) fn catches_up(&mut self, slot: u32) -> bool {
+        let version = self.version;
+        let Some(record) = self.flows.record_mut(slot).filter(|record| record.version != version) else { return false };
+        if self.following.concern(&self.programs, record, version) {
+            record.flags |= flag::STALE;
+            self.offload_changed(slot);
+            return true;
+        }
+        // The packets after this one need not ask.
+        record.version = version;
+        false
     }
 }

@@ -194,7 +194,9 @@ impl Worker {
 
     /// Is what a record runs what a walk would end in now?
     pub(super) fn is_current(&self, record: &Record) -> bool {
-        record.flags & flag::STALE == 0 && self.programs.is_current(record.program)
+        record.flags & flag::STALE == 0
+            && self.programs.is_current(record.program)
+            && (self.following.is_done() || !self.following.concern(&self.programs, record, self.version))
     }
 
     /// Stores a decision in a record.
@@ -233,7 +235,7 @@ impl Worker {
         (record.acl, record.ace) = decision.acl.map_or((0, 0), |acl| (acl.acl.get(), acl.ace.unwrap_or(0)));
         remember_ingress(record, ingress);
         self.release_program(old);
-        if !same_bytes {
+        if old != id {
             self.offload_changed(slot);
         }
     }

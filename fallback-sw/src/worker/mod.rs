@@ -288,6 +288,7 @@ pub struct Worker {
     snapshot: Arc<Snapshot>,
     /// Low bits of the snapshot's version, as flow records keep them.
     version: u32,
+    following: change::Following,
     /// How often a flow's program was derived, the first time not counted.
     derivations: u64,
     vifs: Vec<Option<VifFast>>,
@@ -330,6 +331,7 @@ impl Worker {
         let mut worker = Self {
             ip_id: config.ip_id,
             version: 0,
+            following: change::Following::default(),
             derivations: 0,
             vifs: Vec::new(),
             tunnels: tunnels::Tunnels::default(),

@@ -49,6 +49,8 @@ pub struct Entry {
     pub routed: Traffic,
     flows: u32,
     currency: Currency,
+    /// Entries on offloading whose flows have, or had, rules asked for by it.
+    asked: Vec<u32>,
 }
 
 /// Whether a program is what its flows should run.
@@ -87,6 +89,9 @@ impl Entry {
     }
 }
 
+/// Entries of [`Entry::asked`] that are kept without a look at whether they are still of use.
+const KEPT: usize = 64;
+
 /// All programs of one worker.
 #[derive(Debug, Default)]
 pub struct Programs {
@@ -95,6 +100,8 @@ pub struct Programs {
     /// Those that are current.
     by_hash: HashMap<u64, Vec<ProgramId>>,
     readers: Readers,
+    /// Of those that have become stale.
+    asked: Vec<Vec<u32>>,
     /// VRF in which flows have looked up one of their ends, and another VRF that is in the key of one of their directions. Never
     /// forgotten: there are few, and one too many costs a look.
     elsewhere: BTreeSet<(VrfId, VrfId)>,
@@ -127,6 +134,7 @@ impl Programs {
             routed: Traffic::default(),
             flows: 1,
             currency: Currency::Current,
+            asked: Vec::new(),
         };
         let id = match self.free.pop() {
             Some(id) => {
@@ -173,25 +181,28 @@ impl Programs {
         }
     }
 
-    /// Makes those stale that changes concern, whatever the addresses of their flows are; tells whether there are any. `snapshot` is
-    /// the one after them.
-    pub fn follow(&mut self, changes: &Changes, snapshot: &Snapshot) -> bool {
-        let concerned = self.readers.concerned(changes, snapshot);
-        concerned.iter().for_each(|id| self.make_stale(*id));
-        !concerned.is_empty()
+    /// Makes those stale that changes concern, whatever the addresses of their flows are. `snapshot` is the one after them.
+    pub fn follow(&mut self, changes: &Changes, snapshot: &Snapshot) {
+        for id in self.readers.concerned(changes, snapshot) {
+            self.make_stale(id);
+        }
     }
 
-    /// Makes those stale that have read the route to a flow's own end in this VRF; tells whether there are any.
-    pub fn follow_ends(&mut self, vrf: VrfId) -> bool {
+    /// Makes those stale that have read the route to a flow's own end in this VRF.
+    pub fn follow_ends(&mut self, vrf: VrfId) {
         let ends = [Dependency::Destination(vrf), Dependency::Source(vrf)];
         let concerned: Vec<ProgramId> = ends.iter().flat_map(|end| self.readers.of(*end)).collect();
-        concerned.iter().for_each(|id| self.make_stale(*id));
-        !concerned.is_empty()
+        concerned.into_iter().for_each(|id| self.make_stale(id));
     }
 
     fn make_stale(&mut self, id: ProgramId) {
         let Some(entry) = self.get_mut(id).filter(|entry| entry.is_current()) else { return };
         entry.currency = Currency::Stale;
+        let asked = std::mem::take(&mut entry.asked);
+        if !asked.is_empty() {
+            self.asked.push(asked);
+        }
+        let Some(entry) = self.get(id) else { return };
         let program = Arc::clone(&entry.program);
         self.leave_index(id, &program);
     }
@@ -214,6 +225,24 @@ impl Programs {
     #[must_use]
     pub fn is_current(&self, id: ProgramId) -> bool {
         self.get(id).is_some_and(Entry::is_current)
+    }
+
+    /// Rules were asked for by a program, for a flow with this entry on offloading. `stays` tells which of the others still are.
+    pub(super) fn asked_by(&mut self, id: ProgramId, index: u32, stays: impl Fn(u32, &Arc<Program>) -> bool) {
+        let Some(entry) = self.get_mut(id) else { return };
+        if entry.asked.len() == entry.asked.capacity() && entry.asked.len() >= KEPT {
+            let program = Arc::clone(&entry.program);
+            entry.asked.retain(|other| stays(*other, &program));
+        }
+        entry.asked.push(index);
+        if !entry.is_current() {
+            self.asked.push(vec![index]);
+        }
+    }
+
+    /// Entries on offloading of flows whose programs have become stale since the last time.
+    pub(super) fn take_asked(&mut self) -> Vec<Vec<u32>> {
+        std::mem::take(&mut self.asked)
     }
 
     /// A flow with keys in these VRFs runs a program.

@@ -1,6 +1,9 @@
 //! Who has read what of the forwarding state, so that a change finds those that it concerns.
 
-use std::{collections::BTreeSet, net::IpAddr};
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, Ipv4Addr},
+};
 
 use ipnet::IpNet;
 use offload_rules::{
@@ -8,6 +11,9 @@ use offload_rules::{
     flow::Dependency,
     forwarding::{Changes, Snapshot},
 };
+
+/// Changed prefixes that are looked up one by one.
+const FEW: usize = 64;
 
 /// Readers by what they have read. The routes to a flow's own ends are left to the flows.
 #[derive(Debug, Default)]
@@ -52,6 +58,17 @@ impl Readers {
         } else {
             let named = self.index.iter().filter(|(what, _)| objects.contains(what));
             found.extend(named.map(|(_, reader)| *reader));
+        }
+        if changes.routes().len() > FEW {
+            let routes = (Dependency::Route(VrfId::default(), Ipv4Addr::UNSPECIFIED.into()), 0);
+            for (what, reader) in self.index.range(routes..) {
+                match what {
+                    Dependency::Route(vrf, address) if changes.covers(*vrf, *address) => found.push(*reader),
+                    Dependency::Route(..) => {}
+                    _ => break,
+                }
+            }
+            return found;
         }
         for (vrf, prefix) in changes.routes() {
             let first = Dependency::Route(*vrf, prefix.network());

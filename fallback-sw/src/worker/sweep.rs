@@ -10,6 +10,8 @@ use super::{
 
 /// Flow records looked at in one tick.
 const STEP: u32 = 4096;
+/// Versions that a record may be behind.
+const FAR: u32 = 1 << 30;
 
 impl Worker {
     /// Lets time pass; to be called every few milliseconds. `now` is in milliseconds of the node's clock. Returns whether the
@@ -26,6 +28,7 @@ impl Worker {
         }
         self.tick_ipsec(now, out);
         self.sweep_routed();
+        self.follow_routes();
         self.tick_offloads(now);
         let whole = self.sweep(STEP, now);
         self.settle_offload(now, out);
@@ -49,7 +52,11 @@ impl Worker {
                 self.file_anew(slot);
             }
             let Some(record) = self.flows.record(slot) else { continue };
-            if record.program == TO_BE_DERIVED || self.is_current(record) {
+            if record.program == TO_BE_DERIVED {
+                continue;
+            }
+            if self.is_current(record) {
+                self.keep_near(slot);
                 continue;
             }
             let denied = record.flags & flag::DENIED != 0;
@@ -65,8 +72,22 @@ impl Worker {
         false
     }
 
+    /// Versions are kept in 32 bits: that of a record is not left so far behind that it would seem to be a new one.
+    fn keep_near(&mut self, slot: u32) {
+        let version = self.version;
+        if self.is_in_line()
+            && let Some(record) = self.flows.record_mut(slot)
+            && version.wrapping_sub(record.version) > FAR
+        {
+            record.version = version;
+        }
+    }
+
     /// Brings the whole flow table up to the snapshot, now.
     pub fn sweep_all(&mut self, now: u64) {
+        while !self.is_in_line() {
+            self.follow_routes();
+        }
         self.sweep_all_offloads(now);
         self.sweep_at = 0;
         while !self.sweep(STEP, now) {}

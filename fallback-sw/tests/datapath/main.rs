@@ -13,6 +13,7 @@ mod ecmp;
 mod fragment_shares;
 mod fragments;
 mod gateway;
+mod history;
 mod isolation;
 mod key;
 mod limits;

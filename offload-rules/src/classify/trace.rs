@@ -164,7 +164,11 @@ impl Tracer {
             }
             // Routes are noted by address; what is compared with the node's own addresses is not traced.
             Dependency::Destination(_) | Dependency::Source(_) | Dependency::Route(..) | Dependency::Addresses => {}
-            Dependency::Vif(_) | Dependency::Nexthop(_) | Dependency::Label(_) | Dependency::Sa(_) => {}
+            Dependency::Vif(_)
+            | Dependency::Oper(_)
+            | Dependency::Nexthop(_)
+            | Dependency::Label(_)
+            | Dependency::Sa(_) => {}
         }
     }
 

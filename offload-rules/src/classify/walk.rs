@@ -121,6 +121,12 @@ impl<'a> Reads<'a> {
         self.snapshot.vif(id).map(AsRef::as_ref)
     }
 
+    /// Is the vif there and up, and the device that carries its frames?
+    pub(super) fn is_up(&mut self, id: VifId) -> bool {
+        self.note(Dependency::Oper(id));
+        self.snapshot.is_up(id)
+    }
+
     pub(super) fn route(&mut self, vrf: VrfId, destination: IpAddr) -> Option<&'a Route> {
         self.note(match self.ends {
             Some((end, _)) if end == destination => Dependency::Destination(vrf),
@@ -395,7 +401,7 @@ impl<'a> Walk<'a> {
         if self.seal.is_some() {
             return Err(End::Drop(DropReason::PacketLoop));
         }
-        if !self.snapshot.is_up(vif.id) {
+        if !self.read.is_up(vif.id) {
             return Err(End::Drop(DropReason::IfDown));
         }
         if !has_outbound(&mut self.read, self.snapshot, ipsec) {
@@ -428,7 +434,7 @@ impl<'a> Walk<'a> {
     }
 
     fn neighbour(&mut self, vif: &Vif, target: IpAddr) -> End {
-        if !vif.has_ethernet() || !self.snapshot.is_up(vif.id) {
+        if !vif.has_ethernet() || !self.read.is_up(vif.id) {
             // Nobody answers on an interface that is down.
             return self.leave(vif);
         }
@@ -445,7 +451,7 @@ impl<'a> Walk<'a> {
     }
 
     fn leave(&mut self, vif: &Vif) -> End {
-        if !self.snapshot.is_up(vif.id) {
+        if !self.read.is_up(vif.id) {
             return End::Drop(DropReason::IfDown);
         }
         if self.seal.is_none() {
@@ -602,12 +608,12 @@ pub(super) fn is_usable(
     let Some(nexthop) = read.nexthop(id).filter(|nexthop| nexthop.valid) else { return false };
     match &nexthop.kind {
         NexthopKind::Encap { oif, .. } => {
-            let Some(vif) = read.vif(*oif) else { return false };
+            let Some(vif) = read.vif(*oif).filter(|_| read.is_up(*oif)) else { return false };
             let down = |ipsec| depth == 0 || !is_tunnel_up(read, snapshot, ipsec, dead, depth - 1);
-            snapshot.is_up(*oif) && !vif.kind.tunnel().is_some_and(down)
+            !vif.kind.tunnel().is_some_and(down)
         }
         NexthopKind::Resolve { oif, gateway } => {
-            if read.vif(*oif).is_none() || !snapshot.is_up(*oif) {
+            if read.vif(*oif).is_none() || !read.is_up(*oif) {
                 return false;
             }
             let Some(gateway) = gateway else { return true };

@@ -99,8 +99,10 @@ impl VrfCounter {
 /// What a program can depend on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Dependency {
-    /// The vif and its flags, MTU and lists, and whether it is up.
+    /// The vif and its flags, MTU and lists.
     Vif(VifId),
+    /// Whether a vif is up, and the device that carries its frames.
+    Oper(VifId),
     /// The route to the flow's own destination in a VRF. Which address that is, the flow's key tells: flows to all destinations of a
     /// route share a program.
     Destination(VrfId),

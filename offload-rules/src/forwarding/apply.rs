@@ -29,7 +29,8 @@ impl Snapshot {
             found.push("state", "generation", problem);
         }
         let mut next = self.candidate(state, &mut found);
-        let changes = Changes::between(self, &next);
+        let mut changes = Changes::between(self, &next);
+        changes.settle_routes();
         let changed = !changes.is_empty() || self.node != next.node;
         if next.generation != 0 && next.generation == self.generation && changed {
             let problem =
@@ -178,6 +179,7 @@ impl Snapshot {
 
     /// Brings what is kept beside the state in line with it.
     fn settle(&mut self, touched: &Touched) {
+        self.log.changes().settle_routes();
         self.tables.drop_route_tables(&touched.vrfs_removed);
         if !touched.vifs.is_empty() {
             self.follow_vifs();

@@ -8,7 +8,7 @@ mod diff;
 #[cfg(test)]
 mod tests;
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
 
 use ipnet::IpNet;
 
@@ -20,14 +20,24 @@ const REACH: usize = 1 << 16;
 /// What an entry weighs, besides what it holds: about as much memory as that many prefixes.
 const ENTRY: usize = 16;
 
-/// What one version, or several, changed. It may name more than has changed, never less.
+/// What one version changed. It may name more than has changed, never less.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Changes {
     everything: bool,
-    arrivals: bool,
+    ends: bool,
     vrfs: bool,
     objects: BTreeSet<Dependency>,
     routes: Vec<(VrfId, IpNet)>,
+    /// What the routes cover, in order and apart, once they are known to be all.
+    spans: Vec<Span>,
+}
+
+/// Addresses of a VRF, first and last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Span {
+    vrf: VrfId,
+    first: IpAddr,
+    last: IpAddr,
 }
 
 impl Changes {
@@ -40,8 +50,16 @@ impl Changes {
     /// What is looked at before a packet has a key has changed: vifs and their devices, labels and where they lead, where tunnels
     /// end and begin.
     #[must_use]
-    pub const fn touches_arrivals(&self) -> bool {
-        self.everything || self.arrivals
+    pub fn touches_arrivals(&self) -> bool {
+        let is_read =
+            |object: &Dependency| matches!(object, Dependency::Vif(_) | Dependency::Oper(_) | Dependency::Label(_));
+        self.touches_ends() || self.touches(is_read)
+    }
+
+    /// Where tunnels end and begin, where labels lead, or how large packets are that devices take, has changed.
+    #[must_use]
+    pub const fn touches_ends(&self) -> bool {
+        self.everything || self.ends
     }
 
     /// VRFs have come or gone.
@@ -62,28 +80,51 @@ impl Changes {
         &self.objects
     }
 
-    /// Prefixes that routes were added, replaced or removed for, perhaps more than once.
+    /// Prefixes that routes were added, replaced or removed for.
     #[must_use]
     pub fn routes(&self) -> &[(VrfId, IpNet)] {
         &self.routes
     }
 
+    /// Does one of the prefixes cover this address?
+    #[must_use]
+    pub fn covers(&self, vrf: VrfId, address: IpAddr) -> bool {
+        if self.everything || self.spans.is_empty() {
+            return self.everything || self.routes.iter().any(|(of, prefix)| *of == vrf && prefix.contains(&address));
+        }
+        let behind = self.spans.partition_point(|span| (span.vrf, span.first) <= (vrf, address));
+        let span = behind.checked_sub(1).and_then(|at| self.spans.get(at));
+        span.is_some_and(|span| span.vrf == vrf && address <= span.last)
+    }
+
+    /// All routes are noted: puts them in order.
+    pub(super) fn settle_routes(&mut self) {
+        self.routes.sort_unstable();
+        self.routes.dedup();
+        self.spans.clear();
+        for (vrf, prefix) in &self.routes {
+            let span = Span { vrf: *vrf, first: prefix.network(), last: prefix.broadcast() };
+            // Of two prefixes, one contains the other or they are apart.
+            match self.spans.last() {
+                Some(before) if before.vrf == span.vrf && span.first <= before.last => {}
+                _ => self.spans.push(span),
+            }
+        }
+    }
+
     /// Nothing has changed that a flow could depend on.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        !self.everything && !self.arrivals && !self.vrfs && self.objects.is_empty() && self.routes.is_empty()
+        !self.everything && !self.ends && !self.vrfs && self.objects.is_empty() && self.routes.is_empty()
     }
 
     /// Everything.
-    #[must_use]
-    pub fn everything() -> Self {
+    fn everything() -> Self {
         Self { everything: true, ..Self::default() }
     }
 
     /// Notes an object. Of routes, see [`Self::note_route`].
     pub(super) fn note(&mut self, object: Dependency) {
-        // What a frame is sorted by.
-        self.arrivals |= matches!(object, Dependency::Vif(_) | Dependency::Label(_));
         self.objects.insert(object);
     }
 
@@ -96,21 +137,12 @@ impl Changes {
         self.everything = true;
     }
 
-    pub(super) fn note_arrivals(&mut self) {
-        self.arrivals = true;
+    pub(super) fn note_ends(&mut self) {
+        self.ends = true;
     }
 
     pub(super) fn note_vrfs(&mut self) {
         self.vrfs = true;
-    }
-
-    /// Adds what another version changed.
-    fn add(&mut self, other: &Self) {
-        self.everything |= other.everything;
-        self.arrivals |= other.arrivals;
-        self.vrfs |= other.vrfs;
-        self.objects.extend(&other.objects);
-        self.routes.extend(&other.routes);
     }
 
     fn weight(&self) -> usize {
@@ -123,6 +155,18 @@ impl Changes {
 struct Entry {
     changes: Changes,
     before: Option<Arc<Entry>>,
+}
+
+/// What one version changed: shared with the log.
+#[derive(Debug, Clone)]
+pub struct VersionChanges(Arc<Entry>);
+
+impl std::ops::Deref for VersionChanges {
+    type Target = Changes;
+
+    fn deref(&self) -> &Changes {
+        &self.0.changes
+    }
 }
 
 impl Drop for Entry {
@@ -173,15 +217,16 @@ impl ChangeLog {
         &mut Arc::make_mut(&mut self.head).changes
     }
 
-    fn since(&self, old: &Self) -> Option<Changes> {
-        let mut all = Changes::default();
+    fn since(&self, old: &Self) -> Option<Vec<VersionChanges>> {
+        let mut all = Vec::new();
         let mut halves = [Some(&self.head), self.older.as_ref()].into_iter().flatten();
         let mut next = halves.next();
         while let Some(entry) = next {
             if Arc::ptr_eq(entry, &old.head) {
+                all.reverse();
                 return Some(all);
             }
-            all.add(&entry.changes);
+            all.push(VersionChanges(Arc::clone(entry)));
             next = entry.before.as_ref().or_else(|| halves.next());
         }
         None
@@ -189,10 +234,11 @@ impl ChangeLog {
 }
 
 impl Snapshot {
-    /// What has changed since an earlier snapshot: the union of what the versions in between have changed. [`Changes::everything`]
-    /// when the log does not reach back to it, or it is none of those that this snapshot was derived from.
+    /// What each version has changed since an earlier snapshot, in order. When the log does not reach back to it, or it is none of
+    /// those that this snapshot was derived from: one that has changed everything.
     #[must_use]
-    pub fn changes_since(&self, old: &Self) -> Changes {
-        self.log.since(&old.log).unwrap_or_else(Changes::everything)
+    pub fn changes_since(&self, old: &Self) -> Vec<VersionChanges> {
+        let everything = || VersionChanges(Arc::new(Entry { changes: Changes::everything(), before: None }));
+        self.log.since(&old.log).unwrap_or_else(|| vec![everything()])
     }
 }

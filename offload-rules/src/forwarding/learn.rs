@@ -94,7 +94,7 @@ impl Snapshot {
         let mut next = self.derived();
         next.device_mtus.insert(u32::from(port.get()), (device.into(), mtu));
         // How large packets may be that arrive there, whatever the vifs take.
-        next.log.changes().note_arrivals();
+        next.log.changes().note_ends();
         next.refresh_devices();
         next
     }

@@ -34,7 +34,7 @@ mod vif;
 mod vrf;
 
 pub use acl::{Ace, Acl, Action, Scope};
-pub use changes::Changes;
+pub use changes::{Changes, VersionChanges};
 pub use error::{StateError, StateErrors};
 pub use fib::Fib;
 pub use gateway::GatewayState;

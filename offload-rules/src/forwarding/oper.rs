@@ -6,17 +6,16 @@ use super::{Snapshot, VifKind, addrmap::AddrMap, idmap::IdMap};
 use crate::{DropReason, SaId, VifId, VrfId, flow::Dependency};
 
 impl Snapshot {
-    /// With a vif's operational state; a vif is up until told otherwise. Counts as a change of the vif and of its
-    /// sub-interfaces.
+    /// With a vif's operational state; a vif is up until told otherwise. Counts for its sub-interfaces, too.
     #[must_use]
     pub fn with_vif_up(&self, vif: VifId, up: bool) -> Self {
         let mut next = self.derived();
         next.oper.insert(u32::from(vif.get()), up);
         let changes = next.log.changes();
-        changes.note(Dependency::Vif(vif));
+        changes.note(Dependency::Oper(vif));
         for other in self.vifs() {
             if matches!(other.kind, VifKind::PhysicalVlan { parent, .. } if parent == vif) {
-                changes.note(Dependency::Vif(other.id));
+                changes.note(Dependency::Oper(other.id));
             }
         }
         next

@@ -263,7 +263,7 @@ impl Tables {
             self.own.add_user(tunnel.sip.into());
             self.far.update(underlay(&nexthop), |ends| ends.add_user(tunnel.dip.into()));
             changes.note(Dependency::TunnelsTo(tunnel.dip.into()));
-            changes.note_arrivals();
+            changes.note_ends();
             let mut tunnels = self.ends.get(tunnel.dip.into()).map_or_else(Vec::new, |tunnels| tunnels.to_vec());
             if let Err(place) = tunnels.binary_search(&nexthop.id) {
                 tunnels.insert(place, nexthop.id);
@@ -288,7 +288,7 @@ impl Tables {
         changes.note(Dependency::Nexthop(nexthop));
         if self.users_of(nexthop).labels > 0 {
             // Where a label leads is looked at before a packet has a key.
-            changes.note_arrivals();
+            changes.note_ends();
         }
     }
 
@@ -309,7 +309,7 @@ impl Tables {
             self.own.drop_user(tunnel.sip.into());
             self.far.update(underlay(nexthop), |ends| ends.drop_user(tunnel.dip.into()));
             changes.note(Dependency::TunnelsTo(tunnel.dip.into()));
-            changes.note_arrivals();
+            changes.note_ends();
             if let Some(tunnels) = self.ends.remove(tunnel.dip.into()) {
                 let left: Vec<NexthopId> = tunnels.iter().copied().filter(|id| *id != nexthop.id).collect();
                 if !left.is_empty() {
@@ -378,7 +378,7 @@ impl Tables {
 
     fn count_termination(&mut self, address: Option<IpAddr>, before: bool, after: bool, changes: &mut Changes) {
         if before != after {
-            changes.note_arrivals();
+            changes.note_ends();
         }
         match (address, before, after) {
             (Some(address), false, true) => self.own.add_user(address),
@@ -390,7 +390,7 @@ impl Tables {
     /// Finds all host routes to receive nexthops that open MPLS over UDP anew: the one walk over all routes, due only when
     /// a nexthop that has routes starts or stops opening it.
     pub(super) fn refresh_terminations(&mut self, changes: &mut Changes) {
-        changes.note_arrivals();
+        changes.note_ends();
         let tables: Vec<(u32, Arc<RouteTable>)> = self.routes.iter().map(|(vrf, t)| (vrf, Arc::clone(t))).collect();
         for (vrf, table) in tables {
             let mut terminations = AddrMap::default();

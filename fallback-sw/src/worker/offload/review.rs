@@ -2,7 +2,7 @@
 
 use offload_rules::{
     classify::Ingress,
-    flow::tcp::TcpPhase,
+    flow::{Program, tcp::TcpPhase},
     lower::{Arrival, Direction, NotOffloaded, Unsupported, ingress_mtu, still_leads},
 };
 use std::sync::Arc;
@@ -193,7 +193,7 @@ impl Worker {
             if same(asked, &rules) && !entry.again && !was_off {
                 // What the counts are added to may have changed all the same.
                 entry.asked = Some(rules);
-                return;
+                return self.remember_asked(index);
             }
             if !same_fate(asked, &rules) {
                 // Permitted or denied: never the one by the rules of the other.
@@ -226,6 +226,22 @@ impl Worker {
         entry.watch.since = u64::MAX;
         entry.asked = Some(Arc::clone(&rules));
         self.offloads.requests.push(Request::Install { id, directions: rules, rate });
+        self.remember_asked(index);
+    }
+
+    /// A flow's programs find it when they become stale.
+    fn remember_asked(&mut self, index: u32) {
+        let Some(slot) = self.offloads.get(index).map(|entry| entry.slot) else { return };
+        let Some(first) = self.flows.record(slot).copied() else { return };
+        let second = self.flows.record(first.reverse).filter(|_| first.reverse != slot).map(|record| record.program);
+        let offloads = &self.offloads;
+        let has = |index: u32, program: &Arc<Program>| {
+            let asked = offloads.get(index).and_then(Entry::asked);
+            asked.is_some_and(|asked| asked.iter().flatten().any(|direction| Arc::ptr_eq(&direction.program, program)))
+        };
+        for program in [Some(first.program), second].into_iter().flatten() {
+            self.programs.asked_by(program, index, has);
+        }
     }
 
     /// Takes back what was asked for.

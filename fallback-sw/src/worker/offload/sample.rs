@@ -44,6 +44,7 @@ impl Offloads {
         }
         let Some(arrival) = arrival(frame, context) else { return };
         let Some(index) = self.entry_of(flows, slot) else { return stop(flows, slot) };
+        self.arrives(&arrival);
         let Some(record) = flows.record_mut(slot) else { return };
         let direction = usize::from(record.flags & flag::INITIATOR == 0);
         let Some(entry) = self.get_mut(index) else { return };

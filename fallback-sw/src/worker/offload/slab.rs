@@ -2,7 +2,10 @@
 
 use std::collections::{BTreeSet, VecDeque};
 
-use offload_rules::lower::{Arrival, Direction, NotOffloaded};
+use offload_rules::{
+    flow::Dependency,
+    lower::{Arrival, Direction, NotOffloaded},
+};
 
 use crate::{
     flow_table::Record,
@@ -110,6 +113,10 @@ pub(in crate::worker) struct Offloads {
     /// After a change: where the look at all entries goes on, and how many are left. Round and round, so that changes in quick
     /// succession keep none waiting.
     pub(super) sweep: (u32, u32),
+    /// Entries of flows whose programs have become stale, to be looked at.
+    pub(super) listed: Vec<Vec<u32>>,
+    /// Vifs and labels that flows have arrived by. Never forgotten: there are few, and one too many costs a look at all.
+    arrivals: BTreeSet<Dependency>,
     /// Where the look at rates goes on, and since when.
     pub(super) paced: (u32, u64),
 }
@@ -239,6 +246,19 @@ impl Offloads {
     /// All entries are to be looked at.
     pub(super) fn sweep_all(&mut self) {
         self.sweep.1 = self.len();
+    }
+
+    /// A flow arrives so.
+    pub(super) fn arrives(&mut self, arrival: &Arrival) {
+        let vifs = [Some(arrival.port), Some(arrival.vif), arrival.sealed_on];
+        let label = arrival.tunnel.map(|tunnel| Dependency::Label(tunnel.label));
+        let vifs = vifs.into_iter().flatten().flat_map(|vif| [Dependency::Vif(vif), Dependency::Oper(vif)]);
+        self.arrivals.extend(vifs.chain(label));
+    }
+
+    /// Has a flow arrived by this vif or label?
+    pub(super) fn arrives_by(&self, object: &Dependency) -> bool {
+        self.arrivals.contains(object)
     }
 
     /// Reviews called for.

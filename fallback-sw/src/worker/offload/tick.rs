@@ -1,6 +1,6 @@
 //! What time and changes of the forwarding state do to offloaded flows.
 
-use offload_rules::lower::NotOffloaded;
+use offload_rules::{flow::Dependency, forwarding::VersionChanges, lower::NotOffloaded};
 
 use crate::worker::{Worker, flows::flag};
 use offload_engine::protocol::{Request, Tier};
@@ -8,7 +8,7 @@ use offload_engine::protocol::{Request, Tier};
 /// Entries looked at in one tick after a change of the forwarding state, before anything else is swept.
 const SWEEP: u32 = 4096;
 /// Entries looked at when the change comes in; packets wait meanwhile.
-const FIRST: u32 = 512;
+const FIRST: u32 = 256;
 /// Reviews that were called for at a time, in one tick.
 const DUE: usize = 4096;
 /// Entries whose rate is looked at in one tick.
@@ -19,19 +19,23 @@ const PACE_MS: u64 = 1000;
 const STRAY: u64 = 64;
 
 impl Worker {
-    /// Something has changed that flows in hardware depend on, nobody knows which: they are reviewed before anything else.
-    pub(in crate::worker) fn sweep_offloads(&mut self, now: u64) {
+    /// The forwarding state has changed: what is in hardware by a program that is stale is reviewed before anything else. All flows
+    /// are, when what they arrive by has changed.
+    pub(in crate::worker) fn sweep_offloads(&mut self, changes: &[VersionChanges], now: u64) {
         if !self.offloads.present {
             return;
         }
-        self.offloads.sweep_all();
+        let is_used = |object: &Dependency| self.offloads.arrives_by(object);
+        if changes.iter().any(|version| version.touches_ends() || version.touches(is_used)) {
+            self.offloads.sweep_all();
+        }
         self.sweep_on(FIRST, now);
     }
 
     /// Reviews all entries, now.
     pub(in crate::worker) fn sweep_all_offloads(&mut self, now: u64) {
         self.offloads.sweep_all();
-        while self.offloads.sweep.1 > 0 {
+        while self.offloads.sweep.1 > 0 || !self.offloads.listed.is_empty() {
             self.sweep_on(SWEEP, now);
         }
     }
@@ -46,6 +50,19 @@ impl Worker {
     }
 
     fn sweep_on(&mut self, step: u32, now: u64) {
+        self.offloads.listed.extend(self.programs.take_asked());
+        let mut step = step;
+        while step > 0
+            && let Some(list) = self.offloads.listed.last_mut()
+        {
+            match list.pop() {
+                Some(index) => {
+                    self.review(index, now);
+                    step -= 1;
+                }
+                None => _ = self.offloads.listed.pop(),
+            }
+        }
         let len = self.offloads.len();
         let (mut at, left) = self.offloads.sweep;
         let step = step.min(left);

@@ -50,7 +50,7 @@ impl Changes {
                 }
             }
             if one.own.iter().any(|(address, _)| other.own.get(address).is_none()) {
-                self.note_arrivals();
+                self.note_ends();
             }
         }
     }
@@ -62,7 +62,7 @@ impl Changes {
             before != after
         });
         if differs.next().is_some() {
-            self.note_arrivals();
+            self.note_ends();
         }
     }
 
@@ -78,14 +78,14 @@ impl Changes {
             let none = super::super::tables::RouteTable::default();
             let before = before.map_or(&none, |table| table);
             if opened(before, table) || opened(table, before) {
-                self.note_arrivals();
+                self.note_ends();
             }
         }
         for (id, table) in old.routes.iter().filter(|(id, _)| !new.routes.contains(*id)) {
             let Ok(vrf) = VrfId::new(id) else { continue };
             self.note_fib(vrf, &table.fib, &empty);
             if table.terminations.len() > 0 {
-                self.note_arrivals();
+                self.note_ends();
             }
         }
     }
