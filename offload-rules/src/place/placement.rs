@@ -66,9 +66,15 @@ impl<Id: Copy + Eq + Hash + Ord> Placement<Id> {
 
     /// A flow carries so many octets a second now. Nothing for one that is not known.
     pub fn update(&mut self, id: Id, octets_per_second: u64) {
-        if let Some(entry) = self.remove(id) {
-            self.insert(id, Entry { rate: octets_per_second, ..entry });
+        let Some(entry) = self.entries.get_mut(&id) else { return };
+        let before = std::mem::replace(&mut entry.rate, octets_per_second);
+        if before == octets_per_second {
+            return;
         }
+        let placed = entry.placed;
+        let ranked = self.set(placed);
+        ranked.remove(&(before, id));
+        ranked.insert((octets_per_second, id));
     }
 
     /// A flow neither has a place nor waits for one.

@@ -125,7 +125,7 @@ impl<B: RuleBackend, L: Lowering> Engine<B, L> {
         // Software counts the frame as it came.
         let bytes = bytes.saturating_add(packets.saturating_mul(entry.uncounted.into()));
         let Owner::Flow(id, direction) = entry.owner else { return };
-        self.egress_check.counted(&entry.rule, entry.shape, packets);
+        self.egress_check.counted(entry.egress, entry.shape, packets);
         if packets > 0 || bytes > 0 {
             if let Some(shape) = entry.shape.and_then(|shape| self.shapes.get_mut(shape)) {
                 (shape.proven, shape.doubts) = (true, 0);

@@ -21,7 +21,7 @@ const WINDOWS: usize = 4;
 const MIN_PACKETS: u64 = 100;
 
 /// The port that a rule's packets leave by.
-fn leads_to(rule: &Rule) -> Option<VifId> {
+pub(super) fn egress_of(rule: &Rule) -> Option<VifId> {
     rule.actions.iter().find_map(|action| match action {
         Action::Port(vif) | Action::Hairpin(vif) => Some(*vif),
         _ => None,
@@ -93,9 +93,9 @@ pub(super) struct EgressCheck {
 }
 
 impl EgressCheck {
-    /// A rule has counted these.
-    pub(super) fn counted(&mut self, rule: &Rule, shape: Option<ShapeIndex>, packets: u64) {
-        let (Some(port), Some(shape)) = (leads_to(rule), shape.filter(|_| packets > 0)) else { return };
+    /// A rule whose packets leave by this port has counted these.
+    pub(super) fn counted(&mut self, port: Option<VifId>, shape: Option<ShapeIndex>, packets: u64) {
+        let (Some(port), Some(shape)) = (port, shape.filter(|_| packets > 0)) else { return };
         let watch = self.ports.entry(port).or_default();
         watch.counted += packets;
         *watch.shapes.entry(shape).or_default() += packets;

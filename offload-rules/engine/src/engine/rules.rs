@@ -7,8 +7,9 @@ use std::{
 };
 
 use crate::protocol::{OfferId, OffloadId};
-use offload_rules::lower::Rule;
+use offload_rules::{VifId, lower::Rule};
 
+use super::egress_check::egress_of;
 use crate::{
     Hits, Token,
     hash::{Quick, QuickHasher},
@@ -83,6 +84,8 @@ pub(super) struct Entry {
     pub(super) counted: bool,
     /// Octets of each packet that the counter does not see.
     pub(super) uncounted: u8,
+    /// The port that counted packets leave by: known without a look at the rule each time that its counter is read.
+    pub(super) egress: Option<VifId>,
     /// When the operation in flight began, or the counter was read last.
     pub(super) since: u64,
     pub(super) read_at: u64,
@@ -166,6 +169,7 @@ impl Rules {
         self.next += 1;
         let token = self.next;
         let hash = match_hash(&rule);
+        let egress = if counted { egress_of(&rule) } else { None };
         self.by_match.insert(hash, token);
         let ready = self.depend_on(token, &prerequisites);
         self.of_flows += usize::from(owner.is_of_flows());
@@ -177,6 +181,7 @@ impl Rules {
             stage: if ready { Stage::Queued } else { Stage::Waiting },
             counted,
             uncounted,
+            egress,
             since: 0,
             read_at: 0,
             late: false,
