@@ -125,7 +125,7 @@ fn churn(effort: &Effort, count: u32, name: &str, offload: bool) -> Vec<Row> {
             let mut packets = 0;
             let mut burst = [0; BURST];
             while packets < ROUND {
-                if packets as usize % BETWEEN == 0 {
+                if (packets as usize).is_multiple_of(BETWEEN) {
                     longest.push(adopt(&mut site, &changes.next()));
                     let (now, out) = (site.now, &mut site.out);
                     site.worker.tick(now, out);

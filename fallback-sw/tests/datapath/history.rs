@@ -1,9 +1,11 @@
 //! After any history of changes every flow forwards as a fresh walk says, and only flows that a change covers are looked at.
 
-use std::{net::IpAddr, sync::Arc};
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use fallback_sw::{
     flow_table::Record,
+    node::decode,
+    offload::{OffloadId, Report, Request, Tier},
     packet::Packet,
     worker::{Outbox, Worker, WorkerConfig},
 };
@@ -12,6 +14,7 @@ use offload_rules::{
     classify::{Ingress, Inquiry, Role, Start, Verdict, classify},
     flow::Choices,
     forwarding::{GatewayState, Snapshot},
+    lower::Direction,
 };
 use proptest::prelude::*;
 
@@ -21,8 +24,6 @@ use crate::common::{
     snapshot, vif,
     walk_a::{CE1, CLIENT_MAC, LAN1, UNDERLAYS, altered},
 };
-use fallback_sw::node::decode;
-
 const INITIATOR: u8 = 0x01;
 const DENIED: u8 = 0x04;
 
@@ -161,22 +162,58 @@ struct Bed {
     snapshot: Arc<Snapshot>,
     out: Outbox,
     now: u64,
+    /// What a NIC has that takes everything at once.
+    in_hardware: BTreeMap<OffloadId, [Option<Direction>; 2]>,
 }
 
 impl Bed {
     fn new(json: &str) -> Self {
-        let config = WorkerConfig { id: 0, workers: 1, ip_id: 1, entropy: None, cookie_secret: [1, 2], offload: false };
+        Self::with_engine(json, false)
+    }
+
+    fn with_engine(json: &str, offload: bool) -> Self {
+        let config = WorkerConfig { id: 0, workers: 1, ip_id: 1, entropy: None, cookie_secret: [1, 2], offload };
         let snapshot = snapshot(json);
         let worker = Worker::new(config, Arc::clone(&snapshot)).unwrap();
-        Self { worker, snapshot, out: Outbox::default(), now: 1000 }
+        Self { worker, snapshot, out: Outbox::default(), now: 1000, in_hardware: BTreeMap::new() }
+    }
+
+    /// What an engine answers whose NIC does everything at once.
+    fn engine(&mut self) {
+        while !self.out.offload.is_empty() {
+            let mut reports = Vec::new();
+            for request in std::mem::take(&mut self.out.offload) {
+                match request {
+                    Request::Install { id, directions, .. } => {
+                        self.in_hardware.insert(id, *directions);
+                        reports.push(Report::State { id, tier: Tier::Hardware, reason: None });
+                    }
+                    Request::Remove { id } => {
+                        self.in_hardware.remove(&id);
+                        reports.push(Report::Gone { id });
+                    }
+                    _ => {}
+                }
+            }
+            self.worker.offload_reports(&reports, self.now, &mut self.out);
+        }
+        self.out = Outbox::default();
+    }
+
+    fn ticks(&mut self, count: usize) {
+        for _ in 0..count {
+            self.now += 10;
+            self.worker.tick(self.now, &mut self.out);
+            self.engine();
+        }
     }
 
     fn traffic(&mut self, frames: &[(u32, Vec<u8>)]) {
         for (port, frame) in frames {
             self.now += 1;
             self.worker.receive(vif(*port), &mut vec![Packet::from_frame(frame)], self.now, &mut self.out);
+            self.engine();
         }
-        self.out = Outbox::default();
     }
 
     /// The snapshot after a delta; a delta that is refused changes nothing.
@@ -194,6 +231,7 @@ impl Bed {
 
     fn adopt(&mut self) {
         self.worker.adopt(Arc::clone(&self.snapshot), self.now, &mut self.out);
+        self.engine();
     }
 
     fn change(&mut self, step: &Step) {
@@ -217,11 +255,7 @@ impl Bed {
                 }
             }
             Step::Traffic => return self.traffic(&flows()),
-            Step::Tick => {
-                self.now += 10;
-                self.worker.tick(self.now, &mut self.out);
-                return;
-            }
+            Step::Tick => return self.ticks(1),
         };
         self.snapshot = Arc::new(next);
     }
@@ -306,6 +340,43 @@ proptest! {
         bed.traffic(&flows());
         bed.worker.sweep_all(bed.now);
         bed.check()?;
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+    #[test]
+    fn what_is_in_hardware_is_what_a_fresh_walk_says(
+        history in prop::collection::vec((step(), any::<bool>()), 1..40)
+    ) {
+        let mut bed = Bed::with_engine(&world(), true);
+        // All answers by one way, and longer between packets than a flow rests that has moved.
+        let frames: Vec<_> = flows().into_iter().filter(|(port, _)| *port != UNDERLAYS[1]).collect();
+        for _ in 0..4 {
+            bed.traffic(&frames);
+            bed.ticks(150);
+        }
+        prop_assert!(bed.in_hardware.len() >= 9, "{} flows in hardware", bed.in_hardware.len());
+        for (step, adopted) in &history {
+            bed.change(step);
+            if *adopted {
+                bed.adopt();
+            }
+        }
+        bed.adopt();
+        // At once, and without a packet: software sees none of what hardware has.
+        for direction in bed.in_hardware.values().flatten().flatten() {
+            let flows = bed.worker.flows();
+            let record = flows.find(flows.hash(&direction.key), &direction.key).and_then(|slot| flows.record(slot));
+            let Some(record) = record else { return Err(TestCaseError::fail(format!("{:?} has no flow", direction.key))) };
+            match bed.walk(record) {
+                Some(Verdict::Forward(fresh)) => {
+                    prop_assert_eq!(&direction.program.ops, &fresh.program.ops, "{:?}", direction.key);
+                    prop_assert_eq!(&direction.program.passes, &fresh.program.passes, "{:?}", direction.key);
+                }
+                other => prop_assert!(direction.program.drops().is_some(), "{:?}, but {:?}", direction.key, other),
+            }
+        }
     }
 }
 

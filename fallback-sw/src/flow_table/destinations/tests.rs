@@ -28,7 +28,7 @@ fn destination() -> impl Strategy<Value = IpAddr> {
     let inet = |bits: u32| IpAddr::V4((0xc0a8_0000 | bits).into());
     let inet6 = |bits: u128| IpAddr::V6((0x2001_0db8 << 96 | bits).into());
     prop_oneof![
-        6 => (0u32..4).prop_map(move |low| inet(0x100 | low * 85)),
+        6 => (0u32..4).prop_map(move |low| inet(0x100 + low * 85)),
         2 => (0u32..0x400).prop_map(inet),
         2 => (0u128..3).prop_map(move |low| inet6(1 << 64 | low)),
         1 => (0u128..4).prop_map(move |net| inet6(net << 64 | 7)),
