@@ -170,8 +170,14 @@ impl Router {
     }
 
     /// Time for each packet that `write` puts into the buffers, less that of writing it.
-    fn measure(&mut self, effort: &Effort, port: u32, deciding: Deciding, mut write: impl FnMut(&mut [Packet])) -> Sample {
-        let mut rounds = |router: &mut Self, each: &mut dyn FnMut(&mut Self)| {
+    fn measure(
+        &mut self,
+        effort: &Effort,
+        port: u32,
+        deciding: Deciding,
+        mut write: impl FnMut(&mut [Packet]),
+    ) -> Sample {
+        let rounds = |router: &mut Self, each: &mut dyn FnMut(&mut Self)| {
             effort.measure(|| {
                 for _ in 0..ROUND {
                     each(router);
@@ -180,7 +186,7 @@ impl Router {
             })
         };
         let nic = rounds(self, &mut |router| write(&mut router.packets));
-        let mut all = |router: &mut Self| {
+        let all = |router: &mut Self| {
             rounds(router, &mut |router| {
                 write(&mut router.packets);
                 router.receive(port);
@@ -250,7 +256,12 @@ impl Frames {
     }
 }
 
-fn plain_row(effort: &Effort, (what, toward): (&str, Toward), (count, routes): (u32, u32), deciding: Deciding) -> Option<Row> {
+fn plain_row(
+    effort: &Effort,
+    (what, toward): (&str, Toward),
+    (count, routes): (u32, u32),
+    deciding: Deciding,
+) -> Option<Row> {
     let counts = |n: u32| if n >= 1_000_000 { "1 M".to_owned() } else { format!("{} k", n / 1000) };
     let how = if deciding == Deciding::Walked { ", each walked" } else { "" };
     let name = format!("{what}, 64 B, {} destinations, {} routes{how}", counts(count), counts(routes));

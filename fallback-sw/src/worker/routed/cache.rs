@@ -137,7 +137,13 @@ impl Cache {
 
     /// Is the node current? It is stamped if it is.
     #[inline]
-    pub(super) fn is_current(&mut self, place: u32, version: u32, snapshot: &Snapshot, programs: &mut Programs) -> bool {
+    pub(super) fn is_current(
+        &mut self,
+        place: u32,
+        version: u32,
+        snapshot: &Snapshot,
+        programs: &mut Programs,
+    ) -> bool {
         match self.node(place) {
             Some(node) if node.version == version => true,
             Some(_) => self.renew(place, version, snapshot, programs),
@@ -285,3 +291,6 @@ const fn fold(a: u64, b: u64) -> u64 {
     let product = a as u128 * b as u128;
     product as u64 ^ (product >> 64) as u64
 }
+
+#[cfg(test)]
+mod tests;

@@ -57,8 +57,7 @@ fn answer(snapshot: &Snapshot, vrf: VrfId, address: IpAddr) -> u64 {
 #[inline]
 fn place(context: &Context, tree: u64, tcp: bool) -> u64 {
     let key = &context.key;
-    let flags =
-        tree | u64::from(tcp) << 2 | u64::from(key.version == 6) << 3 | u64::from(context.outer.is_some()) << 4;
+    let flags = tree | u64::from(tcp) << 2 | u64::from(key.version == 6) << 3 | u64::from(context.outer.is_some()) << 4;
     flags << 32 | u64::from(context.vif.get()) << 16 | u64::from(key.vrf.get())
 }
 
@@ -114,7 +113,9 @@ pub(super) fn value(read: &PacketRead, snapshot: &Snapshot, key: &FlowKey) -> [u
 /// Is the value of this part of the first key already?
 pub(super) fn is_first(read: &PacketRead, key: &FlowKey, start: Start, of: Side) -> bool {
     match read {
-        PacketRead::Route { vrf, side } => *vrf == key.vrf && *side == of && (of == Side::Source || start == Start::Route),
+        PacketRead::Route { vrf, side } => {
+            *vrf == key.vrf && *side == of && (of == Side::Source || start == Start::Route)
+        }
         PacketRead::Destination | PacketRead::Member(_) => false,
     }
 }

@@ -112,7 +112,9 @@ fn a_source_that_no_longer_leads_back_is_refused_at_once() {
 fn a_new_mac_of_a_nexthop_or_a_neighbour_is_honoured_by_the_next_packet() {
     let mut node = Node::new(ROUTER);
     node.receive(1, &to("100.1.2.3"));
-    node.change(r#"{"nexthops": [{"id": 11, "vrf": 2, "encap": {"oif": 2, "encapData": "020000000021 020000000001 0800"}}]}"#);
+    node.change(
+        r#"{"nexthops": [{"id": 11, "vrf": 2, "encap": {"oif": 2, "encapData": "020000000021 020000000001 0800"}}]}"#,
+    );
     assert_eq!(mac_of(node.receive(1, &to("100.1.2.3"))), (2, [2, 0, 0, 0, 0, 0x21]));
     for mac in [[2, 0, 0, 0, 2, 1], [2, 0, 0, 0, 2, 2]] {
         learn(&mut node, "172.17.7.7", mac);
@@ -169,7 +171,9 @@ fn stale_decisions_leave_and_their_programs_with_them() {
     let mut node = Node::new(ROUTER);
     node.receive(1, &to("100.1.2.3"));
     assert!(kept(&node) > 0);
-    node.change(r#"{"nexthops": [{"id": 11, "vrf": 2, "encap": {"oif": 2, "encapData": "020000000021 020000000001 0800"}}]}"#);
+    node.change(
+        r#"{"nexthops": [{"id": 11, "vrf": 2, "encap": {"oif": 2, "encapData": "020000000021 020000000001 0800"}}]}"#,
+    );
     node.wait(1000);
     assert_eq!(kept(&node), 0);
     assert_eq!(node.machine.workers()[0].programs().iter().count(), 0);

@@ -21,9 +21,18 @@ fn route() -> impl Strategy<Value = RouteChoice> {
 
 fn frame() -> impl Strategy<Value = FrameChoice> {
     let len = prop_oneof![6 => Just(0), 1 => 1300_u16..1520];
-    (any::<(u8, u8, u8, u8, u8, u8)>(), len, 0..8_u8).prop_map(|((port, source, destination, kind, ttl, outer), len, sport)| {
-        FrameChoice { port, source, destination, kind, ttl, len, outer, sport }
-    })
+    (any::<(u8, u8, u8, u8, u8, u8)>(), len, 0..8_u8).prop_map(
+        |((port, source, destination, kind, ttl, outer), len, sport)| FrameChoice {
+            port,
+            source,
+            destination,
+            kind,
+            ttl,
+            len,
+            outer,
+            sport,
+        },
+    )
 }
 
 /// Frames of one device in one burst. Half of the bursts are what a router sees most: one kind, one source, that the routes of the
@@ -82,7 +91,8 @@ fn counted(counters: &Counters) -> impl PartialEq + std::fmt::Debug + use<> {
         })
         .filter(|(_, tiers)| tiers.iter().any(|tier| *tier != Traffic::default()))
         .collect();
-    let vrfs: BTreeMap<_, _> = counters.vrfs.iter().filter(|(_, counts)| counts.iter().any(|n| *n > 0)).map(|(v, c)| (*v, *c)).collect();
+    let vrfs: BTreeMap<_, _> =
+        counters.vrfs.iter().filter(|(_, counts)| counts.iter().any(|n| *n > 0)).map(|(v, c)| (*v, *c)).collect();
     (vifs, vrfs, tiers)
 }
 
@@ -105,7 +115,8 @@ fn compare(routes: &[RouteChoice], events: &[Event]) -> u64 {
 #[test]
 fn kept_decisions_and_a_walk_for_each_packet_are_the_same() {
     let cases = std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(150);
-    let mut runner = proptest::test_runner::TestRunner::new(Config { cases, failure_persistence: None, ..Config::default() });
+    let mut runner =
+        proptest::test_runner::TestRunner::new(Config { cases, failure_persistence: None, ..Config::default() });
     let strategy = (vec(route(), 0..16), vec(event(), 1..100));
     let total = std::cell::Cell::new(0_u64);
     runner

@@ -75,8 +75,20 @@ pub(super) struct RouteChoice {
 
 /// Addresses that packets and prefixes are made of: hosts, the node's own, a broadcast address, one of the link.
 const ADDRESSES: [&str; 14] = [
-    "10.0.0.1", "10.0.0.2", "10.0.1.1", "10.64.0.1", "100.0.0.7", "172.16.0.50", "172.16.0.51", "172.16.0.1", "172.17.0.9", "172.17.0.255",
-    "192.0.2.1", "198.51.100.3", "203.0.113.5", "169.254.7.7",
+    "10.0.0.1",
+    "10.0.0.2",
+    "10.0.1.1",
+    "10.64.0.1",
+    "100.0.0.7",
+    "172.16.0.50",
+    "172.16.0.51",
+    "172.16.0.1",
+    "172.17.0.9",
+    "172.17.0.255",
+    "192.0.2.1",
+    "198.51.100.3",
+    "203.0.113.5",
+    "169.254.7.7",
 ];
 const ADDRESSES6: [&str; 5] = ["fd00:16::50", "2001:db8::1", "2001:db8:1::2", "fd00:16::1", "fe80::7"];
 
@@ -88,11 +100,13 @@ impl RouteChoice {
     fn prefix(self) -> String {
         if self.base % 4 == 3 {
             let base = ADDRESSES6[usize::from(self.base / 4) % 4];
-            let net: ipnet::Ipv6Net = format!("{base}/{}", [0, 16, 32, 48, 64, 128][usize::from(self.len) % 6]).parse().unwrap();
+            let net: ipnet::Ipv6Net =
+                format!("{base}/{}", [0, 16, 32, 48, 64, 128][usize::from(self.len) % 6]).parse().unwrap();
             return net.trunc().to_string();
         }
         let base = ADDRESSES[usize::from(self.base) % 13];
-        let net: ipnet::Ipv4Net = format!("{base}/{}", [0, 8, 9, 16, 23, 24, 30, 32][usize::from(self.len) % 8]).parse().unwrap();
+        let net: ipnet::Ipv4Net =
+            format!("{base}/{}", [0, 8, 9, 16, 23, 24, 30, 32][usize::from(self.len) % 8]).parse().unwrap();
         net.trunc().to_string()
     }
 
@@ -102,7 +116,8 @@ impl RouteChoice {
             13 | 16 if self.base % 4 == 3 => 12,
             nexthop => nexthop,
         };
-        let label = if nexthop >= 30 { format!(r#", "label": {}"#, 300 + u32::from(self.len) % 3) } else { String::new() };
+        let label =
+            if nexthop >= 30 { format!(r#", "label": {}"#, 300 + u32::from(self.len) % 3) } else { String::new() };
         format!(r#"{{"vrf": {}, "prefix": "{}", "nexthop": {nexthop}{label}}}"#, self.vrf(), self.prefix())
     }
 
@@ -124,9 +139,10 @@ pub(super) fn state(routes: &[RouteChoice]) -> String {
         r#"{"vrf": 8, "prefix": "192.0.2.1/32", "nexthop": 34}"#.to_owned(),
         r#"{"vrf": 8, "prefix": "0.0.0.0/0", "nexthop": 33}"#.to_owned(),
     ];
-    let mut known: Vec<String> = ["172.16.0.0/24", "fd00:16::/64", "10.0.0.0/16", "10.64.0.0/16", "203.0.113.0/24", "2001:db8::/32"]
-        .map(|net| format!("2 {net}"))
-        .to_vec();
+    let mut known: Vec<String> =
+        ["172.16.0.0/24", "fd00:16::/64", "10.0.0.0/16", "10.64.0.0/16", "203.0.113.0/24", "2001:db8::/32"]
+            .map(|net| format!("2 {net}"))
+            .to_vec();
     known.push("3 10.0.0.0/16".to_owned());
     for route in routes {
         let name = format!("{} {}", route.vrf(), route.prefix());
@@ -249,7 +265,9 @@ impl Event {
                 let action = if *denies { "DENY" } else { "PERMIT" };
                 return change(
                     node,
-                    &format!(r#"{{"acls": [{{"id": 1, "entries": [{{"id": 1, "action": "{action}", "proto": 17}}]}}]}}"#),
+                    &format!(
+                        r#"{{"acls": [{{"id": 1, "entries": [{{"id": 1, "action": "{action}", "proto": 17}}]}}]}}"#
+                    ),
                 );
             }
             Self::Wait => {
