@@ -177,7 +177,7 @@ impl Router {
         deciding: Deciding,
         mut write: impl FnMut(&mut [Packet]),
     ) -> Sample {
-        let mut rounds = |router: &mut Self, each: &mut dyn FnMut(&mut Self)| {
+        let rounds = |router: &mut Self, each: &mut dyn FnMut(&mut Self)| {
             effort.measure(|| {
                 for _ in 0..ROUND {
                     each(router);
@@ -186,13 +186,10 @@ impl Router {
             })
         };
         let nic = rounds(self, &mut |router| write(&mut router.packets));
-        let mut all = |router: &mut Self| {
-            rounds(router, &mut |router| {
-                write(&mut router.packets);
-                router.receive(port);
-            })
-        };
-        let sample = all(self);
+        let sample = rounds(self, &mut |router| {
+            write(&mut router.packets);
+            router.receive(port);
+        });
         let account = self.worker.account();
         let expected = if deciding == Deciding::Routed { account.routed } else { account.slow_path };
         assert!(expected * 1000 > account.received * 999, "all go the same way: {account:?}");

@@ -6,7 +6,7 @@ use offload_rules::DropReason;
 
 use crate::common::{
     Node,
-    account::{by_flow, dropped, refused, walked},
+    account::{by_flow, dropped, refused, routed, walked},
     packets::{Packet, Tunnelled, UDP, entry, mpls_udp, udp},
     walk_a::{
         CE1, CE2, CLIENT, CLIENT6, GATEWAY1, LABEL2, LAN1, LAN2, SERVER, SERVER6, TUNNEL1, TUNNEL2, UNDERLAYS, WalkA,
@@ -344,11 +344,11 @@ fn a_label_may_lead_straight_to_an_interface_or_to_this_node() {
             ("\"labels\": [", "\"labels\": [{\"label\": 270, \"nexthop\": 700}, {\"label\": 271, \"nexthop\": 577},"),
         ],
     );
-    for label in [270, 271] {
-        for _ in 0..2 {
-            // No policy on these labels: each packet walks.
+    // No policy on these labels: a listener asks for ports, so that each packet walks; an interface takes all that are alike.
+    for (label, second) in [(270, walked()), (271, routed())] {
+        for moved in [walked(), second] {
             let frame = arrives(&to_ce2(&[entry(label, 0, true, 63)], &inner()));
-            let (out, frame) = only(ce2.expect(UNDERLAYS[0], &frame, &walked()));
+            let (out, frame) = only(ce2.expect(UNDERLAYS[0], &frame, &moved));
             assert_eq!((out, frame.ip().ttl), (LAN2, 62), "label {label}");
         }
     }

@@ -4,7 +4,7 @@ use offload_rules::DropReason;
 
 use crate::common::{
     Node,
-    account::{answered, by_flow, dropped, dropped_by_flow, refused, walked},
+    account::{answered, by_flow, dropped, dropped_by_flow, refused, routed, walked},
     packets::{Frame, Ip, Mac, Tag, VRRP, echo_request, eth, tagged, udp},
     walk_a::only,
 };
@@ -197,8 +197,8 @@ fn with_flag(flag: &str) -> Node {
 fn a_vif_without_policy_makes_no_flow() {
     let lan = "\"addresses\": [\"10.0.4.1/24\", \"2001:db8:4::1/64\"], \"flags\": {\"policy\": true";
     let mut node = Node::altered(STATE, &[(lan, &lan.replace("true", "false"))]);
-    for _ in 0..3 {
-        only(node.expect(LAN, &from_lan("10.0.1.100"), &walked()));
+    for moved in [walked(), routed(), routed()] {
+        only(node.expect(LAN, &from_lan("10.0.1.100"), &moved));
     }
     assert_eq!(node.flow_records(), 0);
 }

@@ -511,7 +511,7 @@ fn every_packet_is_in_one_tier() {
     let total = node.machine.counters().0;
     let mut sum = Traffic::default();
     for tiers in total.tiers.values() {
-        for part in [tiers.hardware, tiers.partial, tiers.software, tiers.slow_path, tiers.punt] {
+        for part in [tiers.hardware, tiers.partial, tiers.software, tiers.routed, tiers.slow_path, tiers.punt] {
             sum.add(part);
         }
     }

@@ -21,7 +21,7 @@ use offload_rules::{
 use super::{
     ProgramId, Worker,
     admit::SlowPath,
-    batch::{Disposition, framing},
+    batch::{BATCH, Disposition, framing},
     counters::Traffic,
     ingress::{Context, Path},
 };
@@ -55,6 +55,13 @@ impl Found {
     pub(super) const fn is_some(self) -> bool {
         self.program != super::TO_BE_DERIVED
     }
+}
+
+/// The first keys of a packet's decision, with their hashes.
+#[derive(Debug, Clone, Copy)]
+struct Asked {
+    arrival: (u64, Key),
+    departure: (u64, Key),
 }
 
 /// Whether decisions for packets without flows are kept.
@@ -105,35 +112,53 @@ impl Worker {
         self.routed.cache.len()
     }
 
+    /// Second stage of a batch, for packets without flows: routes of all of them, then decisions.
+    #[inline(never)]
+    pub(super) fn find_decisions(&mut self, contexts: &[Context], decisions: &mut [Found]) {
+        let mut asked = [None; BATCH];
+        for (context, asked) in contexts.iter().zip(&mut asked) {
+            *asked = self.look_up_addresses(context);
+        }
+        for ((context, asked), decision) in contexts.iter().zip(&asked).zip(decisions) {
+            *decision = asked.as_ref().map_or(Found::NONE, |asked| self.take_decision(asked, context));
+        }
+    }
+
     /// The decision for a packet without a flow, when one is kept that holds for it.
+    fn find_decision(&mut self, context: &Context) -> Found {
+        self.look_up_addresses(context).map_or(Found::NONE, |asked| self.take_decision(&asked, context))
+    }
+
+    /// Looks up the addresses of a packet without a flow.
     #[inline]
-    pub(super) fn find_decision(&mut self, context: &Context) -> Found {
-        let Some(start) = self.routed.start(context) else { return Found::NONE };
+    fn look_up_addresses(&self, context: &Context) -> Option<Asked> {
+        let start = self.routed.start(context)?;
         let matches = Matches::of(&self.snapshot, &context.key, start);
         let (arrival, departure) = (Key::arrival(context, matches), Key::departure(context, start, matches));
-        if self.descend(arrival, context).is_none() {
+        let cache = &self.routed.cache;
+        let (arrival, departure) = ((cache.hash(&arrival), arrival), (cache.hash(&departure), departure));
+        cache.prefetch(arrival.0);
+        cache.prefetch(departure.0);
+        Some(Asked { arrival, departure })
+    }
+
+    #[inline]
+    fn take_decision(&mut self, asked: &Asked, context: &Context) -> Found {
+        if self.descend(asked.arrival, context).is_none() {
             return Found::NONE;
         }
-        match self.descend(departure, context) {
+        match self.descend(asked.departure, context) {
             Some(program) => Found { program, epoch: self.routed.cache.epoch },
             None => Found::NONE,
         }
     }
 
-    /// Second stage of a batch, for packets without flows.
-    #[inline(never)]
-    pub(super) fn find_decisions(&mut self, contexts: &[Context], decisions: &mut [Found]) {
-        for (context, decision) in contexts.iter().zip(decisions) {
-            *decision = self.find_decision(context);
-        }
-    }
-
     /// The program at the end of a way through a tree.
     #[inline]
-    fn descend(&mut self, mut key: Key, context: &Context) -> Option<ProgramId> {
+    fn descend(&mut self, (mut hash, mut key): (u64, Key), context: &Context) -> Option<ProgramId> {
         let Self { routed: Routed { cache, .. }, programs, snapshot, version, .. } = self;
         for _ in 0..=DEPTH {
-            let place = cache.find(cache.hash(&key), &key)?;
+            let place = cache.find(hash, &key)?;
             if !cache.is_current(place, *version, snapshot, programs) {
                 if let Some(program) = cache.remove(place) {
                     self.release_program(program);
@@ -143,7 +168,10 @@ impl Worker {
             let node = cache.node(place)?;
             match &node.next {
                 Next::End => return Some(node.program),
-                Next::Read(read) => key = Key::below(node.number, key::value(read, snapshot, &context.key)),
+                Next::Read(read) => {
+                    key = Key::below(node.number, key::value(read, snapshot, &context.key));
+                    hash = cache.hash(&key);
+                }
             }
         }
         None
