@@ -11,8 +11,8 @@ use super::{
     ingress::{Context, Kind, Path, Refused},
 };
 use crate::{
-    exec::{self, Framing, Operands, Target},
-    flow_table::{self, Record},
+    exec::{self, Framing, Operands, Plan, Target},
+    flow_table::{self, BindingAt, Record},
     packet::{NicNote, Packet},
 };
 use offload_rules::{
@@ -320,7 +320,7 @@ impl Worker {
         now: u64,
     ) -> Result<Disposition, SlowPath> {
         const TCP: u8 = 6;
-        let Some(record) = self.flows.record_mut(slot) else { return Err(SlowPath::Miss) };
+        let Some((record, binding)) = self.flows.record_and_binding(slot) else { return Err(SlowPath::Miss) };
         admit(record, context, self.version)?;
         let Some(entry) = self.programs.get_mut(record.program) else { return Err(SlowPath::StaleProgram) };
         let plan = &entry.plan;
@@ -331,10 +331,11 @@ impl Worker {
             Target::Seal => Disposition::Seal(record.program),
             Target::Drop(_) => return Err(exec::Exception::Denied.into()),
         };
+        let operands = operands(plan, record, binding);
         if context.ip.proto == TCP {
             let mut segment = segment(packet.data(), context);
             if plan.shift == Some(SequenceShift::Acknowledgement) {
-                segment.ack = segment.ack.wrapping_sub(record.mark);
+                segment.ack = segment.ack.wrapping_sub(operands.sequence_shift);
             }
             let mut direction = record.tcp_direction();
             if !direction.on_data(&segment) {
@@ -350,7 +351,6 @@ impl Worker {
         if marked {
             entry.partial.add(Traffic { packets: 1, bytes: packet.len() as u64 });
         }
-        let operands = operands(record);
         if record.flags & flag::SAMPLE != 0 {
             self.offloads.sample(&mut self.flows, &self.snapshot, (slot, context), packet.data(), now);
         }
@@ -395,10 +395,14 @@ pub(super) fn framing(context: &Context) -> Framing {
     }
 }
 
-/// What a flow's program leaves to the flow.
+/// What a plan leaves to a flow.
 #[inline]
-pub(super) const fn operands(record: &Record) -> Operands {
-    Operands { tunnel_sport: record.tunnel_sport, outer_id: record.ip_id, sequence_shift: record.mark }
+pub(super) fn operands(plan: &Plan, record: &Record, binding: BindingAt<'_>) -> Operands {
+    Operands {
+        tunnel_sport: record.tunnel_sport,
+        outer_id: record.ip_id,
+        sequence_shift: if plan.shift.is_some() { binding.get().sequence_shift } else { 0 },
+    }
 }
 
 /// The TCP segment of a packet whose header the parser has found whole.

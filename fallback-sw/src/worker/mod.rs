@@ -16,6 +16,7 @@ mod held;
 mod icmp;
 mod ingress;
 mod ipsec;
+pub mod leases;
 mod limits;
 mod link;
 mod neighbour;
@@ -51,6 +52,7 @@ use crate::{
     packet::Packet,
 };
 use batch::Batch;
+use leases::{Lease, Leases};
 use limits::{RateLimit, Topic};
 use reassembly::ReassemblyTable;
 use splice::Openings;
@@ -289,6 +291,7 @@ pub struct Worker {
     tunnels: tunnels::Tunnels,
     flows: FlowTable,
     holdings: Holdings,
+    leases: Leases<Lease>,
     programs: Programs,
     fragments: FragmentTable,
     reassembly: ReassemblyTable,
@@ -328,6 +331,7 @@ impl Worker {
             tunnels: tunnels::Tunnels::default(),
             flows: FlowTable::new(share.max(64))?,
             holdings: Holdings::new(share.max(64))?,
+            leases: Leases::default(),
             programs: Programs::default(),
             fragments: FragmentTable::default(),
             reassembly: ReassemblyTable::default(),

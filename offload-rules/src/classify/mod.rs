@@ -20,7 +20,7 @@ pub use advice::{Advice, advice};
 
 use crate::{
     DropReason, NexthopId, VifId,
-    flow::{Choices, DependencyKind, Egress, FlowKey, Forward, Operations, Oversize, Program, SizeLimit},
+    flow::{Choices, Decided, DependencyKind, Egress, FlowKey, Forward, Operations, Oversize, Program, SizeLimit},
     forwarding::{Action, Snapshot},
 };
 
@@ -134,10 +134,6 @@ pub struct Decision {
     pub program: Program,
     /// What was chosen on the way.
     pub choices: Choices,
-    /// S(nh): nexthop of the route to the source; [`NexthopId::NONE`] when RPF is off.
-    pub source_nexthop: NexthopId,
-    /// The entry that permitted it.
-    pub acl: Option<AclMatch>,
     /// The key of the other direction.
     pub reverse_key: FlowKey,
     /// Each direction is judged by itself: the other direction must ask the lists, too.
@@ -210,11 +206,12 @@ fn forward(walk: walk::Walk<'_>, end: walk::End, source_nexthop: NexthopId, acl:
     let egress = walk.flow_egress(out);
     let reverse_key = walk.reverse_key(egress);
     let stateless = acl.is_some_and(|acl| acl.scope == crate::forwarding::Scope::Stateless);
-    let (program, choices) = walk.program(op, out, egress);
+    let (mut program, choices) = walk.program(op, out, egress);
+    program.decided = Decided { source_nexthop, acl: acl.map(AclMatch::entry) };
     if let Some(target) = missing {
         return Verdict::Resolve { vif: out, target, checks: Checks::of(&program) };
     }
-    Verdict::Forward(Box::new(Decision { program, choices, source_nexthop, acl, reverse_key, stateless }))
+    Verdict::Forward(Box::new(Decision { program, choices, reverse_key, stateless }))
 }
 
 /// The outcome of a walk with a fragment whose head is not known.
@@ -299,9 +296,10 @@ pub fn is_tunnel_up(snapshot: &Snapshot, vif: VifId) -> bool {
 pub fn drop_program(snapshot: &Snapshot, inquiry: &Inquiry<'_>, reason: DropReason) -> Program {
     let mut walk = walk::Walk::new(snapshot, inquiry);
     // Whatever the verdict came from is read again, so that any change of it derives the flow anew.
-    if let Ok((_, end)) = source_and_end(snapshot, inquiry, &mut walk) {
-        judge(snapshot, inquiry, &mut walk, end);
-    }
+    let acl = match source_and_end(snapshot, inquiry, &mut walk) {
+        Ok((_, end)) => judge(snapshot, inquiry, &mut walk, end),
+        Err(_) => None,
+    };
     // But the neighbour, who comes after the lists: one program serves the denials of all destinations, which senders choose.
     let mut dependencies = walk.read.finish();
     dependencies.retain(|dependency| !matches!(dependency.kind, DependencyKind::Neighbour(..)));
@@ -312,5 +310,6 @@ pub fn drop_program(snapshot: &Snapshot, inquiry: &Inquiry<'_>, reason: DropReas
         label: None,
         vrf: inquiry.key.vrf,
         passes: vec![(inquiry.key.vrf, crate::flow::VrfCounter::Discard)],
+        decided: Decided { source_nexthop: NexthopId::NONE, acl: acl.map(AclMatch::entry) },
     }
 }

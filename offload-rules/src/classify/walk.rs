@@ -8,8 +8,8 @@ use super::{Ingress, Inquiry, Role, Start, ecmp, protect};
 use crate::{
     DropReason, Label, NexthopId, SaId, VifId, VrfId,
     flow::{
-        Choices, Decap, Dependency, DependencyKind, Egress, FlowKey, Forward, IPV6_MIN_MTU, Operations, Oversize,
-        Program, SealHeader, SizeLimit, TunnelHeader, VrfCounter,
+        Choices, Decap, Decided, Dependency, DependencyKind, Egress, FlowKey, Forward, IPV6_MIN_MTU, Operations,
+        Oversize, Program, SealHeader, SizeLimit, TunnelHeader, VrfCounter,
     },
     forwarding::{IpsecTunnel, L2Rewrite, Nexthop, NexthopKind, Receive, Route, Snapshot, Tunnel, Vif, VifKind},
 };
@@ -484,6 +484,7 @@ impl<'a> Walk<'a> {
             label,
             vrf: self.vrf,
             passes: self.passes,
+            decided: Decided::BY_NONE,
         };
         (program, self.choices)
     }
