@@ -9,7 +9,7 @@ use std::{hint::black_box, net::IpAddr, sync::Arc, time::Instant};
 
 use offload_rules::{
     Label, MacAddr, NexthopId, VifId, VrfId,
-    flow::{Decap, Egress, FlowKey, Forward, Operations, Oversize, Program, SizeLimit, TunnelHeader},
+    flow::{Decap, Decided, Egress, FlowKey, Forward, Operations, Oversize, Program, SizeLimit, TunnelHeader},
     forwarding::{DscpMap, L2Rewrite, VlanTag},
     lower::{Arrival, Direction, DpdkVersion, NicProfile, TunnelArrival, lower, partial},
     place::{Hysteresis, Placement},
@@ -72,6 +72,7 @@ fn direction(tunnel_in: bool, tunnel_out: bool) -> Direction {
             label: None,
             vrf,
             passes: Vec::new(),
+            decided: Decided::BY_NONE,
         }),
         egress_port: Some(vif(7)),
         ingress_mtu: 1500,

@@ -61,7 +61,7 @@ const fn halves(address: &[u8; 16]) -> [u64; 2] {
     [both as u64, (both >> 64) as u64]
 }
 
-/// All 44 octets are equal. By words, because the comparison of octets is a call to `memcmp`.
+/// All 42 octets are equal. By words, because the comparison of octets is a call to `memcmp`.
 #[inline(always)]
 pub(crate) const fn same_key(a: &FlowKey, b: &FlowKey) -> bool {
     let addresses = (u128::from_le_bytes(a.src) ^ u128::from_le_bytes(b.src))
@@ -72,11 +72,10 @@ pub(crate) const fn same_key(a: &FlowKey, b: &FlowKey) -> bool {
 
 /// What follows the addresses.
 #[inline(always)]
-const fn rest(key: &FlowKey) -> (u64, u32) {
+const fn rest(key: &FlowKey) -> (u64, u16) {
     let ports = key.sport as u64 | (key.dport as u64) << 16;
     let place = (key.vrf.get() as u64) << 32 | (key.vif.get() as u64) << 48;
-    let [r, s] = key.reserved;
-    (ports | place, u32::from_le_bytes([key.proto, key.version, r, s]))
+    (ports | place, u16::from_le_bytes([key.proto, key.version]))
 }
 
 /// All is equal except the vif, which differs.

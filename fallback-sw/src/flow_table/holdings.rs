@@ -38,7 +38,7 @@ impl Class {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Holder(u32);
 
-/// A flow's neighbours in its list, by slot and one; 0: none. All zero: it is not filed.
+/// A flow's neighbours in its list, by slot and one; 0: none.
 #[derive(Debug, Clone, Copy, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 struct Link {
@@ -59,7 +59,14 @@ struct List {
 
 /// What each holder has of a table.
 pub struct Holdings {
+    /// By slot, the number of its link and one; 0: it is not filed. A pair is filed under one of its two slots, so that links are half
+    /// as many as slots.
+    numbers: Array<u32>,
     links: Array<Link>,
+    /// Links from here on were never used.
+    fresh: u32,
+    /// The link that was freed last, and one; the list continues in [`Link::next`].
+    freed: u32,
     /// By place, the lists of each class.
     lists: Vec<[List; 4]>,
     /// By number, the place and one.
@@ -78,7 +85,10 @@ impl Holdings {
     /// The kernel refuses the address space.
     pub fn new(capacity: u32) -> io::Result<Self> {
         Ok(Self {
+            numbers: Array::new(capacity as usize)?,
             links: Array::new(capacity as usize)?,
+            fresh: 0,
+            freed: 0,
             lists: Vec::new(),
             places: Vec::new(),
             by_class: Default::default(),
@@ -103,6 +113,42 @@ impl Holdings {
         Holder(*place - 1)
     }
 
+    fn link(&self, slot: u32) -> Option<&Link> {
+        self.links.get(self.numbers.get(slot)?.checked_sub(1)?)
+    }
+
+    fn link_mut(&mut self, slot: u32) -> Option<&mut Link> {
+        self.links.get_mut(self.numbers.get(slot)?.checked_sub(1)?)
+    }
+
+    /// Gives a slot a link.
+    fn add(&mut self, slot: u32, link: Link) {
+        let number = if self.freed > 0 { self.freed } else { self.fresh + 1 };
+        let (Some(to), Some(place)) = (self.numbers.get_mut(slot), self.links.get_mut(number - 1)) else { return };
+        *to = number;
+        let next = std::mem::replace(place, link).next;
+        if self.freed > 0 {
+            self.freed = next;
+        } else {
+            self.fresh += 1;
+        }
+    }
+
+    /// Takes a slot's link away.
+    fn remove(&mut self, slot: u32) -> Option<Link> {
+        let number = self.numbers.get_mut(slot).map(std::mem::take).filter(|number| *number > 0)?;
+        let freed = Link { next: self.freed, ..Link::default() };
+        let link = self.links.get_mut(number - 1).map(|link| std::mem::replace(link, freed))?;
+        self.freed = number;
+        Some(link)
+    }
+
+    /// Octets of memory in use, of a table whose slots below `slots` were used.
+    #[must_use]
+    pub const fn memory_bytes(&self, slots: u32) -> usize {
+        slots as usize * size_of::<u32>() + self.fresh as usize * size_of::<Link>()
+    }
+
     /// Files a flow that is not filed.
     pub fn file(&mut self, slot: u32, holder: Holder, class: Class, at: u32) {
         let Some(list) = self.lists.get_mut(holder.0 as usize).and_then(|lists| lists.get_mut(class as usize)) else {
@@ -111,25 +157,23 @@ impl Holdings {
         let previous = std::mem::replace(&mut list.last, slot + 1);
         if previous == 0 {
             list.first = slot + 1;
-        } else if let Some(link) = self.links.get_mut(previous - 1) {
+        } else if let Some(link) = self.link_mut(previous - 1) {
             link.next = slot + 1;
         }
-        if let Some(link) = self.links.get_mut(slot) {
-            *link = Link { next: 0, previous, at, filed: (holder.0 + 1) << 2 | class as u32 };
-        }
+        self.add(slot, Link { next: 0, previous, at, filed: (holder.0 + 1) << 2 | class as u32 });
         self.count_in(holder, class, true);
     }
 
     /// Takes a flow out; nothing happens when it is not filed.
     pub fn take(&mut self, slot: u32) {
         let Some((holder, class)) = self.filed(slot) else { return };
-        let Some(link) = self.links.get_mut(slot).map(std::mem::take) else { return };
+        let Some(link) = self.remove(slot) else { return };
         match link.previous.checked_sub(1) {
-            Some(previous) => _ = self.links.get_mut(previous).map(|before| before.next = link.next),
+            Some(previous) => _ = self.link_mut(previous).map(|before| before.next = link.next),
             None => _ = self.list_mut(holder, class).map(|list| list.first = link.next),
         }
         match link.next.checked_sub(1) {
-            Some(next) => _ = self.links.get_mut(next).map(|behind| behind.previous = link.previous),
+            Some(next) => _ = self.link_mut(next).map(|behind| behind.previous = link.previous),
             None => _ = self.list_mut(holder, class).map(|list| list.last = link.previous),
         }
         self.count_in(holder, class, false);
@@ -172,14 +216,14 @@ impl Holdings {
     /// Whose a flow is, and what it was when it was filed.
     #[must_use]
     pub fn filed(&self, slot: u32) -> Option<(Holder, Class)> {
-        let filed = self.links.get(slot)?.filed;
+        let filed = self.link(slot)?.filed;
         Some((Holder((filed >> 2).checked_sub(1)?), Class::of(filed)))
     }
 
     /// When a flow was last known to be of use.
     #[must_use]
     pub fn at(&self, slot: u32) -> u32 {
-        self.links.get(slot).map_or(0, |link| link.at)
+        self.link(slot).map_or(0, |link| link.at)
     }
 
     /// The flow of a holder and class that was filed first.
@@ -191,7 +235,7 @@ impl Holdings {
     /// The flow that was filed next after this one, in the same list.
     #[must_use]
     pub fn after(&self, slot: u32) -> Option<u32> {
-        self.links.get(slot)?.next.checked_sub(1)
+        self.link(slot)?.next.checked_sub(1)
     }
 
     /// How many flows of a class a holder has.

@@ -1,4 +1,4 @@
-//! The flows of one worker: an index of cache-line buckets over a slab of two-cache-line records.
+//! The flows of one worker: an index of cache-line buckets over a slab of records that are in two cache lines each.
 //!
 //! One thread owns a table; there are no locks and no atomics. Memory is reserved for the limit and touched as flows come.
 //! A lookup costs one line of the index and one or two of the record; [`FlowTable::lookup_batch`] overlaps those of a whole
@@ -29,7 +29,7 @@ use self::{destinations::Destinations, hash::Hasher, index::Index, memory::Array
 pub use self::{
     destinations::TooMany,
     holdings::{Class, Holder, Holdings},
-    record::Record,
+    record::{Binding, Record, Times},
 };
 use crate::prefetch;
 
@@ -71,6 +71,10 @@ pub struct FlowTable {
     index: Index,
     records: Array<Record>,
     destinations: Destinations,
+    times: Array<Times>,
+    bindings: Array<Binding>,
+    /// Grows, modulo 256, with each use of a slot: an update that names an older generation is stale.
+    generations: Array<u8>,
     /// One bit a slot, so that listing and ageing skip vacant stretches without touching them.
     occupied: Vec<u64>,
     capacity: u32,
@@ -111,6 +115,9 @@ impl FlowTable {
             index: Index::new(capacity)?,
             records: Array::new(capacity as usize)?,
             destinations: Destinations::new(capacity)?,
+            times: Array::new(capacity as usize)?,
+            bindings: Array::new(capacity as usize)?,
+            generations: Array::new(capacity as usize)?,
             occupied: vec![0; capacity.div_ceil(64) as usize],
             capacity,
             len: 0,
@@ -251,7 +258,7 @@ impl FlowTable {
     }
 
     /// Adds a flow and returns the slots of its two directions, each the other's [`Record::reverse`]. All or nothing. The
-    /// records are zero but for the key, generation, and `ecmp`.
+    /// records are zero but for the key and `ecmp`.
     ///
     /// When the two keys are equal the flow is one record that is its own other direction, and both slots are the same.
     ///
@@ -341,6 +348,42 @@ impl FlowTable {
         self.records.get_mut(slot).filter(|record| record.is_occupied())
     }
 
+    /// The record in this slot, to be changed, and the way to its binding, whose memory is not read yet.
+    #[inline(always)]
+    pub fn record_and_binding(&mut self, slot: u32) -> Option<(&mut Record, BindingAt<'_>)> {
+        let record = self.records.get_mut(slot).filter(|record| record.is_occupied())?;
+        Some((record, BindingAt { bindings: &self.bindings, slot }))
+    }
+
+    /// When things happened to the flow in this slot; zeros when it is vacant.
+    #[must_use]
+    pub fn times(&self, slot: u32) -> Times {
+        self.times.get(slot).copied().unwrap_or_default()
+    }
+
+    /// The same, to be changed.
+    pub fn times_mut(&mut self, slot: u32) -> Option<&mut Times> {
+        self.times.get_mut(slot)
+    }
+
+    /// What the flow in this slot has of its own beside its record; zeros when it is vacant.
+    #[inline(always)]
+    #[must_use]
+    pub fn binding(&self, slot: u32) -> Binding {
+        self.bindings.get(slot).copied().unwrap_or_default()
+    }
+
+    /// The same, to be changed. Memory is touched: only for a flow that has something.
+    pub fn binding_mut(&mut self, slot: u32) -> Option<&mut Binding> {
+        self.bindings.get_mut(slot)
+    }
+
+    /// Grows, modulo 256, with each use of a slot.
+    #[must_use]
+    pub fn generation(&self, slot: u32) -> u8 {
+        self.generations.get(slot).copied().unwrap_or_default()
+    }
+
     /// Follows a TCP segment of the flow in this slot; `None` when the slot is vacant. Touches the other direction's record
     /// only for what changes the connection's state.
     #[inline]
@@ -418,12 +461,13 @@ impl FlowTable {
         self.capacity
     }
 
-    /// Octets of memory in use, estimated from above: every slot that ever held a flow, and the index, whose pages are all
-    /// touched soon.
+    /// Octets of memory in use, estimated from above but for bindings, which most flows have none of: every slot that ever held a
+    /// flow, and the index, whose pages are all touched soon.
     #[must_use]
     pub fn memory_bytes(&self) -> usize {
         let index = if self.fresh == 0 { 0 } else { self.index.bytes() };
-        let records = self.fresh as usize * size_of::<Record>() + self.destinations.bytes(self.fresh);
+        let slot = size_of::<Record>() + size_of::<Times>() + size_of::<u8>();
+        let records = self.fresh as usize * slot + self.destinations.bytes(self.fresh);
         records + index + self.fresh.div_ceil(64) as usize * size_of::<u64>()
     }
 
@@ -440,9 +484,15 @@ impl FlowTable {
         } else {
             self.fresh += 1;
         }
-        *record = Record::occupied(key, record.generation.wrapping_add(1));
+        *record = Record::occupied(key);
         let records = self.records.as_slice();
         self.destinations.add(slot, &key, |slot| records.get(slot as usize).map(|record| &record.key));
+        if let Some(times) = self.times.get_mut(slot) {
+            *times = Times::default();
+        }
+        if let Some(generation) = self.generations.get_mut(slot) {
+            *generation = generation.wrapping_add(1);
+        }
         if let Some(word) = self.occupied.get_mut(slot as usize / 64) {
             *word |= 1 << (slot % 64);
         }
@@ -458,7 +508,13 @@ impl FlowTable {
         self.destinations.remove(slot, &key);
         let next = self.freed;
         if let Some(record) = self.records.get_mut(slot) {
-            *record = Record::vacant(record.generation, next);
+            *record = Record::vacant(next);
+        }
+        // Not written without need, which would touch its memory.
+        if self.binding(slot) != Binding::default()
+            && let Some(binding) = self.bindings.get_mut(slot)
+        {
+            *binding = Binding::default();
         }
         if let Some(word) = self.occupied.get_mut(slot as usize / 64) {
             *word &= !(1 << (slot % 64));
@@ -471,6 +527,22 @@ impl FlowTable {
         if let Some(record) = self.records.get_mut(slot) {
             record.reverse = reverse;
         }
+    }
+}
+
+/// The binding of a slot, to be read where it is needed.
+#[derive(Clone, Copy)]
+pub struct BindingAt<'a> {
+    bindings: &'a Array<Binding>,
+    slot: u32,
+}
+
+impl BindingAt<'_> {
+    /// Reads it.
+    #[inline(always)]
+    #[must_use]
+    pub fn get(self) -> Binding {
+        self.bindings.get(self.slot).copied().unwrap_or_default()
     }
 }
 

@@ -1,4 +1,4 @@
-//! The record of one direction of a flow.
+//! The record of one direction of a flow, and what is kept beside it.
 
 use offload_rules::flow::{
     FlowKey,
@@ -8,18 +8,19 @@ use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout};
 
 use super::NONE;
 
-/// One direction of a flow: two cache lines. The first is read for every packet, the second is written for every packet.
-/// All zero is a free record.
+/// One direction of a flow: what a hit reads and writes, in two cache lines (96 octets, aligned to 32, are never in three).
+/// All zero is a free record. What only some flows have is in their [`Binding`], what no packet needs in their [`Times`].
 ///
-/// `key`, `reverse` and `generation` belong to the table: change the vif through [`FlowTable::set_vif`], the others not at
-/// all.
+/// `key` and `reverse` belong to the table: change the vif through [`FlowTable::set_vif`], the others not at all.
 ///
 /// [`FlowTable::set_vif`]: super::FlowTable::set_vif
 #[derive(Debug, Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
-#[repr(C, align(64))]
+#[repr(C, align(32))]
 pub struct Record {
     /// What the packets have in common. Its `version` is 0 in a free record.
     pub key: FlowKey,
+    /// IPv4 identification of the outer headers of all its packets; 0: not chosen.
+    pub ip_id: u16,
     /// Index into the worker's programs; 0: to be derived.
     pub program: u32,
     /// Low 32 bits of the version of the snapshot that `program` was derived from.
@@ -45,51 +46,53 @@ pub struct Record {
     pub snd_nxt: u32,
     /// [`TcpDirection::acked`].
     pub acked: u32,
-    /// When the flow was made, in wrapping milliseconds of the worker's clock.
-    pub created: u32,
-    /// When its program last changed, likewise.
-    pub changed: u32,
-    /// Nexthop that leads back to the source (S(nh)).
-    pub source_nexthop: u32,
-    /// Access list that decided; 0: none.
-    pub acl: u32,
-    /// Entry of that list.
-    pub ace: u32,
-    /// ECMP slot at each level; 0xff: none.
-    pub ecmp: [u8; 2],
-    /// Grows, modulo 256, with each use of the slot: an update that names an older generation is stale.
-    pub generation: u8,
-    /// `DropReason` as a number; 0: none.
-    pub drop_reason: u8,
     /// Underlay vif that packets out of a tunnel came in on; 0: none.
     pub underlay_vif: u16,
-    /// VRF of the route that the program follows, when it is not the key's; 0: the same.
-    pub destination_vrf: u16,
-    /// In a flow that is spliced behind a SYN cookie: what a client's numbers of the server differ by from the server's own,
-    /// modulo 2^32. In others that have one: the number of the worker's entry on offloading it.
-    pub mark: u32,
-    /// IPv4 identification of the outer headers of all its packets; 0: not chosen.
-    pub ip_id: u16,
-    /// Zero.
-    pub reserved: [u8; 2],
+    /// ECMP slot at each level; 0xff: none.
+    pub ecmp: [u8; 2],
 }
 
-const _: () = assert!(size_of::<Record>() == 128 && std::mem::offset_of!(Record, packets) == 64);
+const _: () = assert!(size_of::<Record>() == 96 && std::mem::offset_of!(Record, packets) == 64);
+
+/// When things happened to a direction, in wrapping milliseconds of the worker's clock: cold, not read for packets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Times {
+    /// The flow was made.
+    pub created: u32,
+    /// Its program changed last.
+    pub changed: u32,
+}
+
+/// What only some flows have of their own, for each direction: read where an operation of the program or a flag of the record says
+/// that it is there. All zero otherwise, and then it costs no memory. A program names these operands and is shared by all flows that are
+/// treated alike.
+///
+/// Of a flow whose addresses are translated there is nothing here but its leases: what one direction's packets are rewritten to is
+/// the key of the other direction, reversed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Binding {
+    /// Spliced behind a SYN cookie: what a client's numbers of the server differ by from the server's own, modulo 2^32.
+    pub sequence_shift: u32,
+    /// Offloaded, or to be: the number of the worker's entry on it.
+    pub offload: u32,
+    /// The first of the leases that go back with the flow, as the worker's list of them numbers it; 0: none.
+    pub leases: u32,
+}
 
 impl Record {
-    /// A free record of a slot that was last used with this generation; `next` continues the list of free slots.
-    pub(super) fn vacant(generation: u8, next: u32) -> Self {
+    /// A free record; `next` continues the list of free slots.
+    pub(super) fn vacant(next: u32) -> Self {
         let mut record = Self::new_zeroed();
-        record.generation = generation;
         record.reverse = next;
         record
     }
 
     /// A fresh record.
-    pub(super) fn occupied(key: FlowKey, generation: u8) -> Self {
+    pub(super) fn occupied(key: FlowKey) -> Self {
         let mut record = Self::new_zeroed();
         record.key = key;
-        record.generation = generation;
         record.reverse = NONE;
         record.ecmp = [0xff; 2];
         record

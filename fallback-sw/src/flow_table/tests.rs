@@ -12,7 +12,7 @@ use offload_rules::{
 };
 use proptest::prelude::*;
 
-use super::{FlowTable, InsertError, NONE, SetVifError};
+use super::{Binding, Class, FlowTable, Holdings, InsertError, NONE, SetVifError, Times};
 
 fn vif(number: u32) -> VifId {
     VifId::new(number).unwrap()
@@ -47,6 +47,40 @@ fn a_pair_is_found_by_both_keys_and_each_points_to_the_other() {
     assert_eq!(table.remove_pair(two), 2);
     assert_eq!((find(&table, &forward), find(&table, &reverse), table.len()), (None, None, 0));
     assert_eq!(table.remove_pair(two), 0);
+}
+
+#[test]
+fn a_pair_costs_at_most_256_octets_with_index_and_lists() {
+    const PAIRS: u32 = 100_000;
+    let mut table = FlowTable::with_seed(2 * PAIRS, 7).unwrap();
+    let mut holdings = Holdings::new(2 * PAIRS).unwrap();
+    let holder = holdings.holder(1);
+    for number in 0..PAIRS {
+        let forward = FlowKey { dport: (number >> 16) as u16, ..key(number, 1) };
+        let (slot, _) = table.insert_pair(forward, forward.reversed(forward.vrf, vif(2))).unwrap();
+        holdings.file(slot, holder, Class::Unanswered, 0);
+    }
+    let octets = table.memory_bytes() + holdings.memory_bytes(table.len());
+    assert!(octets <= 256 * PAIRS as usize, "{octets} octets");
+    // Translated: both directions have bindings. Leases are counted where they are kept.
+    let translated = octets + 2 * PAIRS as usize * size_of::<Binding>();
+    assert!(translated <= 320 * PAIRS as usize, "{translated} octets");
+}
+
+#[test]
+fn what_a_slot_bound_is_gone_with_its_flow() {
+    let mut table = FlowTable::new(4).unwrap();
+    let (forward, reverse) = pair(1);
+    let (one, two) = table.insert_pair(forward, reverse).unwrap();
+    let bound = Binding { sequence_shift: 5, offload: 6, leases: 7 };
+    *table.binding_mut(two).unwrap() = bound;
+    *table.times_mut(one).unwrap() = Times { created: 8, changed: 9 };
+    assert_eq!((table.binding(one), table.binding(two)), (Binding::default(), bound));
+    table.remove_pair(one);
+    let (one, two) = table.insert_pair(forward, reverse).unwrap();
+    for slot in [one, two] {
+        assert_eq!((table.binding(slot), table.times(slot)), (Binding::default(), Times::default()));
+    }
 }
 
 #[test]
@@ -86,18 +120,18 @@ fn the_last_free_slot_is_not_taken_by_half_a_pair() {
 fn a_freed_slot_is_reused_first_with_the_next_generation() {
     let mut table = FlowTable::new(100).unwrap();
     let slots: Vec<u32> = (0..10).map(|n| table.insert_one(key(n, 1)).unwrap()).collect();
-    let before = table.record(slots[4]).unwrap().generation;
+    let before = table.generation(slots[4]);
     table.remove_pair(slots[2]);
     table.remove_pair(slots[4]);
     assert_eq!(table.insert_one(key(20, 1)), Ok(slots[4]));
     assert_eq!(table.insert_one(key(21, 1)), Ok(slots[2]));
     assert_eq!(table.insert_one(key(22, 1)), Ok(10));
-    assert_eq!(table.record(slots[4]).unwrap().generation, before.wrapping_add(1));
+    assert_eq!(table.generation(slots[4]), before.wrapping_add(1));
     for _ in 0..256 {
         table.remove_pair(slots[4]);
         table.insert_one(key(20, 1)).unwrap();
     }
-    assert_eq!(table.record(slots[4]).unwrap().generation, before.wrapping_add(1));
+    assert_eq!(table.generation(slots[4]), before.wrapping_add(1));
 }
 
 #[test]

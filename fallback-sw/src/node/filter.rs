@@ -22,6 +22,17 @@ pub struct FlowFilter {
     pairs: bool,
 }
 
+/// One direction of a flow, as far as a filter looks at it.
+#[derive(Clone, Copy)]
+pub struct Listed<'a> {
+    /// Its record.
+    pub record: &'a Record,
+    /// Where its packets run.
+    pub tier: pb::FlowTier,
+    /// Its program drops them.
+    pub drops: bool,
+}
+
 impl FlowFilter {
     /// Reads a request.
     ///
@@ -42,21 +53,20 @@ impl FlowFilter {
         })
     }
 
-    /// Does a record match, given where its packets run; with `pairs`, or its other direction?
+    /// Does a direction match; with `pairs`, or the other one?
     #[must_use]
-    pub fn passes(&self, record: (&Record, pb::FlowTier), other: Option<(&Record, pb::FlowTier)>) -> bool {
-        let matches = |(record, tier)| self.matches(record, tier);
-        matches(record) || (self.pairs && other.is_some_and(matches))
+    pub fn passes(&self, direction: Listed<'_>, other: Option<Listed<'_>>) -> bool {
+        self.matches(direction) || (self.pairs && other.is_some_and(|other| self.matches(other)))
     }
 
-    fn matches(&self, record: &Record, tier: pb::FlowTier) -> bool {
+    fn matches(&self, Listed { record, tier, drops }: Listed<'_>) -> bool {
         let key = &record.key;
         let is = |wanted: Option<u32>, value: u32| wanted.is_none_or(|wanted| wanted == value);
         let within = |wanted: Option<IpNet>, address: IpAddr| wanted.is_none_or(|net| net.contains(&address));
         let action = match self.action {
             pb::FlowAction::Unspecified => true,
-            pb::FlowAction::Forward => record.drop_reason == 0,
-            pb::FlowAction::Drop => record.drop_reason != 0,
+            pb::FlowAction::Forward => !drops,
+            pb::FlowAction::Drop => drops,
             pb::FlowAction::Nat => false,
         };
         action
@@ -90,6 +100,10 @@ mod tests {
         zerocopy::FromZeros::new_zeroed()
     }
 
+    fn at(record: &Record, tier: pb::FlowTier) -> Listed<'_> {
+        Listed { record, tier, drops: false }
+    }
+
     fn filter(tier: pb::FlowTier, proto: Option<u32>, pairs: bool) -> FlowFilter {
         FlowFilter::new(&pb::ListFlowsRequest { tier: tier.into(), proto, pairs, ..Default::default() }).unwrap()
     }
@@ -98,9 +112,9 @@ mod tests {
     fn a_tier_lets_its_own_flows_pass_and_none_that_was_not_asked_for_all() {
         let record = record();
         for tier in [Software, Hardware, Partial, Pending] {
-            assert!(filter(Unspecified, None, false).passes((&record, tier), None));
+            assert!(filter(Unspecified, None, false).passes(at(&record, tier), None));
             for asked in [Software, Hardware, Partial, Pending] {
-                assert_eq!(filter(asked, None, false).passes((&record, tier), None), asked == tier);
+                assert_eq!(filter(asked, None, false).passes(at(&record, tier), None), asked == tier);
             }
         }
     }
@@ -110,10 +124,10 @@ mod tests {
         let mut tcp = record();
         tcp.key.proto = 6;
         let udp = record();
-        assert!(filter(Hardware, Some(6), false).passes((&tcp, Hardware), None));
-        assert!(!filter(Hardware, Some(17), false).passes((&tcp, Hardware), None));
-        assert!(!filter(Hardware, Some(6), false).passes((&udp, Software), Some((&tcp, Hardware))));
-        assert!(filter(Hardware, Some(6), true).passes((&udp, Software), Some((&tcp, Hardware))));
-        assert!(!filter(Hardware, Some(6), true).passes((&udp, Hardware), Some((&tcp, Software))));
+        assert!(filter(Hardware, Some(6), false).passes(at(&tcp, Hardware), None));
+        assert!(!filter(Hardware, Some(17), false).passes(at(&tcp, Hardware), None));
+        assert!(!filter(Hardware, Some(6), false).passes(at(&udp, Software), Some(at(&tcp, Hardware))));
+        assert!(filter(Hardware, Some(6), true).passes(at(&udp, Software), Some(at(&tcp, Hardware))));
+        assert!(!filter(Hardware, Some(6), true).passes(at(&udp, Hardware), Some(at(&tcp, Software))));
     }
 }

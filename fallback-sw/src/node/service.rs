@@ -415,9 +415,9 @@ fn flows_from(
         let Some(slot) = worker.flows().next_occupied(at) else { return (found, None) };
         at = slot + 1;
         let Some(record) = worker.flows().record(slot) else { continue };
-        let tier = |slot| view::tier(worker, slot);
-        let other = worker.flows().record(record.reverse).map(|other| (other, tier(record.reverse)));
-        if filter.passes((record, tier(slot)), other) {
+        let other = view::listed(worker, record.reverse);
+        let Some(direction) = view::listed(worker, slot) else { continue };
+        if filter.passes(direction, other) {
             found.extend(view::flow(worker, id, count, slot));
         }
     }

@@ -9,14 +9,14 @@ use std::{
 use offload_rules::{
     DropReason, Label, MacAddr, NexthopId, VifId, VrfId,
     flow::{
-        Family, Op, VrfCounter,
+        Decided, Family, Op, VrfCounter,
         tcp::{TcpLetters, TcpState},
     },
     forwarding::{L2Rewrite, Nexthop, NexthopKind, Route, Snapshot, Vif, VifKind},
 };
 use proto::v1 as pb;
 
-use super::{control::Control, encode, neighbours::nud::State};
+use super::{control::Control, encode, filter::Listed, neighbours::nud::State};
 use crate::worker::{Account, Counters, VifCounters, Worker, flows::flag};
 use offload_engine::protocol::Tier;
 
@@ -41,7 +41,10 @@ pub fn flow(worker: &Worker, id: usize, workers: usize, slot: u32) -> Option<pb:
     let reverse = worker.flows().record(record.reverse);
     let key = &record.key;
     let entry = worker.programs().get(record.program);
-    let drop = DropReason::from_index(record.drop_reason);
+    let drop = entry.and_then(|entry| entry.program.drops());
+    let (times, decided) = (worker.flows().times(slot), entry.map_or(Decided::BY_NONE, |entry| entry.program.decided));
+    // A direction without a program of its own leads where the other one came from.
+    let leads_to = entry.map(|entry| entry.program.vrf).or_else(|| reverse.map(|reverse| reverse.key.vrf));
     let is_tcp = key.proto == 6;
     let letters = TcpLetters {
         this: TcpState::from_bits(record.tcp),
@@ -52,10 +55,10 @@ pub fn flow(worker: &Worker, id: usize, workers: usize, slot: u32) -> Option<pb:
     let tunnel = entry.is_some_and(|entry| entry.plan.is_tunnel());
     Some(pb::Flow {
         index: flow_index(slot, id, workers),
-        generation: record.generation.into(),
+        generation: worker.flows().generation(slot).into(),
         reverse_index: reverse.map(|_| flow_index(record.reverse, id, workers)),
         vrf: key.vrf.get().into(),
-        destination_vrf: if record.destination_vrf == 0 { key.vrf.get() } else { record.destination_vrf }.into(),
+        destination_vrf: leads_to.unwrap_or(key.vrf).get().into(),
         vif: key.vif.get().into(),
         family: family(key.family()).into(),
         proto: key.proto.into(),
@@ -69,20 +72,22 @@ pub fn flow(worker: &Worker, id: usize, workers: usize, slot: u32) -> Option<pb:
         packets: record.packets,
         bytes: record.bytes,
         ecmp_index: record.ecmp.iter().map(|slot| if *slot == 0xff { -1 } else { i32::from(*slot) }).collect(),
-        source_nexthop: record.source_nexthop,
+        source_nexthop: decided.source_nexthop.get(),
         nexthop: entry.map_or(0, |entry| entry.program.nexthop.get()),
         label: entry.and_then(|entry| entry.program.label).map(Label::get),
         tunnel_source_port: if tunnel { record.tunnel_sport.into() } else { 0 },
         worker: id as u32,
-        created_ms: milliseconds(record.created),
+        created_ms: milliseconds(times.created),
         last_seen_ms: milliseconds(record.last_seen),
-        changed_ms: milliseconds(record.changed),
-        acl: record.acl,
-        ace: record.ace,
+        changed_ms: milliseconds(times.changed),
+        acl: decided.acl.map_or(0, |entry| entry.acl.get()),
+        ace: decided.acl.and_then(|entry| entry.ace).unwrap_or(0),
         tier: offload.map_or(pb::FlowTier::Software, |offload| flow_tier(offload.tier)).into(),
         not_offloaded_reason: offload.and_then(|o| o.reason).map(|reason| reason.to_string()).unwrap_or_default(),
         ops: entry
-            .map(|entry| entry.program.ops.list().iter().map(|o| op(o, record.mark)).collect())
+            .map(|entry| {
+                entry.program.ops.list().iter().map(|o| op(o, worker.flows().binding(slot).sequence_shift)).collect()
+            })
             .unwrap_or_default(),
         initiator: record.flags & flag::INITIATOR != 0,
         hardware_packets: offload.map_or(0, |offload| offload.hardware.packets),
@@ -100,6 +105,14 @@ pub fn is_initiator(worker: &Worker, slot: u32) -> bool {
 #[must_use]
 pub fn tier(worker: &Worker, slot: u32) -> pb::FlowTier {
     worker.offload_status(slot).map_or(pb::FlowTier::Software, |offload| flow_tier(offload.tier))
+}
+
+/// The flow in this slot as filters look at it.
+#[must_use]
+pub fn listed(worker: &Worker, slot: u32) -> Option<Listed<'_>> {
+    let record = worker.flows().record(slot)?;
+    let drops = worker.programs().get(record.program).is_some_and(|entry| entry.program.drops().is_some());
+    Some(Listed { record, tier: tier(worker, slot), drops })
 }
 
 const fn flow_tier(tier: Tier) -> pb::FlowTier {

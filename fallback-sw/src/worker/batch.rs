@@ -12,8 +12,8 @@ use super::{
     routed::Found,
 };
 use crate::{
-    exec::{self, Framing, Operands, Target},
-    flow_table::{self, Record},
+    exec::{self, Framing, Operands, Plan, Target},
+    flow_table::{self, BindingAt, Record},
     packet::{NicNote, Packet},
 };
 use offload_rules::{
@@ -357,7 +357,7 @@ impl Worker {
         if !self.following.is_done() && self.catches_up(slot) {
             return Err(SlowPath::StaleProgram);
         }
-        let Some(record) = self.flows.record_mut(slot) else { return Err(SlowPath::Miss) };
+        let Some((record, binding)) = self.flows.record_and_binding(slot) else { return Err(SlowPath::Miss) };
         admit(record, context)?;
         let Some(entry) = self.programs.get_mut(record.program).filter(|entry| entry.is_current()) else {
             return Err(SlowPath::StaleProgram);
@@ -365,10 +365,11 @@ impl Worker {
         let plan = &entry.plan;
         exec::admit(plan, &context.ip, packet.is_reassembled())?;
         let disposition = Disposition::of(plan.target, record.program)?;
+        let operands = operands(plan, record, binding);
         if context.ip.proto == TCP {
             let mut segment = segment(packet.data(), context);
             if plan.shift == Some(SequenceShift::Acknowledgement) {
-                segment.ack = segment.ack.wrapping_sub(record.mark);
+                segment.ack = segment.ack.wrapping_sub(operands.sequence_shift);
             }
             let mut direction = record.tcp_direction();
             if !direction.on_data(&segment) {
@@ -384,7 +385,6 @@ impl Worker {
         if marked {
             entry.partial.add(Traffic { packets: 1, bytes: packet.len() as u64 });
         }
-        let operands = operands(record);
         if record.flags & flag::SAMPLE != 0 {
             self.offloads.sample(&mut self.flows, &self.snapshot, (slot, context), packet.data(), now);
         }
@@ -429,10 +429,14 @@ pub(super) fn framing(context: &Context) -> Framing {
     }
 }
 
-/// What a flow's program leaves to the flow.
+/// What a plan leaves to a flow.
 #[inline]
-pub(super) const fn operands(record: &Record) -> Operands {
-    Operands { tunnel_sport: record.tunnel_sport, outer_id: record.ip_id, sequence_shift: record.mark }
+pub(super) fn operands(plan: &Plan, record: &Record, binding: BindingAt<'_>) -> Operands {
+    Operands {
+        tunnel_sport: record.tunnel_sport,
+        outer_id: record.ip_id,
+        sequence_shift: if plan.shift.is_some() { binding.get().sequence_shift } else { 0 },
+    }
 }
 
 /// The TCP segment of a packet whose header the parser has found whole.

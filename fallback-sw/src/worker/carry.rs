@@ -59,7 +59,7 @@ impl Worker {
         now: u64,
         out: &mut Outbox,
     ) {
-        let Some(record) = self.flows.record_mut(slot) else {
+        let Some((record, binding)) = self.flows.record_and_binding(slot) else {
             return self.drop_packet(context.vif, packet, DropReason::InvalidNh, out);
         };
         // An error rides the flow but is none of its packets: it shows no answer and keeps nothing alive (RFC 5508 §4.3).
@@ -68,7 +68,6 @@ impl Worker {
             record.bytes += packet.len() as u64;
             record.last_seen = now as u32;
         }
-        let bound = Bound::ToFlow(operands(record));
         let Some(entry) = self.programs.get_mut(record.program) else {
             return self.drop_packet(context.vif, packet, DropReason::InvalidNh, out);
         };
@@ -78,6 +77,7 @@ impl Worker {
             DecidedBy::Walk => entry.walked += 1,
         }
         let plan = entry.plan.clone();
+        let bound = Bound::ToFlow(operands(&plan, record, binding));
         if by == DecidedBy::Walk && matches!(plan.target, Target::Punt { .. }) {
             self.walked_to_host(context.key.vrf, packet.len());
         }

@@ -2,7 +2,7 @@
 
 use offload_rules::{
     DropReason, VifId,
-    classify::{self, AclMatch, Checks, Decision, Ingress, Inquiry, Role, Start, Verdict},
+    classify::{self, Checks, Decision, Ingress, Inquiry, Role, Start, Verdict},
     flow::{
         Choices, FlowKey, Program, SequenceShift,
         tcp::{TcpPhase, TcpState},
@@ -20,13 +20,17 @@ pub(crate) mod flag {
     pub(crate) const HALF_OPEN: u8 = 0x02;
     /// The policy denies the flow: there is no other direction.
     pub(crate) const DENIED: u8 = 0x04;
-    /// The client was answered with a SYN cookie: `Record::mark` is what its numbers of the server differ by.
+    /// The client was answered with a SYN cookie: its numbers of the server differ by [`Binding::sequence_shift`].
+    ///
+    /// [`Binding::sequence_shift`]: crate::flow_table::Binding::sequence_shift
     pub(crate) const SPLICED: u8 = 0x08;
     /// Spliced, but the server has not answered yet.
     pub(crate) const OPENING: u8 = 0x10;
     /// Its next ordinary packet shows how packets of the flow arrive, for offloading it.
     pub(crate) const SAMPLE: u8 = 0x20;
-    /// There is an entry on offloading the flow: `Record::mark` is its number. Not with `SPLICED`.
+    /// There is an entry on offloading the flow, whose number is [`Binding::offload`].
+    ///
+    /// [`Binding::offload`]: crate::flow_table::Binding::offload
     pub(crate) const OFFLOAD: u8 = 0x40;
     /// The route to one of its ends has changed since its program was derived.
     pub(crate) const STALE: u8 = 0x80;
@@ -71,14 +75,15 @@ impl Worker {
         let ingress = context.ingress();
         let egress = expected_ingress(&decision.program);
         self.set_program(slot, decision, ingress, now);
-        if let Some(record) = self.flows.record_mut(slot) {
-            record.created = now as u32;
-            record.last_seen = now as u32;
+        for slot in [slot, back] {
+            if let Some(record) = self.flows.record_mut(slot) {
+                record.last_seen = now as u32;
+            }
+            if let Some(times) = self.flows.times_mut(slot) {
+                times.created = now as u32;
+            }
         }
         if let Some(record) = self.flows.record_mut(back) {
-            record.created = now as u32;
-            record.last_seen = now as u32;
-            record.destination_vrf = forward.vrf.get();
             record.tunnel_sport = self.config.entropy.unwrap_or_else(|| entropy_port(reverse.spread() as u32));
         }
         if slot != back
@@ -91,9 +96,8 @@ impl Worker {
     }
 
     /// Remembers that the policy denies a flow.
-    pub(super) fn install_denied(&mut self, context: &Context, program: Program, acl: AclMatch, now: u64) {
+    pub(super) fn install_denied(&mut self, context: &Context, program: Program, now: u64) {
         let Some(slot) = self.insert_denied(context.key, now) else { return };
-        let reason = program.drops();
         let id = self.programs.intern(program, context.key.vrf, &self.snapshot);
         self.programs.used_by(id, [context.key.vrf; 2]);
         let version = self.version;
@@ -102,12 +106,11 @@ impl Worker {
             record.program = id;
             record.version = version;
             record.flags = flag::INITIATOR | flag::DENIED | sample;
-            record.drop_reason = reason.map_or(0, |reason| reason.index() as u8);
-            record.created = now as u32;
-            record.changed = now as u32;
             record.last_seen = now as u32;
-            (record.acl, record.ace) = (acl.acl.get(), acl.ace.unwrap_or(0));
             remember_ingress(record, context.ingress());
+        }
+        if let Some(times) = self.flows.times_mut(slot) {
+            (times.created, times.changed) = (now as u32, now as u32);
         }
     }
 
@@ -137,6 +140,7 @@ impl Worker {
     fn forget(&mut self, slot: u32) {
         self.leave_half_open(slot);
         self.offload_removed(slot);
+        self.give_back_leases(slot);
         let Some(record) = self.flows.record_mut(slot) else { return };
         let opening = record.flags & flag::OPENING != 0;
         let program = std::mem::replace(&mut record.program, TO_BE_DERIVED);
@@ -201,7 +205,6 @@ impl Worker {
 
     /// Stores a decision in a record.
     fn set_program(&mut self, slot: u32, mut decision: Decision, ingress: Ingress, now: u64) {
-        let vrf = decision.program.vrf;
         if let Some(shift) = self.flows.record(slot).and_then(splice_of) {
             decision.program.splice(shift);
         }
@@ -222,21 +225,24 @@ impl Worker {
         }
         let old = std::mem::replace(&mut record.program, id);
         record.version = version;
-        if !same_bytes {
-            record.changed = now as u32;
-        }
         if record.tunnel_sport == 0 {
             record.tunnel_sport = entropy.unwrap_or_else(|| entropy_port(record.key.spread() as u32));
         }
         record.ecmp = decision.choices.ecmp.map(|slot| slot.unwrap_or(0xff));
-        record.source_nexthop = decision.source_nexthop.get();
-        record.destination_vrf = vrf.get();
-        record.drop_reason = 0;
-        (record.acl, record.ace) = decision.acl.map_or((0, 0), |acl| (acl.acl.get(), acl.ace.unwrap_or(0)));
         remember_ingress(record, ingress);
         self.release_program(old);
+        if !same_bytes {
+            self.note_change(slot, now);
+        }
         if old != id {
             self.offload_changed(slot);
+        }
+    }
+
+    /// What the packets of a direction become is another thing from now on.
+    fn note_change(&mut self, slot: u32, now: u64) {
+        if let Some(times) = self.flows.times_mut(slot) {
+            times.changed = now as u32;
         }
     }
 
@@ -280,7 +286,7 @@ impl Worker {
                 self.drop_program(slot, program);
                 Derived::Refused(DropReason::NoListener)
             }
-            Verdict::Drop { reason, acl: Some(acl) } => {
+            Verdict::Drop { reason, acl: Some(_) } => {
                 let denial = classify::drop_program(&self.snapshot, &inquiry, reason);
                 let other = other.map_or(key.vrf, |other| other.key.vrf);
                 let id = self.programs.intern(denial, key.vrf, &self.snapshot);
@@ -289,10 +295,8 @@ impl Worker {
                 if let Some(record) = self.flows.record_mut(slot) {
                     record.program = id;
                     record.version = version;
-                    record.changed = now as u32;
-                    record.drop_reason = reason.index() as u8;
-                    (record.acl, record.ace) = (acl.acl.get(), acl.ace.unwrap_or(0));
                 }
+                self.note_change(slot, now);
                 self.release_program(program);
                 self.offload_changed(slot);
                 Derived::Runs

@@ -17,6 +17,7 @@ mod held;
 mod icmp;
 mod ingress;
 mod ipsec;
+pub mod leases;
 mod limits;
 mod link;
 mod neighbour;
@@ -53,6 +54,7 @@ use crate::{
     packet::Packet,
 };
 use batch::Batch;
+use leases::{Lease, Leases};
 use limits::{RateLimit, Topic};
 use offload_engine::protocol::Request;
 use reassembly::ReassemblyTable;
@@ -295,6 +297,7 @@ pub struct Worker {
     tunnels: tunnels::Tunnels,
     flows: FlowTable,
     holdings: Holdings,
+    leases: Leases<Lease>,
     programs: Programs,
     fragments: FragmentTable,
     reassembly: ReassemblyTable,
@@ -337,6 +340,7 @@ impl Worker {
             tunnels: tunnels::Tunnels::default(),
             flows: FlowTable::new(share.max(64))?,
             holdings: Holdings::new(share.max(64))?,
+            leases: Leases::default(),
             programs: Programs::default(),
             fragments: FragmentTable::default(),
             reassembly: ReassemblyTable::default(),

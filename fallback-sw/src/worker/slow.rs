@@ -171,8 +171,9 @@ impl Worker {
         let Some(back) = self.flows.record(slot).map(|record| record.reverse).filter(|back| *back != slot) else {
             return;
         };
+        let changed = self.flows.times(back).changed;
         let Some(record) = self.flows.record_mut(back) else { return };
-        if (now as u32).wrapping_sub(record.changed) < FOLLOW_MS && record.packets > 0 {
+        if (now as u32).wrapping_sub(changed) < FOLLOW_MS && record.packets > 0 {
             return;
         }
         let mut moved = false;
@@ -206,7 +207,7 @@ impl Worker {
         let back = record.reverse;
         if record.flags & (flag::SPLICED | flag::INITIATOR) == flag::SPLICED | flag::INITIATOR {
             // As the server knows it.
-            segment.ack = segment.ack.wrapping_sub(record.mark);
+            segment.ack = segment.ack.wrapping_sub(self.flows.binding(slot).sequence_shift);
         }
         let mut this = record.tcp_direction();
         let mut other = self.flows.record(back).filter(|_| back != slot).map(|r| r.tcp_direction()).unwrap_or_default();
@@ -214,7 +215,7 @@ impl Worker {
         let established = TcpPhase::of(this.state, other.state) == TcpPhase::Established;
         let reset = segment.flags & tcp::flag::RST != 0;
         let begins_or_ends = segment.flags & (tcp::flag::SYN | tcp::flag::FIN) != 0;
-        if offloaded && (reset || established && begins_or_ends) && self.is_in_hardware(record) {
+        if offloaded && (reset || established && begins_or_ends) && self.is_in_hardware(slot) {
             // What was learnt from the few segments that came by here may be far behind by now. A reset answers data that has
             // passed in hardware, also after a FIN.
             this.forget_sequence();
@@ -303,9 +304,9 @@ impl Worker {
                 self.hold((vif, target), checks, packet, context, now, out);
             }
             Verdict::Drop { reason, acl } => {
-                if let Some(acl) = acl.filter(|_| !is_echo_reply(context)) {
+                if acl.is_some() && !is_echo_reply(context) {
                     let denial = classify::drop_program(&self.snapshot, &inquiry, reason);
-                    self.install_denied(context, denial, acl, now);
+                    self.install_denied(context, denial, now);
                 }
                 self.discard(packet, context, reason, now, out);
             }

@@ -215,7 +215,7 @@ impl Worker {
         if reset {
             // Exact for the client (RFC 5961 §3.2), which believes itself connected.
             self.is_open(client);
-            self.set_mark(client, opening.cookie.shown.wrapping_add(1).wrapping_sub(segment.seq));
+            self.set_sequence_shift(client, opening.cookie.shown.wrapping_add(1).wrapping_sub(segment.seq));
             return SpliceState::Ordinary;
         }
         if segment.flags & tcp_flag::SYN != 0 { SpliceState::Connected } else { SpliceState::TooEarly }
@@ -249,7 +249,7 @@ impl Worker {
         };
         let by = opening.cookie.shown.wrapping_sub(theirs.seq);
         self.is_open(client);
-        self.set_mark(client, by);
+        self.set_sequence_shift(client, by);
         // As the client sees it: the program subtracts.
         let answer = Bare {
             seq: theirs.ack,
@@ -304,11 +304,11 @@ impl Worker {
     }
 
     /// The distance between the numbers that the client was shown and the server's, for both directions.
-    fn set_mark(&mut self, client: u32, by: u32) {
+    fn set_sequence_shift(&mut self, client: u32, by: u32) {
         let back = self.flows.record(client).map_or(client, |record| record.reverse);
         for slot in [client, back] {
-            if let Some(record) = self.flows.record_mut(slot) {
-                record.mark = by;
+            if let Some(binding) = self.flows.binding_mut(slot) {
+                binding.sequence_shift = by;
             }
         }
     }
@@ -316,7 +316,7 @@ impl Worker {
     /// Sends a segment of the node's own the way of a flow's packets.
     fn send_on_flow(&mut self, slot: u32, what: &Bare, now: u64, out: &mut Outbox) {
         let Some(record) = self.flows.record(slot) else { return };
-        let (key, operands) = (record.key, operands(record));
+        let key = record.key;
         let ingress = super::flows::ingress_of(record);
         self.counters.account.originated += 1;
         let ends = Ends { version: key.version, src: key.src, dst: key.dst, sport: key.sport, dport: key.dport };
@@ -328,6 +328,7 @@ impl Worker {
             return;
         };
         let plan = entry.plan.clone();
+        let bound = self.flows.record_and_binding(slot).map(|(record, binding)| operands(&plan, record, binding));
         let (Target::Output { .. } | Target::Punt { .. } | Target::Seal, Ok(ip)) =
             (plan.target, parse::ip(packet.data(), key.version))
         else {
@@ -337,7 +338,7 @@ impl Worker {
         let own = Segment { flags: what.flags, seq: what.seq, ack: what.ack, payload_len: 0 };
         self.track_segment(slot, own);
         let outer_id = if plan.is_tunnel() { self.next_ip_id() } else { 0 };
-        match exec::run(&plan, &mut packet, &ip, None, &Operands { outer_id, ..operands }) {
+        match exec::run(&plan, &mut packet, &ip, None, &Operands { outer_id, ..bound.unwrap_or_default() }) {
             Ok(()) => self.send_off(&plan, (TxKind::Originated, key.vif), packet, out),
             Err(_) => {
                 self.counters.account.originated_dropped += 1;

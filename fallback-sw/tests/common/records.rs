@@ -1,7 +1,12 @@
 //! What is in the flow tables, and packets out of walk A's tunnel.
 
-use fallback_sw::flow_table::Record;
-use offload_rules::flow::tcp::{TcpLetters, TcpState};
+use std::ops::Deref;
+
+use fallback_sw::flow_table::{Record, Times};
+use offload_rules::flow::{
+    Decided,
+    tcp::{TcpLetters, TcpState},
+};
 
 use super::{
     Node,
@@ -11,6 +16,22 @@ use super::{
 
 /// Direction that made its pair: bit of a record's flags.
 const INITIATOR: u8 = 1;
+
+/// One direction of a flow: its record, and what is kept beside it.
+#[derive(Debug, Clone, Copy)]
+pub struct Direction {
+    record: Record,
+    pub times: Times,
+    pub decided: Decided,
+}
+
+impl Deref for Direction {
+    type Target = Record;
+
+    fn deref(&self) -> &Record {
+        &self.record
+    }
+}
 
 /// A frame with this packet out of CE1's tunnel, on an underlay vif.
 pub fn out_of_tunnel_on(underlay: u32, inner: &Packet) -> Vec<u8> {
@@ -24,23 +45,25 @@ pub fn out_of_tunnel(inner: &Packet) -> Vec<u8> {
 }
 
 impl Node {
-    /// All records of all workers.
-    pub fn records(&self) -> Vec<Record> {
+    /// All directions of flows of all workers.
+    pub fn records(&self) -> Vec<Direction> {
         let mut records = Vec::new();
         for worker in self.machine.workers() {
             let flows = worker.flows();
             let mut at = 0;
             while let Some(slot) = flows.next_occupied(at) {
-                records.push(*flows.record(slot).unwrap());
+                let record = *flows.record(slot).unwrap();
+                let decided = worker.programs().get(record.program).map_or(Decided::BY_NONE, |e| e.program.decided);
+                records.push(Direction { record, times: flows.times(slot), decided });
                 at = slot + 1;
             }
         }
         records
     }
 
-    /// The record of a flow's first direction, by its source port.
+    /// A flow's first direction, by its source port.
     #[track_caller]
-    pub fn flow(&self, sport: u16) -> Record {
+    pub fn flow(&self, sport: u16) -> Direction {
         let found = self.records().into_iter().find(|r| r.key.sport == sport && r.flags & INITIATOR != 0);
         found.unwrap_or_else(|| panic!("no flow from port {sport}"))
     }

@@ -55,7 +55,7 @@ fn flows_that_a_change_does_not_concern_are_kept_as_they_are() {
     let kept = node.records();
     assert_eq!(kept.len(), records.len());
     for (new, old) in kept.iter().zip(&records) {
-        assert_eq!((new.key, new.created, new.changed, new.ecmp), (old.key, old.created, old.changed, old.ecmp));
+        assert_eq!((new.key, new.times, new.ecmp), (old.key, old.times, old.ecmp));
     }
     assert_eq!(node.all_drops(), []);
 }
@@ -71,8 +71,8 @@ fn a_flow_whose_bytes_differ_is_replaced_under_the_same_pair() {
     assert_eq!((before.2, after.2), (280, 555));
     assert_eq!((after.0, after.1, after.3, &after.4), (before.0, before.1, before.3, &before.4));
     let replaced = node.flow(1);
-    assert_eq!((replaced.created, replaced.packets, replaced.ecmp), (record.created, 2, record.ecmp));
-    assert!(replaced.changed > record.changed);
+    assert_eq!((replaced.times.created, replaced.packets, replaced.ecmp), (record.times.created, 2, record.ecmp));
+    assert!(replaced.times.changed > record.times.changed);
     assert_eq!(node.flow_records(), 2);
     // A more specific route takes over, and its removal restores the covering one with its label.
     node.change(r#"{"routes": [{"vrf": 18, "prefix": "192.168.1.100/32", "nexthop": 489, "label": 600}]}"#);
@@ -102,7 +102,8 @@ fn what_a_list_denies_now_stops_and_what_it_permits_again_goes_on() {
         2
     );
     let denied = node.flow(1);
-    assert_eq!((denied.acl, denied.ace), (5, 1));
+    let entry = denied.decided.acl.unwrap();
+    assert_eq!((entry.acl.get(), entry.ace), (5, Some(1)));
     up(&mut node, 2);
     node.change(&format!(r#"{{"vifs": [{}]}}"#, lan("")));
     up(&mut node, 1);
@@ -224,7 +225,7 @@ fn the_sweep_brings_flows_up_to_the_state_without_their_packets() {
     node.change(r#"{"routes": [{"vrf": 18, "prefix": "192.168.1.0/24", "nexthop": 489, "label": 555}]}"#);
     node.wait(200);
     let swept = node.flow(1);
-    assert!(swept.changed > old.changed && swept.version != old.version);
+    assert!(swept.times.changed > old.times.changed && swept.version != old.version);
     assert_eq!(swept.packets, 1);
     assert_eq!(up(&mut node, 1).1.label, 555);
 }

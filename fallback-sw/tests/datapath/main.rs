@@ -22,6 +22,7 @@ mod link_loss;
 mod mpls;
 mod narrow;
 mod neighbours;
+mod operands;
 mod order;
 mod port_lists;
 mod receive;

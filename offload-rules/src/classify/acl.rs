@@ -6,6 +6,7 @@ use ipnet::IpNet;
 
 use crate::{
     AclId,
+    flow::AclEntry,
     forwarding::{Ace, Acl, Action, Scope},
 };
 
@@ -38,6 +39,14 @@ pub struct AclMatch {
     pub action: Action,
     /// Whether replies share the verdict.
     pub scope: Scope,
+}
+
+impl AclMatch {
+    /// The entry, as a program remembers it.
+    #[must_use]
+    pub const fn entry(self) -> AclEntry {
+        AclEntry { acl: self.acl, ace: self.ace }
+    }
 }
 
 /// What lists say of a fragment whose head is not known: neither ports nor ICMP type, in IPv6 not even the protocol, because

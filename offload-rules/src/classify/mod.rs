@@ -24,7 +24,7 @@ pub use trace::{Candidate, FixedRoute, PacketRead, RouteAnswer, Side, Trace};
 
 use crate::{
     DropReason, NexthopId, VifId,
-    flow::{Choices, Dependency, Egress, FlowKey, Forward, Operations, Oversize, Program, SizeLimit},
+    flow::{Choices, Decided, Dependency, Egress, FlowKey, Forward, Operations, Oversize, Program, SizeLimit},
     forwarding::{Action, Snapshot},
 };
 
@@ -138,10 +138,6 @@ pub struct Decision {
     pub program: Program,
     /// What was chosen on the way.
     pub choices: Choices,
-    /// S(nh): nexthop of the route to the source; [`NexthopId::NONE`] when RPF is off.
-    pub source_nexthop: NexthopId,
-    /// The entry that permitted it.
-    pub acl: Option<AclMatch>,
     /// The key of the other direction.
     pub reverse_key: FlowKey,
     /// Each direction is judged by itself: the other direction must ask the lists, too.
@@ -237,11 +233,12 @@ fn forward(walk: walk::Walk<'_>, end: walk::End, source_nexthop: NexthopId, acl:
     let egress = walk.flow_egress(out);
     let reverse_key = walk.reverse_key(egress);
     let stateless = acl.is_some_and(|acl| acl.scope == crate::forwarding::Scope::Stateless);
-    let walk::Outcome { program, choices, trace } = walk.program(op, out, egress);
+    let walk::Outcome { mut program, choices, trace } = walk.program(op, out, egress);
+    program.decided = Decided { source_nexthop, acl: acl.map(AclMatch::entry) };
     if let Some(target) = missing {
         return untraced(Verdict::Resolve { vif: out, target, checks: Checks::of(&program) });
     }
-    let decision = Decision { program, choices, source_nexthop, acl, reverse_key, stateless };
+    let decision = Decision { program, choices, reverse_key, stateless };
     Traced { verdict: Verdict::Forward(Box::new(decision)), trace }
 }
 
@@ -329,9 +326,10 @@ pub fn is_tunnel_up(snapshot: &Snapshot, vif: VifId) -> bool {
 pub fn drop_program(snapshot: &Snapshot, inquiry: &Inquiry<'_>, reason: DropReason) -> Program {
     let mut walk = walk::Walk::new(snapshot, inquiry);
     // Whatever the verdict came from is read again, so that any change of it derives the flow anew.
-    if let Ok((_, end)) = source_and_end(snapshot, inquiry, &mut walk) {
-        judge(snapshot, inquiry, &mut walk, end);
-    }
+    let acl = match source_and_end(snapshot, inquiry, &mut walk) {
+        Ok((_, end)) => judge(snapshot, inquiry, &mut walk, end),
+        Err(_) => None,
+    };
     // But the neighbour, who comes after the lists: one program serves the denials of all destinations, which senders choose.
     let mut dependencies = walk.read.finish();
     dependencies.retain(|dependency| !matches!(dependency, Dependency::Neighbour(..)));
@@ -342,5 +340,6 @@ pub fn drop_program(snapshot: &Snapshot, inquiry: &Inquiry<'_>, reason: DropReas
         label: None,
         vrf: inquiry.key.vrf,
         passes: vec![(inquiry.key.vrf, crate::flow::VrfCounter::Discard)],
+        decided: Decided { source_nexthop: NexthopId::NONE, acl: acl.map(AclMatch::entry) },
     }
 }

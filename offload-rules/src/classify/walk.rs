@@ -11,8 +11,8 @@ use super::{
 use crate::{
     DropReason, Label, NexthopId, SaId, VifId, VrfId,
     flow::{
-        Choices, Decap, Dependency, Egress, FlowKey, Forward, IPV6_MIN_MTU, Operations, Oversize, Program, SealHeader,
-        SizeLimit, TunnelHeader, VrfCounter,
+        Choices, Decap, Decided, Dependency, Egress, FlowKey, Forward, IPV6_MIN_MTU, Operations, Oversize, Program,
+        SealHeader, SizeLimit, TunnelHeader, VrfCounter,
     },
     forwarding::{IpsecTunnel, L2Rewrite, Nexthop, NexthopKind, Receive, Route, Snapshot, Tunnel, Vif, VifKind},
 };
@@ -556,6 +556,7 @@ impl<'a> Walk<'a> {
             label,
             vrf: self.vrf,
             passes: self.passes,
+            decided: Decided::BY_NONE,
         };
         Outcome { program, choices: self.choices, trace }
     }

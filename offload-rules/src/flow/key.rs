@@ -35,7 +35,7 @@ impl Family {
     }
 }
 
-/// What the packets of one direction of a flow have in common: 44 octets, comparable and hashable as plain memory.
+/// What the packets of one direction of a flow have in common: 42 octets, comparable and hashable as plain memory.
 ///
 /// Ports: TCP, UDP and SCTP: source and destination port. ICMP echo: (identifier, 0), so that request and reply make one
 /// pair. Other ICMP: (0, type). Everything else: (0, 0).
@@ -58,8 +58,6 @@ pub struct FlowKey {
     pub proto: u8,
     /// 4 or 6.
     pub version: u8,
-    /// Zero.
-    pub reserved: [u8; 2],
 }
 
 impl FlowKey {
@@ -67,7 +65,7 @@ impl FlowKey {
     #[must_use]
     pub fn new(vrf: VrfId, vif: VifId, src: IpAddr, dst: IpAddr, proto: u8, sport: u16, dport: u16) -> Self {
         let version = if src.is_ipv4() { 4 } else { 6 };
-        Self { src: octets(src), dst: octets(dst), sport, dport, vrf, vif, proto, version, reserved: [0; 2] }
+        Self { src: octets(src), dst: octets(dst), sport, dport, vrf, vif, proto, version }
     }
 
     /// Family.

@@ -14,4 +14,4 @@ pub use op::{IPV6_MIN_MTU, Op, SealHeader, TunnelHeader, largest_sealed, sealed_
 pub use operations::{
     Decap, Egress, Forward, IllegalOperations, Operations, Oversize, Prepended, SequenceShift, SizeLimit,
 };
-pub use program::{Choices, Dependency, Program, VrfCounter};
+pub use program::{AclEntry, Choices, Decided, Dependency, Program, VrfCounter};

@@ -21,6 +21,31 @@ pub struct Program {
     pub vrf: VrfId,
     /// What each packet counts as in `vrfstats`.
     pub passes: Vec<(VrfId, VrfCounter)>,
+    /// What has decided.
+    pub decided: Decided,
+}
+
+/// What has decided on the packets of a direction, as operators see it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Decided {
+    /// S(nh): nexthop of the route to the source; [`NexthopId::NONE`] when RPF is off.
+    pub source_nexthop: NexthopId,
+    /// Entry of an access list, if one was asked.
+    pub acl: Option<AclEntry>,
+}
+
+impl Decided {
+    /// Neither a list nor a route to the source.
+    pub const BY_NONE: Self = Self { source_nexthop: NexthopId::NONE, acl: None };
+}
+
+/// An entry of an access list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct AclEntry {
+    /// The list.
+    pub acl: AclId,
+    /// The entry; `None` is the list's default.
+    pub ace: Option<u32>,
 }
 
 impl Program {

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     DropReason, MacAddr, NexthopId, VifId, VrfId,
-    flow::{Decap, Egress, Family, FlowKey, Forward, Operations, Oversize, Program, SizeLimit, TunnelHeader},
+    flow::{Decap, Decided, Egress, Family, FlowKey, Forward, Operations, Oversize, Program, SizeLimit, TunnelHeader},
     forwarding::{DscpMap, L2Rewrite, VlanTag},
 };
 
@@ -90,6 +90,7 @@ fn direction(shape: &Shape, [ingress, egress]: [VifId; 2]) -> Result<Direction, 
             label: None,
             vrf,
             passes: Vec::new(),
+            decided: Decided::BY_NONE,
         }),
         egress_port: Some(egress),
         ingress_mtu: 1500,

@@ -7,7 +7,9 @@ use std::{
 
 use offload_rules::{
     DropReason, Label, MacAddr, NexthopId, VifId, VrfId,
-    flow::{Decap, Egress, FlowKey, Forward, Operations, Oversize, Program, SealHeader, SizeLimit, TunnelHeader},
+    flow::{
+        Decap, Decided, Egress, FlowKey, Forward, Operations, Oversize, Program, SealHeader, SizeLimit, TunnelHeader,
+    },
     forwarding::{DfPolicy, DscpMap, L2Rewrite, VlanTag},
     lower::{Arrival, Direction, Meta, TunnelArrival},
 };
@@ -141,7 +143,15 @@ impl Flow {
             To::Drop => Operations::Drop(DropReason::PolicyDeny),
             To::Tenant | To::Tunnel => Operations::Forward(self.forward()),
         };
-        Program { ops, dependencies: Vec::new(), nexthop: NexthopId::NONE, label: None, vrf, passes: Vec::new() }
+        Program {
+            ops,
+            dependencies: Vec::new(),
+            nexthop: NexthopId::NONE,
+            label: None,
+            vrf,
+            passes: Vec::new(),
+            decided: Decided::BY_NONE,
+        }
     }
 
     fn forward(&self) -> Forward {

@@ -55,7 +55,6 @@ impl Embedded {
             vif,
             proto: self.proto,
             version: self.version,
-            reserved: [0; 2],
         }
     }
 

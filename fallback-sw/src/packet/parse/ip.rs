@@ -215,6 +215,5 @@ pub const fn flow_key(ip: &Ip, vrf: VrfId, vif: VifId) -> FlowKey {
         vif,
         proto: ip.proto,
         version: ip.version,
-        reserved: [0; 2],
     }
 }

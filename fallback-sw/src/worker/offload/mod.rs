@@ -41,7 +41,7 @@ impl Worker {
     pub fn offload_status(&self, slot: u32) -> Option<OffloadStatus> {
         let record = self.flows.record(slot)?;
         let direction = usize::from(record.flags & flag::INITIATOR == 0);
-        let Some(entry) = self.offloads.of(record) else {
+        let Some(entry) = self.offloads.of(&self.flows, slot) else {
             let reason = Some(self.reason(slot, record));
             return Some(OffloadStatus { tier: Tier::Software, reason, hardware: Traffic::default() });
         };
@@ -135,7 +135,7 @@ impl Worker {
         let same = |slot: u32| {
             self.flows.record(slot).is_some_and(|record| {
                 record.flags & flag::OFFLOAD != 0
-                    && record.mark == mark
+                    && self.flows.binding(slot).offload == mark
                     && crate::flow_table::same_key(&record.key, key)
             })
         };
@@ -157,23 +157,21 @@ impl Worker {
         if !self.offloads.present {
             return;
         }
-        let Some(record) = self.flows.record_mut(slot) else { return };
-        if record.flags & flag::OFFLOAD != 0 {
-            self.offloads.call(record.mark);
+        if let Some(number) = self.offloads.number_of(&self.flows, slot) {
+            self.offloads.call(number);
         }
     }
 
     /// The flow in this slot, of which this is one direction, is removed.
     pub(super) fn offload_removed(&mut self, slot: u32) {
-        let Some(record) = self.flows.record(slot) else { return };
-        if record.flags & flag::OFFLOAD != 0 {
-            self.offloads.flow_removed(record.mark);
+        if let Some(number) = self.offloads.number_of(&self.flows, slot) {
+            self.offloads.flow_removed(number);
         }
     }
 
-    /// A NIC forwards packets of this record's flow: what is known of TCP's numbers may be old.
-    pub(super) fn is_in_hardware(&self, record: &Record) -> bool {
-        self.offloads.of(record).is_some_and(|entry| entry.tier == Tier::Hardware)
+    /// A NIC forwards packets of the flow in this slot: what is known of TCP's numbers may be old.
+    pub(super) fn is_in_hardware(&self, slot: u32) -> bool {
+        self.offloads.of(&self.flows, slot).is_some_and(|entry| entry.tier == Tier::Hardware)
     }
 
     /// The other direction forgets, and so does this one.
@@ -210,8 +208,7 @@ impl Worker {
     /// The id under which the engine knows the flow in this slot.
     #[must_use]
     pub fn offload_id(&self, slot: u32) -> Option<OffloadId> {
-        let record = self.flows.record(slot)?;
-        self.offloads.of(record)?;
-        self.offloads.id(record.mark)
+        self.offloads.of(&self.flows, slot)?;
+        self.offloads.id(self.offloads.number_of(&self.flows, slot)?)
     }
 }

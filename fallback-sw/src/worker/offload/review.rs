@@ -142,7 +142,7 @@ impl Worker {
         if record.key.proto != UDP || reverse.packets > 0 {
             return one_sided;
         }
-        let age = u64::from((now as u32).wrapping_sub(record.created));
+        let age = u64::from((now as u32).wrapping_sub(self.flows.times(slot).created));
         if record.packets >= ONE_WAY_PACKETS && age >= ONE_WAY_MS {
             return Wanted::Rules(Arc::new([Some(forward), None]));
         }
@@ -263,8 +263,10 @@ impl Worker {
         if entry.pace.at != 0 && entry.pace.rate != 0 {
             return entry.pace.rate;
         }
-        let Some(record) = self.flows.record(entry.slot) else { return 0 };
-        let age = u64::from((now as u32).wrapping_sub(record.created)).max(1000);
+        if self.flows.record(entry.slot).is_none() {
+            return 0;
+        }
+        let age = u64::from((now as u32).wrapping_sub(self.flows.times(entry.slot).created)).max(1000);
         self.carried(entry).0.saturating_mul(1000) / age
     }
 

@@ -84,7 +84,7 @@ impl Offloads {
     fn entry_of(&mut self, flows: &mut FlowTable, slot: u32) -> Option<u32> {
         let record = flows.record(slot)?;
         if record.flags & flag::OFFLOAD != 0 {
-            return Some(record.mark);
+            return Some(flows.binding(slot).offload);
         }
         let back = record.reverse;
         let first = if record.flags & flag::INITIATOR != 0 { slot } else { back };
@@ -92,7 +92,9 @@ impl Offloads {
         for slot in [slot, back] {
             if let Some(record) = flows.record_mut(slot) {
                 record.flags |= flag::OFFLOAD;
-                record.mark = index;
+                if let Some(binding) = flows.binding_mut(slot) {
+                    binding.offload = index;
+                }
             }
         }
         Some(index)

@@ -1,4 +1,4 @@
-//! What is kept of each flow that is offloaded or may be: cold, reached by the number in `Record::mark`.
+//! What is kept of each flow that is offloaded or may be: cold, reached by the number in its binding.
 
 use std::collections::{BTreeSet, VecDeque};
 
@@ -8,7 +8,7 @@ use offload_rules::{
 };
 
 use crate::{
-    flow_table::Record,
+    flow_table::FlowTable,
     worker::{counters::Traffic, flows::flag},
 };
 use offload_engine::protocol::{Directions, OffloadId, Request, Tier};
@@ -145,9 +145,15 @@ impl Offloads {
         self.places.get_mut(index as usize)?.entry.as_deref_mut()
     }
 
-    /// The entry of a record's flow.
-    pub(super) fn of(&self, record: &Record) -> Option<&Entry> {
-        if record.flags & flag::OFFLOAD == 0 { None } else { self.get(record.mark) }
+    /// The entry of the flow in a slot.
+    pub(super) fn of(&self, flows: &FlowTable, slot: u32) -> Option<&Entry> {
+        self.get(self.number_of(flows, slot)?)
+    }
+
+    /// Its number.
+    pub(super) fn number_of(&self, flows: &FlowTable, slot: u32) -> Option<u32> {
+        let offloaded = flows.record(slot)?.flags & flag::OFFLOAD != 0;
+        offloaded.then(|| flows.binding(slot).offload)
     }
 
     pub(super) fn id(&self, index: u32) -> Option<OffloadId> {

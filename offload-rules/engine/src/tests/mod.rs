@@ -23,7 +23,7 @@ use std::{
 use crate::protocol::{NotHeld, OffloadId, Report, Request, Tier};
 use offload_rules::{
     MacAddr, NexthopId, VifId, VrfId,
-    flow::{Egress, FlowKey, Forward, Operations, Program},
+    flow::{Decided, Egress, FlowKey, Forward, Operations, Program},
     forwarding::{Sa, Snapshot},
     lower::{Action, Arrival, Chain, Direction, Item, Meta, NotOffloaded, Rule, Session, Table, Unsupported, priority},
 };
@@ -90,6 +90,7 @@ fn direction(flow: u32, reverse: bool, kind: Kind) -> Direction {
             label: None,
             vrf,
             passes: Vec::new(),
+            decided: Decided::BY_NONE,
         }),
         egress_port: Some(vif(3 - at)),
         ingress_mtu: 1500,

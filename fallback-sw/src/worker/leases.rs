@@ -1,0 +1,173 @@
+//! What flows hold of what there is little of, and give back when they go: ports of a NAT's address, places with a member of a load
+//! balancer, SAs.
+//!
+//! A flow names its leases by one number ([`Binding::leases`]) and may have any number of them. They are kept in one slab for all
+//! flows, so that a flow with leases costs no allocation of its own. A pair's leases are held by the direction that made it.
+//!
+//! ```text
+//!            add                       flow removed
+//!   (none) ───────► held, by its flow ─────────────► given back, once
+//!                    │          ▲
+//!                    └──────────┘ derived anew: choices are kept
+//! ```
+//!
+//! [`Binding::leases`]: crate::flow_table::Binding::leases
+
+use super::Worker;
+
+/// No leases.
+pub const NONE: u32 = 0;
+
+#[derive(Debug)]
+enum Place<L> {
+    /// Held; the number of the flow's next lease.
+    Held { lease: L, next: u32 },
+    /// The number of the place that was freed before.
+    Free { next: u32 },
+}
+
+/// The leases of all flows of one worker. `L` says what each is of.
+#[derive(Debug)]
+pub struct Leases<L> {
+    /// By number, less one.
+    places: Vec<Place<L>>,
+    /// The place that was freed last.
+    freed: u32,
+    held: u32,
+}
+
+impl<L> Default for Leases<L> {
+    fn default() -> Self {
+        Self { places: Vec::new(), freed: NONE, held: 0 }
+    }
+}
+
+impl<L> Leases<L> {
+    /// Adds one to those of a flow whose first one is `first` ([`NONE`]: it has none). Returns the number of its first one from
+    /// now on.
+    #[must_use]
+    pub fn add(&mut self, first: u32, lease: L) -> u32 {
+        let held = Place::Held { lease, next: first };
+        self.held += 1;
+        let number = self.freed;
+        let Some(place) = self.places.get_mut(at(number)) else {
+            self.places.push(held);
+            return self.places.len() as u32;
+        };
+        if let Place::Free { next } = std::mem::replace(place, held) {
+            self.freed = next;
+        }
+        number
+    }
+
+    /// Takes those of a flow from it, the last one first, and hands each to its owner.
+    pub fn give_back(&mut self, first: u32, mut owner: impl FnMut(L)) {
+        let mut number = first;
+        while let Some(place @ Place::Held { .. }) = self.places.get_mut(at(number)) {
+            let Place::Held { lease, next } = std::mem::replace(place, Place::Free { next: self.freed }) else {
+                return;
+            };
+            self.freed = number;
+            self.held -= 1;
+            number = next;
+            owner(lease);
+        }
+    }
+
+    /// How many are held.
+    #[must_use]
+    pub const fn held(&self) -> u32 {
+        self.held
+    }
+}
+
+/// Where a number's place is; [`NONE`] is beyond all.
+const fn at(number: u32) -> usize {
+    (number as usize).wrapping_sub(1)
+}
+
+/// What a worker's flows can hold.
+#[derive(Debug)]
+pub enum Lease {
+    /// Counted by a test when it comes back.
+    #[cfg(test)]
+    Counted(std::sync::Arc<std::sync::atomic::AtomicU32>),
+}
+
+impl Lease {
+    /// Returns it to whom it belongs.
+    fn give_back(self) {
+        match self {
+            #[cfg(test)]
+            Self::Counted(count) => _ = count.fetch_add(1, std::sync::atomic::Ordering::Relaxed),
+        }
+    }
+}
+
+impl Worker {
+    /// Gives back what the direction in this slot holds.
+    pub(super) fn give_back_leases(&mut self, slot: u32) {
+        let first = self.flows.binding(slot).leases;
+        if first == NONE {
+            return;
+        }
+        if let Some(binding) = self.flows.binding_mut(slot) {
+            binding.leases = NONE;
+        }
+        self.leases.give_back(first, Lease::give_back);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    };
+
+    use offload_rules::{VifId, VrfId, flow::FlowKey, forwarding::Snapshot};
+
+    use super::*;
+    use crate::worker::WorkerConfig;
+
+    #[test]
+    fn each_lease_comes_back_once_and_its_place_is_used_again() {
+        let mut leases = Leases::default();
+        let mut flows = [NONE; 3];
+        for round in 0..3 {
+            for (flow, first) in flows.iter_mut().enumerate() {
+                *first = leases.add(*first, (flow, round));
+            }
+        }
+        assert_eq!((leases.held(), leases.places.len()), (9, 9));
+        let mut back = Vec::new();
+        leases.give_back(flows[1], |lease| back.push(lease));
+        assert_eq!(back, [(1, 2), (1, 1), (1, 0)]);
+        leases.give_back(flows[1], |lease| back.push(lease));
+        assert_eq!((back.len(), leases.held()), (3, 6), "not twice");
+        flows[1] = leases.add(NONE, (1, 9));
+        leases.give_back(flows[0], |lease| back.push(lease));
+        leases.give_back(flows[2], |lease| back.push(lease));
+        assert_eq!((back.len(), leases.held(), leases.places.len()), (9, 1, 9));
+    }
+
+    #[test]
+    fn a_flow_that_is_removed_gives_its_leases_back() {
+        let config = WorkerConfig { id: 0, workers: 1, ip_id: 1, entropy: None, cookie_secret: [0; 2], offload: false };
+        let mut worker = Worker::new(config, Arc::new(Snapshot::empty())).unwrap();
+        let (vrf, vif) = (VrfId::new(1).unwrap(), VifId::new(1).unwrap());
+        let [src, dst] = [[10, 0, 0, 1], [10, 0, 0, 2]].map(std::net::IpAddr::from);
+        let forward = FlowKey::new(vrf, vif, src, dst, 17, 1000, 53);
+        let back = Arc::new(AtomicU32::new(0));
+        for expected in [2, 4] {
+            let (slot, other) = worker.flows.insert_pair(forward, forward.reversed(vrf, vif)).unwrap();
+            assert_eq!(worker.flows.binding(slot).leases, NONE, "nothing is left from the flow before");
+            for _ in 0..2 {
+                let first = worker.leases.add(worker.flows.binding(slot).leases, Lease::Counted(Arc::clone(&back)));
+                worker.flows.binding_mut(slot).unwrap().leases = first;
+            }
+            worker.remove_flow(other);
+            assert_eq!((back.load(Ordering::Relaxed), worker.leases.held()), (expected, 0));
+        }
+    }
+}
