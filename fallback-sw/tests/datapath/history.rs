@@ -5,10 +5,10 @@ use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 use fallback_sw::{
     flow_table::Record,
     node::decode,
-    offload::{OffloadId, Report, Request, Tier},
     packet::Packet,
     worker::{Outbox, Worker, WorkerConfig},
 };
+use offload_engine::protocol::{OffloadId, Report, Request, Tier};
 use offload_rules::{
     MacAddr, VifId,
     classify::{Ingress, Inquiry, Role, Start, Verdict, classify},
@@ -185,7 +185,7 @@ impl Bed {
             for request in std::mem::take(&mut self.out.offload) {
                 match request {
                     Request::Install { id, directions, .. } => {
-                        self.in_hardware.insert(id, *directions);
+                        self.in_hardware.insert(id, directions.as_ref().clone());
                         reports.push(Report::State { id, tier: Tier::Hardware, reason: None });
                     }
                     Request::Remove { id } => {
