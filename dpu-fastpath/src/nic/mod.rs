@@ -5,6 +5,7 @@ mod identity;
 mod port_lowering;
 mod ports;
 
+use offload_engine::{Failure, NicBackend, RuleBackend};
 use offload_rules::lower::{Api, NicProfile};
 
 pub use identity::{Identity, Seen, WrongEngine, identify};
@@ -16,7 +17,6 @@ use crate::{
     rte_flow::{Asynchronous, Gated, Style, Synchronous},
     security::PortSessions,
 };
-use offload_engine::{Failure, NicBackend, RuleBackend};
 
 /// Operations of a synchronous driver in one round of the engine.
 const SYNCHRONOUS_DEPTH: usize = 256;

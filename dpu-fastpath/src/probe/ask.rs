@@ -2,9 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use offload_rules::lower::{Chain, Rule, Unsupported};
-
 use offload_engine::{Completion, Failure, RuleBackend, Token};
+use offload_rules::lower::{Chain, Rule, Unsupported};
 
 /// How long a NIC may take for one operation.
 const PATIENCE: Duration = Duration::from_secs(2);

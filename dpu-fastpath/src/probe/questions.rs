@@ -1,12 +1,12 @@
 //! What a NIC is asked: proactive rules, and a rule of every shape between ports of each pair of roles.
 
+use offload_engine::Lowering as _;
 use offload_rules::{
     forwarding::Snapshot,
     lower::{Action, Chain, Item, Rule, Shape, Unsupported, priority},
 };
 
 use crate::nic::NicLowering;
-use offload_engine::Lowering as _;
 
 /// A rule with those that it needs, or why the profile refuses it by itself.
 pub(super) struct Question {

@@ -11,6 +11,7 @@ use dpdk_sys::{
     rte_flow_error, rte_flow_op_attr, rte_flow_op_result, rte_flow_op_status, rte_flow_queue_attr,
     rte_flow_template_table,
 };
+use offload_engine::{Completion, Failure, Hits, RuleBackend, Token, hash::Quick};
 use offload_rules::{VifId, lower::Rule};
 
 use super::{
@@ -24,7 +25,6 @@ use crate::{
     port::{PortRegistry, configure_bare},
     security::Sessions,
 };
-use offload_engine::{Completion, Failure, Hits, RuleBackend, Token, hash::Quick};
 
 /// The queue of every port that this uses: one thread, one queue.
 const QUEUE: u32 = 0;

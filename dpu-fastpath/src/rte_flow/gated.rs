@@ -1,9 +1,9 @@
 //! A backend whose ports do not start or stop while it talks to their drivers.
 
+use offload_engine::{Completion, Failure, Hits, RuleBackend, Token};
 use offload_rules::{VifId, lower::Rule};
 
 use crate::port::Gate;
-use offload_engine::{Completion, Failure, Hits, RuleBackend, Token};
 
 /// Passes each call on through the gate of the ports.
 #[derive(Debug)]

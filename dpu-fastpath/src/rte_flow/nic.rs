@@ -8,6 +8,7 @@ use std::{
 };
 
 use dpdk_sys::{rte_eth_event_type as event, rte_flow, rte_flow_action, rte_flow_error};
+use offload_engine::{Failure, Hits, Token};
 use offload_rules::{
     VifId,
     lower::{Rule, Session},
@@ -25,7 +26,6 @@ use crate::{
     port::{Departures, Gate, PortRegistry, transfer_proxy},
     security::Sessions,
 };
-use offload_engine::{Failure, Hits, Token};
 
 /// Idle rules asked for in one call.
 const AGED_BATCH: usize = 128;

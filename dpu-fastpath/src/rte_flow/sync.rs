@@ -7,6 +7,7 @@ use std::{
 };
 
 use dpdk_sys::rte_flow_error;
+use offload_engine::{Completion, Failure, Hits, RuleBackend, Token, hash::Quick};
 use offload_rules::{VifId, lower::Rule};
 
 use super::{
@@ -15,7 +16,6 @@ use super::{
     style::Style,
 };
 use crate::{port::PortRegistry, security::Sessions};
-use offload_engine::{Completion, Failure, Hits, RuleBackend, Token, hash::Quick};
 
 /// What one round of the engine may take: somebody may be waiting for its answer.
 const SLICE: Duration = Duration::from_millis(20);

@@ -10,13 +10,13 @@ use dpdk_sys::{
     rte_flow_actions_template, rte_flow_error, rte_flow_pattern_template, rte_flow_template_table,
     rte_flow_template_table_attr,
 };
+use offload_engine::Failure;
 use offload_rules::lower::{FailureClass, Role};
 
 use super::{
     error::{check, failure},
     translation::{Domain, Shape, Translation},
 };
-use offload_engine::Failure;
 
 /// Tables that a port has at most: shapes come from the program, not from packets, so this many is a lot.
 const TABLES: usize = 256;

@@ -1,6 +1,7 @@
 //! Rules as the octets that drivers read. Offsets are of DPDK's structures and of the headers on the wire, not of this crate.
 
 use dpdk_sys::{rte_flow_action_type as act, rte_flow_field_id as field, rte_flow_item_type as kind};
+use offload_engine::Failure;
 use offload_rules::{
     Label, MacAddr, VifId,
     lower::{Action, Field, Item, Layout, NicProfile, Rule, Table},
@@ -18,7 +19,6 @@ use crate::{
     port::{PortRegistry, StartedPort},
     security::Sessions,
 };
-use offload_engine::Failure;
 
 mod dialects;
 mod ipsec;

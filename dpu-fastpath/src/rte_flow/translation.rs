@@ -3,6 +3,7 @@
 use std::hash::{Hash, Hasher};
 
 use dpdk_sys::rte_flow_attr;
+use offload_engine::{Failure, hash::QuickHasher};
 use offload_rules::lower::{Action, Item, Role, Rule, Session};
 
 use super::{
@@ -13,7 +14,6 @@ use super::{
     style::{Style, TtlStyle},
 };
 use crate::port::StartedPort;
-use offload_engine::{Failure, hash::QuickHasher};
 
 /// A rule with the storage of all that its items and actions point to.
 #[derive(Debug)]

@@ -8,10 +8,10 @@ use dpdk_sys::{
     rte_security_ipsec_tunnel_type as tunnel_type, rte_security_ipsec_xform, rte_security_session_conf,
     rte_security_session_protocol as protocol,
 };
+use offload_engine::{SessionKind, SessionSpec};
 use offload_rules::forwarding::{DfPolicy, IpsecTunnel, KEY_LENGTHS, SaDirection};
 
 use super::offer::{Offer, action_of, way_of};
-use offload_engine::{SessionKind, SessionSpec};
 
 /// Octets of the check value (RFC 4106 §6).
 pub(super) const DIGEST_LEN: u16 = 16;

@@ -7,10 +7,10 @@ use dpdk_sys::{
     rte_security_ipsec_sa_protocol as esp, rte_security_session_action_type as action,
     rte_security_session_protocol as protocol,
 };
+use offload_engine::{SessionKind, SessionSpec};
 use offload_rules::forwarding::{DfPolicy, Sa, SaDirection};
 
 use super::conf::{AAD_LEN, DIGEST_LEN, ESN_AAD_LEN};
-use offload_engine::{SessionKind, SessionSpec};
 
 /// Both kinds, the one that leaves least to software first.
 pub(super) const KINDS: [SessionKind; 2] = [SessionKind::InlineProtocol, SessionKind::InlineCrypto];

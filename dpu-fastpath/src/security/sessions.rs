@@ -11,6 +11,7 @@ use std::{
 };
 
 use dpdk_sys::{rte_security_session_protocol as protocol, rte_security_stats};
+use offload_engine::{Failure, SessionCounts, SessionKind, SessionSpec};
 use offload_rules::{
     forwarding::{Sa, SaDirection, SaKey},
     lower::Session,
@@ -21,7 +22,6 @@ use super::{
     offer::{KINDS, Offer},
     pool,
 };
-use offload_engine::{Failure, SessionCounts, SessionKind, SessionSpec};
 
 /// Slots: sessions that there can be at a time. The slot of a session is in the lower bits of its number.
 const SLOTS: usize = 1 << 16;

@@ -3,6 +3,7 @@
 use std::{ptr::NonNull, sync::Arc};
 
 use dpdk_sys as sys;
+use offload_engine::{SessionKind, SessionSpec};
 use offload_rules::{
     SaId, VifId, VrfId,
     forwarding::{DfPolicy, IpsecTunnel, Lifetime, NatT, Sa, SaDirection, SaKey},
@@ -14,7 +15,6 @@ use super::{
     conf::{Conf, WrongKey},
     offer::Offer,
 };
-use offload_engine::{SessionKind, SessionSpec};
 
 fn sa(direction: SaDirection, key: usize, esn: bool, window: u32) -> Sa {
     Sa {

@@ -3,6 +3,7 @@
 
 use std::{io, sync::Arc};
 
+use offload_engine::protocol::{Report, Request};
 use offload_rules::{
     VifId,
     forwarding::{Delta, Snapshot, State, StateErrors},
@@ -16,7 +17,6 @@ use crate::{
     packet::Packet,
     worker::{Account, Counters, Outbox, TxKind, TxMeta, Worker, WorkerConfig},
 };
-use offload_engine::protocol::{Report, Request};
 
 /// A frame that the node sends.
 #[derive(Debug)]

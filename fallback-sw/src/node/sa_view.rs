@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use offload_engine::protocol::SaMode;
 use offload_rules::{
     DropReason, SaId, VifId,
     classify::is_tunnel_up,
@@ -14,7 +15,6 @@ use super::{
     encode::{self, Keys},
 };
 use crate::worker::SaStatus;
-use offload_engine::protocol::SaMode;
 
 /// All SAs of a node by id; `statuses` are those of each worker.
 #[must_use]

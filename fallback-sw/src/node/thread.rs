@@ -21,6 +21,7 @@ use nix::{
         time::TimeSpec,
     },
 };
+use offload_engine::protocol::Request;
 use offload_rules::{DropReason, VifId, forwarding::Snapshot};
 
 use super::{backlog::Backlog, neighbours::nud::Question, runtime::Message};
@@ -29,7 +30,6 @@ use crate::{
     packet::Packet,
     worker::{Delivery, Event, GiveUp, Grant, NeighbourKey, Outbox, TxMeta, Worker},
 };
-use offload_engine::protocol::Request;
 
 /// Frames received from a port before the next port has its turn.
 const BURST: usize = 64;

@@ -6,6 +6,7 @@ use std::{
     net::IpAddr,
 };
 
+use offload_engine::protocol::Tier;
 use offload_rules::{
     DropReason, Label, MacAddr, NexthopId, VifId, VrfId,
     flow::{
@@ -18,7 +19,6 @@ use proto::v1 as pb;
 
 use super::{control::Control, encode, filter::Listed, neighbours::nud::State};
 use crate::worker::{Account, Counters, VifCounters, Worker, flows::flag};
-use offload_engine::protocol::Tier;
 
 /// Index of a record among all workers.
 #[must_use]

@@ -6,9 +6,8 @@
 use std::{fmt, sync::Arc};
 
 use crossbeam_queue::ArrayQueue;
-use offload_rules::forwarding::Snapshot;
-
 use offload_engine::protocol::Request;
+use offload_rules::forwarding::Snapshot;
 
 /// Told of every snapshot that comes into force, in order, the first one included. Called by the control thread: must not block.
 pub(super) type Adopt = Arc<dyn Fn(&Arc<Snapshot>) + Send + Sync>;

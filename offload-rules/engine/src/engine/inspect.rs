@@ -5,7 +5,6 @@ use std::{
     sync::Arc,
 };
 
-use crate::protocol::{OffloadId, Tier};
 use offload_rules::{
     lower::NotOffloaded,
     place::{self, Difference},
@@ -17,7 +16,10 @@ use super::{
     prerequisites::Claim,
     rules::{Entry, Owner, Stage},
 };
-use crate::{EngineStatus, InstalledRule, Lowering, Mismatch, MismatchKind, RuleBackend, ShapeStatus, Token};
+use crate::{
+    EngineStatus, InstalledRule, Lowering, Mismatch, MismatchKind, RuleBackend, ShapeStatus, Token,
+    protocol::{OffloadId, Tier},
+};
 
 const fn flow_of(owner: Owner) -> Option<(OffloadId, u8)> {
     match owner {

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use crate::protocol::{OffloadId, Report, Tier};
 use offload_rules::{
     lower::{Action, Chain, FailureClass, NotOffloaded, Rule, Unsupported},
     place::Rate,
@@ -14,7 +13,11 @@ use super::{
     prerequisites::Claim,
     rules::{NewRule, Owner, ShapeIndex},
 };
-use crate::{Failure, Lowering, RuleBackend, config::backoff};
+use crate::{
+    Failure, Lowering, RuleBackend,
+    config::backoff,
+    protocol::{OffloadId, Report, Tier},
+};
 
 /// Priorities of flows. A flow is replaced at the other one, so that old and new rules can be in the NIC together.
 const PRIORITIES: [u32; 2] = [2, 3];

@@ -21,7 +21,6 @@ use std::{
     sync::Arc,
 };
 
-use crate::protocol::{OffloadId, Report, Request, Tier};
 use offload_rules::{
     forwarding::Snapshot,
     lower::{FailureClass, NotOffloaded},
@@ -33,6 +32,7 @@ use super::{
     meter::{Latencies, Rate},
 };
 use crate::hash::Quick;
+use crate::protocol::{OffloadId, Report, Request, Tier};
 use egress_check::EgressCheck;
 use flow::{Flow, PENDING, State};
 use proactive::Proactive;

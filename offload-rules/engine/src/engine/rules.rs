@@ -6,13 +6,13 @@ use std::{
     sync::Arc,
 };
 
-use crate::protocol::{OfferId, OffloadId};
 use offload_rules::{VifId, lower::Rule};
 
 use super::egress_check::egress_of;
 use crate::{
     Hits, Token,
     hash::{Quick, QuickHasher},
+    protocol::{OfferId, OffloadId},
 };
 
 /// Index of a shape in the engine's list.

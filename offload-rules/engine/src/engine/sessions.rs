@@ -1,17 +1,9 @@
 //! SAs that workers have offered: sessions in the NIC, and the rules that open and seal by them.
 //!
-//! ```text
-//!             session          inbound: rule            outbound: confirmed, rule
-//! Offered ──────────► Opened ────────────────► InForce ◄──────────────────────── Reported ◄── Opened
-//!    │                   │                        │                                │
-//!    └── refused ────────┴── failed ──► (gone)    └── left, returned ──► Returned ─┴─► rule gone ─► session gone ─► (gone)
-//! ```
-//!
 //! A session is there before its rule, and goes after it. Nobody is told that the NIC holds an SA before it does.
 
 use std::{collections::BTreeMap, ops::Range, sync::Arc};
 
-use crate::protocol::{NotHeld, OfferId, Report, SaMode};
 use offload_rules::{
     VifId,
     forwarding::{Lifetime, Sa, SaDirection},
@@ -24,6 +16,7 @@ use super::{
 };
 use crate::{
     Failure, Lowering, RuleBackend, SessionBackend, SessionCounts, SessionKind, SessionPlace, SessionSpec, Token,
+    protocol::{NotHeld, OfferId, Report, SaMode},
 };
 
 /// Milliseconds that a tunnel may still be sealed by a session that was returned, until the next one's rule is there.
@@ -40,12 +33,29 @@ pub(super) struct Offer {
     pub(super) left: Lifetime,
 }
 
+/// Life of an SA in the NIC:
+///
+/// ```text
+///    ┌── inbound: session ──────────────────────► Opened ────── rule created ──┐
+///    │                                                                         ▼
+/// Offered ── outbound, inline crypto: session ──────────────────────────► InForce
+///    │                                                                         ▲
+///    └── outbound, inline protocol: session ────► Reported ─────── confirmed ──┘
+///
+/// Offered ── refused ──► (gone)      Opened ── rule failed ──► (gone)
+/// any ── the worker returns it ──► Returned ── rule gone, then session gone ──► (gone)
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {
+    /// No session yet.
     Offered,
+    /// Inbound: there is a session, its rule is being created.
     Opened,
+    /// Outbound, inline protocol: there is a session and the worker knows it, but does not send with it yet.
     Reported,
+    /// The worker counts on the session; an outbound one gets its rule now.
     InForce,
+    /// The worker does not use the session any more: rule and session end at once, or when the tunnel's next one is in force.
     Returned { at_once: bool, since: u64 },
 }
 

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use crate::protocol::{OffloadId, Request, Tier};
 use offload_rules::{
     lower::{FailureClass, NotOffloaded, Rule},
     place::Hysteresis,
@@ -13,7 +12,10 @@ use super::{
     chain::{GUARD, LATE_GUARD, OWN, STAGE},
     direction, first_stage, guard, id, install, install_as, steering, unfinished, vif,
 };
-use crate::{Config, MismatchKind, ProbeResult};
+use crate::{
+    Config, MismatchKind, ProbeResult,
+    protocol::{OffloadId, Request, Tier},
+};
 
 const fn failed(class: FailureClass) -> Option<(Tier, Option<NotOffloaded>)> {
     Some((Tier::Software, Some(NotOffloaded::Failed(class))))

@@ -1,6 +1,5 @@
 //! Faults of device and firmware, for flows whose rules need no others and for flows whose rules do.
 
-use crate::protocol::{Request, Tier};
 use offload_rules::lower::{FailureClass, NotOffloaded, Table};
 
 use super::{
@@ -8,6 +7,7 @@ use super::{
     chain::{GUARD, OWN, STAGE},
     id, install_as,
 };
+use crate::protocol::{Request, Tier};
 
 const fn failed(class: FailureClass) -> Option<(Tier, Option<NotOffloaded>)> {
     Some((Tier::Software, Some(NotOffloaded::Failed(class))))

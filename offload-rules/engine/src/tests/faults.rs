@@ -1,13 +1,15 @@
 //! Each fault that a NIC is known for.
 
-use crate::protocol::{Report, Request, Tier};
 use offload_rules::{
     lower::{FailureClass, NotOffloaded},
     place::Hysteresis,
 };
 
 use super::{Bed, Kind, PLAIN, Toy, id, install, install_as};
-use crate::{Config, ProbeResult};
+use crate::{
+    Config, ProbeResult,
+    protocol::{Report, Request, Tier},
+};
 
 const fn failed(class: FailureClass) -> Option<(Tier, Option<NotOffloaded>)> {
     Some((Tier::Software, Some(NotOffloaded::Failed(class))))

@@ -20,7 +20,6 @@ use std::{
     },
 };
 
-use crate::protocol::{NotHeld, OffloadId, Report, Request, Tier};
 use offload_rules::{
     MacAddr, NexthopId, VifId, VrfId,
     flow::{Decided, Egress, FlowKey, Forward, Operations, Program},
@@ -29,6 +28,7 @@ use offload_rules::{
 };
 
 use super::{Config, Engine, Lowering, NicBackend, SessionKind, SessionPlace};
+use crate::protocol::{NotHeld, OffloadId, Report, Request, Tier};
 use fake::{Fake, Nic};
 
 /// What [`Toy`] reads out of a direction, so that tests need no forwarding state.

@@ -2,11 +2,13 @@
 
 use std::sync::Arc;
 
-use crate::protocol::{Report, Request, Tier};
 use offload_rules::lower::{Action, Item, NotOffloaded, Rule, Table, Unsupported};
 
 use super::{Bed, Kind, PLAIN, Toy, direction, id, install, install_as, steering, vif};
-use crate::{Config, ProbeResult};
+use crate::{
+    Config, ProbeResult,
+    protocol::{Report, Request, Tier},
+};
 
 #[test]
 fn a_pair_is_in_hardware_only_when_both_rules_are_in() {

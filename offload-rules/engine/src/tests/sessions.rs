@@ -2,7 +2,6 @@
 
 use std::ops::Range;
 
-use crate::protocol::{OfferId, SaMode};
 use offload_rules::{
     SaId,
     forwarding::{
@@ -12,6 +11,7 @@ use offload_rules::{
 };
 
 use super::{fake::Fake, *};
+use crate::protocol::{OfferId, SaMode};
 
 const TUNNEL: u32 = 11;
 const WAN: u32 = 1;

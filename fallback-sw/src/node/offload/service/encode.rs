@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use offload_engine::{EngineStatus, Failures, InstalledRule, Mismatch, MismatchKind, ProbeResult, ShapeStatus};
 use offload_rules::lower::{Action, NotOffloaded, PortFacts};
 use proto::v1 as pb;
 
 use super::{AboutNic, rule_text};
-use offload_engine::{EngineStatus, Failures, InstalledRule, Mismatch, MismatchKind, ProbeResult, ShapeStatus};
 
 /// The engine's state.
 pub(super) fn status(status: &EngineStatus, nic: &AboutNic) -> pb::OffloadStatus {

@@ -6,6 +6,7 @@ use std::{
     },
 };
 
+use offload_engine::{Failures, Hits, MismatchKind, ProbeResult, ShapeStatus, Totals};
 use offload_rules::{
     Label, MacAddr, VifId,
     lower::{Action, Field, Item, PortFacts, Role, Rule, Table, Unsupported},
@@ -14,7 +15,6 @@ use proto::v1::offload_server::Offload as _;
 use tonic::Code;
 
 use super::*;
-use offload_engine::{Failures, Hits, MismatchKind, ProbeResult, ShapeStatus, Totals};
 
 const ID: OffloadId = OffloadId { worker: 0, entry: 7, generation: 3 };
 
