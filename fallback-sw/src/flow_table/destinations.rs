@@ -73,6 +73,7 @@ impl Place {
 
     /// The addresses of the group.
     fn prefix(self) -> IpNet {
+        // Invariant: these are lengths of prefixes.
         match self {
             Self::Inet(bits) => {
                 let address = ((bits >> 1) as u32).into();
