@@ -336,3 +336,55 @@ impl Hasher for Fold {
         self.word(word as u64);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use offload_rules::{
+        NexthopId, VifId,
+        flow::{Decided, Dependency, DependencyKind, Egress, Forward, Operations, Oversize, SizeLimit},
+    };
+
+    use super::*;
+
+    fn program(mss: u16, mtu: u16, generation: u64) -> Program {
+        let vif = VifId::new(1).unwrap();
+        let forward = Forward {
+            mss: Some(mss),
+            size: Some(SizeLimit { mtu, larger: Oversize::Fragment }),
+            ..Forward::unchanged(Egress::Output(vif))
+        };
+        Program {
+            ops: Operations::Forward(forward),
+            dependencies: vec![Dependency { kind: DependencyKind::Vif(vif), generation }],
+            nexthop: NexthopId::NONE,
+            label: None,
+            vrf: VrfId::new(1).unwrap(),
+            passes: Vec::new(),
+            decided: Decided::BY_NONE,
+        }
+    }
+
+    #[test]
+    fn programs_that_differ_in_anything_do_not_share_a_bucket() {
+        let mut hashes = BTreeSet::new();
+        for n in 0..1000 {
+            hashes.extend([program(n, 0, 0), program(0, n + 1, 0), program(0, 0, u64::from(n) + 1)].map(|p| hash(&p)));
+        }
+        assert_eq!(hashes.len(), 3000);
+        assert_eq!(hash(&program(1, 2, 3)), hash(&program(1, 2, 3)));
+    }
+
+    #[test]
+    fn equal_programs_are_kept_once_until_the_last_flow_has_gone() {
+        let (mut programs, snapshot) = (Programs::default(), Snapshot::empty());
+        let vrf = VrfId::new(1).unwrap();
+        let first = programs.intern(program(1, 2, 3), vrf, &snapshot);
+        assert_eq!(programs.intern(program(1, 2, 3), vrf, &snapshot), first);
+        assert_ne!(programs.intern(program(2, 2, 3), vrf, &snapshot), first);
+        assert!(programs.release(first).is_none());
+        assert!(programs.release(first).is_some());
+        assert_eq!((programs.iter().count(), programs.by_hash.len()), (1, 1));
+    }
+}
