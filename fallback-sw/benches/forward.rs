@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// Packets between two looks at the clock.
-const ROUND: usize = 32 * 1024;
+pub(crate) const ROUND: usize = 32 * 1024;
 /// Packets of a row when it runs once: to warm up, and to measure.
 #[allow(dead_code, reason = "for whoever divides instructions by packets")]
 pub(crate) const ONCE: usize = 2 * ROUND;
