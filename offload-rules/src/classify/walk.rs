@@ -1,19 +1,17 @@
 //! From the first route lookup through the chain of nexthops to an egress vif.
 
+mod reads;
 mod size;
 
 use std::net::IpAddr;
 
-use super::{
-    Ingress, Inquiry, Role, Start, Trace, ecmp, protect,
-    trace::{Candidate, Tracer},
-};
+pub(super) use reads::Reads;
+
+use super::{Ingress, Inquiry, Role, Start, Trace, ecmp, protect};
 use crate::{
     DropReason, Label, NexthopId, SaId, VifId, VrfId,
-    flow::{
-        Choices, Dependency, DependencyKind, FlowKey, IPV6_MIN_MTU, Op, Program, SealHeader, TunnelHeader, VrfCounter,
-    },
-    forwarding::{IpsecTunnel, L2Rewrite, Nexthop, NexthopKind, Receive, Route, Snapshot, Tunnel, Vif, VifKind},
+    flow::{Choices, DependencyKind, FlowKey, IPV6_MIN_MTU, Op, Program, SealHeader, TunnelHeader, VrfCounter},
+    forwarding::{IpsecTunnel, L2Rewrite, Nexthop, NexthopKind, Receive, Snapshot, Tunnel, Vif, VifKind},
 };
 
 /// Nexthops that one packet may pass: longer chains are loops.
@@ -47,87 +45,6 @@ pub(super) enum Transport {
     Known,
     /// Nothing: a fragment whose head is not known.
     Unknown,
-}
-
-/// What a walk has read so far.
-#[derive(Debug)]
-pub(super) struct Reads<'a> {
-    snapshot: &'a Snapshot,
-    list: Vec<Dependency>,
-    tracer: Option<Box<Tracer>>,
-}
-
-impl<'a> Reads<'a> {
-    pub(super) fn new(snapshot: &'a Snapshot) -> Self {
-        Self { snapshot, list: Vec::with_capacity(12), tracer: None }
-    }
-
-    /// Notes what is read of the packet itself, too.
-    pub(super) fn trace(&mut self, key: &FlowKey) {
-        self.tracer = Some(Box::new(Tracer::new(key)));
-    }
-
-    /// From here on it is read where the packet goes.
-    pub(super) fn depart(&mut self) {
-        if let Some(tracer) = &mut self.tracer {
-            tracer.depart();
-        }
-    }
-
-    /// Notes that the decision depends on more of the packet than is traced.
-    pub(super) fn blur(&mut self) {
-        if let Some(tracer) = &mut self.tracer {
-            tracer.blur();
-        }
-    }
-
-    /// Notes that the packet's hash has chosen among these.
-    pub(super) fn member(&mut self, usable: impl Iterator<Item = Candidate>) {
-        if let Some(tracer) = &mut self.tracer {
-            tracer.member(usable);
-        }
-    }
-
-    pub(super) fn note(&mut self, kind: DependencyKind) {
-        if let Some(tracer) = &mut self.tracer {
-            tracer.dependency(kind);
-        }
-        if !self.list.iter().any(|d| d.kind == kind) {
-            self.list.push(Dependency { kind, generation: self.snapshot.version_of(kind) });
-        }
-    }
-
-    pub(super) fn vif(&mut self, id: VifId) -> Option<&'a Vif> {
-        self.note(DependencyKind::Vif(id));
-        self.snapshot.vif(id).map(AsRef::as_ref)
-    }
-
-    pub(super) fn route(&mut self, vrf: VrfId, destination: IpAddr) -> Option<&'a Route> {
-        self.note(match destination {
-            IpAddr::V4(_) => DependencyKind::Routes4(vrf),
-            IpAddr::V6(_) => DependencyKind::Routes6(vrf),
-        });
-        let route = self.snapshot.route(vrf, destination).map(AsRef::as_ref);
-        if let Some(tracer) = &mut self.tracer {
-            tracer.route(vrf, destination, route);
-        }
-        route
-    }
-
-    pub(super) fn nexthop(&mut self, id: NexthopId) -> Option<&'a Nexthop> {
-        self.note(DependencyKind::Nexthop(id));
-        self.snapshot.nexthop(id).map(AsRef::as_ref)
-    }
-
-    /// In the order that they were read: walks that go the same way read the same things in the same order.
-    pub(super) fn finish(self) -> Vec<Dependency> {
-        self.list
-    }
-
-    /// What was read of the packet, when it was asked for and can be told.
-    fn take_trace(&mut self) -> Option<Trace> {
-        self.tracer.take()?.finish()
-    }
 }
 
 /// A walk in progress.
