@@ -1,20 +1,20 @@
 //! From the first route lookup through the chain of nexthops to an egress vif.
 
+mod reads;
 mod size;
 
 use std::net::IpAddr;
 
-use super::{
-    Ingress, Inquiry, Role, Start, Trace, ecmp, protect,
-    trace::{Candidate, Tracer},
-};
+pub(super) use reads::Reads;
+
+use super::{Ingress, Inquiry, Role, Start, Trace, ecmp, protect};
 use crate::{
     DropReason, Label, NexthopId, SaId, VifId, VrfId,
     flow::{
         Choices, Decap, Decided, Dependency, Egress, FlowKey, Forward, IPV6_MIN_MTU, Operations, Oversize, Program,
         SealHeader, SizeLimit, TunnelHeader, VrfCounter,
     },
-    forwarding::{IpsecTunnel, L2Rewrite, Nexthop, NexthopKind, Receive, Route, Snapshot, Tunnel, Vif, VifKind},
+    forwarding::{IpsecTunnel, L2Rewrite, Nexthop, NexthopKind, Receive, Snapshot, Tunnel, Vif, VifKind},
 };
 
 /// Nexthops that one packet may pass: longer chains are loops.
@@ -48,112 +48,6 @@ pub(super) enum Transport {
     Known,
     /// Nothing: a fragment whose head is not known.
     Unknown,
-}
-
-/// What a walk has read so far.
-#[derive(Debug)]
-pub(super) struct Reads<'a> {
-    snapshot: &'a Snapshot,
-    /// Destination and source of the flow: routes to them are noted without the address.
-    ends: Option<(IpAddr, IpAddr)>,
-    list: Vec<Dependency>,
-    tracer: Option<Box<Tracer>>,
-}
-
-impl<'a> Reads<'a> {
-    /// Of a walk for no flow.
-    pub(super) fn new(snapshot: &'a Snapshot) -> Self {
-        Self { snapshot, ends: None, list: Vec::with_capacity(16), tracer: None }
-    }
-
-    /// Of a walk for a flow.
-    pub(super) fn of_flow(snapshot: &'a Snapshot, key: &FlowKey) -> Self {
-        Self { ends: Some((key.destination(), key.source())), ..Self::new(snapshot) }
-    }
-
-    /// Reads that are not noted with these, for trying something.
-    pub(super) fn aside(&self) -> Self {
-        Self { snapshot: self.snapshot, ends: self.ends, list: Vec::new(), tracer: None }
-    }
-
-    /// Notes what is read of the packet itself, too.
-    pub(super) fn trace(&mut self, key: &FlowKey) {
-        self.tracer = Some(Box::new(Tracer::new(key)));
-    }
-
-    /// Is what is read of the packet noted?
-    pub(super) const fn is_traced(&self) -> bool {
-        self.tracer.is_some()
-    }
-
-    /// From here on it is read where the packet goes.
-    pub(super) fn depart(&mut self) {
-        if let Some(tracer) = &mut self.tracer {
-            tracer.depart();
-        }
-    }
-
-    /// Notes that the decision depends on more of the packet than is traced.
-    pub(super) fn blur(&mut self) {
-        if let Some(tracer) = &mut self.tracer {
-            tracer.blur();
-        }
-    }
-
-    /// Notes that the packet's hash has chosen among these.
-    pub(super) fn member(&mut self, usable: impl Iterator<Item = Candidate>) {
-        if let Some(tracer) = &mut self.tracer {
-            tracer.member(usable);
-        }
-    }
-
-    pub(super) fn note(&mut self, what: Dependency) {
-        if let Some(tracer) = &mut self.tracer {
-            tracer.dependency(what);
-        }
-        if !self.list.contains(&what) {
-            self.list.push(what);
-        }
-    }
-
-    pub(super) fn vif(&mut self, id: VifId) -> Option<&'a Vif> {
-        self.note(Dependency::Vif(id));
-        self.snapshot.vif(id).map(AsRef::as_ref)
-    }
-
-    /// Is the vif there and up, and the device that carries its frames?
-    pub(super) fn is_up(&mut self, id: VifId) -> bool {
-        self.note(Dependency::Oper(id));
-        self.snapshot.is_up(id)
-    }
-
-    pub(super) fn route(&mut self, vrf: VrfId, destination: IpAddr) -> Option<&'a Route> {
-        self.note(match self.ends {
-            Some((end, _)) if end == destination => Dependency::Destination(vrf),
-            Some((_, end)) if end == destination => Dependency::Source(vrf),
-            _ => Dependency::Route(vrf, destination),
-        });
-        let route = self.snapshot.route(vrf, destination).map(AsRef::as_ref);
-        if let Some(tracer) = &mut self.tracer {
-            tracer.route(vrf, destination, route);
-        }
-        route
-    }
-
-    pub(super) fn nexthop(&mut self, id: NexthopId) -> Option<&'a Nexthop> {
-        self.note(Dependency::Nexthop(id));
-        self.snapshot.nexthop(id).map(AsRef::as_ref)
-    }
-
-    /// In the order that they were read: walks that go the same way read the same things in the same order.
-    pub(super) fn finish(self) -> Vec<Dependency> {
-        self.list
-    }
-
-    /// What was read of the packet, when it was asked for and can be told.
-    fn take_trace(&mut self) -> Option<Trace> {
-        self.tracer.take()?.finish()
-    }
 }
 
 /// A walk in progress.
