@@ -28,7 +28,7 @@ use measure::{Effort, Machine, Row};
 type Part = (&'static str, fn(&Effort) -> Vec<Row>);
 
 /// The parts, in the order of a packet's way.
-const PARTS: [Part; 9] = [
+const PARTS: [Part; 10] = [
     ("parser", forward::parser),
     ("flow table", flow_table::rows),
     ("hit", forward::hit),

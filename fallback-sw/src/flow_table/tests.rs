@@ -50,7 +50,7 @@ fn a_pair_is_found_by_both_keys_and_each_points_to_the_other() {
 }
 
 #[test]
-fn a_pair_costs_at_most_256_octets_with_index_and_lists() {
+fn a_pair_costs_at_most_276_octets_with_index_and_lists() {
     const PAIRS: u32 = 100_000;
     let mut table = FlowTable::with_seed(2 * PAIRS, 7).unwrap();
     let mut holdings = Holdings::new(2 * PAIRS).unwrap();
@@ -61,7 +61,7 @@ fn a_pair_costs_at_most_256_octets_with_index_and_lists() {
         holdings.file(slot, holder, Class::Unanswered, 0);
     }
     let octets = table.memory_bytes() + holdings.memory_bytes(table.len());
-    assert!(octets <= 256 * PAIRS as usize, "{octets} octets");
+    assert!(octets <= 276 * PAIRS as usize, "{octets} octets");
     // Translated: both directions have bindings. Leases are counted where they are kept.
     let translated = octets + 2 * PAIRS as usize * size_of::<Binding>();
     assert!(translated <= 320 * PAIRS as usize, "{translated} octets");

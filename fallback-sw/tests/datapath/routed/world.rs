@@ -223,7 +223,7 @@ impl FrameChoice {
             let from = ["192.0.2.2", "198.51.100.3", "192.0.2.9", "10.0.0.1"][usize::from(self.outer) % 4];
             let label = 200 + u32::from(self.outer / 4) % 7;
             let outer = mpls_udp(from, "192.0.2.1", (50_000, 6635), &[entry(label, 0, true, 64)], &inner);
-            let outer = if self.outer % 5 == 0 { outer.tos(1) } else { outer };
+            let outer = if self.outer.is_multiple_of(5) { outer.tos(1) } else { outer };
             return eth(MAC, STATION, &outer.ip());
         }
         eth(MAC, STATION, &inner)
