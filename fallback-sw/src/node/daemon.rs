@@ -142,7 +142,7 @@ pub fn start<C: Parser>(carry_out: impl FnOnce(C) -> anyhow::Result<()>) -> Exit
             return if error.use_stderr() { ExitCode::FAILURE } else { ExitCode::SUCCESS };
         }
     };
-    match carry_out(cli) {
+    match super::processor::check().and_then(|()| carry_out(cli)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("{}: {}", C::command().get_name(), told_once(&error));

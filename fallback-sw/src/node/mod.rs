@@ -17,6 +17,7 @@ pub mod machine;
 pub mod neighbours;
 pub mod offload;
 pub mod persist;
+mod processor;
 pub mod runtime;
 pub mod sa_view;
 pub mod sequences;

@@ -20,7 +20,7 @@ pub use acl::{AclMatch, AclPacket, FragmentMatch, evaluate, evaluate_fragment};
 pub use advice::{Advice, advice};
 pub use ecmp::draw;
 pub use scope::is_of_link;
-pub use trace::{Candidate, FixedRoute, PacketRead, RouteAnswer, Side, Trace};
+pub use trace::{Candidate, PacketRead, Side, Trace};
 
 use crate::{
     DropReason, NexthopId, VifId,

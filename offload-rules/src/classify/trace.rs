@@ -2,16 +2,15 @@
 //!
 //! A decision depends on the forwarding state (its program's dependencies) and on the packet. A trace lists the second part: two packets
 //! with the same ingress, family, start and outer source, one of them TCP if the other is, and with equal values for every
-//! [`PacketRead`] of the trace, are decided on alike while the program is current and the [`FixedRoute`]s hold. Addresses that the
-//! walk compares with those of the node ([`Snapshot::node_addresses`]), link-local ones and groups are beyond that: packets that have
-//! one are not traced.
+//! [`PacketRead`] of the trace, are decided on alike while the program is current. Addresses that the walk compares with those of the node
+//! ([`Snapshot::node_addresses`](crate::forwarding::Snapshot::node_addresses)), link-local ones and groups are beyond that: packets that
+//! have one are not traced.
 
 use std::{net::IpAddr, sync::Arc};
 
 use crate::{
-    NexthopId, VrfId,
+    VrfId,
     flow::{Dependency, FlowKey},
-    forwarding::{Route, Snapshot},
 };
 
 /// Which address of a packet.
@@ -35,7 +34,7 @@ pub struct Candidate {
 /// Something about a packet that a walk has read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PacketRead {
-    /// [`RouteAnswer`] of the longest match of one of its addresses.
+    /// [`RouteAnswer`](crate::forwarding::RouteAnswer) of the longest match of one of its addresses.
     Route {
         /// In this VRF.
         vrf: VrfId,
@@ -48,40 +47,6 @@ pub enum PacketRead {
     Member(Arc<[Candidate]>),
 }
 
-/// What a walk takes from a route.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct RouteAnswer {
-    /// Its nexthop.
-    pub nexthop: NexthopId,
-    /// Its label, as a number; `u32::MAX`: none.
-    pub label: u32,
-}
-
-impl RouteAnswer {
-    /// Of a route.
-    #[inline]
-    #[must_use]
-    pub fn of(route: &Route) -> Self {
-        Self { nexthop: route.nexthop, label: route.label.map_or(u32::MAX, |label| label.get()) }
-    }
-}
-
-/// A longest match of an address that is no packet's: a tunnel's end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct FixedRoute {
-    vrf: VrfId,
-    address: IpAddr,
-    answer: Option<RouteAnswer>,
-}
-
-impl FixedRoute {
-    /// Is the answer still the same?
-    #[must_use]
-    pub fn holds(&self, snapshot: &Snapshot) -> bool {
-        snapshot.route(self.vrf, self.address).map(|route| RouteAnswer::of(route)) == self.answer
-    }
-}
-
 /// What a decision was read from in the packet. The two parts do not depend on each other.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Trace {
@@ -89,8 +54,6 @@ pub struct Trace {
     pub arrival: Vec<PacketRead>,
     /// Where it goes, in the order of reading.
     pub departure: Vec<PacketRead>,
-    /// Longest matches that do not depend on the packet.
-    pub fixed: Vec<FixedRoute>,
 }
 
 /// Which part of a [`Trace`] is being read.
@@ -127,17 +90,14 @@ impl Tracer {
         self.opaque = true;
     }
 
-    /// Notes a longest match. Whose address it is is found by its value: whoever looks up a packet's address is noted.
-    pub(super) fn route(&mut self, vrf: VrfId, address: IpAddr, route: Option<&Route>) {
+    /// Notes a longest match. Whose address it is is found by its value: whoever looks up a packet's address is noted. That of another
+    /// address (a tunnel's end) is the same for all packets, and a dependency of the program.
+    pub(super) fn route(&mut self, vrf: VrfId, address: IpAddr) {
         if address == self.source {
             self.read(PacketRead::Route { vrf, side: Side::Source });
         }
         if address == self.destination {
             self.read(PacketRead::Route { vrf, side: Side::Destination });
-        }
-        let fixed = FixedRoute { vrf, address, answer: route.map(RouteAnswer::of) };
-        if address != self.source && address != self.destination && !self.trace.fixed.contains(&fixed) {
-            self.trace.fixed.push(fixed);
         }
     }
 

@@ -36,7 +36,7 @@ mod vrf;
 pub use acl::{Ace, Acl, Action, Scope};
 pub use changes::{Changes, VersionChanges};
 pub use error::{StateError, StateErrors};
-pub use fib::Fib;
+pub use fib::{Fib, RouteAnswer};
 pub use gateway::GatewayState;
 pub use ike::{IKE_SAS, IKE_SPIS, IkeSa, IkeSaError};
 pub use link::{is_link_local, link_local};

@@ -6,8 +6,8 @@ use std::{
 };
 
 use super::{
-    Acl, IkeSa, Neighbour, NeighbourTable, Nexthop, PathMtuTable, Route, Sa, Settings, State, Vif, VifKind, VlanTag,
-    Vrf,
+    Acl, Fib, IkeSa, Neighbour, NeighbourTable, Nexthop, PathMtuTable, Route, Sa, Settings, State, Vif, VifKind,
+    VlanTag, Vrf,
     addrmap::AddrMap,
     changes::ChangeLog,
     gateway::DeadGateways,
@@ -162,7 +162,14 @@ impl Snapshot {
     #[inline]
     #[must_use]
     pub fn route(&self, vrf: VrfId, destination: IpAddr) -> Option<&Arc<Route>> {
-        self.tables.routes.get(u32::from(vrf.get()))?.fib.lookup(destination)
+        self.fib(vrf)?.lookup(destination)
+    }
+
+    /// All routes of a VRF; `None`: it has none.
+    #[inline]
+    #[must_use]
+    pub fn fib(&self, vrf: VrfId) -> Option<&Fib> {
+        self.tables.routes.get(u32::from(vrf.get())).map(|table| &table.fib)
     }
 
     /// Routes of a VRF and family in order of prefix.

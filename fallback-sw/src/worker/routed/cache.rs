@@ -1,19 +1,15 @@
 //! Decisions for packets without flows, kept as long as they are current: a table of bounded size, each tenant with its share.
 //!
 //! Decisions are the leaves of trees whose inner nodes say what else of the packet to look at; see [`Key`]. A node is kept alive by the
-//! program of the walk that made it: it holds while that program is current, and while the routes to tunnel ends that the walk
-//! looked up have the same answers. A tenant's scan takes the places of its own nodes once the table is full.
+//! program of the walk that made it, and holds while that program is current: who takes it looks at that. A tenant's scan takes the
+//! places of its own nodes once the table is full.
 
 use std::hash::{BuildHasher, RandomState};
 
-use offload_rules::{
-    classify::{FixedRoute, PacketRead},
-    forwarding::Snapshot,
-};
+use offload_rules::classify::PacketRead;
 
 use super::key::Key;
 use crate::{
-    prefetch,
     shares::{Rank, Shares, Ticket},
     worker::{ProgramId, Programs, Tenant},
 };
@@ -22,8 +18,32 @@ use crate::{
 const MOST: usize = 16_384;
 /// Entries of the index before anything is in it; a power of two.
 const SMALLEST: usize = 256;
-/// An entry of the index that refers to no node.
-const VACANT: u32 = u32::MAX;
+/// In the place of a node's: there is none.
+const NOWHERE: u32 = u32::MAX;
+
+/// An entry of the index: all that is asked of a leaf, in half a cache line.
+#[derive(Debug, Clone, Copy)]
+#[repr(align(32))]
+struct Entry {
+    key: Key,
+    /// Of the node.
+    place: u32,
+    /// Of a leaf; [`TO_BE_DERIVED`](crate::worker::TO_BE_DERIVED) of an inner node.
+    program: ProgramId,
+}
+
+impl Entry {
+    const VACANT: Self = Self { key: Key::NONE, place: NOWHERE, program: crate::worker::TO_BE_DERIVED };
+}
+
+/// What was found for a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Hit {
+    /// The decision is this program.
+    Leaf(ProgramId),
+    /// It goes on at the node in this place.
+    Inner(u32),
+}
 
 /// How a decision goes on at a node.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,15 +57,11 @@ pub(super) enum Next {
 /// A node of a tree of decisions.
 #[derive(Debug)]
 pub(super) struct Node {
-    key: Key,
     hash: u64,
     /// Never used again: keys of nodes below hold it.
     pub(super) number: u32,
-    /// Low bits of the version of the snapshot in which it was last found current.
-    version: u32,
     pub(super) program: ProgramId,
     pub(super) next: Next,
-    fixed: Box<[FixedRoute]>,
     tenant: Tenant,
     ticket: Ticket,
 }
@@ -55,18 +71,25 @@ pub(super) struct NewNode {
     pub(super) next: Next,
     /// With one more user, which is this node.
     pub(super) program: ProgramId,
-    pub(super) fixed: Box<[FixedRoute]>,
     pub(super) tenant: Tenant,
-    /// Low bits of the snapshot's version.
-    pub(super) version: u32,
+}
+
+impl NewNode {
+    /// As the index has it.
+    const fn leaf(&self) -> ProgramId {
+        match self.next {
+            Next::End => self.program,
+            Next::Read(_) => crate::worker::TO_BE_DERIVED,
+        }
+    }
 }
 
 /// The table of one worker.
 pub(super) struct Cache {
     nodes: Vec<Option<Node>>,
     free: Vec<u32>,
-    /// By hash, linear probing, at most half full: places in `nodes`.
-    index: Box<[u32]>,
+    /// By hash, linear probing, at most half full.
+    index: Box<[Entry]>,
     shares: Shares<Tenant, u32>,
     seed: [u64; 3],
     next_number: u32,
@@ -83,7 +106,7 @@ impl Default for Cache {
         Self {
             nodes: Vec::new(),
             free: Vec::new(),
-            index: vec![VACANT; SMALLEST].into_boxed_slice(),
+            index: vec![Entry::VACANT; SMALLEST].into_boxed_slice(),
             shares: Shares::default(),
             seed: std::array::from_fn(|i| state.hash_one(i)),
             next_number: 0,
@@ -106,28 +129,32 @@ impl Cache {
         fold(low ^ c.rotate_left(32), c.wrapping_add(u))
     }
 
-    /// Asks for the line of the index that a key is found by.
+    /// Where the entry with this key is in the index.
     #[inline]
-    pub(super) fn prefetch(&self, hash: u64) {
-        if let Some(entry) = self.index.get(hash as usize & (self.index.len() - 1)) {
-            prefetch::read(entry);
-        }
-    }
-
-    /// The place of the node with this key.
-    #[inline]
-    pub(super) fn find(&self, hash: u64, key: &Key) -> Option<u32> {
+    fn entry(&self, key: &Key) -> Option<&Entry> {
         let mask = self.index.len() - 1;
-        let mut at = hash as usize & mask;
+        let mut at = self.hash(key) as usize & mask;
         loop {
             // Invariant: half of the index is vacant.
-            let place = *self.index.get(at)?;
-            let node = self.nodes.get(place as usize)?.as_ref()?;
-            if node.key == *key {
-                return Some(place);
+            let entry = self.index.get(at)?;
+            if entry.key == *key {
+                return Some(entry);
+            }
+            if entry.place == NOWHERE {
+                return None;
             }
             at = (at + 1) & mask;
         }
+    }
+
+    /// What there is for this key.
+    #[inline]
+    pub(super) fn find(&self, key: &Key) -> Option<Hit> {
+        let entry = self.entry(key)?;
+        Some(match entry.program {
+            crate::worker::TO_BE_DERIVED => Hit::Inner(entry.place),
+            program => Hit::Leaf(program),
+        })
     }
 
     #[inline]
@@ -135,47 +162,26 @@ impl Cache {
         self.nodes.get(place as usize)?.as_ref()
     }
 
-    /// Is the node current? It is stamped if it is.
-    #[inline]
-    pub(super) fn is_current(
-        &mut self,
-        place: u32,
-        version: u32,
-        snapshot: &Snapshot,
-        programs: &mut Programs,
-    ) -> bool {
-        match self.node(place) {
-            Some(node) if node.version == version => true,
-            Some(_) => self.renew(place, version, snapshot, programs),
-            None => false,
-        }
-    }
-
-    #[inline(never)]
-    fn renew(&mut self, place: u32, version: u32, snapshot: &Snapshot, programs: &mut Programs) -> bool {
-        let Some(Some(node)) = self.nodes.get_mut(place as usize) else { return false };
-        let current = programs.is_current(node.program) && node.fixed.iter().all(|route| route.holds(snapshot));
-        if current {
-            node.version = version;
-        }
-        current
-    }
-
     /// The node with this key, or a new one; its number, and the programs that lost a user.
     pub(super) fn insert(&mut self, key: Key, new: NewNode, lost: &mut Vec<ProgramId>) -> u32 {
         let hash = self.hash(&key);
-        if let Some(place) = self.find(hash, &key) {
+        if let Some(place) = self.entry(&key).map(|entry| entry.place) {
             if let Some(Some(node)) = self.nodes.get_mut(place as usize)
                 && node.next == new.next
             {
                 // The nodes below stay; the last walk vouches for it.
+                let number = node.number;
                 if node.program != new.program {
                     self.epoch = self.epoch.wrapping_add(1);
+                    let at = self.at(hash, place);
+                    if let Some(entry) = self.index.get_mut(at) {
+                        entry.program = new.leaf();
+                    }
                 }
-                lost.push(std::mem::replace(&mut node.program, new.program));
-                node.fixed = new.fixed;
-                node.version = new.version;
-                return node.number;
+                if let Some(Some(node)) = self.nodes.get_mut(place as usize) {
+                    lost.push(std::mem::replace(&mut node.program, new.program));
+                }
+                return number;
             }
             lost.extend(self.remove(place));
         }
@@ -191,7 +197,8 @@ impl Cache {
     }
 
     fn put(&mut self, key: Key, hash: u64, new: NewNode) -> u32 {
-        let NewNode { next, program, fixed, tenant, version } = new;
+        let leaf = new.leaf();
+        let NewNode { next, program, tenant } = new;
         let place = self.free.pop().unwrap_or_else(|| {
             self.nodes.push(None);
             self.nodes.len() as u32 - 1
@@ -201,18 +208,18 @@ impl Cache {
         self.next_number = self.next_number.wrapping_add(1);
         let ticket = self.shares.enter(tenant, Rank::Low, place);
         if let Some(slot) = self.nodes.get_mut(place as usize) {
-            *slot = Some(Node { key, hash, number, version, program, next, fixed, tenant, ticket });
+            *slot = Some(Node { hash, number, program, next, tenant, ticket });
         }
-        self.enter(hash, place);
+        self.enter(hash, Entry { key, place, program: leaf });
         number
     }
 
-    fn enter(&mut self, hash: u64, place: u32) {
+    fn enter(&mut self, hash: u64, new: Entry) {
         let mask = self.index.len() - 1;
         let mut at = hash as usize & mask;
         while let Some(entry) = self.index.get_mut(at) {
-            if *entry == VACANT {
-                *entry = place;
+            if entry.place == NOWHERE {
+                *entry = new;
                 return;
             }
             at = (at + 1) & mask;
@@ -220,12 +227,22 @@ impl Cache {
     }
 
     fn grow(&mut self) {
-        self.index = vec![VACANT; self.index.len() * 2].into_boxed_slice();
-        for place in 0..self.nodes.len() as u32 {
-            if let Some(hash) = self.node(place).map(|node| node.hash) {
-                self.enter(hash, place);
+        let larger = vec![Entry::VACANT; self.index.len() * 2].into_boxed_slice();
+        for entry in std::mem::replace(&mut self.index, larger) {
+            if let Some(hash) = self.node(entry.place).map(|node| node.hash) {
+                self.enter(hash, entry);
             }
         }
+    }
+
+    /// Where the entry of the node in this place is, which has this hash.
+    fn at(&self, hash: u64, place: u32) -> usize {
+        let mask = self.index.len() - 1;
+        let mut at = hash as usize & mask;
+        while self.index.get(at).is_some_and(|entry| entry.place != place && entry.place != NOWHERE) {
+            at = (at + 1) & mask;
+        }
+        at
     }
 
     /// Takes a node out; the program that loses a user.
@@ -234,12 +251,7 @@ impl Cache {
         self.epoch = self.epoch.wrapping_add(1);
         self.shares.leave(node.tenant, node.ticket);
         self.free.push(place);
-        let mask = self.index.len() - 1;
-        let mut at = node.hash as usize & mask;
-        while self.index.get(at).is_some_and(|entry| *entry != place && *entry != VACANT) {
-            at = (at + 1) & mask;
-        }
-        self.close(at);
+        self.close(self.at(node.hash, place));
         Some(node.program)
     }
 
@@ -249,35 +261,28 @@ impl Cache {
         let mut at = gap;
         loop {
             at = (at + 1) & mask;
-            let Some(&place) = self.index.get(at) else { break };
-            let Some(home) = self.node(place).map(|node| node.hash as usize & mask) else { break };
+            let Some(&moved) = self.index.get(at) else { break };
+            let Some(home) = self.node(moved.place).map(|node| node.hash as usize & mask) else { break };
             // Does the gap lie between its home and where it is?
             if (at.wrapping_sub(home) & mask) >= (at.wrapping_sub(gap) & mask) {
                 if let Some(entry) = self.index.get_mut(gap) {
-                    *entry = place;
+                    *entry = moved;
                 }
                 gap = at;
             }
         }
         if let Some(entry) = self.index.get_mut(gap) {
-            *entry = VACANT;
+            *entry = Entry::VACANT;
         }
     }
 
     /// Looks at some nodes and takes out those that are no longer current; their programs.
-    pub(super) fn sweep(
-        &mut self,
-        step: usize,
-        version: u32,
-        snapshot: &Snapshot,
-        programs: &mut Programs,
-        lost: &mut Vec<ProgramId>,
-    ) {
+    pub(super) fn sweep(&mut self, step: usize, programs: &Programs, lost: &mut Vec<ProgramId>) {
         for _ in 0..step.min(self.nodes.len()) {
             self.sweep_at = if self.sweep_at < self.nodes.len() { self.sweep_at } else { 0 };
             let place = self.sweep_at as u32;
             self.sweep_at += 1;
-            if self.node(place).is_some() && !self.is_current(place, version, snapshot, programs) {
+            if self.node(place).is_some_and(|node| !programs.is_current(node.program)) {
                 lost.extend(self.remove(place));
             }
         }

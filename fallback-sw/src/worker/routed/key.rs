@@ -3,13 +3,11 @@
 //! A decision is found in steps: the first key holds what every walk reads (ingress, VRF, family, where it begins) and the longest match
 //! of one address; each further key holds the node reached so far and the value of the [`PacketRead`] that the walk went on by.
 
-use std::net::IpAddr;
-
 use offload_rules::{
-    NexthopId, VrfId,
-    classify::{self, PacketRead, RouteAnswer, Side, Start},
-    flow::FlowKey,
-    forwarding::Snapshot,
+    NexthopId,
+    classify::{self, PacketRead, Side, Start},
+    flow::{Family, FlowKey},
+    forwarding::{Fib, RouteAnswer, Snapshot},
 };
 
 use crate::worker::ingress::Context;
@@ -17,8 +15,13 @@ use crate::worker::ingress::Context;
 const TCP: u8 = 6;
 
 /// A key: compared and hashed as three words.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Key(pub(super) [u64; 3]);
+
+impl Key {
+    /// No packet's.
+    pub(super) const NONE: Self = Self([0; 3]);
+}
 
 /// In the place of a route's answer: there is no route.
 const NO_ROUTE: u64 = u64::MAX;
@@ -29,16 +32,18 @@ const NOT_ASKED: u64 = u64::MAX - 1;
 /// changed is seen at once.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Matches {
-    source: u64,
-    destination: u64,
+    pub(super) source: u64,
+    pub(super) destination: u64,
 }
 
 impl Matches {
+    /// In the routes of the key's VRF.
     #[inline]
-    pub(super) fn of(snapshot: &Snapshot, key: &FlowKey, start: Start) -> Self {
-        let source = answer(snapshot, key.vrf, key.source());
+    pub(super) fn of(fib: Option<&Fib>, key: &FlowKey, start: Start) -> Self {
+        let family = key.family();
+        let source = answer(fib, family, &key.src);
         let destination = match start {
-            Start::Route => answer(snapshot, key.vrf, key.destination()),
+            Start::Route => answer(fib, family, &key.dst),
             Start::Nexthop(_) => NOT_ASKED,
         };
         Self { source, destination }
@@ -46,11 +51,9 @@ impl Matches {
 }
 
 #[inline]
-fn answer(snapshot: &Snapshot, vrf: VrfId, address: IpAddr) -> u64 {
-    snapshot.route(vrf, address).map_or(NO_ROUTE, |route| {
-        let RouteAnswer { nexthop, label } = RouteAnswer::of(route);
-        u64::from(nexthop.get()) << 32 | u64::from(label)
-    })
+fn answer(fib: Option<&Fib>, family: Family, address: &[u8; 16]) -> u64 {
+    fib.and_then(|fib| fib.answer(family, address))
+        .map_or(NO_ROUTE, |RouteAnswer { nexthop, label }| u64::from(nexthop.get()) << 32 | u64::from(label))
 }
 
 /// The first word of a first key: which tree, ingress vif, VRF, family, and what else is always read.
@@ -100,8 +103,13 @@ fn outer(context: &Context) -> u64 {
 /// The value of what a walk reads of a packet.
 pub(super) fn value(read: &PacketRead, snapshot: &Snapshot, key: &FlowKey) -> [u64; 2] {
     match read {
-        PacketRead::Route { vrf, side: Side::Source } => [0, answer(snapshot, *vrf, key.source())],
-        PacketRead::Route { vrf, side: Side::Destination } => [0, answer(snapshot, *vrf, key.destination())],
+        PacketRead::Route { vrf, side } => {
+            let address = match side {
+                Side::Source => &key.src,
+                Side::Destination => &key.dst,
+            };
+            [0, answer(snapshot.fib(*vrf), key.family(), address)]
+        }
         PacketRead::Destination => {
             let both = u128::from_be_bytes(key.dst);
             [(both >> 64) as u64, both as u64]

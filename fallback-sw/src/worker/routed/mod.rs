@@ -13,15 +13,16 @@ mod key;
 use std::sync::Arc;
 
 use offload_rules::{
+    VrfId,
     classify::{self, Inquiry, PacketRead, Side, Start, Trace, Verdict},
     flow::Program,
-    forwarding::Snapshot,
+    forwarding::{Fib, Snapshot},
 };
 
 use super::{
-    ProgramId, Worker,
+    ProgramId, Programs, Worker,
     admit::SlowPath,
-    batch::{BATCH, Disposition, framing},
+    batch::{Disposition, framing},
     counters::Traffic,
     ingress::{Context, Path},
 };
@@ -30,7 +31,7 @@ use crate::{
     packet::{Packet, parse::FragmentInfo, rewrite},
 };
 use addresses::NodeAddresses;
-use cache::{Cache, NewNode, Next};
+use cache::{Cache, Hit, NewNode, Next};
 use key::{Key, Matches};
 
 /// Nodes that a decision lies below, at most; what reads more of a packet is walked.
@@ -55,13 +56,6 @@ impl Found {
     pub(super) const fn is_some(self) -> bool {
         self.program != super::TO_BE_DERIVED
     }
-}
-
-/// The first keys of a packet's decision, with their hashes.
-#[derive(Debug, Clone, Copy)]
-struct Asked {
-    arrival: (u64, Key),
-    departure: (u64, Key),
 }
 
 /// Whether decisions for packets without flows are kept.
@@ -98,6 +92,79 @@ impl Routed {
         let ordinary = ip.fragment == FragmentInfo::None && !ip.is_icmp_error && self.mode == Mode::Kept;
         (ordinary && !classify::is_of_link(&context.key) && !self.addresses.touch(&context.key)).then_some(start)
     }
+
+    /// The decision that is kept for a packet without a flow, when there is one. A leaf may be stale: [`Worker::route`] looks.
+    #[inline]
+    fn decision<'a>(
+        &self,
+        snapshot: &'a Snapshot,
+        programs: &Programs,
+        context: &Context,
+        last: &mut LastPacket<'a>,
+    ) -> Found {
+        let Some(start) = self.start(context) else { return Found::NONE };
+        let vrf = context.key.vrf;
+        if last.vrf != Some(vrf) {
+            (last.vrf, last.fib) = (Some(vrf), snapshot.fib(vrf));
+        }
+        let matches = Matches::of(last.fib, &context.key, start);
+        let arrival = Key::arrival(context, matches);
+        if last.arrival != arrival {
+            match self.descend(snapshot, programs, arrival, context) {
+                Some((program, by)) if programs.is_current(program) => {
+                    last.arrival = if by == ReadBy::FirstKey { arrival } else { Key::NONE };
+                }
+                _ => return Found::NONE,
+            }
+        }
+        let departure = Key::departure(context, start, matches);
+        match self.descend(snapshot, programs, departure, context) {
+            Some((program, _)) => Found { program, epoch: self.cache.epoch },
+            None => Found::NONE,
+        }
+    }
+
+    /// The program at the end of a way through a tree.
+    #[inline]
+    fn descend(
+        &self,
+        snapshot: &Snapshot,
+        programs: &Programs,
+        mut key: Key,
+        context: &Context,
+    ) -> Option<(ProgramId, ReadBy)> {
+        let mut by = ReadBy::FirstKey;
+        for _ in 0..=DEPTH {
+            let place = match self.cache.find(&key)? {
+                Hit::Leaf(program) => return Some((program, by)),
+                Hit::Inner(place) => place,
+            };
+            by = ReadBy::Further;
+            let node = self.cache.node(place).filter(|node| programs.is_current(node.program))?;
+            let Next::Read(read) = &node.next else { return None };
+            key = Key::below(node.number, key::value(read, snapshot, &context.key));
+        }
+        None
+    }
+}
+
+/// What of a packet has led to a decision.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum ReadBy {
+    /// What the first key holds: other packets with that key have the same decision.
+    FirstKey,
+    /// More of the packet.
+    Further,
+}
+
+/// What was looked up for the packet before, of the same batch: the next one often asks the same.
+#[derive(Debug, Default)]
+struct LastPacket<'a> {
+    vrf: Option<VrfId>,
+    /// Of that VRF.
+    fib: Option<&'a Fib>,
+    /// Packets with this first key may come from where they came from, whatever else they hold.
+    arrival: Key,
 }
 
 impl Worker {
@@ -112,69 +179,13 @@ impl Worker {
         self.routed.cache.len()
     }
 
-    /// Second stage of a batch, for packets without flows: routes of all of them, then decisions.
+    /// Second stage of a batch, for packets without flows.
     #[inline(never)]
-    pub(super) fn find_decisions(&mut self, contexts: &[Context], decisions: &mut [Found]) {
-        let mut asked = [None; BATCH];
-        for (context, asked) in contexts.iter().zip(&mut asked) {
-            *asked = self.look_up_addresses(context);
+    pub(super) fn find_decisions(&self, contexts: &[Context], decisions: &mut [Found]) {
+        let mut last = LastPacket::default();
+        for (context, decision) in contexts.iter().zip(decisions) {
+            *decision = self.routed.decision(&self.snapshot, &self.programs, context, &mut last);
         }
-        for ((context, asked), decision) in contexts.iter().zip(&asked).zip(decisions) {
-            *decision = asked.as_ref().map_or(Found::NONE, |asked| self.take_decision(asked, context));
-        }
-    }
-
-    /// The decision for a packet without a flow, when one is kept that holds for it.
-    fn find_decision(&mut self, context: &Context) -> Found {
-        self.look_up_addresses(context).map_or(Found::NONE, |asked| self.take_decision(&asked, context))
-    }
-
-    /// Looks up the addresses of a packet without a flow.
-    #[inline]
-    fn look_up_addresses(&self, context: &Context) -> Option<Asked> {
-        let start = self.routed.start(context)?;
-        let matches = Matches::of(&self.snapshot, &context.key, start);
-        let (arrival, departure) = (Key::arrival(context, matches), Key::departure(context, start, matches));
-        let cache = &self.routed.cache;
-        let (arrival, departure) = ((cache.hash(&arrival), arrival), (cache.hash(&departure), departure));
-        cache.prefetch(arrival.0);
-        cache.prefetch(departure.0);
-        Some(Asked { arrival, departure })
-    }
-
-    #[inline]
-    fn take_decision(&mut self, asked: &Asked, context: &Context) -> Found {
-        if self.descend(asked.arrival, context).is_none() {
-            return Found::NONE;
-        }
-        match self.descend(asked.departure, context) {
-            Some(program) => Found { program, epoch: self.routed.cache.epoch },
-            None => Found::NONE,
-        }
-    }
-
-    /// The program at the end of a way through a tree.
-    #[inline]
-    fn descend(&mut self, (mut hash, mut key): (u64, Key), context: &Context) -> Option<ProgramId> {
-        let Self { routed: Routed { cache, .. }, programs, snapshot, version, .. } = self;
-        for _ in 0..=DEPTH {
-            let place = cache.find(hash, &key)?;
-            if !cache.is_current(place, *version, snapshot, programs) {
-                if let Some(program) = cache.remove(place) {
-                    self.release_program(program);
-                }
-                return None;
-            }
-            let node = cache.node(place)?;
-            match &node.next {
-                Next::End => return Some(node.program),
-                Next::Read(read) => {
-                    key = Key::below(node.number, key::value(read, snapshot, &context.key));
-                    hash = cache.hash(&key);
-                }
-            }
-        }
-        None
     }
 
     /// Carries out a decision that was found.
@@ -188,8 +199,15 @@ impl Worker {
         context: &mut Context,
         packet: &mut Packet,
     ) -> Result<Disposition, SlowPath> {
-        let found = if found.epoch == self.routed.cache.epoch { found } else { self.find_decision(context) };
-        let Some(entry) = self.programs.get_mut(found.program) else { return Err(SlowPath::StaleProgram) };
+        let found = if found.epoch == self.routed.cache.epoch {
+            found
+        } else {
+            // An earlier packet of the batch has changed decisions.
+            self.routed.decision(&self.snapshot, &self.programs, context, &mut LastPacket::default())
+        };
+        let Some(entry) = self.programs.get_mut(found.program).filter(|entry| entry.is_current()) else {
+            return Err(SlowPath::StaleProgram);
+        };
         let plan = &entry.plan;
         exec::admit(plan, &context.ip, packet.is_reassembled())?;
         let disposition = Disposition::of(plan.target, found.program)?;
@@ -224,28 +242,21 @@ impl Worker {
     }
 
     fn keep(&mut self, context: &Context, start: Start, program: &Program, trace: Trace) {
-        let Trace { arrival, departure, fixed } = trace;
+        let Trace { arrival, departure } = trace;
         if arrival.len().max(departure.len()) > DEPTH {
             return;
         }
-        let matches = Matches::of(&self.snapshot, &context.key, start);
+        let matches = Matches::of(self.snapshot.fib(context.key.vrf), &context.key, start);
         let further = |reads: Vec<PacketRead>, of| {
             reads.into_iter().filter(move |read| !key::is_first(read, &context.key, start, of))
         };
         let first = Key::arrival(context, matches);
-        self.keep_tree(context, first, further(arrival, Side::Source), program, &fixed);
+        self.keep_tree(context, first, further(arrival, Side::Source), program);
         let first = Key::departure(context, start, matches);
-        self.keep_tree(context, first, further(departure, Side::Destination), program, &fixed);
+        self.keep_tree(context, first, further(departure, Side::Destination), program);
     }
 
-    fn keep_tree(
-        &mut self,
-        context: &Context,
-        first: Key,
-        reads: impl Iterator<Item = PacketRead>,
-        program: &Program,
-        fixed: &[classify::FixedRoute],
-    ) {
+    fn keep_tree(&mut self, context: &Context, first: Key, reads: impl Iterator<Item = PacketRead>, program: &Program) {
         let snapshot = Arc::clone(&self.snapshot);
         let (mut key, mut lost) = (first, Vec::new());
         for next in reads.map(Next::Read).chain(std::iter::once(Next::End)) {
@@ -254,8 +265,7 @@ impl Worker {
                 Next::End => None,
             };
             let id = self.programs.intern(program.clone(), context.key.vrf, &snapshot);
-            let new =
-                NewNode { next, program: id, fixed: fixed.into(), tenant: context.tenant(), version: self.version };
+            let new = NewNode { next, program: id, tenant: context.tenant() };
             let number = self.routed.cache.insert(key, new, &mut lost);
             if let Some(value) = value {
                 key = Key::below(number, value);
@@ -266,9 +276,8 @@ impl Worker {
 
     /// Takes out some of the decisions that no longer hold.
     pub(super) fn sweep_routed(&mut self) {
-        let Self { routed: Routed { cache, .. }, programs, snapshot, version, .. } = self;
         let mut lost = Vec::new();
-        cache.sweep(STEP, *version, snapshot, programs, &mut lost);
+        self.routed.cache.sweep(STEP, &self.programs, &mut lost);
         self.release_all(lost);
     }
 

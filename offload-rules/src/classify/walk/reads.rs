@@ -92,11 +92,10 @@ impl<'a> Reads<'a> {
             Some((_, end)) if end == destination => Dependency::Source(vrf),
             _ => Dependency::Route(vrf, destination),
         });
-        let route = self.snapshot.route(vrf, destination).map(AsRef::as_ref);
         if let Some(tracer) = &mut self.tracer {
-            tracer.route(vrf, destination, route);
+            tracer.route(vrf, destination);
         }
-        route
+        self.snapshot.route(vrf, destination).map(AsRef::as_ref)
     }
 
     pub(in crate::classify) fn nexthop(&mut self, id: NexthopId) -> Option<&'a Nexthop> {
