@@ -75,15 +75,22 @@ impl Key {
         Self([place(context, ARRIVAL, false), outer(context), matches.source])
     }
 
-    /// Of where it goes.
+    /// Of where it goes. All but the destination's match.
     #[inline]
-    pub(super) fn departure(context: &Context, start: Start, matches: Matches) -> Self {
+    pub(super) fn departure(context: &Context, start: Start) -> Self {
         let begin = match start {
             Start::Route => NexthopId::NONE,
             Start::Nexthop(nexthop) => nexthop,
         };
         let begin = u64::from(begin.get()) << 32 | outer(context);
-        Self([place(context, DEPARTURE, context.key.proto == TCP), begin, matches.destination])
+        Self([place(context, DEPARTURE, context.key.proto == TCP), begin, NOT_ASKED])
+    }
+
+    /// With the match of the address that it is about.
+    #[inline]
+    pub(super) const fn with_match(self, matched: u64) -> Self {
+        let Self([place, begin, _]) = self;
+        Self([place, begin, matched])
     }
 
     /// Below the node of this number, by the value of what is read there.

@@ -9,6 +9,7 @@
 mod addresses;
 mod cache;
 mod key;
+mod recent;
 
 use std::sync::Arc;
 
@@ -33,6 +34,7 @@ use crate::{
 use addresses::NodeAddresses;
 use cache::{Cache, Hit, NewNode, Next};
 use key::{Key, Matches};
+use recent::{Question, Recent};
 
 /// Nodes that a decision lies below, at most; what reads more of a packet is walked.
 const DEPTH: usize = 8;
@@ -70,13 +72,16 @@ enum Mode {
 /// The decisions that one worker has for packets without flows.
 pub(super) struct Routed {
     cache: Cache,
+    recent: Recent,
     addresses: NodeAddresses,
     mode: Mode,
 }
 
 impl Routed {
     pub(super) fn new(snapshot: &Snapshot) -> Self {
-        Self { cache: Cache::default(), addresses: NodeAddresses::of(snapshot), mode: Mode::Kept }
+        let cache = Cache::default();
+        let recent = Recent::new(cache.hash(&Key::NONE));
+        Self { cache, recent, addresses: NodeAddresses::of(snapshot), mode: Mode::Kept }
     }
 
     /// The node's own addresses may be others.
@@ -87,44 +92,87 @@ impl Routed {
     /// May this packet go by a decision that others share? Then where its walk begins.
     #[inline]
     fn start(&self, context: &Context) -> Option<Start> {
+        self.ordinary(context).filter(|_| self.has_plain_addresses(context))
+    }
+
+    /// Is it a packet without a flow whose walk reads no more than a trace tells, whatever its addresses are? Then where its walk begins.
+    #[inline]
+    fn ordinary(&self, context: &Context) -> Option<Start> {
         let Path::Walk(start) = context.path else { return None };
         let ip = &context.ip;
         let ordinary = ip.fragment == FragmentInfo::None && !ip.is_icmp_error && self.mode == Mode::Kept;
-        (ordinary && !classify::is_of_link(&context.key) && !self.addresses.touch(&context.key)).then_some(start)
+        ordinary.then_some(start)
+    }
+
+    /// Is neither address of the node or of one link?
+    #[inline]
+    fn has_plain_addresses(&self, context: &Context) -> bool {
+        !classify::is_of_link(&context.key) && !self.addresses.touch(&context.key)
     }
 
     /// The decision that is kept for a packet without a flow, when there is one. A leaf may be stale: [`Worker::route`] looks.
     #[inline]
     fn decision<'a>(
-        &self,
+        &mut self,
         snapshot: &'a Snapshot,
         programs: &Programs,
         context: &Context,
         last: &mut LastPacket<'a>,
     ) -> Found {
-        let Some(start) = self.start(context) else { return Found::NONE };
+        let Some(start) = self.ordinary(context) else { return Found::NONE };
+        let departure = Key::departure(context, start);
+        let question = Question::new(&departure, context.key.src, context.key.dst);
+        let (version, epoch) = (snapshot.version() as u32, self.cache.epoch);
+        if let Some(program) = self.recent.find(&question, (version, epoch)) {
+            return Found { program, epoch };
+        }
+        if !self.has_plain_addresses(context) {
+            return Found::NONE;
+        }
+        match self.look_up(snapshot, programs, (context, start, departure), last) {
+            Some((program, by)) => {
+                if by == ReadBy::Addresses {
+                    self.recent.keep(question, (version, epoch), program);
+                }
+                Found { program, epoch }
+            }
+            None => Found::NONE,
+        }
+    }
+
+    /// By the longest matches of its addresses.
+    #[inline]
+    fn look_up<'a>(
+        &self,
+        snapshot: &'a Snapshot,
+        programs: &Programs,
+        (context, start, departure): (&Context, Start, Key),
+        last: &mut LastPacket<'a>,
+    ) -> Option<(ProgramId, ReadBy)> {
         let vrf = context.key.vrf;
         if last.vrf != Some(vrf) {
             (last.vrf, last.fib) = (Some(vrf), snapshot.fib(vrf));
         }
         let matches = Matches::of(last.fib, &context.key, start);
         let arrival = Key::arrival(context, matches);
+        let mut by = ReadBy::Addresses;
         if last.arrival != arrival {
-            match self.descend(snapshot, programs, arrival, context) {
-                Some((program, by)) if programs.is_current(program) => {
-                    last.arrival = if by == ReadBy::FirstKey { arrival } else { Key::NONE };
-                }
-                _ => return Found::NONE,
+            let mut is_first = true;
+            let program = self.descend(snapshot, programs, arrival, context, |read| {
+                is_first = false;
+                by = by.and(read);
+            })?;
+            if !programs.is_current(program) {
+                return None;
             }
+            last.arrival = if is_first { arrival } else { Key::NONE };
         }
-        let departure = Key::departure(context, start, matches);
-        match self.descend(snapshot, programs, departure, context) {
-            Some((program, _)) => Found { program, epoch: self.cache.epoch },
-            None => Found::NONE,
-        }
+        let departure = departure.with_match(matches.destination);
+        let program = self.descend(snapshot, programs, departure, context, |read| by = by.and(read))?;
+        Some((program, by))
     }
 
-    /// The program at the end of a way through a tree.
+    /// The program at the end of a way through a tree; `reads` is told what of the packet led there beside the first key.
     #[inline]
     fn descend(
         &self,
@@ -132,16 +180,16 @@ impl Routed {
         programs: &Programs,
         mut key: Key,
         context: &Context,
-    ) -> Option<(ProgramId, ReadBy)> {
-        let mut by = ReadBy::FirstKey;
+        mut reads: impl FnMut(&PacketRead),
+    ) -> Option<ProgramId> {
         for _ in 0..=DEPTH {
             let place = match self.cache.find(&key)? {
-                Hit::Leaf(program) => return Some((program, by)),
+                Hit::Leaf(program) => return Some(program),
                 Hit::Inner(place) => place,
             };
-            by = ReadBy::Further;
             let node = self.cache.node(place).filter(|node| programs.is_current(node.program))?;
             let Next::Read(read) = &node.next else { return None };
+            reads(read);
             key = Key::below(node.number, key::value(read, snapshot, &context.key));
         }
         None
@@ -151,10 +199,19 @@ impl Routed {
 /// What of a packet has led to a decision.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum ReadBy {
-    /// What the first key holds: other packets with that key have the same decision.
-    FirstKey,
-    /// More of the packet.
-    Further,
+    /// Its addresses, beside what keys hold.
+    Addresses,
+    /// Its hash, which the ports are in.
+    Hash,
+}
+
+impl ReadBy {
+    const fn and(self, read: &PacketRead) -> Self {
+        match read {
+            PacketRead::Route { .. } | PacketRead::Destination => self,
+            PacketRead::Member(_) => Self::Hash,
+        }
+    }
 }
 
 /// What was looked up for the packet before, of the same batch: the next one often asks the same.
@@ -181,10 +238,11 @@ impl Worker {
 
     /// Second stage of a batch, for packets without flows.
     #[inline(never)]
-    pub(super) fn find_decisions(&self, contexts: &[Context], decisions: &mut [Found]) {
+    pub(super) fn find_decisions(&mut self, contexts: &[Context], decisions: &mut [Found]) {
+        let Self { routed, snapshot, programs, .. } = self;
         let mut last = LastPacket::default();
         for (context, decision) in contexts.iter().zip(decisions) {
-            *decision = self.routed.decision(&self.snapshot, &self.programs, context, &mut last);
+            *decision = routed.decision(snapshot, programs, context, &mut last);
         }
     }
 
@@ -252,7 +310,7 @@ impl Worker {
         };
         let first = Key::arrival(context, matches);
         self.keep_tree(context, first, further(arrival, Side::Source), program);
-        let first = Key::departure(context, start, matches);
+        let first = Key::departure(context, start).with_match(matches.destination);
         self.keep_tree(context, first, further(departure, Side::Destination), program);
     }
 
