@@ -264,7 +264,7 @@ fn mbufs_among_the_packets_for_reuse_go_back_to_their_pool() {
 }
 
 #[test]
-fn a_frame_that_does_not_fit_or_finds_no_room_is_not_sent_and_leaks_nothing() {
+fn a_frame_too_large_or_without_room_is_not_sent_and_leaks_nothing() {
     let (_turn, eal) = eal();
     let mut alone = open(&eal, &echo("full").0);
     let all = alone.available();

@@ -237,7 +237,7 @@ fn a_flow_is_forwarded_by_the_template_api() {
 }
 
 #[test]
-fn a_shape_of_which_more_rules_come_than_its_table_holds_gets_another_table() {
+fn a_shape_with_more_rules_than_its_table_holds_gets_another_table() {
     let nic = Nic::new("profile=twin", true);
     let mut backend = nic.asynchronous(Style::default());
     // The twin refuses a rule that is one too many for its table (ENOSPC).

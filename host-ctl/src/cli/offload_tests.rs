@@ -157,7 +157,7 @@ fn reasons_come_with_their_flows_and_a_sum() {
 }
 
 #[test]
-fn a_rule_is_shown_with_items_actions_and_counts_and_the_other_direction_with_its_reason() {
+fn a_rule_shows_items_actions_counts_and_the_other_directions_reason() {
     let rule = InstalledRule {
         text: "group 1 priority 2 transfer pattern ipv4 ttl is 64 / end actions count / port_representor / end".into(),
         vif: 4121,

@@ -231,7 +231,7 @@ fn concerns(changes: &Changes, read: &Dependency, key: &FlowKey) -> bool {
 proptest! {
     /// Flows are only derived anew when a dependency has changed: as long as none has, the walk must end the same way.
     #[test]
-    fn a_decision_stays_the_same_as_long_as_nothing_it_depends_on_has_changed(
+    fn a_decision_stays_the_same_until_something_it_depends_on_changes(
         changes in prop::collection::vec(change(), 1..6)
     ) {
         let mut state = world();

@@ -69,7 +69,7 @@ fn proto(items: &[Item]) -> Option<u8> {
 }
 
 #[test]
-fn the_protocol_is_said_by_the_ports_alone_where_the_driver_refuses_its_number() {
+fn ports_alone_imply_the_protocol_where_the_driver_refuses_its_number() {
     let marked = |name: &str, flow: &Flow| partial(&flow.direction(), 7, 0, &profile(name)).map(|rule| rule.items);
     let udp = Flow::plain();
     let gre = Flow { proto: 47, ..Flow::plain() };

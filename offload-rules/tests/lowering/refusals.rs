@@ -224,7 +224,7 @@ fn bnxt_drops_and_forwards_nothing() {
 
 /// Devices take more than their MTU: frames have room for tags.
 #[test]
-fn case_12_a_rule_has_a_length_range_wherever_the_nic_matches_lengths_and_the_way_takes_no_more() {
+fn case_12_a_rule_has_a_length_range_where_the_nic_matches_lengths() {
     let longest = |flow: &Flow, name: &str| {
         let rule = lower(&flow.direction(), &profile(name), false).unwrap().rule;
         rule.items.iter().rev().find_map(|item| match item {
@@ -275,7 +275,7 @@ fn nics_that_cannot_tell_options_or_fragments_forward_nothing() {
 }
 
 #[test]
-fn intel_steers_and_marks_and_drops_only_where_it_cannot_hit_another_tenant() {
+fn intel_steers_marks_and_drops_only_where_no_other_tenant_is_hit() {
     for name in ["ice", "iavf", "ixgbe"] {
         assert_eq!(refusal(&Flow::plain(), name), Some(Unsupported::PortToPort), "{name}");
         assert_eq!(refusal(&Flow::plain().to(To::Tunnel), name), Some(Unsupported::Encap), "{name}");

@@ -159,7 +159,7 @@ fn a_nexthop_that_becomes_a_tunnel_behind_an_unlabelled_route_is_refused() {
 }
 
 #[test]
-fn a_new_sub_interface_may_not_take_tags_that_a_nexthop_sends_on_its_port() {
+fn a_sub_interface_may_not_take_tags_that_a_nexthop_sends() {
     let tagged = nexthop(1, encap(2, "0200000000010200000000028100012d0800"));
     let s = start().with_delta(delta(|d| d.nexthops = vec![tagged])).unwrap();
     let vifs = vec![vif(9, vlan(2, 301), 18, &[])];
@@ -210,7 +210,7 @@ fn new_settings_change_everything() {
 }
 
 #[test]
-fn the_mac_of_a_device_is_that_of_its_vif_and_sub_interfaces_until_the_device_changes() {
+fn vif_and_sub_interfaces_have_the_devices_mac_until_it_changes() {
     let before = start();
     let s = before.with_device_mac(vif_id(2), MAC);
     assert_eq!(s.vif(vif_id(2)).unwrap().mac, Some(MAC));
@@ -238,7 +238,7 @@ fn a_configured_mac_is_stronger_than_that_of_the_device() {
 }
 
 #[test]
-fn case_07_no_vif_takes_more_than_its_device_and_each_takes_again_what_is_configured_when_the_device_does() {
+fn case_07_no_vif_takes_more_than_its_device_until_the_device_does() {
     let (parent, child, other) = (vif_id(2), vif_id(3), vif_id(1));
     let mtu = |s: &Snapshot, id| s.vif(id).unwrap().mtu;
     let before = start();
@@ -320,7 +320,7 @@ fn neighbours_and_path_mtus_outlive_a_new_state_but_not_their_vif() {
 }
 
 #[test]
-fn a_receive_nexthop_that_stops_opening_tunnels_takes_its_addresses_with_it() {
+fn a_receive_nexthop_that_ends_decapsulation_takes_its_addresses() {
     let closed = nexthop(100, receive(false, vec![], &[(1, 10)]));
     let s = start().with_delta(delta(|d| d.nexthops = vec![closed.clone()])).unwrap();
     assert!(!s.terminates_mpls_o_udp(vrf_id(8), ip("10.101.10.39")));
