@@ -43,7 +43,6 @@ fn a_busy_engine_is_shown_at_a_glance() {
             removed: 2001,
             activated: 2500,
             evicted: 6,
-            aged: 8,
             lost: 1,
             resets: 1,
             sweeps: 99,
@@ -103,7 +102,6 @@ fn a_busy_engine_is_shown_at_a_glance() {
       Queued:                 5
       Insert rate:            1235/s
       Latency p50/p99:        18 us/3.7 ms
-      Aged:                   8
       Counter rounds:         99
     Pairs:
       Activated:              2500

@@ -123,7 +123,6 @@ fn facts_are_those_of_the_driver_that_runs() {
     assert_eq!(bnxt.each_ref().map(|bnxt| bnxt.does.set_macs.value), [false, true]);
     assert_eq!([old, new].map(|version| at("sfc", version).matches.whole.value), [false, true]);
     assert_eq!([old, new].map(|version| at("nfp", version).does.mark.value > 0), [false, true]);
-    assert_eq!([old, new].map(|version| at("cnxk", version).does.age.value), [false, true]);
     for name in NicProfile::NAMES {
         assert_eq!(at(name, new).version, new, "{name}");
     }

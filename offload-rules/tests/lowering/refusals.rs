@@ -295,21 +295,6 @@ fn marks_have_a_largest_number() {
 }
 
 #[test]
-fn a_shape_whose_canary_was_refused_is_not_tried_and_others_are() {
-    let mut twin = profile("twin");
-    let flow = Flow::plain().tagged(3);
-    let shape = Shape::of(&flow.direction(), &twin);
-    twin.narrow(shape, true);
-    assert_eq!(lower(&flow.direction(), &twin, false), Err(Unsupported::Probe));
-    assert!(lower(&flow.clone().tcp().direction(), &twin, false).is_ok());
-    assert!(partial(&flow.direction(), 1, 0, &twin).is_ok());
-    twin.narrow(Shape::of_partial(&flow.direction()), true);
-    assert_eq!(partial(&flow.direction(), 1, 0, &twin), Err(Unsupported::Probe));
-    twin.narrow(shape, false);
-    assert!(lower(&flow.direction(), &twin, false).is_ok());
-}
-
-#[test]
 fn every_profile_has_its_name_and_every_fact_its_source() {
     for name in NicProfile::NAMES {
         let profile = profile(name);

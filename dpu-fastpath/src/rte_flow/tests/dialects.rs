@@ -87,7 +87,7 @@ fn a_rule_that_ends_with_security_has_end_behind_it() {
         actions: vec![Action::Security(Session(1))],
     };
     let rule = translate_with(&rule, style_of("iavf"), &sessions).unwrap();
-    let raw = rule.actions.raw(0);
+    let raw = rule.actions.raw();
     let [security, end] = raw.array() else { panic!("two actions") };
     assert_eq!(security.type_, act::RTE_FLOW_ACTION_TYPE_SECURITY);
     assert_eq!(end.type_, act::RTE_FLOW_ACTION_TYPE_END);
