@@ -101,9 +101,9 @@ fn waits(result: &Result<Opened, PortError>, errno: i32) -> bool {
 }
 
 #[test]
-fn hairpin_queues_of_two_wires_lead_both_ways_and_do_so_again_after_one_was_opened_anew() {
+fn hairpin_queues_of_two_wires_work_both_ways_also_after_a_reopening() {
     let card = Card::hairpin(2);
-    let name = "hairpin_queues_of_two_wires_lead_both_ways_and_do_so_again_after_one_was_opened_anew";
+    let name = "hairpin_queues_of_two_wires_work_both_ways_also_after_a_reopening";
     let Some(engine) = cases(name, &card) else { return };
     let mut node = node(&card, engine, &["pf0", "pf1"], true);
     // Without an E-Switch there is nothing that leads from port to port but the queues.
@@ -220,10 +220,9 @@ fn a_backend_of_templates_that_ends_takes_the_newest_rule_first() {
 }
 
 #[test]
-fn a_representor_is_opened_by_its_short_name_and_the_port_that_manages_its_switch_runs_before_and_after_it() {
+fn a_representor_opens_by_short_name_within_its_switch_managers_life() {
     let card = Card::switchdev(2);
-    let name =
-        "a_representor_is_opened_by_its_short_name_and_the_port_that_manages_its_switch_runs_before_and_after_it";
+    let name = "a_representor_opens_by_short_name_within_its_switch_managers_life";
     let Some(engine) = cases(name, &card) else { return };
     let mut node = node(&card, engine, &["pf0", "pf0vf0", "0000:08:00.0/vf1"], false);
     let [uplink, function] = ["0000:08:00.0", "0000:08:00.0_representor_vf1"].map(|name| node.ethdev(name));

@@ -24,7 +24,7 @@ unsafe extern "C" {
     -> c_int;
 }
 
-const SIZES: Sizes = Sizes { queue: 64, table: 1024, counters: 1024, ages: 0 };
+const SIZES: Sizes = Sizes { queue: 64, table: 1024, counters: 1024 };
 
 fn rule(vif: VifId) -> Rule {
     Rule {
@@ -58,9 +58,6 @@ fn a_driver_without_rte_flow_takes_no_rule() {
         backend.push().unwrap();
         backend.pull(&mut completions).unwrap();
         assert_eq!(completions, []);
-        let mut aged = Vec::new();
-        backend.aged(&mut aged).unwrap();
-        assert!(aged.is_empty());
         assert_eq!(backend.query_one(7).unwrap_err().errno, libc::ENOENT);
         assert_eq!(backend.destroy(7).unwrap_err().errno, libc::ENOENT);
         backend.flush().unwrap();

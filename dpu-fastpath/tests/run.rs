@@ -97,7 +97,7 @@ fn wait(mut child: Child, deadline: Instant) -> ExitStatus {
 }
 
 #[test]
-fn case_09_it_opens_its_port_passes_over_other_signals_and_ends_when_it_is_told_to() {
+fn case_09_it_opens_its_port_and_ends_only_when_it_is_told_to() {
     let folder = tempfile::tempdir().unwrap();
     let state = folder.path().join("state.json");
     std::fs::write(&state, STATE).unwrap();

@@ -28,7 +28,7 @@ use offload_rules::{
 
 const ROUTER: MacAddr = MacAddr([0x00, 0x00, 0x5e, 0x00, 0x01, 0x00]);
 const NEXT: MacAddr = MacAddr([2, 0, 0, 0, 0, 9]);
-const SIZES: Sizes = Sizes { queue: 16, table: 1024, counters: 1024, ages: 1024 };
+const SIZES: Sizes = Sizes { queue: 16, table: 1024, counters: 1024 };
 
 fn load() {
     let path = CString::new(twin::library().into_os_string().into_encoded_bytes()).unwrap();
@@ -237,7 +237,7 @@ fn a_flow_is_forwarded_by_the_template_api() {
 }
 
 #[test]
-fn a_shape_of_which_more_rules_come_than_its_table_holds_gets_another_table() {
+fn a_shape_with_more_rules_than_its_table_holds_gets_another_table() {
     let nic = Nic::new("profile=twin", true);
     let mut backend = nic.asynchronous(Style::default());
     // The twin refuses a rule that is one too many for its table (ENOSPC).
@@ -516,21 +516,4 @@ fn a_rule_that_a_reset_took_counts_as_destroyed() {
     dpdk::wait("the rule is lost", || backend.query_one(1).is_err().then_some(()));
     backend.destroy(1).unwrap();
     assert_eq!(settle(&mut *backend, 1), [Completion::Destroyed(1)]);
-}
-
-#[test]
-fn an_idle_rule_is_told_by_its_token() {
-    for templates in [false, true] {
-        let nic = Nic::new("profile=twin", templates);
-        let mut backend = if templates { nic.asynchronous(Style::default()) } else { nic.synchronous() };
-        let mut rule = flow(Table::Flows, 4000);
-        rule.actions.insert(1, Action::Age(1));
-        create(&mut *backend, 0, &rule);
-        let mut aged = Vec::new();
-        dpdk::wait("the rule is idle", || {
-            backend.aged(&mut aged).unwrap();
-            (!aged.is_empty()).then_some(())
-        });
-        assert_eq!(aged, [0]);
-    }
 }

@@ -51,7 +51,7 @@ fn pass(opened: &mut Opened, wires: &[Wire; 2]) -> (usize, [usize; 2]) {
 }
 
 #[test]
-fn a_rule_leads_from_wire_to_wire_until_one_of_the_ports_stops_and_again_when_it_is_back() {
+fn a_rule_forwards_wire_to_wire_unless_one_of_the_ports_is_stopped() {
     let eal = EalArgs { memory: Memory::Ordinary { mib: 256 }, ..EalArgs::default() };
     let eal = Arc::new(Eal::start(&eal, &[twin::library()]).unwrap());
     let wires = ["wire0", "wire1"].map(|name| Wire::new(&eal, name).unwrap());

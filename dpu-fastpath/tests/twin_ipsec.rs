@@ -110,7 +110,7 @@ fn a_flow_into_the_tunnel_is_sealed_and_leaves_with_the_tunnels_headers() {
 }
 
 #[test]
-fn what_software_sends_with_a_session_is_sealed_and_without_one_it_is_not_sent() {
+fn packets_sent_with_a_session_are_sealed_and_without_one_not_sent() {
     each(|nic| {
         let spec = spec(PROTOCOL, SaDirection::Outbound, &KEY, false);
         nic.sessions.open_session(Session(1), &spec).unwrap();
@@ -163,7 +163,7 @@ fn a_session_goes_after_its_rules_and_none_comes_after_it() {
 }
 
 #[test]
-fn a_flush_takes_sessions_along_and_another_life_of_the_engine_finds_none() {
+fn a_flush_destroys_sessions_and_a_restarted_engine_finds_none() {
     each(|nic| {
         let inbound = spec(PROTOCOL, SaDirection::Inbound, &KEY, false);
         let outbound = spec(PROTOCOL, SaDirection::Outbound, &KEY, false);

@@ -255,7 +255,7 @@ fn the_front_page_shows_the_same_replay_and_a_state_that_is_consistent() {
 }
 
 #[test]
-fn a_capture_that_the_replay_would_write_to_is_refused_and_stays_as_it_is() {
+fn a_capture_that_replay_would_overwrite_is_refused_and_kept() {
     let example = Example::run();
     let before = fs::read(example.path("out/ce1/vif4111.pcap")).unwrap();
     let output = Command::new(env!("CARGO_BIN_EXE_fallback-sw"))

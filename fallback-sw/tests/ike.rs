@@ -94,7 +94,7 @@ fn indices_are_given_once() {
 }
 
 #[test]
-fn what_an_earlier_charon_left_goes_when_it_is_replaced_or_after_three_minutes() {
+fn an_earlier_charons_sas_go_when_replaced_or_after_three_minutes() {
     let mut control = control();
     ask(&mut control, 0, "hello version=1 charon=1 events=0").unwrap();
     ask(&mut control, 0, &add("out", "10.9.0.2", 0x1000, KEYS[0], "")).unwrap();

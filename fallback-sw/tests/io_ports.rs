@@ -277,7 +277,7 @@ fn forward(ports: [Box<dyn Port>; 2], done: &std::sync::atomic::AtomicBool) -> V
 
 /// A TCP connection through the node, with every offload of the hosts' stacks on: what passes is whole.
 #[test]
-fn super_frames_and_partial_checksums_of_a_stack_come_out_as_valid_segments() {
+fn super_frames_and_partial_checksums_come_out_as_valid_segments() {
     if !is_root() {
         return;
     }

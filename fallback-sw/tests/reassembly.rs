@@ -228,7 +228,7 @@ fn on_underlay(l3: &[u8]) -> Vec<u8> {
 }
 
 #[test]
-fn a_tunnel_packet_that_was_fragmented_outside_is_opened_when_it_is_whole() {
+fn a_tunnel_packet_fragmented_outside_is_opened_once_reassembled() {
     let mut inner = Vec::new();
     PacketBuilder::ipv4([192, 168, 1, 5], [192, 168, 0, 100], 64)
         .udp(53, 4000)

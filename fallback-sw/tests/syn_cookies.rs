@@ -210,7 +210,7 @@ fn one(sent: &[Sent], port: u32) -> Tcp {
 }
 
 #[test]
-fn a_client_connects_through_a_flood_and_both_directions_carry_their_bytes() {
+fn a_client_connects_through_a_flood_and_data_passes_both_ways() {
     for family in [Family::V4, Family::V6] {
         let mut ends = Ends::flooded(family);
         let records = ends.flow_records();
@@ -299,7 +299,7 @@ fn a_forged_or_old_cookie_opens_nothing() {
 }
 
 #[test]
-fn what_comes_before_the_server_has_answered_waits_and_the_syn_is_repeated() {
+fn packets_before_the_servers_answer_wait_and_the_syn_is_repeated() {
     let mut ends = Ends::flooded(Family::V6);
     let cookie = ends.cookie(7);
     // Data comes with the ACK: it is not passed on, and comes again.
@@ -339,7 +339,7 @@ fn a_server_that_is_silent_is_given_up_and_the_client_told() {
 }
 
 #[test]
-fn an_older_connection_of_the_server_is_reset_and_a_later_syn_gets_through() {
+fn the_servers_older_connection_is_reset_and_a_later_syn_passes() {
     let mut ends = Ends::flooded(Family::V4);
     let cookie = ends.cookie(7);
     ends.client(&tcp("A", 8, cookie.wrapping_add(1), b""));

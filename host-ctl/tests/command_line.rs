@@ -114,7 +114,7 @@ fn what_is_not_there_exits_with_2() {
 }
 
 #[test]
-fn a_table_or_route_that_is_not_there_answers_enoent_under_its_heading_and_exits_with_2() {
+fn a_missing_table_or_route_prints_enoent_and_exits_with_2() {
     let node = Node::start();
     let enoent = "Labels/Misc\nvRouter(Response): [No such file or directory (2)]\n";
     for line in ["rt --dump 16", "rt --dump 16 --family inet6", "rt --get 10.0.0.1 --vrf 18"] {
@@ -196,7 +196,7 @@ fn wrong_usage_exits_with_1_and_help_with_0() {
 }
 
 #[test]
-fn case_10_warnings_about_a_change_in_force_stand_on_standard_error_and_are_no_failure() {
+fn case_10_warnings_about_an_applied_change_go_to_stderr_without_failure() {
     let node = Node::start();
     let delta = r#"{"baseGeneration": 7, "generation": 9}"#;
     let ran = node.run_with_input("state delta -", delta);

@@ -17,3 +17,5 @@ mod packet;
 mod refusals;
 #[path = "lowering/shapes.rs"]
 mod shapes;
+#[path = "lowering/template.rs"]
+mod template;

@@ -77,9 +77,6 @@ impl RuleBackend for Null {
     fn ready(&self) -> bool {
         true
     }
-    fn aged(&mut self, _: &mut Vec<Token>) -> Result<(), Failure> {
-        Ok(())
-    }
     fn flush(&mut self) -> Result<(), Failure> {
         Ok(())
     }

@@ -257,7 +257,7 @@ mod tests {
     use crate::port::{Prepare as _, StartedPort};
 
     #[test]
-    fn of_a_port_that_is_not_there_yet_nothing_is_asked_and_nothing_said_about_the_sa() {
+    fn a_port_that_is_not_there_yet_is_not_asked_about_an_sa() {
         let state = r#"{"generation": "1", "node": "ce", "vrfs": [{"id": 2, "name": "wan"}, {"id": 8, "name": "tunnels"}], "vifs": [
             {"id": 1, "name": "wan", "type": "PHYSICAL", "mac": "02:00:00:00:00:01", "vrf": 2,
              "addresses": ["198.51.100.2/24"]},
@@ -308,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn an_mlx5_switch_leads_from_wire_to_function_and_back_but_not_from_wire_to_wire() {
+    fn an_mlx5_switch_forwards_wire_to_function_and_not_wire_to_wire() {
         let (_, nic) = nic("mlx5-sws");
         let pair = |from, to| nic.pair(VifId::new(from).unwrap(), Some(VifId::new(to).unwrap()));
         assert_eq!(pair(1, 3), Ok((Role::Wire, Role::Function)));
@@ -324,7 +324,7 @@ mod tests {
     }
 
     #[test]
-    fn canaries_go_between_ports_of_each_pair_of_roles_that_there_is_and_no_other() {
+    fn canaries_go_between_ports_of_each_existing_pair_of_roles() {
         let (snapshot, nic) = nic("mlx5-sws");
         let found = |leaving: bool| -> BTreeSet<(Role, Role)> {
             let canaries = nic.canaries(&snapshot);

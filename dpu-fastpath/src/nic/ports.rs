@@ -16,7 +16,7 @@ use crate::{
 
 /// What the template API is asked to set aside on a port; the driver may have less. Counters only where rules that count go: a port
 /// whose transfer rules another one takes needs none.
-const SIZES: Sizes = Sizes { queue: 1024, table: 1 << 18, counters: 1 << 18, ages: 0 };
+const SIZES: Sizes = Sizes { queue: 1024, table: 1 << 18, counters: 1 << 18 };
 
 /// The ports of a NIC, and what its driver has set aside on them before they started. Clones are the same.
 #[derive(Debug, Clone)]
@@ -128,7 +128,6 @@ impl Prepare for NicPorts {
             queue: a.queue.min(b.queue),
             table: a.table.min(b.table),
             counters: a.counters.max(b.counters),
-            ages: a.ages.min(b.ages),
         };
         reserved.configured.insert(port);
         reserved.sizes = Some(reserved.sizes.map_or(sizes, |known| least(known, sizes)));

@@ -69,7 +69,7 @@ mod tests {
     }
 
     #[test]
-    fn flows_are_spread_only_where_the_device_can_and_there_is_something_to_spread_over() {
+    fn flows_are_spread_only_where_the_device_can_and_queues_are_several() {
         let mut info = device(8, 8);
         assert_eq!(configuration(&info, 2, 1500).rxmode.mq_mode, 0);
         info.flow_type_rss_offloads = sys::RTE_ETH_RSS_NONFRAG_IPV4_TCP;

@@ -248,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn a_note_says_what_the_rule_or_the_session_says_and_a_refusal_goes_before_both() {
+    fn a_note_repeats_rule_or_session_and_a_refusal_precedes_both() {
         let vif = |number| offload_rules::VifId::new(number).unwrap();
         let opened = Meta::Opened(vif(4111)).bits();
         let to_seal = Meta::ToSeal(vif(7)).bits();

@@ -31,7 +31,7 @@ pub(crate) use facts::configure_bare;
 pub use facts::{dpdk_version, facts, transfer_proxy};
 pub use gate::Gate;
 pub use hairpin::Hairpins;
-pub use open::{Directory, DpdkPorts, PortMap, UnknownEthdev, resolve};
+pub use open::{DpdkPorts, PortMap, UnknownEthdev, resolve};
 pub use pool::Pool;
 pub use prepare::Prepare;
 pub use queue::DpdkPort;

@@ -3,11 +3,11 @@
 use std::{
     collections::BTreeMap,
     str::FromStr,
-    sync::{Arc, Mutex, PoisonError, Weak, atomic::AtomicBool},
+    sync::{Arc, Weak, atomic::AtomicBool},
 };
 
 use fallback_sw::io::{Chosen, OpenPorts, Opened, PortError, device::Device};
-use offload_rules::{VifId, forwarding::Vif};
+use offload_rules::forwarding::Vif;
 
 use super::{
     device::{Ethdev, Wanted},
@@ -110,7 +110,6 @@ pub struct DpdkPorts {
     mapped: BTreeMap<String, Mapped>,
     managers: Managers,
     others: Box<dyn OpenPorts>,
-    directory: Directory,
     prepare: Option<Box<dyn Prepare>>,
 }
 
@@ -141,31 +140,6 @@ impl Mapped {
     }
 }
 
-/// Which devices are open, by vif: for whoever gives them rules. Cheap to clone.
-#[derive(Debug, Clone, Default)]
-pub struct Directory(Arc<Mutex<BTreeMap<VifId, Weak<Ethdev>>>>);
-
-impl Directory {
-    /// The device of a vif, while it is open. It stays started as long as somebody has it.
-    #[must_use]
-    pub fn ethdev(&self, vif: VifId) -> Option<Arc<Ethdev>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&vif).and_then(Weak::upgrade)
-    }
-
-    /// All devices that are open: vif and DPDK's port id.
-    #[must_use]
-    pub fn open(&self) -> Vec<(VifId, u16)> {
-        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        all.iter().filter_map(|(vif, device)| Some((*vif, device.upgrade()?.port_id()))).collect()
-    }
-
-    fn enter(&self, vif: VifId, device: &Arc<Ethdev>) {
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        all.retain(|_, device| device.strong_count() > 0);
-        all.insert(vif, Arc::downgrade(device));
-    }
-}
-
 impl DpdkPorts {
     /// Opens by DPDK what `map` says.
     ///
@@ -183,8 +157,7 @@ impl DpdkPorts {
                 return Err(UnknownEthdev::Twice { name: device.clone() });
             }
         }
-        let directory = Directory::default();
-        Ok(Self { eal, mapped, managers: Managers::default(), others, directory, prepare: None })
+        Ok(Self { eal, mapped, managers: Managers::default(), others, prepare: None })
     }
 
     /// Lets this have a word in the opening of each device.
@@ -200,12 +173,6 @@ impl DpdkPorts {
         let known = self.mapped.values().find(|mapped| mapped.ethdev == name);
         let known = known.map(|mapped| Use { used: Arc::clone(&mapped.used), open: mapped.open.clone() });
         Some((name, known))
-    }
-
-    /// Which devices are open.
-    #[must_use]
-    pub fn directory(&self) -> Directory {
-        self.directory.clone()
     }
 }
 
@@ -246,7 +213,6 @@ impl OpenPorts for DpdkPorts {
         }
         (mapped.below, mapped.known) = (ethdev.below().map(str::to_owned), true);
         mapped.open = Arc::downgrade(&ethdev);
-        self.directory.enter(vif.id, &ethdev);
         if let Some(prepare) = &self.prepare {
             prepare.started(vif.id, ethdev.port_id(), ethdev.rx_queues());
         }

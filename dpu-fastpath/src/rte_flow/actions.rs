@@ -34,8 +34,6 @@ pub(super) enum Conf {
     Encap(Vec<u8>),
     /// A field and its value.
     Modify { field: field::Type, value: Vec<u8> },
-    /// When to tell that the rule is idle.
-    Age { seconds: u32 },
     /// The queues to spread over.
     Rss { queues: Vec<u16> },
 }
@@ -126,7 +124,6 @@ impl Actions {
             Action::PopVlan => self.push(kind::RTE_FLOW_ACTION_TYPE_OF_POP_VLAN, Conf::None),
             // A counter of its own: id 0, not shared.
             Action::Count => self.push(kind::RTE_FLOW_ACTION_TYPE_COUNT, Conf::Common(Blob::ZERO)),
-            Action::Age(seconds) => self.push(kind::RTE_FLOW_ACTION_TYPE_AGE, Conf::Age { seconds: *seconds }),
             Action::PushVlan { tpid, tci } => {
                 self.own(kind::RTE_FLOW_ACTION_TYPE_OF_PUSH_VLAN, &tpid.to_be_bytes());
                 self.set_vlan(*tci);
@@ -259,7 +256,7 @@ impl Actions {
             && self.0.iter().zip(shape).all(|(entry, shape)| {
                 entry.kind == shape.kind
                     && match (&entry.conf, &shape.conf) {
-                        (Conf::Own(_), Conf::Own(_)) | (Conf::Age { .. }, Conf::Age { .. }) => true,
+                        (Conf::Own(_), Conf::Own(_)) => true,
                         (Conf::Decap(a), Conf::Decap(b)) | (Conf::Encap(a), Conf::Encap(b)) => a.len() == b.len(),
                         (Conf::Modify { field: a, value: x }, Conf::Modify { field: b, value: y }) => {
                             a == b && x.len() == y.len()
@@ -276,7 +273,7 @@ impl Actions {
             match &entry.conf {
                 Conf::Decap(header) | Conf::Encap(header) => into.write_usize(header.len()),
                 Conf::Modify { field, .. } => into.write_u32(*field),
-                Conf::None | Conf::Own(_) | Conf::Common(_) | Conf::Age { .. } | Conf::Rss { .. } => {}
+                Conf::None | Conf::Own(_) | Conf::Common(_) | Conf::Rss { .. } => {}
             }
         }
     }
@@ -288,7 +285,6 @@ impl Actions {
                 Conf::Decap(header) => Conf::Decap(vec![0; header.len()]),
                 Conf::Encap(header) => Conf::Encap(vec![0; header.len()]),
                 Conf::Modify { field, value } => Conf::Modify { field: *field, value: vec![0; value.len()] },
-                Conf::Age { .. } => Conf::Age { seconds: 0 },
                 same @ (Conf::None | Conf::Common(_) | Conf::Rss { .. }) => same.clone(),
             };
             Entry { kind: entry.kind, conf }
@@ -296,11 +292,11 @@ impl Actions {
         ActionsShape(self.0.iter().map(blank).collect())
     }
 
-    /// The array that rte_flow takes. `context` comes back when an AGE action finds its rule idle.
-    pub(super) fn raw(&self, context: usize) -> RawActions<'_> {
+    /// The array that rte_flow takes.
+    pub(super) fn raw(&self) -> RawActions<'_> {
         let mut raw = RawActions::default();
         for entry in &self.0 {
-            let conf = raw.conf(&entry.conf, context);
+            let conf = raw.conf(&entry.conf);
             raw.push(entry.kind, conf);
         }
         raw.push(kind::RTE_FLOW_ACTION_TYPE_END, std::ptr::null());
@@ -314,7 +310,7 @@ impl Actions {
         for entry in &self.0 {
             let conf = match &entry.conf {
                 Conf::Common(blob) => raw.mask_of(entry.kind, blob),
-                Conf::Rss { .. } => raw.conf(&entry.conf, 0),
+                Conf::Rss { .. } => raw.conf(&entry.conf),
                 Conf::Modify { field, .. } => raw.modify_mask(*field),
                 Conf::Decap(_) => raw.keep(Kept::Decap(Box::new(dpdk_sys::rte_flow_action_raw_decap {
                     data: std::ptr::null_mut(),
@@ -326,7 +322,7 @@ impl Actions {
                     size: usize::MAX,
                 }))),
                 // No mask: the value comes with each rule.
-                Conf::None | Conf::Own(_) | Conf::Age { .. } => std::ptr::null(),
+                Conf::None | Conf::Own(_) => std::ptr::null(),
             };
             raw.push(entry.kind, conf);
         }
@@ -340,7 +336,6 @@ enum Kept {
     Decap(Box<dpdk_sys::rte_flow_action_raw_decap>),
     Encap(Box<dpdk_sys::rte_flow_action_raw_encap>),
     Modify(Box<dpdk_sys::rte_flow_action_modify_field>),
-    Age(Box<dpdk_sys::rte_flow_action_age>),
     Rss(Box<dpdk_sys::rte_flow_action_rss>),
     Blob(Box<Blob>),
 }
@@ -351,7 +346,6 @@ impl Kept {
             Self::Decap(conf) => std::ptr::from_ref(&**conf).cast(),
             Self::Encap(conf) => std::ptr::from_ref(&**conf).cast(),
             Self::Modify(conf) => std::ptr::from_ref(&**conf).cast(),
-            Self::Age(conf) => std::ptr::from_ref(&**conf).cast(),
             Self::Rss(conf) => std::ptr::from_ref(&**conf).cast(),
             Self::Blob(conf) => conf.as_ptr(),
         }
@@ -386,7 +380,7 @@ impl<'a> RawActions<'a> {
         conf
     }
 
-    fn conf(&mut self, conf: &'a Conf, context: usize) -> *const std::ffi::c_void {
+    fn conf(&mut self, conf: &'a Conf) -> *const std::ffi::c_void {
         match conf {
             Conf::None => std::ptr::null(),
             Conf::Own(blob) | Conf::Common(blob) => blob.as_ptr(),
@@ -413,14 +407,6 @@ impl<'a> RawActions<'a> {
                 immediate.iter_mut().zip(value).for_each(|(slot, octet)| *slot = *octet);
                 modify.src.__bindgen_anon_1.value = immediate;
                 self.keep(Kept::Modify(Box::new(modify)))
-            }
-            Conf::Age { seconds } => {
-                let mut age = dpdk_sys::rte_flow_action_age {
-                    context: std::ptr::without_provenance_mut(context),
-                    ..Default::default()
-                };
-                age.set_timeout(*seconds);
-                self.keep(Kept::Age(Box::new(age)))
             }
             Conf::Rss { queues } => {
                 let rss = dpdk_sys::rte_flow_action_rss {

@@ -16,7 +16,7 @@ use offload_rules::{VifId, lower::Rule};
 
 use super::{
     error::{check, failure},
-    nic::{Handle, Installed, Nic, context},
+    nic::{Handle, Installed, Nic},
     style::Style,
     tables::{TableId, Tables},
     translation::Translation,
@@ -44,8 +44,6 @@ pub struct Sizes {
     pub table: u32,
     /// Counters.
     pub counters: u32,
-    /// Rules with an AGE action.
-    pub ages: u32,
 }
 
 /// Sets resources of a port aside: once, after the port is configured and before it starts (rte_flow guide, "Flow engine
@@ -68,13 +66,8 @@ pub fn configure(ethdev: u16, sizes: Sizes) -> Result<Sizes, Failure> {
         queue: at_most(sizes.queue, queue.max_size).max(1),
         table: sizes.table,
         counters: at_most(sizes.counters, port.max_nb_counters),
-        ages: at_most(sizes.ages, port.max_nb_aging_objects),
     };
-    let attr = dpdk_sys::rte_flow_port_attr {
-        nb_counters: sizes.counters,
-        nb_aging_objects: sizes.ages,
-        ..Default::default()
-    };
+    let attr = dpdk_sys::rte_flow_port_attr { nb_counters: sizes.counters, ..Default::default() };
     let queue = rte_flow_queue_attr { size: sizes.queue };
     let mut queues = [&raw const queue];
     // SAFETY: one queue is told, and the array has one.
@@ -450,7 +443,7 @@ impl RuleBackend for Asynchronous {
 
     fn create(&mut self, token: Token, rule: &Rule) -> Result<(), Failure> {
         let Placed { port, rule, id, table } = self.place(rule)?;
-        let (items, actions) = (rule.pattern.raw(), rule.actions.raw(context(token)));
+        let (items, actions) = (rule.pattern.raw(), rule.actions.raw());
         let handle = self.enqueue(port, |attr| {
             let mut error = rte_flow_error::default();
             // SAFETY: the table is of this port and has the templates of these arrays at index 0; the arrays end in END, and they and
@@ -522,14 +515,6 @@ impl RuleBackend for Asynchronous {
 
     fn transmitted(&mut self, port: VifId) -> Option<u64> {
         self.nic.transmitted(port)
-    }
-
-    fn aged(&mut self, into: &mut Vec<Token>) -> Result<(), Failure> {
-        let from = into.len();
-        self.nic.aged(into)?;
-        let told = into.split_off(from);
-        into.extend(told.into_iter().filter(|token| self.rules.contains_key(token)));
-        Ok(())
     }
 
     fn flush(&mut self) -> Result<(), Failure> {

@@ -64,11 +64,6 @@ impl<B: RuleBackend> RuleBackend for Gated<B> {
         self.backend.transmitted(port)
     }
 
-    fn aged(&mut self, into: &mut Vec<Token>) -> Result<(), Failure> {
-        let _inside = self.gate.pass();
-        self.backend.aged(into)
-    }
-
     fn flush(&mut self) -> Result<(), Failure> {
         let _inside = self.gate.pass();
         self.backend.flush()

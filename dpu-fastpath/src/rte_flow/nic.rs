@@ -8,7 +8,7 @@ use std::{
 };
 
 use dpdk_sys::{rte_eth_event_type as event, rte_flow, rte_flow_action, rte_flow_error};
-use offload_engine::{Failure, Hits, Token};
+use offload_engine::{Failure, Hits};
 use offload_rules::{
     VifId,
     lower::{Rule, Session},
@@ -26,9 +26,6 @@ use crate::{
     port::{Departures, Gate, PortRegistry, transfer_proxy},
     security::Sessions,
 };
-
-/// Idle rules asked for in one call.
-const AGED_BATCH: usize = 128;
 
 /// Events after which a port has lost its rules.
 const LOSSES: [event::Type; 2] = [event::RTE_ETH_EVENT_INTR_RESET, event::RTE_ETH_EVENT_INTR_RMV];
@@ -50,11 +47,6 @@ pub(super) struct Installed {
     stages: Held,
     /// Stops of the port before it was made.
     stops: u64,
-}
-
-/// What an AGE action gives back for this rule: not zero, which would make the driver give back its handle.
-pub(super) fn context(token: Token) -> usize {
-    usize::try_from(token).map_or(usize::MAX, |token| token.saturating_add(1))
 }
 
 /// All ports of a NIC.
@@ -199,37 +191,6 @@ impl Nic {
         check(code, &error)?;
         let known = |set: u32, value: u64| if set == 1 { value } else { 0 };
         Ok(Hits { packets: known(count.hits_set(), count.hits), bytes: known(count.bytes_set(), count.bytes) })
-    }
-
-    /// Rules that have been idle.
-    pub(super) fn aged(&mut self, into: &mut Vec<Token>) -> Result<(), Failure> {
-        for port in self.all() {
-            loop {
-                let mut contexts = [std::ptr::null_mut::<c_void>(); AGED_BATCH];
-                let mut error = rte_flow_error::default();
-                // SAFETY: the array has room for as many pointers as are asked for.
-                let code = unsafe {
-                    dpdk_sys::rte_flow_get_aged_flows(
-                        port,
-                        contexts.as_mut_ptr(),
-                        u32::try_from(AGED_BATCH).unwrap_or(0),
-                        &raw mut error,
-                    )
-                };
-                let count = match usize::try_from(code) {
-                    Ok(count) => count,
-                    // A driver without ageing has nothing to tell.
-                    Err(_) if [libc::ENOSYS, libc::ENOTSUP].contains(&code.saturating_abs()) => break,
-                    Err(_) => return Err(failure(code, &error)),
-                };
-                let tokens = contexts.iter().take(count).map(|context| context.addr()).filter(|context| *context != 0);
-                into.extend(tokens.map(|context| context as Token - 1));
-                if count < AGED_BATCH {
-                    break;
-                }
-            }
-        }
-        Ok(())
     }
 
     /// Removes every rule of every port. The first failure is told after all ports were tried. Hairpin queues are bound to nothing

@@ -12,7 +12,7 @@ use offload_rules::{VifId, lower::Rule};
 
 use super::{
     error::{check, failure},
-    nic::{Handle, Installed, Nic, context},
+    nic::{Handle, Installed, Nic},
     style::Style,
 };
 use crate::{port::PortRegistry, security::Sessions};
@@ -114,7 +114,7 @@ impl RuleBackend for Synchronous {
         if self.nic.ends_with(rule.session) {
             return Ok(());
         }
-        let (attr, items, actions) = (rule.place.attr(), rule.pattern.raw(), rule.actions.raw(0));
+        let (attr, items, actions) = (rule.place.attr(), rule.pattern.raw(), rule.actions.raw());
         let mut error = rte_flow_error::default();
         // SAFETY: both arrays end in END; they and what they point to live until after the call.
         let code = unsafe {
@@ -125,7 +125,7 @@ impl RuleBackend for Synchronous {
 
     fn create(&mut self, token: Token, rule: &Rule) -> Result<(), Failure> {
         let (port, rule) = self.nic.translate(rule)?;
-        let (attr, items, actions) = (rule.place.attr(), rule.pattern.raw(), rule.actions.raw(context(token)));
+        let (attr, items, actions) = (rule.place.attr(), rule.pattern.raw(), rule.actions.raw());
         let mut error = rte_flow_error::default();
         let begun = Instant::now();
         // SAFETY: both arrays end in END; they and what they point to live until after the call, and drivers copy what they keep.
@@ -178,14 +178,6 @@ impl RuleBackend for Synchronous {
 
     fn transmitted(&mut self, port: VifId) -> Option<u64> {
         self.nic.transmitted(port)
-    }
-
-    fn aged(&mut self, into: &mut Vec<Token>) -> Result<(), Failure> {
-        let from = into.len();
-        self.nic.aged(into)?;
-        let told = into.split_off(from);
-        into.extend(told.into_iter().filter(|token| self.rules.contains_key(token)));
-        Ok(())
     }
 
     fn flush(&mut self) -> Result<(), Failure> {

@@ -199,7 +199,7 @@ impl Tables {
             Domain::Egress => attr.set_egress(1),
         }
         // Values that masks leave out are the first rule's: drivers read the lengths of headers from them.
-        let (actions, masks) = (rule.actions.raw(0), rule.actions.raw_masks());
+        let (actions, masks) = (rule.actions.raw(), rule.actions.raw_masks());
         let mut error = rte_flow_error::default();
         // SAFETY: both arrays end in END and are of the same length; they and what they point to live until after the call.
         let template = unsafe {

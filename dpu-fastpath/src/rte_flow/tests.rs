@@ -73,7 +73,6 @@ fn to_tunnel() -> Rule {
         actions: vec![
             Action::PopVlan,
             Action::Count,
-            Action::Age(30),
             Action::SetTtl { version: 4, ttl: 63 },
             Action::Reformat { off: vec![0; 14], on: OUTER.to_vec() },
             Action::Port(vif(4)),
@@ -281,15 +280,12 @@ fn what_drivers_get_points_to_the_storage_of_the_rule() {
     assert_eq!(({ spec.hdr.total_length }, { last.hdr.total_length }), (0, 1472_u16.to_be()));
     assert!(items[4].last.is_null());
 
-    let actions = rule.actions.raw(77);
+    let actions = rule.actions.raw();
     let array = actions.array();
     assert_eq!(array.last().unwrap().type_, act::RTE_FLOW_ACTION_TYPE_END);
-    // SAFETY: the third action is AGE, and `actions` is alive.
-    let age = unsafe { &*array[2].conf.cast::<dpdk_sys::rte_flow_action_age>() };
-    assert_eq!((age.timeout(), age.context.addr()), (30, 77));
-    // SAFETY: the sixth action is RAW_ENCAP, its header is of `rule`, and both are alive.
+    // SAFETY: the fifth action is RAW_ENCAP, its header is of `rule`, and both are alive.
     let header = unsafe {
-        let encap = &*array[5].conf.cast::<dpdk_sys::rte_flow_action_raw_encap>();
+        let encap = &*array[4].conf.cast::<dpdk_sys::rte_flow_action_raw_encap>();
         assert!(encap.preserve.is_null());
         std::slice::from_raw_parts(encap.data, encap.size)
     };
@@ -300,7 +296,7 @@ fn what_drivers_get_points_to_the_storage_of_the_rule() {
 fn fields_are_modified_where_a_driver_wants_that() {
     let style = Style { field: FieldStyle::Modify, ..Style::default() };
     let rule = translate(&from_tunnel(), style).unwrap();
-    let raw = rule.actions.raw(0);
+    let raw = rule.actions.raw();
     let masks = rule.actions.raw_masks();
     let mut fields = Vec::new();
     for (action, mask) in raw.array().iter().zip(masks.array()) {
@@ -352,7 +348,6 @@ fn rules_that_differ_in_values_only_share_a_template_table() {
         match action {
             Action::Reformat { on, .. } => on.fill(1),
             Action::SetTtl { ttl, .. } => *ttl = 1,
-            Action::Age(seconds) => *seconds = 60,
             Action::Port(port) => *port = vif(3),
             _ => {}
         }
@@ -426,7 +421,7 @@ fn rules_that_give_packets_to_a_queue_are_the_ports_own() {
         let attr = rule.place.attr();
         assert_eq!((attr.transfer(), attr.ingress()), (0, 1));
         assert_eq!(rule.pattern.entries()[0].kind, kind::RTE_FLOW_ITEM_TYPE_ETH, "the port is not an item");
-        let raw = rule.actions.raw(0);
+        let raw = rule.actions.raw();
         // SAFETY: the first action is MARK, and `rule` is alive.
         assert_eq!(unsafe { *raw.array()[0].conf.cast::<u32>() }, 0x12_3456);
         if fate == Action::Rss {
@@ -449,7 +444,7 @@ fn ports_are_named_the_old_way_where_a_driver_wants_that() {
     let rule = translate(&from_tunnel(), style).unwrap();
     let port = find(&rule.pattern, kind::RTE_FLOW_ITEM_TYPE_PORT_ID, 0);
     assert_matches(port, &[(0, &0x0106_u32.to_ne_bytes(), &[0xff; 4])]);
-    let raw = rule.actions.raw(0);
+    let raw = rule.actions.raw();
     let [.., action, _] = raw.array() else { panic!("no actions") };
     assert_eq!(action.type_, act::RTE_FLOW_ACTION_TYPE_PORT_ID);
     // SAFETY: the action is PORT_ID, and `rule` is alive.

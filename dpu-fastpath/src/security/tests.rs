@@ -120,7 +120,7 @@ fn find(capabilities: &[sys::rte_security_capability], kind: SessionKind, sa: &S
 }
 
 #[test]
-fn a_session_is_offered_for_the_kind_the_direction_the_key_and_the_window_that_the_driver_names() {
+fn a_session_is_offered_for_what_the_drivers_capabilities_name() {
     let algorithms = algorithms();
     let (protocol, crypto) = (SessionKind::InlineProtocol, SessionKind::InlineCrypto);
     let (outbound, inbound) = (SaDirection::Outbound, SaDirection::Inbound);
@@ -200,7 +200,7 @@ fn offer(kind: SessionKind, sa: &Sa) -> Offer {
 }
 
 #[test]
-fn a_session_to_send_with_has_key_salt_numbers_and_outer_headers_as_drivers_read_them() {
+fn an_egress_session_has_key_salt_numbers_and_outer_headers() {
     let spec = spec(SessionKind::InlineProtocol, sa(SaDirection::Outbound, 36, true, 0));
     let mut conf = Conf::new(&spec, &offer(spec.kind, &spec.sa)).unwrap();
     let raw = conf.raw();
@@ -249,7 +249,7 @@ fn a_session_to_receive_with_has_the_window_and_tells_the_tunnel() {
 }
 
 #[test]
-fn a_session_of_inline_crypto_leaves_numbers_window_headers_and_lifetimes_to_software() {
+fn inline_crypto_leaves_numbers_window_headers_lifetime_to_software() {
     for direction in [SaDirection::Outbound, SaDirection::Inbound] {
         let spec = spec(SessionKind::InlineCrypto, sa(direction, 20, false, 64));
         let conf = Conf::new(&spec, &offer(spec.kind, &spec.sa)).unwrap();

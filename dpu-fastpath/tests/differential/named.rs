@@ -172,7 +172,7 @@ fn a_checksum_outside_is_verified() {
 }
 
 #[test]
-fn case_06_an_outer_datagram_that_ends_inside_the_packet_in_it_is_softwares() {
+fn case_06_an_outer_datagram_ending_inside_its_packet_is_softwares() {
     for cut in [1, 8, 30, 9999] {
         outside(Wrap { cut, ..Wrap::default() });
     }

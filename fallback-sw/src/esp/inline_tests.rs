@@ -20,7 +20,7 @@ fn text() -> Vec<u8> {
 }
 
 #[test]
-fn a_framed_packet_is_a_sealed_one_but_for_the_cipher_and_uses_up_a_number() {
+fn a_framed_packet_is_sealed_but_for_the_cipher_and_uses_a_number() {
     let (mut seals, mut frames, _) = pair(false);
     for number in 1..4_u64 {
         let (mut sealed, mut framed) = (Packet::from_frame(&text()), Packet::from_frame(&text()));
@@ -60,7 +60,7 @@ fn a_deciphered_packet_meets_the_same_window_padding_and_version_checks() {
 }
 
 #[test]
-fn what_somebody_else_may_have_received_is_not_received_any_more_and_the_rest_is() {
+fn numbers_that_another_may_have_received_are_not_received_again() {
     for esn in [false, true] {
         for seen in [0_u64, 1, 40, 63, 64, 65, 1000] {
             for through in [0_u64, 1, 30, 63, 64, 200, 1000, 2000] {

@@ -30,12 +30,6 @@ impl Tunnel {
     pub const fn header_len(&self) -> usize {
         if self.udp.is_some() { 28 } else { 20 }
     }
-
-    /// Most octets that sealing adds to a packet: headers, initialisation vector, padding, trailer and check value.
-    #[must_use]
-    pub const fn overhead(&self) -> usize {
-        self.header_len() + HEADER_LEN + IV_LEN + 3 + 2 + ICV_LEN
-    }
 }
 
 /// How an outbound SA is set up.

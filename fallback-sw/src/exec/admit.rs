@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_too_large_is_fragmented_where_its_header_and_the_path_allow_it() {
+    fn oversize_is_fragmented_where_header_and_path_allow_it() {
         let outer = Oversize::FragmentOuter { mtu: 900 };
         let whole = Exception::FragmentOuter { mtu: 900 };
         let table = [

@@ -16,13 +16,7 @@ mod tests;
 use std::io;
 
 use ipnet::IpNet;
-use offload_rules::{
-    VifId, VrfId,
-    flow::{
-        FlowKey,
-        tcp::{Segment, TcpDirection, TcpVerdict, track},
-    },
-};
+use offload_rules::{VifId, VrfId, flow::FlowKey};
 
 pub(crate) use self::hash::same_key;
 use self::{destinations::Destinations, hash::Hasher, index::Index, memory::Array};
@@ -382,32 +376,6 @@ impl FlowTable {
     #[must_use]
     pub fn generation(&self, slot: u32) -> u8 {
         self.generations.get(slot).copied().unwrap_or_default()
-    }
-
-    /// Follows a TCP segment of the flow in this slot; `None` when the slot is vacant. Touches the other direction's record
-    /// only for what changes the connection's state.
-    #[inline]
-    pub fn track(&mut self, slot: u32, segment: &Segment) -> Option<TcpVerdict> {
-        let record = self.record_mut(slot)?;
-        let mut this = record.tcp_direction();
-        let reverse = record.reverse;
-        if this.on_data(segment) {
-            record.set_tcp_direction(this);
-            return Some(TcpVerdict::Accept);
-        }
-        let paired = reverse != slot;
-        let mut other = match self.record(reverse) {
-            Some(record) if paired => record.tcp_direction(),
-            _ => TcpDirection::default(),
-        };
-        let verdict = track(&mut this, &mut other, segment);
-        if let Some(record) = self.record_mut(slot) {
-            record.set_tcp_direction(this);
-        }
-        if paired && let Some(record) = self.record_mut(reverse) {
-            record.set_tcp_direction(other);
-        }
-        Some(verdict)
     }
 
     /// The first slot from `from` on that holds a flow: a cursor for ageing, sweeping and listing. Reads one bit a slot and

@@ -3,13 +3,7 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
-use offload_rules::{
-    VifId, VrfId,
-    flow::{
-        FlowKey,
-        tcp::{Segment, TcpVerdict, flag},
-    },
-};
+use offload_rules::{VifId, VrfId, flow::FlowKey};
 use proptest::prelude::*;
 
 use super::{Binding, Class, FlowTable, Holdings, InsertError, NONE, SetVifError, Times};
@@ -271,20 +265,6 @@ fn a_batch_of_any_length_says_the_same_as_single_lookups() {
         }
         assert_eq!(out[keys.len()..], [NONE; 2]);
     }
-}
-
-#[test]
-fn tcp_of_a_pair_is_followed_in_both_records() {
-    let mut table = FlowTable::new(10).unwrap();
-    let (forward, reverse) = pair(1);
-    let (one, two) = table.insert_pair(forward, reverse).unwrap();
-    let segment = |flags, seq, ack| Segment { flags, seq, ack, payload_len: 0 };
-    assert_eq!(table.track(one, &segment(flag::SYN, 100, 0)), Some(TcpVerdict::Accept));
-    assert_eq!(table.track(two, &segment(flag::SYN | flag::ACK, 500, 101)), Some(TcpVerdict::Accept));
-    assert_eq!(table.track(one, &segment(flag::ACK, 101, 501)), Some(TcpVerdict::Accept));
-    assert_eq!(table.track(two, &segment(flag::RST, 502, 0)), Some(TcpVerdict::ResetIgnored));
-    assert_eq!(table.track(two, &segment(flag::RST, 501, 0)), Some(TcpVerdict::Accept));
-    assert_eq!(table.track(9, &segment(flag::ACK, 0, 0)), None);
 }
 
 #[derive(Debug, Clone, Copy)]

@@ -200,12 +200,6 @@ impl CaptureReader {
         }))
     }
 
-    /// What the first interface's frames start with; `None` when a pcapng file has not described one yet.
-    #[must_use]
-    pub fn first_link(&self) -> Option<Link> {
-        self.interfaces.first().and_then(|interface| link_of(interface.link_type))
-    }
-
     fn next_pcap(&mut self) -> Result<Option<Found>, CaptureError> {
         self.begin();
         if !self.fill(16)? {
@@ -512,13 +506,7 @@ impl PcapPort {
         Self { name: name.to_owned(), input, output, link, now: None }
     }
 
-    /// Time that frames sent from now on are stamped with, since the Unix epoch. Without it they carry the time of the last
-    /// frame received, and the system's clock before any was received.
-    pub const fn set_time(&mut self, now: Duration) {
-        self.now = Some(now);
-    }
-
-    /// Time of the last frame received, or as [`PcapPort::set_time`] says.
+    /// Time of the last frame received, since the Unix epoch. Frames that are sent carry it, and the system's clock before any was received.
     #[must_use]
     pub const fn time(&self) -> Option<Duration> {
         self.now

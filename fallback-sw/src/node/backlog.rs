@@ -54,7 +54,7 @@ mod tests {
     use crate::worker::{SaNews, Tenant, Told};
 
     #[test]
-    fn a_flood_of_hearsay_is_left_out_before_questions_and_answers_and_what_sas_tell_never() {
+    fn unsolicited_claims_are_shed_before_questions_and_sa_events_never() {
         let vif = VifId::new(1).unwrap();
         let neighbour = (vif, IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1)));
         let heard = Event::Neighbour { neighbour, told: Told::Request { mac: MacAddr([2, 0, 0, 0, 0, 1]) } };

@@ -57,7 +57,7 @@ mod tests {
     }
 
     #[test]
-    fn a_port_is_opened_anew_when_its_device_has_grown_or_its_vif_asks_for_more_than_it_was_laid_out_for() {
+    fn a_port_is_reopened_when_its_device_or_vif_outgrows_its_buffers() {
         // The kernel's port: laid out for what the device had.
         assert!(!outgrows(&device(1500, 1500), 1500, 1500, 1500));
         assert!(!outgrows(&device(1500, 1500), 1400, 1500, 1500), "every port has room for that");

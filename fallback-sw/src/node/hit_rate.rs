@@ -47,7 +47,7 @@ mod tests {
     }
 
     #[test]
-    fn each_tier_is_told_for_each_vrf_and_the_total_keeps_those_that_were_removed() {
+    fn each_tier_is_counted_per_vrf_and_the_total_keeps_removed_vrfs() {
         let vrfs = [(1, "blue"), (2, "green")].map(|(id, name)| Vrf { id: vrf(id), name: name.to_owned() });
         let state = State { generation: 1, vrfs: vrfs.into(), ..State::default() };
         let snapshot = Snapshot::default().with_state(state).unwrap();

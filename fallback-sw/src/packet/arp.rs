@@ -101,12 +101,6 @@ impl Arp {
         Self { operation: ArpOperation::Request, sender_mac, sender, target_mac: MacAddr([0; 6]), target }
     }
 
-    /// The announcement of an own address: a request for itself (RFC 5227 §3).
-    #[must_use]
-    pub const fn gratuitous(mac: MacAddr, address: Ipv4Addr) -> Self {
-        Self::request(mac, address, address)
-    }
-
     /// The question whether `address` is taken.
     #[must_use]
     pub const fn probe(mac: MacAddr, address: Ipv4Addr) -> Self {
@@ -189,7 +183,7 @@ mod tests {
         let probe = Arp::probe(MAC, HOST);
         assert!(probe.is_probe() && !probe.is_gratuitous());
         assert_eq!(Arp::parse(&probe.octets()), Ok(probe));
-        let gratuitous = Arp::gratuitous(MAC, HOST);
+        let gratuitous = Arp::request(MAC, HOST, HOST);
         assert!(gratuitous.is_gratuitous() && !gratuitous.is_probe());
         assert_eq!(Arp::parse(&gratuitous.octets()), Ok(gratuitous));
         let reply = probe.reply(MacAddr::VIRTUAL);

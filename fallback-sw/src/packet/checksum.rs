@@ -4,8 +4,6 @@
 //! complement sum; a *checksum* is its complement, as it stands in a header.
 #![forbid(unsafe_code)]
 
-use super::parse::{FragmentInfo, Ip, PROTO_UDP};
-
 /// Folded one's complement sum of the octets as 16-bit words; an odd last octet is the high half of a word (RFC 1071 §1).
 #[inline]
 #[must_use]
@@ -90,15 +88,6 @@ pub const fn update32(checksum: u16, old: u32, new: u32) -> u16 {
     !fold((!checksum) as u64 + (!old) as u64 + new as u64)
 }
 
-/// The checksum after everything that adds up to the sum `old` was replaced by something that adds up to `new`.
-///
-/// For fields of any length at an even offset. A 16-bit field at an odd offset has its sum byte-swapped (RFC 1071 §2B).
-#[inline]
-#[must_use]
-pub const fn update_sum(checksum: u16, old: u16, new: u16) -> u16 {
-    update16(checksum, old, new)
-}
-
 /// Sum of the pseudo-header of TCP and UDP over IPv4 (RFC 768, RFC 9293 §3.1). `len`: octets of the transport segment.
 #[inline]
 #[must_use]
@@ -120,53 +109,11 @@ pub const fn udp(checksum: u16) -> u16 {
     if checksum == 0 { 0xffff } else { checksum }
 }
 
-/// Whether the checksum of a whole UDP datagram holds. `ip` was parsed from `l3`. None at all (0) holds over IPv4 (RFC 768)
-/// and does not over IPv6 (RFC 8200 §8.1).
-///
-/// A fragment cannot be checked alone; it never holds.
-#[must_use]
-pub fn udp_holds(ip: &Ip, l3: &[u8]) -> bool {
-    if ip.proto != PROTO_UDP || ip.fragment != FragmentInfo::None {
-        return false;
-    }
-    let payload = ip.payload(l3);
-    let Some(&[_, _, _, _, l0, l1, c0, c1]) = payload.first_chunk::<8>() else { return false };
-    if [c0, c1] == [0, 0] {
-        return ip.version == 4;
-    }
-    let len = u16::from_be_bytes([l0, l1]);
-    let Some(segment) = payload.get(..usize::from(len)) else { return false };
-    let pseudo = if ip.version == 4 {
-        let ([s0, s1, s2, s3, ..], [d0, d1, d2, d3, ..]) = (ip.src, ip.dst);
-        pseudo_v4([s0, s1, s2, s3], [d0, d1, d2, d3], PROTO_UDP, len)
-    } else {
-        pseudo_v6(&ip.src, &ip.dst, PROTO_UDP, u32::from(len))
-    };
-    add(sum(segment), pseudo) == 0xffff
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::packet::{parse, samples};
-
-    #[test]
-    fn a_udp_checksum_holds_until_an_octet_changes() {
-        for (version, good) in [(4, samples::udp4(b"hello")), (6, samples::udp6(b"hello"))] {
-            assert!(udp_holds(&parse::ip(&good, version).unwrap(), &good));
-            let mut bad = good.clone();
-            *bad.last_mut().unwrap() ^= 1;
-            assert!(!udp_holds(&parse::ip(&bad, version).unwrap(), &bad));
-            let mut none = good.clone();
-            let at = if version == 4 { 26 } else { 46 };
-            none[at..at + 2].fill(0);
-            assert_eq!(udp_holds(&parse::ip(&none, version).unwrap(), &none), version == 4);
-        }
-        let tcp = samples::tcp4(b"hello");
-        assert!(!udp_holds(&parse::ip(&tcp, 4).unwrap(), &tcp));
-    }
 
     /// RFC 1071 §4.1, word by word.
     fn oracle(data: &[u8]) -> u16 {

@@ -63,7 +63,7 @@ mod tests {
     use super::{Ecn::*, *};
 
     #[test]
-    fn all_sixteen_combinations_leave_the_tunnel_as_figure_4_of_rfc_6040_says() {
+    fn all_sixteen_ecn_combinations_decapsulate_as_rfc_6040_figure_4_says() {
         // Rows: inner. Columns: outer Not-ECT, ECT(0), ECT(1), CE.
         let figure = [
             (NotEct, [Some(NotEct), Some(NotEct), Some(NotEct), None]),

@@ -191,20 +191,6 @@ impl Solicitation {
 }
 
 impl Advertisement {
-    /// The announcement of an own address to all nodes, the counterpart of gratuitous ARP (RFC 4861 §7.2.6).
-    #[must_use]
-    pub const fn unsolicited(address: Ipv6Addr, mac: MacAddr, router: bool) -> Self {
-        Self {
-            source: address,
-            destination: ALL_NODES,
-            target: address,
-            target_mac: Some(mac),
-            router,
-            solicited: false,
-            replace: true,
-        }
-    }
-
     /// The packet, from its IP header on.
     #[must_use]
     pub fn packet(&self) -> Packet {
@@ -267,6 +253,19 @@ mod tests {
         let sum = !checksum::add(checksum::sum(&l3[40..]), pseudo);
         l3[42..44].copy_from_slice(&sum.to_be_bytes());
         l3
+    }
+
+    /// HOST announces itself to all nodes (RFC 4861 §7.2.6).
+    fn announcement(router: bool) -> Advertisement {
+        Advertisement {
+            source: HOST,
+            destination: ALL_NODES,
+            target: HOST,
+            target_mac: Some(MAC),
+            router,
+            solicited: false,
+            replace: true,
+        }
     }
 
     #[test]
@@ -336,7 +335,7 @@ mod tests {
         assert_eq!(read(&fixed(good[..63].to_vec())), Err(DropReason::NdInvalid), "23 octets");
         assert_eq!(read(&fixed(good[..65].to_vec())), Err(DropReason::NdInvalid), "one octet of option");
         assert_eq!(read(&samples::ping6(1, &[0; 16])), Err(DropReason::NdInvalid));
-        let to_group = Advertisement { solicited: true, ..Advertisement::unsolicited(HOST, MAC, false) };
+        let to_group = Advertisement { solicited: true, ..announcement(false) };
         assert_eq!(read(to_group.packet().data()), Err(DropReason::NdInvalid), "solicited by a group");
     }
 
@@ -356,7 +355,7 @@ mod tests {
             let packet = if solicitation {
                 Solicitation::new(HOST, MAC, GATEWAY).packet()
             } else {
-                Advertisement::unsolicited(HOST, MAC, true).packet()
+                announcement(true).packet()
             };
             let mut l3 = packet.data().to_vec();
             for (at, value) in flips {

@@ -71,7 +71,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_clock_of_a_capture_ticks_every_tenth_of_a_second_and_never_goes_back() {
+    fn a_captures_clock_ticks_each_tenth_of_a_second_and_never_goes_back() {
         let mut clock = Clock::new(ClockMode::Pcap);
         assert!(clock.advance_to(Duration::from_secs(1000)).is_empty());
         assert_eq!(clock.advance_to(Duration::from_millis(1_000_250)), [100, 200]);

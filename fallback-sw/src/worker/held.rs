@@ -194,7 +194,7 @@ mod tests {
     use crate::{packet::Packet, worker::Origin};
 
     #[test]
-    fn a_stream_of_packets_that_replace_each_other_waits_no_longer_than_one_of_them() {
+    fn packets_that_replace_each_other_wait_no_longer_than_one_would() {
         let (vif, vrf) = (VifId::new(1).unwrap(), VrfId::new(1).unwrap());
         let (neighbour, limits) = ((vif, "192.0.2.1".parse().unwrap()), HoldLimits { per_neighbour: 1, in_all: 16 });
         let mut queue = HoldQueue::default();

@@ -46,7 +46,7 @@ fn case_10_a_place_that_nothing_can_be_kept_in_is_refused() {
 }
 
 #[test]
-fn case_10_who_applies_a_state_that_cannot_be_kept_is_told_and_it_is_kept_as_soon_as_it_can_be() {
+fn case_10_a_state_that_cannot_be_saved_is_reported_and_saved_later() {
     let folder = tempfile::tempdir().unwrap();
     let state = write(folder.path(), "state.json", STATE);
     let last = folder.path().join("last.json");
@@ -177,7 +177,7 @@ fn a_folder_that_another_node_has_taken_is_left_to_it() {
 }
 
 #[test]
-fn what_a_killed_node_has_left_half_written_is_removed_and_a_link_in_its_place_is_not_followed() {
+fn a_half_written_file_is_removed_and_a_link_there_is_not_followed() {
     let folder = tempfile::tempdir().unwrap();
     let victim = write(folder.path(), "victim", "mine");
     for name in ["last.json.new", "last.json.4711.new", "last.json.sequences.new", "last.json.sequences.12.new"] {

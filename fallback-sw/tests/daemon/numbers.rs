@@ -141,7 +141,7 @@ fn each_life_passes_over_what_an_earlier_one_has_reserved() {
 }
 
 #[test]
-fn a_node_that_is_killed_at_any_moment_of_its_start_finds_its_files_whole() {
+fn a_node_killed_at_any_moment_of_its_start_finds_its_files_whole() {
     let bed = Bed::new();
     let arguments = ["--state", &bed.state, "--last-state", &bed.last];
     let mut last = 0;
@@ -163,7 +163,7 @@ fn a_node_that_is_killed_at_any_moment_of_its_start_finds_its_files_whole() {
 }
 
 #[test]
-fn a_kept_state_without_its_file_of_numbers_seals_nothing_until_it_has_new_keys() {
+fn a_kept_state_without_its_ledger_seals_nothing_before_new_keys() {
     for with_state in [true, false] {
         let bed = Bed::new();
         bed.live();
@@ -231,7 +231,7 @@ fn files_copied_to_another_node_seal_nothing_there_and_moved_ones_go_on() {
 }
 
 #[test]
-fn another_name_of_the_file_of_numbers_is_emptied_when_a_newer_one_takes_its_place() {
+fn another_name_of_the_ledger_is_emptied_when_a_newer_one_replaces_it() {
     let bed = Bed::new();
     bed.live();
     fs::hard_link(&bed.numbers, bed.folder.path().join("backup")).unwrap();
@@ -243,7 +243,7 @@ fn another_name_of_the_file_of_numbers_is_emptied_when_a_newer_one_takes_its_pla
 }
 
 #[test]
-fn a_truncated_or_damaged_file_of_numbers_stops_the_start_and_says_what_to_do() {
+fn a_truncated_or_damaged_ledger_stops_the_start_and_says_what_to_do() {
     let bed = Bed::new();
     bed.live();
     bed.live();
@@ -264,7 +264,7 @@ fn a_truncated_or_damaged_file_of_numbers_stops_the_start_and_says_what_to_do() 
 }
 
 #[test]
-fn a_file_of_numbers_that_does_not_say_which_file_it_is_is_taken_for_a_copy() {
+fn a_ledger_without_its_own_identity_is_taken_for_a_copy() {
     let bed = Bed::new();
     bed.live();
     let whole = fs::read_to_string(&bed.numbers).unwrap();
@@ -273,7 +273,7 @@ fn a_file_of_numbers_that_does_not_say_which_file_it_is_is_taken_for_a_copy() {
 }
 
 #[test]
-fn what_is_new_to_the_node_begins_with_its_first_number_and_the_log_says_what_that_asks_for() {
+fn a_new_sa_begins_with_its_first_number_and_the_log_says_so() {
     let bed = Bed::new();
     let node = bed.start();
     assert_eq!(reserved(&node), 1 + BLOCK);
@@ -309,7 +309,7 @@ fn a_key_that_the_file_of_numbers_does_not_list_is_refused() {
 }
 
 #[test]
-fn rekeys_reserve_numbers_for_each_key_and_every_life_goes_on_with_the_last_one() {
+fn rekeys_reserve_numbers_by_key_and_each_restart_uses_the_last_key() {
     let bed = Bed::new();
     let node = bed.start();
     reserved(&node);

@@ -26,7 +26,7 @@ fn case_09_hangup_and_user_signals_end_nothing_and_are_told_in_one_line() {
 }
 
 #[test]
-fn case_09_what_ends_the_daemon_ends_it_in_order_and_takes_the_socket_away() {
+fn case_09_what_ends_the_daemon_ends_it_in_order_without_its_socket() {
     for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGQUIT] {
         let folder = tempfile::tempdir().unwrap();
         let node = Daemon::start(folder.path(), "node", &[]);

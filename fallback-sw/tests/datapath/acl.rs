@@ -244,7 +244,7 @@ fn a_list_that_is_put_on_or_taken_off_the_vif_judges_flows_again() {
 }
 
 #[test]
-fn a_service_list_judges_what_is_for_the_node_and_nothing_that_passes_through() {
+fn a_service_list_judges_what_is_for_the_node_and_no_transit() {
     let lists =
         r#"{"id": 3, "entries": [{"id": 1, "action": "DENY", "proto": 1}, {"id": 2, "action": "DENY", "proto": 58}]}"#;
     for (c, s, gateway) in [(CLIENT, SERVER, GATEWAY1), (CLIENT6, SERVER6, GATEWAY1_6)] {
@@ -269,7 +269,7 @@ fn without_policy_the_lists_judge_every_packet_by_itself() {
 }
 
 #[test]
-fn an_echo_to_the_node_that_was_denied_is_answered_when_the_list_permits_it() {
+fn a_denied_echo_to_the_node_is_answered_once_the_list_permits_it() {
     let list = |action: &str| format!(r#"{{"id": 3, "entries": [{{"id": 1, "action": "{action}"}}]}}"#);
     let mut node = Node::new(&state("\"serviceAcls\": [3]", &list("DENY")));
     let echo = up(&echo_request(CLIENT, GATEWAY1, 1, 1));
@@ -297,7 +297,7 @@ fn an_echo_reply_that_nobody_asked_for_decides_nothing_for_requests() {
 }
 
 #[test]
-fn who_was_pinged_may_not_ping_back_with_the_same_identifier_when_a_list_denies_it() {
+fn a_pinged_host_may_not_ping_back_by_the_same_identifier_when_denied() {
     let lists = r#"{"id": 2, "entries": [{"id": 1, "action": "DENY", "proto": 1, "destinationPorts": {"first": 8, "last": 8}}]}"#;
     let mut node = Node::new(&state("\"egressAcls\": [2]", lists));
     node.expect(LAN1, &up(&echo_request(CLIENT, SERVER, 7, 1)), &walked());

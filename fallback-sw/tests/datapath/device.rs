@@ -29,7 +29,7 @@ fn sent(node: &mut Node, packet: &Packet) -> Result<Vec<usize>, u32> {
 }
 
 #[test]
-fn case_07_a_device_below_the_vifs_mtu_limits_flows_that_were_there_before_and_no_longer_when_it_is_raised() {
+fn case_07_a_device_below_the_vifs_mtu_limits_flows_until_it_is_raised() {
     let mut node = Node::new(CE1);
     let (whole, whole6) = (of_len(CLIENT, SERVER, 1468).df(), of_len(CLIENT6, SERVER6, 1468));
     assert_eq!(sent(&mut node, &whole), Ok(vec![1500]));

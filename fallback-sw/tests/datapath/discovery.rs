@@ -56,7 +56,7 @@ fn resolved() -> Node {
 }
 
 #[test]
-fn an_unsolicited_advertisement_for_an_incomplete_entry_is_recorded_and_asked_about() {
+fn an_unsolicited_advertisement_completes_an_entry_and_is_probed() {
     for frame in [to_all(OVERRIDE, HOST_MAC), to_all(0, HOST_MAC), to_node(0, HOST_MAC)] {
         let mut node = Node::new(CE1);
         node.receive(UNDERLAYS[0], &from_tunnel(HOST6, b"x"));
@@ -82,7 +82,7 @@ fn an_advertisement_without_address_resolves_nothing() {
 }
 
 #[test]
-fn an_advertisement_that_nobody_asked_for_makes_no_entry_whatever_it_claims() {
+fn an_unsolicited_advertisement_makes_no_entry_whatever_it_claims() {
     let mut node = Node::new(CE1);
     for flags in [0, OVERRIDE, SOLICITED, SOLICITED | OVERRIDE, 0xe0] {
         assert_eq!(node.receive(LAN1, &to_node(flags, HOST_MAC)).len(), 0);
@@ -95,7 +95,7 @@ fn an_advertisement_that_nobody_asked_for_makes_no_entry_whatever_it_claims() {
 }
 
 #[test]
-fn without_override_another_address_is_not_taken_and_the_known_one_is_asked() {
+fn without_override_a_new_mac_is_not_taken_and_the_known_one_is_probed() {
     for frame in [to_node(SOLICITED, NEW_MAC), to_node(0, NEW_MAC), to_all(0, NEW_MAC)] {
         let mut node = resolved();
         node.receive(LAN1, &frame);
@@ -136,7 +136,7 @@ fn an_unsolicited_advertisement_of_the_known_address_is_no_confirmation() {
 }
 
 #[test]
-fn a_solicitation_makes_a_stale_entry_which_is_asked_about_and_forgotten_when_silent() {
+fn a_solicitation_makes_a_stale_entry_that_is_probed_and_forgotten() {
     let mut node = Node::new(CE1);
     let ask = solicitation(HOST6, "ff02::1:ff00:1", GATEWAY1_6, Some(HOST_MAC));
     assert_eq!(node.receive(LAN1, &eth([0x33, 0x33, 0xff, 0, 0, 1], HOST_MAC, &ask)).len(), 1, "the answer");

@@ -115,7 +115,7 @@ fn when_a_member_is_not_valid_its_flows_move_and_come_back_with_it() {
 }
 
 #[test]
-fn of_four_members_a_lost_one_moves_only_its_own_flows_and_to_all_that_are_left() {
+fn a_lost_member_of_four_moves_only_its_flows_to_all_the_others() {
     let vifs: Vec<String> =
         (201..=204).map(|id| format!(r#"{{"id": {id}, "name": "u{id}", "type": "VIRTUAL", "vrf": 8}}, "#)).collect();
     let encaps: Vec<String> = (201..=204)

@@ -46,7 +46,7 @@ fn reassembled(ips: &[Ip]) -> Vec<u8> {
 }
 
 #[test]
-fn fragments_follow_their_heads_flow_from_the_tenant_into_the_tunnel_and_out_of_it() {
+fn fragments_follow_their_heads_flow_into_the_tunnel_and_out_of_it() {
     for (src, dst) in [(CLIENT, SERVER), (CLIENT6, SERVER6)] {
         let mut walk = WalkA::default();
         let whole = datagram(src, dst, 77);
@@ -160,7 +160,7 @@ fn an_exact_duplicate_is_dropped_alone() {
 }
 
 #[test]
-fn an_identification_can_be_used_again_as_soon_as_its_datagram_has_passed() {
+fn an_identification_is_free_as_soon_as_its_datagram_has_passed() {
     let mut node = Node::altered(
         CE1,
         &[(r#""generation": "1","#, r#""generation": "1", "settings": {"maxFragmentedDatagrams": 2},"#)],
@@ -332,7 +332,7 @@ fn an_extension_header_behind_the_fragment_header_parts_no_datagram() {
 }
 
 #[test]
-fn a_fragmented_message_for_the_host_finds_its_listener_by_the_heads_ports() {
+fn a_fragmented_message_finds_its_listener_by_the_heads_ports() {
     let host = r#""vifs": [
     {"id": 200, "name": "host", "type": "HOST", "vrf": 18, "mac": "02:00:00:00:02:00"},"#;
     let listen = r#""nexthops": [

@@ -100,7 +100,7 @@ fn resolved() -> Node {
 }
 
 #[test]
-fn a_gateway_is_asked_for_instead_of_the_destination_and_what_waits_leaves_when_it_answers() {
+fn the_gateway_is_resolved_in_place_of_the_destination_and_held_leave() {
     let mut node = Node::new(ROUTER);
     let first = udp(HOST, FAR, 5000, 53, b"first");
     assert_eq!(octets(&node.receive(LAN, &from_host(&first.ip()))), [(WAN, who_has(GATEWAY))]);
@@ -257,7 +257,7 @@ fn the_outer_packets_of_an_mpls_tunnel_go_to_a_gateway() {
 }
 
 #[test]
-fn a_silent_gateway_is_asked_three_times_and_its_packets_are_answered_with_unreachable() {
+fn a_silent_gateway_is_asked_three_times_then_senders_get_unreachable() {
     let mut node = Node::new(ROUTER);
     let packets = [udp(HOST, FAR, 5000, 53, b"x"), udp(HOST6, FAR6, 5000, 53, b"x")];
     let mut asked = 0;
@@ -360,7 +360,7 @@ fn when_both_gateways_are_silent_the_sender_is_told() {
 }
 
 #[test]
-fn a_gateway_that_is_silent_for_long_is_forgotten_with_its_mac_and_asked_on() {
+fn a_gateway_silent_for_long_loses_its_mac_and_is_still_asked() {
     let mut node = resolved();
     let packet = from_host(&udp(HOST, FAR, 5000, 53, b"x").ip());
     node.receive(LAN, &packet);
@@ -422,7 +422,7 @@ fn a_gateway_that_no_nexthop_names_any_more_is_not_asked_any_more() {
 }
 
 #[test]
-fn a_gateway_that_stays_silent_is_dead_again_when_its_vif_was_away_for_a_moment() {
+fn a_silent_gateway_is_dead_again_after_its_vif_was_briefly_away() {
     let mut node = Node::new(ROUTER);
     let is_dead = |node: &Node| node.machine.control().snapshot().is_gateway_dead(vif(WAN), GATEWAY.parse().unwrap());
     node.wait(5000);

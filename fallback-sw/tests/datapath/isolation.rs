@@ -63,7 +63,7 @@ pub(crate) fn down((_, _, label, _): (u32, Mac, u32, u32), packet: &Packet) -> V
 }
 
 #[test]
-fn the_same_addresses_and_ports_in_two_vrfs_are_two_flows_with_their_own_ways() {
+fn equal_addresses_and_ports_in_two_vrfs_are_two_flows() {
     let mut node = node();
     for (c, s) in [(CLIENT, SERVER), (CLIENT6, SERVER6)] {
         let before = node.flow_records();

@@ -136,7 +136,7 @@ fn half_open_connections_have_a_share_for_each_vif() {
 }
 
 #[test]
-fn a_lower_limit_of_a_later_state_lowers_the_share_of_half_open_connections() {
+fn a_later_states_lower_limit_lowers_the_half_open_share() {
     let mut node = with_settings(r#""maxFlows": 1024, "halfOpenPercentPerVif": 25"#);
     node.change(r#"{"settings": {"maxFlows": 128, "halfOpenPercentPerVif": 25}}"#);
     let opened = (0..100)

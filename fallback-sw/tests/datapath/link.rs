@@ -170,7 +170,7 @@ fn case_04_link_local_addresses_come_out_of_no_tunnel() {
 }
 
 #[test]
-fn case_04_an_error_from_a_link_local_address_rides_no_flow_through_the_node() {
+fn case_04_an_error_from_a_link_local_address_is_not_routed_by_a_flow() {
     let mut node = Node::new(STATE);
     for (tenant, far, router) in [(TENANT, "203.0.113.9", "169.254.5.5"), (TENANT6, "2001:db8::9", "fe80::5")] {
         let packet = udp(tenant, far, 1, 2, b"x").ip();
@@ -227,7 +227,7 @@ fn a_vif_answers_an_echo_at_its_link_local_address_on_its_link() {
 }
 
 #[test]
-fn on_a_link_without_ethernet_link_local_addresses_are_answered_at_its_other_end() {
+fn without_ethernet_link_local_addresses_are_answered_at_the_far_end() {
     // No route leads to them, and the default routes lead to another link.
     let bare = r#""vifs": [{"id": 4, "name": "tun", "type": "PHYSICAL", "vrf": 1, "addresses": ["169.254.10.1/30", "fe80::30/64"],
         "flags": {"policy": true, "rawIp": true}},"#;
@@ -288,7 +288,7 @@ fn at_a_link_local_address_listeners_are_found_like_anywhere() {
 }
 
 #[test]
-fn a_link_local_service_of_the_node_is_reached_from_every_link_and_answers() {
+fn a_link_local_service_of_the_node_answers_on_every_link() {
     // As a cloud's metadata service is: not forwarded, but taken in.
     for mut node in nodes() {
         let (out, _) = only(node.expect(ONE, &from_tenant(&syn(TENANT, "169.254.169.254", 5, 80).ip()), &punted()));
@@ -462,7 +462,7 @@ fn a_subnets_broadcast_or_network_address_is_no_source() {
 }
 
 #[test]
-fn the_nodes_own_addresses_are_nobody_elses_with_or_without_a_reverse_path() {
+fn the_nodes_own_addresses_are_no_source_with_or_without_rpf() {
     let no_rpf = STATE.replace("\"policy\": true", "\"policy\": true, \"noRpf\": true");
     for mut node in nodes().into_iter().chain([Node::new(&no_rpf)]) {
         for source in ["10.1.0.1", "10.2.0.1", "fd00:1::1"] {

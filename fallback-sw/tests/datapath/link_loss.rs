@@ -30,7 +30,7 @@ fn down_and_up(node: &mut Node, port: u32) {
 }
 
 #[test]
-fn case_08_a_station_that_was_replaced_while_the_link_was_down_is_found_at_once() {
+fn case_08_a_station_replaced_while_the_link_was_down_is_found_at_once() {
     let mut node = Node::new(CE1);
     node.receive(LAN1, &who_has(HOST, GATEWAY1));
     node.receive(UNDERLAYS[0], &from_tunnel(HOST6, b"a"));
@@ -73,7 +73,7 @@ fn a_link_that_was_down_for_a_moment_is_asked_on_anew() {
 }
 
 #[test]
-fn sub_interfaces_lose_their_neighbours_with_the_device_and_other_links_keep_theirs() {
+fn sub_interfaces_lose_neighbours_with_the_device_and_others_do_not() {
     let mut node = Node::new(CE2);
     let host = "192.168.1.9";
     let asks =
@@ -92,7 +92,7 @@ fn sub_interfaces_lose_their_neighbours_with_the_device_and_other_links_keep_the
 }
 
 #[test]
-fn packets_that_wait_on_a_link_that_goes_down_are_dropped_and_nobody_is_asked_for_them() {
+fn packets_held_for_a_link_that_goes_down_are_dropped_without_questions() {
     let mut node = Node::new(CE1);
     node.receive(UNDERLAYS[0], &from_tunnel(HOST, b"1"));
     assert_eq!(node.machine.held(), 1);

@@ -52,7 +52,7 @@ fn the_outer_headers_are_those_of_rfc_7510() {
 }
 
 #[test]
-fn all_outer_packets_of_a_flow_have_one_identification_and_flows_have_different_ones() {
+fn a_flows_outer_packets_share_an_identification_of_their_own() {
     let mut walk = WalkA::default();
     let mut of = |sport| -> BTreeSet<u32> {
         let packet = udp(CLIENT, SERVER, sport, 2, b"x").ip();
@@ -253,7 +253,7 @@ fn case_06_nothing_behind_the_outer_udp_datagram_is_read() {
 }
 
 #[test]
-fn case_06_an_outer_datagram_that_came_in_fragments_ends_where_its_length_says() {
+fn case_06_a_reassembled_outer_datagram_ends_where_its_length_says() {
     let inner = udp(CLIENT, SERVER, 1, 2, &[7; 60]).ip();
     let whole = mpls_udp(TUNNEL1, TUNNEL2, (50000, 6635), &[entry(LABEL2, 0, true, 63)], &inner);
     let mut ce2 = Node::new(CE2);

@@ -63,7 +63,7 @@ fn told(sent: &[Sent]) -> Option<u32> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(96))]
     #[test]
-    fn whatever_the_path_takes_ipv6_of_1280_arrives_whole_and_nobody_is_told_less(
+    fn ipv6_of_1280_arrives_whole_by_any_path_and_no_host_is_told_less(
         mtu in 576u16..=1400, len in 48usize..=1500, count in 1usize..=2, swap: bool, policy: bool,
     ) {
         let state = narrow(CE1, mtu);
@@ -97,7 +97,7 @@ proptest! {
 }
 
 #[test]
-fn a_fragmented_outer_packet_is_an_mpls_over_udp_packet_like_the_others_but_for_its_identification() {
+fn fragmented_outer_packets_differ_from_others_by_identification_alone() {
     let mut node = Node::new(&narrow(CE1, 1000));
     let mut wide = Node::new(CE1);
     let original = of_len(CLIENT6, SERVER6, 1280);
@@ -201,7 +201,7 @@ fn what_the_node_itself_sends_over_a_narrow_path_arrives_whole() {
 }
 
 #[test]
-fn a_link_that_is_no_ipv6_link_is_told_of_as_one_and_nobody_of_less_than_1280() {
+fn a_link_below_1280_is_reported_and_no_host_is_told_less() {
     let lan = r#""name": "lan", "type": "VIRTUAL","#;
     let mut node = Node::altered(CE1, &[(lan, &format!(r#"{lan} "mtu": 1000,"#))]);
     let toward = |len: usize| {
@@ -230,7 +230,7 @@ fn a_link_that_is_no_ipv6_link_is_told_of_as_one_and_nobody_of_less_than_1280() 
 }
 
 #[test]
-fn a_vif_that_does_not_fragment_does_not_fragment_the_outer_packet_either() {
+fn a_vif_that_does_not_fragment_leaves_outer_packets_whole_too() {
     let flag =
         |mac: &str| (format!(r#""mac": "{mac}","#), format!(r#""mac": "{mac}", "flags": {{"noFragment": true}},"#));
     let [(a, b), (c, d)] = ["02:00:00:00:41:11", "02:00:00:00:41:09"].map(flag);

@@ -226,7 +226,7 @@ fn bad_arp_is_counted_and_teaches_nothing() {
 }
 
 #[test]
-fn an_announcement_changes_a_neighbour_and_every_program_that_holds_its_mac() {
+fn an_announcement_changes_a_neighbour_and_every_program_with_its_mac() {
     let mut node = Node::new(CE1);
     node.receive(LAN1, &who_has(HOST, GATEWAY1));
     // Two flows of one program, and one out of a tenant's own vif.
@@ -295,7 +295,7 @@ fn solicitations_from_afar_or_malformed_are_refused() {
 }
 
 #[test]
-fn packets_for_an_unknown_neighbour_wait_and_leave_in_order_when_it_answers() {
+fn packets_for_an_unknown_neighbour_are_held_and_leave_in_order() {
     let mut node = Node::new(CE1);
     let ask = arp_frame(BROADCAST, VRRP, None, &arp_octets(1, (VRRP, GATEWAY1), ([0; 6], HOST)));
     assert_eq!(sent_octets(&node.receive(UNDERLAYS[0], &from_tunnel(HOST, b"1"))), [(LAN1, ask)]);
@@ -341,7 +341,7 @@ fn the_question_is_tagged_on_a_sub_interface_and_multicast_in_ipv6() {
 }
 
 #[test]
-fn a_silent_neighbour_is_asked_three_times_and_its_packets_are_answered_with_unreachable() {
+fn a_silent_neighbour_is_asked_thrice_then_senders_get_unreachable() {
     for count in [1, 3] {
         let mut node = Node::with(CE1, workers(count));
         let packet = from_client(&udp(CLIENT, HOST, 1, 2, b"anyone?").ip());
@@ -388,7 +388,7 @@ fn packets_that_wait_are_bounded_for_each_neighbour_and_in_all() {
 }
 
 #[test]
-fn a_neighbour_is_asked_again_after_thirty_seconds_and_forgotten_when_it_is_silent() {
+fn a_neighbour_is_asked_after_thirty_seconds_and_forgotten_if_silent() {
     let mut node = Node::new(CE1);
     node.receive(LAN1, &who_has(HOST, GATEWAY1));
     let ask = arp_frame(HOST_MAC, VRRP, None, &arp_octets(1, (VRRP, GATEWAY1), ([0; 6], HOST)));

@@ -9,7 +9,7 @@ use crate::common::{
 };
 
 #[test]
-fn thousands_of_flows_with_operands_of_their_own_share_a_handful_of_programs() {
+fn thousands_of_flows_with_own_operands_share_few_programs() {
     const FLOWS: u16 = 4000;
     let mut node = Node::new(CE1);
     let mut own = BTreeSet::new();

@@ -196,7 +196,7 @@ fn on_a_vif_without_arp_the_checks_come_first_too() {
 }
 
 #[test]
-fn what_waits_for_a_neighbour_is_judged_by_the_lists_in_force_when_it_comes() {
+fn held_packets_are_judged_by_the_lists_in_force_on_resolution() {
     let mut node = ce1(true, "\"ingressAcls\": [3],", &[]);
     node.receive(LAN1, &up(&udp(CLIENT, HOST, 1, 2, b"x")));
     assert_eq!(node.machine.held(), 1);

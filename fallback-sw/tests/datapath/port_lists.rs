@@ -240,7 +240,7 @@ fn fragments_share_the_verdict_on_their_head_on_every_way_through_a_list() {
 }
 
 #[test]
-fn out_of_a_tunnel_lists_judge_fragments_alike_whatever_the_label_leads_to() {
+fn lists_judge_fragments_out_of_a_tunnel_alike_whatever_the_label() {
     for ends in [("10.0.7.9", S), ("2001:db8:7::9", S6)] {
         for (label, label_policy) in [(300, true), (300, false), (301, false)] {
             for (action, default) in [("DENY", "PERMIT"), ("PERMIT", "DENY")] {
@@ -287,7 +287,7 @@ fn into_a_tunnel_the_list_of_the_way_in_judges_fragments_alike() {
 }
 
 #[test]
-fn what_is_for_the_node_is_judged_by_service_lists_with_the_ports_of_its_head() {
+fn service_lists_judge_fragments_by_the_ports_of_their_head() {
     for (policy, lists) in [true, false].into_iter().flat_map(|p| [(p, "serviceAcls"), (p, "ingressAcls")]) {
         for (action, default) in [("DENY", "PERMIT"), ("PERMIT", "DENY")] {
             let router = Router {
@@ -384,7 +384,7 @@ fn an_overlap_that_would_change_the_ports_spoils_the_datagram() {
 }
 
 #[test]
-fn tenants_with_the_same_addresses_and_identification_have_their_own_heads() {
+fn tenants_with_equal_addresses_and_identification_have_own_heads() {
     let deny = entry_for("DENY", UDP, "ACL_SCOPE_STATEFUL");
     for policy in [true, false] {
         let router = Router {
@@ -475,7 +475,7 @@ fn what_no_list_asks_ports_for_is_forwarded_without_its_head() {
 }
 
 #[test]
-fn on_a_vif_without_policy_all_fragments_take_one_ecmp_member_with_a_list_and_without() {
+fn without_policy_all_fragments_take_one_ecmp_member_list_or_not() {
     let lan = "\"vrf\": 18, \"flags\": {\"policy\": true},";
     let list =
         format!(r#""acls": [{{"id": 1, "entries": [{}]}}], "labels": ["#, entry_for("DENY", UDP, "ACL_SCOPE_STATEFUL"));

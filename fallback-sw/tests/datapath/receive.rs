@@ -111,7 +111,7 @@ fn icmp_listens_by_type() {
 }
 
 #[test]
-fn an_echo_that_nobody_listens_for_is_answered_in_place_each_time_and_makes_no_flow() {
+fn an_echo_without_a_listener_is_answered_in_place_without_a_flow() {
     for (client, vip, reply) in [(CLIENT, VIP, (0, 0)), (CLIENT6, VIP6, (129, 0))] {
         let mut node = Node::new(STATE);
         for seq in 0..3 {
@@ -197,7 +197,7 @@ fn answers_to_the_host_go_back_to_it_without_a_listener() {
 }
 
 #[test]
-fn a_datagram_in_fragments_reaches_the_host_in_fragments_that_fit_with_and_without_policy() {
+fn fragments_reach_the_host_in_fragments_that_fit_whatever_the_policy() {
     // The host's link takes 1300: a whole of 2008 came over links of 1500, and its sender can do no more than fragment it.
     let narrow = altered(STATE, &[("\"vrf\": 2, \"nexthop\": 34,", "\"vrf\": 2, \"nexthop\": 34, \"mtu\": 1300,")]);
     let without = narrow.replace(", \"flags\": {\"policy\": true}", "");

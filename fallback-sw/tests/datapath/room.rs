@@ -162,7 +162,7 @@ fn case_01_who_answers_itself_gives_way_with_what_was_idle_for_longest() {
 }
 
 #[test]
-fn case_01_a_flood_that_nobody_answers_costs_no_more_than_two_thirds_of_a_share_of_what_is_established() {
+fn case_01_an_unanswered_flood_takes_at_most_two_thirds_of_a_share() {
     let mut bed = Bed::new();
     (1..=PAIRS as u16).for_each(|port| assert!(bed.begin(2, Kind::OpenTcp, port)));
     for port in 1..=5000 {
@@ -235,7 +235,7 @@ fn case_01_new_flows_out_of_one_underlay_have_a_rate_for_each_tenant() {
 }
 
 #[test]
-fn case_01_icmp_errors_about_what_comes_out_of_one_underlay_have_a_rate_for_each_tenant() {
+fn case_01_icmp_errors_from_one_underlay_have_a_rate_for_each_tenant() {
     let mut node = isolation::node_with(r#""icmpErrorRate": 10"#);
     let underlay = crate::common::walk_a::UNDERLAYS[0];
     let (server, client) = (crate::common::walk_a::SERVER, crate::common::walk_a::CLIENT);
@@ -263,7 +263,7 @@ proptest! {
     /// Whatever one tenant floods the table with, and however long it has held it: all that another one begins is admitted, up to its
     /// share, and what it has established lives.
     #[test]
-    fn case_01_whatever_one_tenant_does_another_ones_flows_are_admitted_and_live(
+    fn case_01_whatever_one_tenant_does_anothers_flows_are_admitted(
         kinds in prop::collection::vec(prop::sample::select(
             vec![Kind::Udp, Kind::Syn, Kind::AnsweredUdp, Kind::OpenTcp, Kind::Denied]), 1..4),
         established in 0u16..8,

@@ -88,7 +88,7 @@ fn a_destination_without_a_route_has_no_route() {
 }
 
 #[test]
-fn a_route_to_nexthop_0_is_no_route_and_does_not_fall_back_to_the_covering_one() {
+fn a_route_to_nexthop_0_is_no_route_and_hides_the_covering_one() {
     let mut node = with_routes(&[("10.0.0.0/8", 508)]);
     assert_eq!(label(&mut node, "10.1.2.3"), 508);
     node.change(r#"{"routes": [{"vrf": 18, "prefix": "10.1.0.0/16", "nexthop": 0}]}"#);
@@ -112,7 +112,7 @@ fn a_drop_nexthop_discards_and_one_that_is_not_valid_is_an_invalid_nh() {
 }
 
 #[test]
-fn a_flow_whose_nexthop_becomes_invalid_is_dropped_and_lives_again_when_it_is_back() {
+fn a_flow_is_dropped_while_its_nexthop_is_invalid_and_no_longer() {
     let mut node = Node::new(CE1);
     let tunnel = |invalid: bool| {
         format!(

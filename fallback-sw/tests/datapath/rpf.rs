@@ -91,7 +91,7 @@ fn way_of(ce1: &mut Node, to: &str, sport: u16) -> (u32, String, u32) {
 }
 
 #[test]
-fn the_answer_to_a_new_flow_goes_back_by_the_underlay_vif_that_it_came_by() {
+fn a_new_flows_answer_goes_back_by_the_underlay_vif_it_came_by() {
     let mut ce1 = Node::new(CE1);
     for sport in 1..40 {
         for vif in UNDERLAYS {
@@ -126,7 +126,7 @@ fn a_flow_that_comes_back_by_another_member_is_followed_there() {
 }
 
 #[test]
-fn a_source_behind_two_interfaces_may_come_by_either_and_is_answered_there() {
+fn a_source_behind_two_vifs_may_come_by_either_and_is_answered_there() {
     const OTHER_LAN: u32 = 102;
     let mut ce1 = Node::altered(
         CE1,

@@ -53,7 +53,7 @@ fn question(port: u32, own: &str, target: &str) -> (u32, Vec<u8>) {
 }
 
 #[test]
-fn case_03_a_scan_of_one_tenant_keeps_no_request_of_another_one_from_leaving() {
+fn case_03_a_scan_of_one_tenant_holds_back_no_request_of_another() {
     for count in [1, 2] {
         let mut node = Node::with(TWO, workers(count));
         for host in 10..30 {

@@ -93,7 +93,7 @@ fn a_fragment_that_is_too_large_is_fragmented_again() {
 }
 
 #[test]
-fn what_may_not_be_fragmented_is_answered_from_the_gateway_with_mtu_and_header() {
+fn oversize_with_df_is_answered_from_the_gateway_with_mtu_and_header() {
     for (original, gateway, kind, quoted) in [
         (of_len(CLIENT, SERVER, 1469).df(), GATEWAY1, (3, 4), 548),
         (of_len(CLIENT, SERVER, 9000).df(), GATEWAY1, (3, 4), 548),
@@ -206,7 +206,7 @@ fn no_other_error_about_the_outer_packet_ends_or_lowers_a_tunnel() {
 }
 
 #[test]
-fn frag_needed_that_is_about_no_tunnel_of_the_node_goes_the_way_of_other_packets() {
+fn frag_needed_about_no_tunnel_of_the_node_is_forwarded() {
     let about = outer(TUNNEL1, TUNNEL2);
     let tcp = crate::common::packets::segment(TUNNEL1, TUNNEL2, (6635, 6635), ACK, (1, 1), &[]).ip();
     let other_port = udp(TUNNEL1, TUNNEL2, 50_000, 4789, &[0; 20]).ip();
@@ -261,7 +261,7 @@ fn handshake(src: &str, dst: &str, flags: u8, options: &[u8]) -> Vec<u8> {
 }
 
 #[test]
-fn mss_is_lowered_in_syn_and_syn_ack_at_both_edges_and_its_checksum_is_right() {
+fn mss_is_lowered_in_syn_and_syn_ack_with_a_right_checksum() {
     for (client, server, expected) in [(CLIENT, SERVER, 1428), (CLIENT6, SERVER6, 1408)] {
         // `up` and `down` check each checksum.
         let mut walk = WalkA::default();

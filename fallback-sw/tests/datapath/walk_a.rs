@@ -17,7 +17,7 @@ fn aged(packet: &Ip, ttl: u8, original: &[u8]) -> bool {
 }
 
 #[test]
-fn a_packet_crosses_both_edges_and_its_answer_comes_back_the_mirrored_way() {
+fn a_packet_crosses_both_edges_and_its_answer_comes_back() {
     for (client, server) in [(CLIENT, SERVER), (CLIENT6, SERVER6)] {
         let mut walk = WalkA::default();
 

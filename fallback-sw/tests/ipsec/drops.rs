@@ -81,7 +81,7 @@ fn a_forged_packet_fails_authentication_and_moves_no_window() {
 }
 
 #[test]
-fn a_packet_that_comes_twice_is_a_duplicate_and_one_left_of_the_window_too_old() {
+fn a_repeated_packet_is_a_duplicate_and_one_left_of_the_window_old() {
     // Without extended numbers: with them, what is left of the window counts as far ahead (RFC 4303 §A2.1), and is not authentic.
     let sa = CE2_DOWN[0].inbound();
     let ce2 = altered(&ce2(), &[(&sa, &sa.replace("\"esn\": true", "\"esn\": false"))]);
@@ -155,7 +155,7 @@ fn wrong_padding_and_what_is_no_ip_are_told_apart() {
 }
 
 #[test]
-fn congestion_that_the_inside_cannot_show_is_dropped_and_what_it_can_is_shown() {
+fn congestion_is_shown_inside_or_dropped_where_it_cannot_be() {
     let mut net = Net::default();
     for (inner, outer, expected) in [(0, 3, None), (2, 3, Some(3)), (2, 0, Some(2)), (1, 3, Some(3)), (0, 2, Some(0))] {
         let sent = net.from_client(&udp(CLIENT, SERVER, 5000, 53, b"x").tos(0xb8 | inner).ip());

@@ -101,7 +101,7 @@ impl Net {
 }
 
 #[test]
-fn mpls_over_udp_is_fragmented_before_esp_so_that_no_fragment_is_on_the_wire() {
+fn mpls_over_udp_is_fragmented_before_esp_and_no_fragment_is_on_the_wire() {
     for mtu in [576, 577, 800, 1000, 1279, 1280, 1300, 1311, 1312, 1313] {
         let mut net = net(Through::Mpls, mtu, MachineConfig::default());
         for len in [100, 500, 1000, 1200, 1247, 1248, 1249, 1279, 1280] {
@@ -119,7 +119,7 @@ fn mpls_over_udp_is_fragmented_before_esp_so_that_no_fragment_is_on_the_wire() {
 }
 
 #[test]
-fn without_mpls_the_esp_packet_is_fragmented_and_put_together_before_it_is_opened() {
+fn without_mpls_the_esp_packet_is_fragmented_and_reassembled() {
     for mtu in [576, 800, 1000, 1279, 1280, 1400] {
         let mut net = net(Through::EspAlone, mtu, MachineConfig::default());
         let mut ids = Vec::new();

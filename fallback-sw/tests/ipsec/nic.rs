@@ -70,7 +70,7 @@ fn status(net: &Net, pair: Pair) -> SaStatus {
 
 /// A packet of the walk, with a NIC that only ciphers.
 #[test]
-fn with_inline_crypto_software_builds_esp_and_the_nic_is_told_what_to_encipher() {
+fn with_inline_crypto_software_builds_esp_and_the_nic_enciphers() {
     let (mut net, offers) = with_nic();
     let (outbound, inbound) = (of(&offers, CE1_UP[0]), of(&offers, CE1_DOWN[0]));
     net.to_server(&ping(5000));
@@ -173,7 +173,7 @@ fn every_sa_in_use_is_offered_once_and_the_nic_gets_numbers_of_its_own() {
 }
 
 #[test]
-fn what_an_sa_in_the_nic_protects_is_handed_to_it_whole_and_after_its_return_numbers_go_on_behind_the_nics() {
+fn an_sa_in_the_nic_gets_whole_packets_and_returns_after_its_numbers() {
     let (mut net, offers) = with_nic();
     let outbound = of(&offers, CE1_UP[0]);
     let sent = net.from_client(&ping(5000));
@@ -203,7 +203,7 @@ fn what_an_sa_in_the_nic_protects_is_handed_to_it_whole_and_after_its_return_num
 }
 
 #[test]
-fn an_sa_that_the_nic_refuses_stays_in_software_and_is_offered_again_with_fresh_numbers() {
+fn a_refused_sa_stays_in_software_and_is_offered_with_fresh_numbers() {
     let (mut net, offers) = with_nic();
     let outbound = of(&offers, CE1_UP[0]);
     net.ce1.report(Report::SaGone { offer: outbound.id, reason: NotHeld::Lost });
@@ -220,7 +220,7 @@ fn an_sa_that_the_nic_refuses_stays_in_software_and_is_offered_again_with_fresh_
 }
 
 #[test]
-fn a_packet_that_the_nic_has_opened_goes_on_as_if_it_had_come_out_of_the_tunnel() {
+fn a_packet_opened_by_the_nic_is_treated_as_out_of_its_tunnel() {
     let mut net = one_way_back();
     let (_, inside) = answer(&mut net, 5000);
     let tunnel = vif(TUNNELS[0]);
@@ -238,7 +238,7 @@ fn a_packet_that_the_nic_has_opened_goes_on_as_if_it_had_come_out_of_the_tunnel(
 }
 
 #[test]
-fn once_the_nic_keeps_the_window_software_opens_nothing_beside_it_and_afterwards_nothing_twice() {
+fn software_opens_nothing_while_the_nic_has_the_window_nor_twice_after() {
     let mut net = one_way_back();
     let (first, _) = answer(&mut net, 5000);
     let (second, _) = answer(&mut net, 5000);
@@ -261,7 +261,7 @@ fn once_the_nic_keeps_the_window_software_opens_nothing_beside_it_and_afterwards
 }
 
 #[test]
-fn what_comes_beside_the_nics_rule_takes_the_sa_back_when_it_is_genuine_and_each_time_for_longer() {
+fn a_genuine_packet_beside_the_rule_takes_the_sa_back_for_ever_longer() {
     let mut net = one_way_back();
     net.ce1.wait(1500);
     asked(&mut net);
@@ -295,7 +295,7 @@ fn what_comes_beside_the_nics_rule_takes_the_sa_back_when_it_is_genuine_and_each
 }
 
 #[test]
-fn an_sa_whose_port_was_not_open_is_offered_again_soon_and_one_that_the_nic_has_no_session_for_rarely() {
+fn an_sa_is_offered_soon_after_a_closed_port_and_rarely_when_refused() {
     let (mut net, first) = with_nic();
     net.ce1.report(Report::SaGone { offer: of(&first, CE1_UP[0]).id, reason: NotHeld::Underlay });
     net.ce1.report(Report::SaGone { offer: of(&first, CE1_DOWN[0]).id, reason: NotHeld::Unsupported });
@@ -313,7 +313,7 @@ fn net_serial(net: &Net) -> u32 {
 }
 
 #[test]
-fn what_the_nic_has_made_ready_for_a_tunnel_without_a_session_is_sealed_in_software_and_counted_once() {
+fn packets_the_nic_encapsulated_are_sealed_in_software_and_counted_once() {
     let (mut net, _) = with_nic();
     let before = net.ce1.machine.account();
     let ready = to(RE_MAC, &udp("10.101.10.39", "10.101.9.245", 50_000, 6635, &hex("00118140")).ip());
@@ -330,7 +330,7 @@ fn what_the_nic_has_made_ready_for_a_tunnel_without_a_session_is_sealed_in_softw
 }
 
 #[test]
-fn a_rekey_returns_the_old_sa_and_offers_the_new_one_and_the_end_of_a_lifetime_takes_it_back_at_once() {
+fn a_rekey_returns_the_old_sa_and_an_expired_one_is_taken_at_once() {
     let (mut net, offers) = with_nic();
     let old = of(&offers, CE1_UP[0]);
     held(&mut net, &old, 7);
@@ -387,7 +387,7 @@ fn what_leaves_by_another_port_than_the_sessions_is_sealed_in_software() {
 }
 
 #[test]
-fn an_answer_that_comes_when_the_nics_first_numbers_are_used_is_declined_and_no_number_is_used_twice() {
+fn a_late_session_is_declined_and_no_number_is_used_twice() {
     let mut net = Net {
         ce1: crate::common::Node::with(&ce1(), MachineConfig { answered_at_once: true, ..with_engine() }),
         ..Net::default()

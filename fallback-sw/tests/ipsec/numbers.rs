@@ -51,7 +51,7 @@ fn a_refused_sa_seals_nothing_and_the_other_tunnel_carries_all() {
 }
 
 #[test]
-fn with_all_sas_refused_each_packet_is_dropped_with_a_reason_and_none_leaves() {
+fn with_all_sas_refused_packets_are_dropped_with_a_reason() {
     for workers in [1, 2] {
         let config = MachineConfig { workers, ..MachineConfig::default() };
         let mut net = Net { ce1: refused(&ce1(), &CE1_UP, config), ..Net::default() };
@@ -146,7 +146,7 @@ fn keys_of_ike_are_not_kept_and_still_use_no_number_twice() {
 }
 
 #[test]
-fn an_sa_that_went_and_comes_again_seals_nothing_until_it_has_numbers_that_are_not_used() {
+fn a_returning_sa_seals_nothing_before_it_has_unused_numbers() {
     let mut net = Net::default();
     let in_force = |net: &Net| Arc::clone(net.ce1.machine.control().snapshot());
     let there = in_force(&net);

@@ -70,7 +70,7 @@ fn case_06_esp_in_udp_ends_with_its_datagram() {
 }
 
 #[test]
-fn a_keepalive_makes_the_binding_of_a_nat_and_another_keeps_it_after_twenty_idle_seconds() {
+fn keepalives_make_a_nat_binding_and_keep_it_each_twenty_idle_seconds() {
     let mut net = Net::default();
     // Nothing was ever sent: the other end could not begin.
     assert_eq!(net.ce1.wait(1_000).len(), 2);

@@ -311,7 +311,7 @@ fn what_a_nic_has_sealed_counts_as_far_as_it_has_told() {
 }
 
 #[test]
-fn an_error_about_the_hosts_ike_is_the_hosts_and_one_about_esp_on_the_same_ports_is_not() {
+fn an_error_about_ike_is_the_hosts_and_one_about_esp_is_the_nodes() {
     const HOST: u32 = 3;
     let policy =
         (r#""name": "wan", "type": "PHYSICAL","#, r#""name": "wan", "type": "PHYSICAL", "flags": {"policy": true},"#);

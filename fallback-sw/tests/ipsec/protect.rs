@@ -91,7 +91,7 @@ fn only_protected(node: &mut Node, port: u32, frame: impl Fn(&[u8]) -> Vec<u8>) 
 }
 
 #[test]
-fn mpls_over_udp_in_the_clear_whose_source_is_reached_through_ipsec_is_not_protected() {
+fn clear_mpls_over_udp_from_a_source_behind_ipsec_is_not_protected() {
     let by_route = "\"tunnel\": {\"type\": \"MPLS_O_UDP\", \"sip\": \"10.101.9.245\", \"dip\": \"10.101.10.39\"}";
     let direct = "\"tunnel\": {\"type\": \"MPLS_O_UDP\", \"sip\": \"10.101.9.245\", \"dip\": \"10.101.10.39\", \"directNexthop\": 532}";
     let default = UNDERLAY_ROUTE.replace("10.101.10.39/32", "0.0.0.0/0");
@@ -168,7 +168,7 @@ fn any_member_of_a_composite_is_a_way_in() {
 }
 
 #[test]
-fn what_comes_out_of_another_tunnel_than_its_source_is_led_into_is_refused() {
+fn a_packet_out_of_another_tunnel_than_its_sources_is_refused() {
     // RFC 4301 §5.2 step 4. END1 is behind the first tunnel, another site behind the second one.
     let sites = [
         ("\"directNexthop\": 532", "\"directNexthop\": 85"),
@@ -364,7 +364,7 @@ fn a_link_local_address_of_a_tunnel_is_spoken_to_through_it() {
 }
 
 #[test]
-fn an_answer_to_a_link_local_address_behind_a_tunnel_leaves_on_no_other_link() {
+fn an_answer_to_a_link_local_address_in_a_tunnel_leaves_on_no_other_link() {
     let vif = format!("\"id\": {}, \"name\": \"tunnel{}\",", TUNNELS[0], TUNNELS[0]);
     for (nexthop, expected) in [(90, &[][..]), (85, &[WAN])] {
         // The only route for it is the default one.
@@ -380,7 +380,7 @@ fn an_answer_to_a_link_local_address_behind_a_tunnel_leaves_on_no_other_link() {
 }
 
 #[test]
-fn the_regional_edge_passes_from_tunnel_to_tunnel_and_takes_nothing_in_the_clear() {
+fn the_regional_edge_passes_tunnel_to_tunnel_and_takes_nothing_clear() {
     let mut net = Net::with(&crate::net::ce1(), &crate::net::re(), &ce2(), MachineConfig::default());
     net.to_server(&udp(CLIENT, SERVER, 5000, 53, b"question").ip());
     net.to_client(&udp(SERVER, CLIENT, 53, 5000, b"answer").ip());

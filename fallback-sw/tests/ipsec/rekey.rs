@@ -87,7 +87,7 @@ fn a_packet_of_the_old_sa_that_was_under_way_is_still_opened() {
 }
 
 #[test]
-fn an_sa_that_a_tunnel_gives_up_and_takes_again_goes_on_with_its_numbers_and_its_window() {
+fn an_sa_that_a_tunnel_takes_back_goes_on_with_numbers_and_window() {
     let mut net = Net::altered(&[("\"outboundSas\": [18]", "\"outboundSas\": []")]);
     let numbers = |net: &mut Net| {
         let sent = net.from_client(&udp(CLIENT, SERVER, 5000, 53, b"x").ip());
@@ -105,7 +105,7 @@ fn an_sa_that_a_tunnel_gives_up_and_takes_again_goes_on_with_its_numbers_and_its
 }
 
 #[test]
-fn a_node_that_is_started_again_passes_over_all_numbers_that_it_may_have_used() {
+fn a_restarted_node_skips_all_numbers_that_it_may_have_used() {
     let state = ce1();
     let mut highest = 0;
     let mut sequences = fallback_sw::node::sequences::Sequences::default();
@@ -129,7 +129,7 @@ fn a_node_that_is_started_again_passes_over_all_numbers_that_it_may_have_used() 
 }
 
 #[test]
-fn the_file_of_reserved_numbers_holds_no_key_and_is_refused_when_it_is_damaged() {
+fn the_ledger_holds_no_key_and_is_refused_when_it_is_damaged() {
     let net = Net::default();
     let text = net.ce1.machine.control().sequences().to_text();
     assert_eq!(text.lines().count(), 2);

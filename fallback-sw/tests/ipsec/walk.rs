@@ -102,7 +102,7 @@ fn equal_weights_spread_100000_flows_evenly_within_two_percent() {
 }
 
 #[test]
-fn weights_decide_how_100000_flows_spread_over_two_tunnels_within_two_percent() {
+fn weights_spread_100000_flows_over_two_tunnels_within_two_percent() {
     spreads([300, 100]);
 }
 
@@ -161,7 +161,7 @@ fn without_any_sa_nothing_leaves_and_nothing_is_in_the_clear() {
 }
 
 #[test]
-fn an_echo_request_to_the_gateway_behind_both_tunnels_is_answered_through_them() {
+fn an_echo_to_the_gateway_behind_both_tunnels_is_answered_by_them() {
     let mut net = Net::default();
     // To the gateway itself there is no route but the one to the LAN's address: give one.
     net.ce1.change(r#"{"routes": [{"vrf": 18, "prefix": "192.168.1.1/32", "nexthop": 489, "label": 280}]}"#);

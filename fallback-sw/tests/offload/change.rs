@@ -6,7 +6,7 @@ use super::*;
 use crate::common::walk_a::{CLIENT_MAC, GATEWAY1};
 
 #[test]
-fn a_changed_route_replaces_the_rules_and_an_unrelated_change_does_nothing() {
+fn a_changed_route_replaces_rules_and_an_unrelated_change_none() {
     let (mut node, id, _) = offloaded(1);
     node.change(r#"{"routes": [{"vrf": 18, "prefix": "10.1.0.0/16", "nexthop": 489, "label": 999}]}"#);
     node.change(r#"{"vrfs": [{"id": 77}], "labels": [{"label": 777, "nexthop": 513}]}"#);
@@ -118,7 +118,7 @@ fn client_asks(mac: [u8; 6]) -> Vec<u8> {
 }
 
 #[test]
-fn case_08_rules_toward_a_neighbour_end_with_its_link_and_come_back_with_its_new_address() {
+fn case_08_rules_toward_a_neighbour_end_with_its_link_and_come_back() {
     const NEW_MAC: [u8; 6] = [0x02, 0, 0, 0, 0, 0x77];
     let learnt = altered(CE1, &[(r#"{"vrf": 18, "prefix": "192.168.100.100/32", "nexthop": 514},"#, "")]);
     let mut node = Node::with(&learnt, with_engine());
@@ -175,7 +175,7 @@ fn a_vif_that_goes_takes_its_flows_and_their_rules() {
 }
 
 #[test]
-fn rules_for_what_comes_in_the_clear_are_taken_back_when_its_source_moves_into_ipsec() {
+fn rules_for_clear_packets_go_when_their_source_moves_into_ipsec() {
     // By its route, and by the nexthop of the tunnel that leads back.
     let ipsec = r#""vifs": [{"id": 9, "name": "ipsec", "type": "TUNNEL", "vrf": 8, "mtu": 1400, "tunnel": {"source": "172.28.13.36",
         "destination": "203.0.113.1", "vrf": 8}}], "nexthops": [{"id": 95, "vrf": 8, "encap": {"oif": 9}}"#;

@@ -178,7 +178,7 @@ fn tcp_is_asked_for_when_it_is_established_and_taken_back_with_a_fin() {
 }
 
 #[test]
-fn a_reset_of_a_connection_in_hardware_is_believed_whatever_software_remembers() {
+fn a_reset_of_an_offloaded_connection_is_believed() {
     let mut node = Node::with(CE1, with_engine());
     let underlay = connected(&mut node);
     let (id, _) = node.asked_install();
@@ -193,7 +193,7 @@ fn a_reset_of_a_connection_in_hardware_is_believed_whatever_software_remembers()
 }
 
 #[test]
-fn resets_that_answer_data_behind_a_fin_are_believed_until_the_rules_are_gone() {
+fn resets_after_a_fin_are_believed_until_the_rules_are_gone() {
     let mut node = Node::with(CE1, with_engine());
     let underlay = connected(&mut node);
     let (id, _) = node.asked_install();
@@ -210,7 +210,7 @@ fn resets_that_answer_data_behind_a_fin_are_believed_until_the_rules_are_gone() 
 }
 
 #[test]
-fn a_reset_out_of_window_is_ignored_again_when_the_flow_is_back_in_software() {
+fn a_reset_out_of_window_is_ignored_once_the_flow_is_in_software() {
     let mut node = Node::with(CE1, with_engine());
     let underlay = connected(&mut node);
     let (id, _) = node.asked_install();
@@ -288,7 +288,7 @@ fn counters_are_those_of_a_run_in_software_alone() {
 }
 
 #[test]
-fn a_flow_of_udp_that_is_never_answered_is_asked_for_one_way_and_both_ways_when_it_is() {
+fn unanswered_udp_asks_for_one_direction_and_for_both_once_answered() {
     let mut node = Node::with(CE1, with_engine());
     for _ in 0..10 {
         node.receive(LAN1, &up_frame(1));
@@ -311,7 +311,7 @@ fn a_flow_of_udp_that_is_never_answered_is_asked_for_one_way_and_both_ways_when_
 }
 
 #[test]
-fn a_nic_that_does_not_honour_its_rules_is_found_out_and_left_alone_for_a_minute() {
+fn a_nic_that_ignores_its_rules_is_detected_and_unused_for_a_minute() {
     let (mut node, id, underlay) = offloaded(1);
     for _ in 0..200 {
         node.receive(LAN1, &up_frame(1));
@@ -445,7 +445,7 @@ fn a_waiting_flow_tells_when_it_carries_more() {
 }
 
 #[test]
-fn of_a_flow_that_a_nic_marks_in_one_direction_the_other_runs_in_software() {
+fn a_flow_marked_in_one_direction_runs_the_other_in_software() {
     let mut node = Node::with(CE1, with_engine());
     connected(&mut node);
     let (id, _) = node.asked_install();

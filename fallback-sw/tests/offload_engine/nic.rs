@@ -93,10 +93,6 @@ impl RuleBackend for MemoryNic {
         None
     }
 
-    fn aged(&mut self, _: &mut Vec<Token>) -> Result<(), Failure> {
-        Ok(())
-    }
-
     fn flush(&mut self) -> Result<(), Failure> {
         let mut memory = self.0.lock().unwrap();
         memory.flushes += 1;

@@ -108,7 +108,7 @@ fn requests_go_in_by_the_ring_and_reports_come_out() {
 }
 
 #[test]
-fn an_engine_that_dies_is_started_again_with_a_flush_and_workers_are_told() {
+fn a_dead_engine_is_restarted_with_a_flush_and_workers_are_told() {
     let post = Post::default();
     let (runner, nics) = start(&post, 0);
     let handle = runner.handle();

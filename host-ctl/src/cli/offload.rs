@@ -101,7 +101,6 @@ fn render_totals(status: &OffloadStatus, out: &mut impl fmt::Write) -> fmt::Resu
     line(out, "  Queued", status.queued)?;
     line(out, "  Insert rate", format!("{:.0}/s", status.insert_rate_per_s))?;
     line(out, "  Latency p50/p99", format!("{}/{}", latency(status.latency_p50_us), latency(status.latency_p99_us)))?;
-    line(out, "  Aged", totals.aged)?;
     line(out, "  Counter rounds", totals.sweeps)?;
     writeln!(out, "Pairs:")?;
     line(out, "  Activated", totals.activated)?;

@@ -43,7 +43,6 @@ fn a_busy_engine_is_shown_at_a_glance() {
             removed: 2001,
             activated: 2500,
             evicted: 6,
-            aged: 8,
             lost: 1,
             resets: 1,
             sweeps: 99,
@@ -103,7 +102,6 @@ fn a_busy_engine_is_shown_at_a_glance() {
       Queued:                 5
       Insert rate:            1235/s
       Latency p50/p99:        18 us/3.7 ms
-      Aged:                   8
       Counter rounds:         99
     Pairs:
       Activated:              2500
@@ -157,7 +155,7 @@ fn reasons_come_with_their_flows_and_a_sum() {
 }
 
 #[test]
-fn a_rule_is_shown_with_items_actions_and_counts_and_the_other_direction_with_its_reason() {
+fn a_rule_shows_items_actions_counts_and_the_other_directions_reason() {
     let rule = InstalledRule {
         text: "group 1 priority 2 transfer pattern ipv4 ttl is 64 / end actions count / port_representor / end".into(),
         vif: 4121,

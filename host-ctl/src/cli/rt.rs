@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn an_inet6_table_keeps_a_blank_after_long_prefixes_and_marks_learned_routes() {
+    fn an_inet6_table_aligns_long_prefixes_and_marks_learned_routes() {
         let mut learned = route("fe80:2:0:1:6:0:c0a8:6464/128", "", None, 16_777_217);
         learned.learned = true;
         let response = ListRoutesResponse {

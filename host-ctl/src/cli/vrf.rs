@@ -66,7 +66,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_counters_look_like_those_of_vrf_2_and_3_of_the_first_customer_edge() {
+    fn the_counters_look_like_those_of_the_first_edges_vrfs_2_and_3() {
         let response = ListVrfsResponse {
             vrfs: vec![
                 VrfInfo { id: 2, discards: 835, encaps: 2_105_042, arp_virtual_proxys: 87391, ..VrfInfo::default() },

@@ -204,8 +204,8 @@ fn until_hardware(client: &NodeClient, datagrams: &Datagrams) -> Result<(), LabE
 
 /// A peer that sends more than the MTU of the link, as far as the devices let it.
 #[test]
-fn case_12_what_is_larger_than_the_vifs_mtu_is_fragmented_whoever_forwards() -> Result<(), String> {
-    scenario("case_12_what_is_larger_than_the_vifs_mtu_is_fragmented_whoever_forwards", || {
+fn case_12_packets_above_the_vifs_mtu_are_fragmented_in_every_tier() -> Result<(), String> {
+    scenario("case_12_packets_above_the_vifs_mtu_are_fragmented_in_every_tier", || {
         // In the room for a tag, and on a jumbo device.
         for (device, octets) in [(1500, 1504), (9000, 4000)] {
             for (how, nic) in drivers() {

@@ -183,8 +183,8 @@ fn a_gateway_that_changes_its_mac_without_a_word_is_found_again() -> Result<(), 
 }
 
 #[test]
-fn when_one_of_two_gateways_dies_its_traffic_goes_through_the_other_and_comes_back() -> Result<(), String> {
-    scenario("when_one_of_two_gateways_dies_its_traffic_goes_through_the_other_and_comes_back", || {
+fn a_dead_gateways_traffic_goes_through_the_other_and_comes_back() -> Result<(), String> {
+    scenario("a_dead_gateways_traffic_goes_through_the_other_and_comes_back", || {
         let routers = routers()?;
         for from in HOSTS {
             routers.until_answered("at the start", from)?;

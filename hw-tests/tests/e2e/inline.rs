@@ -70,8 +70,8 @@ fn a_nic_opens_and_seals_what_goes_through_tunnels() -> Result<(), String> {
 }
 
 #[test]
-fn a_nic_that_loses_its_sessions_leaves_the_tunnels_to_software_until_it_is_well() -> Result<(), String> {
-    scenario("a_nic_that_loses_its_sessions_leaves_the_tunnels_to_software_until_it_is_well", || {
+fn a_nic_that_loses_sessions_leaves_tunnels_to_software_until_well() -> Result<(), String> {
+    scenario("a_nic_that_loses_sessions_leaves_tunnels_to_software_until_well", || {
         let mut l3vpn = L3vpn::new(&through_edge(Nic::default()))?;
         let leaks = LeakWatch::start(l3vpn.lab(), l3vpn.edge()?)?;
         let ce1 = l3vpn.node(Site::Ce1)?;

@@ -90,12 +90,6 @@ pub trait RuleBackend: Send {
     /// not tell, or its link is down.
     fn transmitted(&mut self, port: VifId) -> Option<u64>;
 
-    /// Appends rules to `into` that have seen no packet for the time of their AGE action.
-    ///
-    /// # Errors
-    /// The driver cannot tell now.
-    fn aged(&mut self, into: &mut Vec<Token>) -> Result<(), Failure>;
-
     /// Removes every rule of every port, also rules of an earlier life of this process. Completions of what was in flight never come.
     ///
     /// # Errors
@@ -162,10 +156,6 @@ impl<B: RuleBackend + ?Sized> RuleBackend for Box<B> {
 
     fn transmitted(&mut self, port: VifId) -> Option<u64> {
         (**self).transmitted(port)
-    }
-
-    fn aged(&mut self, into: &mut Vec<Token>) -> Result<(), Failure> {
-        (**self).aged(into)
     }
 
     fn flush(&mut self) -> Result<(), Failure> {

@@ -98,8 +98,6 @@ pub struct Totals {
     pub uncounted: u64,
     /// Resets of the NIC, and flushes because an operation never completed.
     pub resets: u64,
-    /// Rules that the NIC reported as idle.
-    pub aged: u64,
     /// Rounds over all counters.
     pub sweeps: u64,
 }

@@ -289,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn the_protocol_of_an_ipv4_fragment_is_known_and_that_of_an_ipv6_fragment_is_the_heads() {
+    fn an_ipv4_fragments_protocol_is_known_and_an_ipv6_ones_is_the_heads() {
         let decided = |ace, action| FragmentMatch::Decided(decision(1, ace, action));
         let udp = [(Action::Deny, Some(17), None)];
         assert_eq!(of_fragment(&udp, None, &fragment4()), decided(Some(1), Action::Deny));
@@ -335,7 +335,7 @@ mod tests {
     proptest! {
         /// What does not depend on the head is what the list says of every head.
         #[test]
-        fn what_is_said_of_a_fragment_is_said_of_every_datagram_that_it_may_be_of(
+        fn a_fragments_verdict_holds_for_every_datagram_it_may_be_of(
             entries in prop::collection::vec(any_entry(), 0..5),
             default in prop::sample::select(vec![None, Some(Action::Permit), Some(Action::Deny)]),
             v6: bool,

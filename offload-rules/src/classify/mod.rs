@@ -140,8 +140,6 @@ pub struct Decision {
     pub choices: Choices,
     /// The key of the other direction.
     pub reverse_key: FlowKey,
-    /// Each direction is judged by itself: the other direction must ask the lists, too.
-    pub stateless: bool,
 }
 
 /// Decides what happens to a packet and to those that look like it.
@@ -232,13 +230,12 @@ fn forward(walk: walk::Walk<'_>, end: walk::End, source_nexthop: NexthopId, acl:
     };
     let egress = walk.flow_egress(out);
     let reverse_key = walk.reverse_key(egress);
-    let stateless = acl.is_some_and(|acl| acl.scope == crate::forwarding::Scope::Stateless);
     let walk::Outcome { mut program, choices, trace } = walk.program(op, out, egress);
     program.decided = Decided { source_nexthop, acl: acl.map(AclMatch::entry) };
     if let Some(target) = missing {
         return untraced(Verdict::Resolve { vif: out, target, checks: Checks::of(&program) });
     }
-    let decision = Decision { program, choices, reverse_key, stateless };
+    let decision = Decision { program, choices, reverse_key };
     Traced { verdict: Verdict::Forward(Box::new(decision)), trace }
 }
 

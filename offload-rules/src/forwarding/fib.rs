@@ -113,15 +113,6 @@ impl Fib {
         self.inet.len() + self.inet6.len()
     }
 
-    /// Number of routes of one family.
-    #[must_use]
-    pub fn len_of(&self, family: Family) -> usize {
-        match family {
-            Family::Inet => self.inet.len(),
-            Family::Inet6 => self.inet6.len(),
-        }
-    }
-
     /// No routes.
     #[must_use]
     pub fn is_empty(&self) -> bool {

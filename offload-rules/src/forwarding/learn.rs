@@ -6,32 +6,6 @@ use super::{Snapshot, VifKind};
 use crate::{MacAddr, VifId, flow::Dependency};
 
 impl Snapshot {
-    /// With this neighbour added or changed (the same again changes nothing).
-    /// `None` when the vif does not exist, or the neighbour is new and the table at its limit.
-    #[must_use]
-    pub fn with_neighbour(&self, vif: VifId, address: IpAddr, mac: MacAddr) -> Option<Self> {
-        self.vif(vif)?;
-        match self.neighbours.get(vif, address) {
-            Some(known) if known.mac == mac => return Some(self.clone()),
-            None if self.neighbours.len() >= self.settings.max_neighbours as usize => return None,
-            _ => {}
-        }
-        let mut next = self.derived();
-        next.put_neighbour(vif, address, mac);
-        Some(next)
-    }
-
-    /// Without that neighbour.
-    #[must_use]
-    pub fn without_neighbour(&self, vif: VifId, address: IpAddr) -> Self {
-        if self.neighbour(vif, address).is_none() {
-            return self.clone();
-        }
-        let mut next = self.derived();
-        next.take_neighbour(vif, address);
-        next
-    }
-
     /// With these neighbours added, changed, or (`None`) removed, in order; those of vifs that are not there are left out. How many there
     /// may be is for the caller to see to.
     #[must_use]

@@ -33,12 +33,6 @@ impl NeighbourTable {
         self.vifs.get(u32::from(vif.get()))?.get(address)
     }
 
-    /// Vif and address of the neighbour in a slot.
-    #[must_use]
-    pub fn in_slot(&self, slot: u32) -> Option<(VifId, IpAddr)> {
-        self.slots.get(slot).copied()
-    }
-
     /// In order of vif and address, IPv4 first.
     pub fn iter(&self) -> impl Iterator<Item = ((VifId, IpAddr), &Neighbour)> {
         self.vifs.values().flat_map(AddrMap::iter).filter_map(|(address, neighbour)| {

@@ -178,12 +178,6 @@ impl Snapshot {
         self.tables.routes.get(u32::from(vrf.get())).map_or_else(Vec::new, |table| table.fib.routes(family))
     }
 
-    /// Number of routes of a VRF and family.
-    #[must_use]
-    pub fn route_count(&self, vrf: VrfId, family: Family) -> usize {
-        self.tables.routes.get(u32::from(vrf.get())).map_or(0, |table| table.fib.len_of(family))
-    }
-
     /// A nexthop.
     #[inline]
     #[must_use]

@@ -5,7 +5,21 @@ use super::{
     MplsLabel, Nexthop, NexthopKind, PortConfig, Receive, Route, RouteFlags, RouteOrigin, Sa, SaDirection, SaKey,
     Scope, State, Tunnel, Vif, VifFlags, VifKind, VlanTag, Vrf,
 };
-use crate::{AclId, Label, NexthopId, SaId, VifId, VrfId};
+use std::net::IpAddr;
+
+use crate::{AclId, Label, MacAddr, NexthopId, SaId, VifId, VrfId};
+
+impl super::Snapshot {
+    /// With this neighbour added or changed.
+    pub(crate) fn with_neighbour(&self, vif: VifId, address: IpAddr, mac: MacAddr) -> Self {
+        self.with_neighbours(&[((vif, address), Some(mac))])
+    }
+
+    /// Without that neighbour.
+    pub(crate) fn without_neighbour(&self, vif: VifId, address: IpAddr) -> Self {
+        self.with_neighbours(&[((vif, address), None)])
+    }
+}
 
 pub(crate) fn vif_id(id: u32) -> VifId {
     VifId::new(id).unwrap()

@@ -168,7 +168,6 @@ impl Display for Action {
             }
             Self::PopVlan => f.write_str("of_pop_vlan"),
             Self::Count => f.write_str("count"),
-            Self::Age(seconds) => write!(f, "age timeout {seconds}"),
             Self::PushVlan { tpid, tci } => {
                 write!(f, "of_push_vlan ethertype {tpid:#06x} / of_set_vlan_vid vlan_vid {}", tci & 0x0fff)?;
                 write!(f, " / of_set_vlan_pcp vlan_pcp {}", tci >> 13)

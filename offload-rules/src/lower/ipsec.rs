@@ -190,7 +190,7 @@ mod tests {
     /// ixgbe_flow.c:223, txgbe_flow.c:189: SECURITY, END, and the addresses of the first IP item. iavf_ipsec_crypto.c:1656, 1721: ETH, IP,
     /// ESP, and SECURITY, END.
     #[test]
-    fn intels_drivers_get_the_index_and_the_destination_and_nothing_behind_security() {
+    fn intels_drivers_get_spi_and_destination_and_nothing_after_security() {
         for name in ["ixgbe", "txgbe", "iavf"] {
             let rule = open(state(), name, 1).unwrap();
             assert_eq!(rule.actions, [Action::Security(Session(9))], "{name}");
@@ -219,7 +219,7 @@ mod tests {
 
     /// roc_npc.c:606: exactly one terminating action, and SECURITY is one.
     #[test]
-    fn cnxk_gets_security_as_the_one_terminating_action_and_all_that_its_key_holds() {
+    fn cnxk_gets_security_as_the_one_terminating_action_and_its_full_key() {
         let rule = open(state(), "cnxk", 1).unwrap();
         assert_eq!(rule.actions, [Action::Security(Session(9))]);
         assert!(rule.items.iter().all(|item| !matches!(item, Item::Integrity { .. } | Item::Meta(_))), "VOID to it");
@@ -227,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn where_the_driver_matches_no_tag_an_sa_on_a_tagged_link_stays_in_software() {
+    fn without_tag_matching_an_sa_on_a_tagged_link_stays_in_software() {
         for name in ["ixgbe", "txgbe", "iavf"] {
             assert_eq!(open(state(), name, 3), Err(Unsupported::Vlan), "{name}");
         }

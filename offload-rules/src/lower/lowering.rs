@@ -3,7 +3,7 @@
 use std::net::Ipv4Addr;
 
 use super::{
-    Action, Arrival, Chain, Direction, Item, Layout, NicProfile, Rule, Shape, Table, TtlRewrite, Unsupported,
+    Action, Arrival, Chain, Direction, Item, Layout, NicProfile, Rule, Table, TtlRewrite, Unsupported,
     edits::{self, Rewrite},
     pattern::{self, Needs},
     shape::check_protocol,
@@ -41,7 +41,6 @@ pub fn lower(direction: &Direction, profile: &NicProfile, alternate: bool) -> Re
     check_arrival(direction)?;
     let mut chain =
         if direction.program.drops().is_some() { drop(direction, profile)? } else { forward(direction, profile)? };
-    profile.allows(&Shape::of(direction, profile))?;
     chain.rule.priority = profile.flow_priority(alternate);
     Ok(chain)
 }
@@ -60,7 +59,6 @@ pub fn partial(direction: &Direction, mark: u32, queue: u16, profile: &NicProfil
         return Err(Unsupported::Mark);
     }
     let items = pattern::hint(direction, profile)?;
-    profile.allows(&Shape::of_partial(direction))?;
     let mut actions = Vec::with_capacity(3);
     actions.push(Action::Mark(mark));
     // Not in mlx5's root group: it counts nothing. Software counts what is marked; the counter is for whoever looks at the NIC.

@@ -67,7 +67,6 @@ mod role;
 mod rule;
 mod shape;
 mod stages;
-mod template;
 #[cfg(test)]
 mod tests;
 mod version;
@@ -90,5 +89,4 @@ pub use reason::{FailureClass, NotOffloaded, Unsupported};
 pub use role::{PortFacts, Role};
 pub use rule::{Action, Field, Item, Rule, Session, Stage, Table};
 pub use shape::{L4, Origin, Outcome, Shape};
-pub use template::Template;
 pub use version::DpdkVersion;

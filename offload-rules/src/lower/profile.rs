@@ -1,10 +1,8 @@
 //! What a NIC can take: facts, each with its source.
 //!
-//! A profile is an upper bound. What the NIC refuses when it is asked at start ([`NicProfile::narrow`]) it is not asked again.
+//! A profile is an upper bound: of the shapes that it allows the engine keeps those whose canary the NIC took at start.
 
-use std::collections::BTreeSet;
-
-use super::{Dialect, Direction, DpdkVersion, Shape, Unsupported, priority, profiles};
+use super::{Dialect, Direction, DpdkVersion, priority, profiles};
 
 /// Something known of a NIC, and how.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -209,8 +207,6 @@ pub struct Does {
     pub queue: Fact<bool>,
     /// Count.
     pub count: Fact<bool>,
-    /// Report idle rules.
-    pub age: Fact<bool>,
     /// How fields are written.
     pub rewrite: Fact<FieldRewrite>,
     /// SECURITY in rules that leave packets to the NIC: opened packets go on to the next table, and what a rule forwards is sealed.
@@ -253,7 +249,6 @@ pub struct NicProfile {
     pub layout: Layout,
     /// Flows whose wrong headers the NIC would forward stay in software (`--strict-offload`).
     pub strict: bool,
-    refused: BTreeSet<Shape>,
 }
 
 impl NicProfile {
@@ -271,7 +266,7 @@ impl NicProfile {
         let version = DpdkVersion::V22_11;
         let layout = if does.port_to_port.value { Layout::Switch } else { Layout::Receive };
         let dialect = Dialect::GUIDE;
-        Self { name, version, matches, does, limits, ipsec, dialect, layout, strict: false, refused: BTreeSet::new() }
+        Self { name, version, matches, does, limits, ipsec, dialect, layout, strict: false }
     }
 
     /// With its rules elsewhere.
@@ -306,7 +301,7 @@ impl NicProfile {
             "bnxt" => profiles::bnxt(version),
             "sfc" => profiles::sfc(version),
             "nfp" => profiles::nfp(version),
-            "cnxk" => profiles::cnxk(version),
+            "cnxk" => profiles::cnxk(),
             "ice" => profiles::ice(),
             "iavf" => profiles::iavf(),
             "ixgbe" => profiles::ixgbe(version),
@@ -351,25 +346,6 @@ impl NicProfile {
     pub fn seals_between_ports(&self) -> bool {
         let does = &self.does;
         does.security.value && does.jump.value && does.port_to_port.value && self.matches.meta.value
-    }
-
-    /// Remembers that the NIC refused the canary of a shape: flows of this shape stay in software.
-    pub fn narrow(&mut self, shape: Shape, refused: bool) {
-        if refused {
-            self.refused.insert(shape);
-        } else {
-            self.refused.remove(&shape);
-        }
-    }
-
-    /// Shapes that the NIC has refused.
-    pub fn refused(&self) -> impl Iterator<Item = &Shape> {
-        self.refused.iter()
-    }
-
-    /// Refuses what the NIC has refused.
-    pub(super) fn allows(&self, shape: &Shape) -> Result<(), Unsupported> {
-        if self.refused.contains(shape) { Err(Unsupported::Probe) } else { Ok(()) }
     }
 
     /// Each fact by name, as text, with its source: for operators and documents.
@@ -456,7 +432,6 @@ impl NicProfile {
             line("mark", &does.mark),
             line("queue", &does.queue),
             line("count", &does.count),
-            line("age", &does.age),
             line("field rewrite", &does.rewrite),
             line("IPsec between ports", &does.security),
             line("rules", &limits.rules),

@@ -201,8 +201,6 @@ pub enum Action {
     PopVlan,
     /// Count packets and octets.
     Count,
-    /// Tell when this many seconds pass without a packet.
-    Age(u32),
     /// Put on a tag.
     PushVlan {
         /// TPID.
@@ -266,6 +264,12 @@ pub struct Rule {
 }
 
 impl Rule {
+    /// Does it match and do the same as the other one? They may differ in priority.
+    #[must_use]
+    pub fn equals(&self, other: &Self) -> bool {
+        self.table == other.table && self.items == other.items && self.actions == other.actions
+    }
+
     /// Tables in which its packets go on.
     pub fn leads_to(&self) -> impl Iterator<Item = Table> + use<'_> {
         self.actions.iter().filter_map(|action| match action {

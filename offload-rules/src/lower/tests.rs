@@ -81,7 +81,7 @@ fn what_arrives_as_before_leads_to_its_flow() {
 type Change = (&'static str, fn(&mut State));
 
 #[test]
-fn a_tenants_packets_do_not_lead_to_their_flow_once_anything_before_the_key_has_changed() {
+fn a_tenants_packet_misses_its_flow_when_anything_before_the_key_changed() {
     let changes: [Change; 7] = [
         ("policy", |s| s.vifs[2].flags.policy = false),
         ("VLAN", |s| s.vifs[2].kind = vlan(2, 301)),
@@ -111,7 +111,7 @@ fn a_tenants_packets_do_not_lead_to_their_flow_once_anything_before_the_key_has_
 }
 
 #[test]
-fn a_tunnels_packets_do_not_lead_to_their_flow_once_anything_before_the_key_has_changed() {
+fn a_tunnels_packet_misses_its_flow_when_anything_before_the_key_changed() {
     let changes: [Change; 6] = [
         ("termination", |s| {
             s.nexthops.iter_mut().find(|n| n.id.get() == 100).unwrap().kind = receive(false, Vec::new(), &[]);
@@ -170,7 +170,7 @@ fn the_largest_packet_is_what_the_device_takes_less_the_tunnel() {
 }
 
 #[test]
-fn steering_leads_outer_packets_to_the_tunnel_group_and_the_rest_to_the_tenant_group() {
+fn steering_sends_outer_packets_to_the_tunnel_group_and_others_on() {
     let twin = NicProfile::by_name("twin").unwrap();
     let rules = proactive(&snapshot(state()), &twin);
     let to = |table| rules.iter().filter(|rule| rule.actions == [Action::Jump(table)]).collect::<Vec<_>>();
@@ -195,7 +195,7 @@ fn steering_leads_outer_packets_to_the_tunnel_group_and_the_rest_to_the_tenant_g
 }
 
 #[test]
-fn without_a_switch_each_group_ends_in_software_and_nothing_leaves_unfinished() {
+fn without_a_switch_each_group_ends_in_software_and_none_is_unfinished() {
     let twin = NicProfile::by_name("twin").unwrap().with_layout(Layout::Hairpin);
     let rules = proactive(&snapshot(state()), &twin);
     for port in [1, 2].map(vif_id) {
@@ -225,7 +225,7 @@ fn a_nic_without_jumps_has_no_steering() {
 }
 
 #[test]
-fn the_route_to_a_tunnels_far_end_names_its_port_and_none_where_it_spreads() {
+fn the_route_to_a_tunnels_far_end_names_its_port_unless_it_spreads() {
     let mut state = state();
     state.nexthops.extend([
         nexthop(901, NexthopKind::Resolve { oif: vif_id(1), gateway: None }),

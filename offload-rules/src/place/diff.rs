@@ -54,7 +54,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_missing_what_differs_and_what_is_too_many_is_told_and_a_priority_is_no_difference() {
+    fn missing_different_and_extra_are_reported_and_a_priority_is_not() {
         let desired = BTreeMap::from([(1, rule(2, 1)), (2, rule(2, 2)), (3, rule(2, 3)), (5, rule(2, 5))]);
         let installed = BTreeMap::from([(2, rule(3, 2)), (3, rule(2, 9)), (4, rule(2, 4)), (5, rule(2, 5))]);
         let differs = Difference::Differs { desired: &desired[&3], installed: &installed[&3] };

@@ -150,7 +150,7 @@ fn between_tenants_a_tag_is_changed_in_place_and_its_priority_kept() {
 
 /// mlx5 drops `has_more_vlan` 0 without a word: a tag is taken off first, and what follows is then seen as the first one.
 #[test]
-fn mlx5_takes_the_tag_off_and_looks_again_and_puts_it_back_for_what_no_flow_has() {
+fn mlx5_pops_the_tag_and_looks_again_and_restores_it_on_a_miss() {
     let flow = Flow { tags_out: 1, pcp_dei: 0xa, ..Flow::plain().tagged(200) };
     let macs = Action::SetMacs {
         dst: MacAddr([0, 0x0c, 0x29, 0x9b, 0x69, 0x69]),
@@ -213,7 +213,7 @@ fn between_tunnels_one_comes_off_and_the_other_goes_on_with_ipv6_inside() {
 }
 
 #[test]
-fn ipv6_out_of_a_tunnel_leaves_with_its_own_ethertype_and_the_length_is_less_the_header() {
+fn ipv6_out_of_a_tunnel_leaves_with_its_ethertype_and_payload_length() {
     let flow = Flow { mtu: 1400, ..Flow::plain().v6().out_of_tunnel() };
     let rule = only(lower(&flow.direction(), &NicProfile::by_name("twin").unwrap(), false).unwrap());
     assert!(matches!(&rule.actions[0], Action::Reformat { on, .. } if *on == hex("000c299b6969 000c290ff4a1 86dd")));

@@ -137,7 +137,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(400))]
 
     #[test]
-    fn a_rule_matches_its_own_packets_and_those_of_no_flow_that_differs_in_one_field(
+    fn a_rule_matches_its_flow_and_none_that_differs_in_one_field(
         flow in any_flow(), n in any::<u32>()
     ) {
         let of = |name| NicProfile::of_version(name, DpdkVersion::V24_11).unwrap();
@@ -200,7 +200,7 @@ fn one_vlan_does_not_see_the_flows_of_another_nor_of_none() {
 }
 
 #[test]
-fn two_tenants_with_the_same_addresses_are_told_apart_by_label_and_by_vlan() {
+fn label_and_vlan_tell_tenants_with_the_same_addresses_apart() {
     let one = Flow::plain().out_of_tunnel();
     let (s, d, port, _, ttl) = one.tunnel.unwrap();
     let other = Flow { tunnel: Some((s, d, port, 281, ttl)), ..one.clone() };

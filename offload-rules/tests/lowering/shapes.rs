@@ -5,7 +5,10 @@ use std::collections::{BTreeSet, HashMap};
 use offload_rules::lower::{Action, DpdkVersion, Item, L4, NicProfile, Order, Outcome, Rule, Shape, canary, lower};
 use proptest::prelude::*;
 
-use crate::flow::{Flow, any_flow, vif};
+use crate::{
+    flow::{Flow, any_flow, vif},
+    template::Template,
+};
 
 /// Drivers' orders: what comes off a tunnel first and what goes into one last, tags before fields or behind them.
 fn rank(action: &Action, order: Order, at: usize) -> u8 {
@@ -14,7 +17,6 @@ fn rank(action: &Action, order: Order, at: usize) -> u8 {
         Action::Mark(_) | Action::PopVlan => 0,
         Action::Reformat { .. } if at == 0 => 0,
         Action::Count => 1,
-        Action::Age(_) => 2,
         Action::SetVlan { .. } => 3,
         Action::PushVlan { .. } => 3 + 4 * u8::from(tags_last),
         Action::SetMacs { .. } => 4,
@@ -41,7 +43,7 @@ fn the_twin_takes_a_canary_of_every_shape_and_each_is_of_that_shape() {
     for shape in &shapes {
         let rule = canary(shape, &twin, [vif(1), vif(2)]).unwrap().rule;
         assert!(is_in_order(&rule, Order::TagsFirst), "{rule:?}");
-        if let Some(other) = templates.insert(rule.template(), shape) {
+        if let Some(other) = templates.insert(Template::of(&rule), shape) {
             panic!("{shape:?} and {other:?} have one template");
         }
     }
@@ -62,14 +64,6 @@ fn canaries_of_other_nics_are_those_that_they_could_take() {
         let got = [Outcome::Tenant, Outcome::Tunnel, Outcome::Drop, Outcome::Mark].map(|outcome| count(name, outcome));
         assert_eq!(got, [tenant, tunnel, drop, mark], "{name}");
     }
-}
-
-#[test]
-fn an_age_is_put_in_its_place() {
-    let rule = lower(&Flow::plain().direction(), &NicProfile::by_name("twin").unwrap(), false).unwrap().rule;
-    let rule = rule.with_age(30);
-    assert_eq!(rule.actions[..2], [Action::Count, Action::Age(30)]);
-    assert!(is_in_order(&rule, Order::TagsFirst));
 }
 
 proptest! {
@@ -98,6 +92,6 @@ proptest! {
         (other.sport, other.dport, other.tos, other.ttl) = (1, 2, !flow.tos, flow.ttl % 254 + 2);
         other.tunnel = flow.tunnel.map(|(s, d, port, label, ttl)| (d, s, port, label ^ 0x8_0000, ttl % 255 + 1));
         let rule = |flow: &Flow| lower(&flow.direction(), &twin, false).unwrap().rule;
-        prop_assert_eq!(rule(&flow).template(), rule(&other).template());
+        prop_assert_eq!(Template::of(&rule(&flow)), Template::of(&rule(&other)));
     }
 }

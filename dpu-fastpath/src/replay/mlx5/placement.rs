@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn by_a_switch_the_device_where_tunnels_end_is_the_wire_and_all_others_are_functions() {
+    fn on_a_switch_the_tunnel_device_is_the_wire_and_others_are_functions() {
         let placement = Placement::of(&snapshot(STATE), Mode::Switchdev);
         assert_eq!(placed(&placement), [(3, Place::wire(0)), (1, Place::function(1)), (4, Place::function(2))]);
         assert_eq!((placement.pfs(), placement.vfs(Mode::Switchdev)), (1, 2));

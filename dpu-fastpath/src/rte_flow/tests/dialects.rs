@@ -36,7 +36,7 @@ fn marked() -> Rule {
 /// ixgbe_flow.c (DPDK 22.11.11): an ETH item with a mask, whatever is in it, is the mode of MAC and VLAN (1723), and the first action is
 /// QUEUE (1429), the second MARK (1455).
 #[test]
-fn ixgbe_gets_an_ethernet_item_without_a_mask_and_the_mark_behind_the_queue() {
+fn ixgbe_gets_an_unmasked_ethernet_item_and_the_mark_after_the_queue() {
     let rule = translate(&marked(), style_of("ixgbe")).unwrap();
     let items = rule.pattern.raw();
     assert_eq!(items[0].type_, kind::RTE_FLOW_ITEM_TYPE_ETH);
@@ -87,7 +87,7 @@ fn a_rule_that_ends_with_security_has_end_behind_it() {
         actions: vec![Action::Security(Session(1))],
     };
     let rule = translate_with(&rule, style_of("iavf"), &sessions).unwrap();
-    let raw = rule.actions.raw(0);
+    let raw = rule.actions.raw();
     let [security, end] = raw.array() else { panic!("two actions") };
     assert_eq!(security.type_, act::RTE_FLOW_ACTION_TYPE_SECURITY);
     assert_eq!(end.type_, act::RTE_FLOW_ACTION_TYPE_END);

@@ -62,7 +62,7 @@ fn a_session_is_a_pointer_and_metadata_a_number_with_its_mask() {
     let (sessions, places) = sessions();
     let rule = translate_with(&open(2), Style::default(), &sessions).unwrap();
     assert_eq!(rule.session, Some(Session(2)));
-    let raw = rule.actions.raw(0);
+    let raw = rule.actions.raw();
     let [set, security, jump, _] = raw.array() else { panic!("not three actions") };
     assert_eq!(set.type_, act::RTE_FLOW_ACTION_TYPE_SET_META);
     assert_eq!(security.type_, act::RTE_FLOW_ACTION_TYPE_SECURITY);
@@ -84,7 +84,7 @@ fn metadata_is_a_field_where_a_driver_wants_that() {
     let (sessions, _) = sessions();
     let style = Style { field: FieldStyle::Modify, ..Style::default() };
     let rule = translate_with(&open(1), style, &sessions).unwrap();
-    let raw = rule.actions.raw(0);
+    let raw = rule.actions.raw();
     assert_eq!(raw.array()[0].type_, act::RTE_FLOW_ACTION_TYPE_MODIFY_FIELD);
     // SAFETY: the action is MODIFY_FIELD, and `raw` and `rule` are alive; the source is a value.
     unsafe {

@@ -38,7 +38,7 @@ fn stages_are_numbers_in_tag_and_metadata() {
     };
     let said = translate(&first, FieldStyle::Set);
     assert_eq!(said.place.group, 1);
-    let raw = said.actions.raw(0);
+    let raw = said.actions.raw();
     let [tag, meta, ..] = raw.array() else { panic!("no actions") };
     assert_eq!(tag.type_, act::RTE_FLOW_ACTION_TYPE_SET_TAG);
     // SAFETY: the types are those of the actions, and `raw` and `said` are alive.
@@ -51,7 +51,7 @@ fn stages_are_numbers_in_tag_and_metadata() {
     assert_eq!((tag.data, tag.mask, tag.index), (1, u32::MAX, 0));
     assert_eq!((meta.data, meta.mask), (0x8000_0002, u32::MAX));
     let modified = translate(&first, FieldStyle::Modify);
-    let raw = modified.actions.raw(0);
+    let raw = modified.actions.raw();
     // SAFETY: the first action is MODIFY_FIELD then, and `raw` and `modified` are alive; the source is a value.
     unsafe {
         let modify = &*raw.array()[0].conf.cast::<dpdk_sys::rte_flow_action_modify_field>();
@@ -90,7 +90,7 @@ fn a_hairpin_is_the_queue_that_leads_to_the_port() {
     map.connect(Hairpins::pretend([((5, 0x0106), 9), ((0x0106, 5), 8)]));
     let said = translate().unwrap();
     assert_eq!(said.place.domain, Domain::Ingress);
-    let raw = said.actions.raw(0);
+    let raw = said.actions.raw();
     assert_eq!(raw.array()[1].type_, act::RTE_FLOW_ACTION_TYPE_QUEUE);
     // SAFETY: the second action is QUEUE, and `raw` and `said` are alive.
     assert_eq!(unsafe { *raw.array()[1].conf.cast::<u16>() }, 9);

@@ -97,7 +97,7 @@ proptest! {
 }
 
 #[test]
-fn a_longer_prefix_looks_at_no_record_beside_its_own_once_the_group_is_split() {
+fn a_longer_prefix_looks_only_at_its_own_records_once_split() {
     let mut table = FlowTable::with_seed(1000, 7).unwrap();
     let near = "192.168.1.1".parse().unwrap();
     let far = "192.168.1.200".parse().unwrap();

@@ -111,7 +111,7 @@ fn what_later_steps_bring_is_refused_as_not_implemented() {
 }
 
 #[test]
-fn an_sa_says_its_direction_and_its_key_and_nothing_of_the_other_direction() {
+fn an_sa_shows_its_direction_and_key_and_nothing_of_the_other() {
     const KEY: &str = "00112233 445566778899aabbccddeeff cafebabe";
     let sa = |rest: &str| format!(r#"{{"sas": [{{"id": 7, "spi": 4096, {rest}}}]}}"#);
     let good = |direction: &str| sa(&format!(r#""direction": "{direction}", "key": "{KEY}""#));
@@ -254,7 +254,7 @@ fn wrong_values_of_nexthops_are_refused_with_what_to_do() {
 }
 
 #[test]
-fn wrong_values_of_routes_labels_lists_and_settings_are_refused_with_what_to_do() {
+fn wrong_routes_labels_lists_and_settings_are_refused_with_advice() {
     for (text, want) in [
         (
             r#"{"routes": [{"vrf": 1, "prefix": "10.0.0.1/24", "nexthop": 1}]}"#,

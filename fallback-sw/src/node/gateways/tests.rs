@@ -93,7 +93,7 @@ fn a_gateway_that_answers_is_asked_at_its_mac_every_three_seconds() {
 }
 
 #[test]
-fn three_questions_without_answer_and_it_is_dead_but_keeps_its_mac_as_long_as_the_cache_does() {
+fn a_gateway_is_dead_after_three_questions_and_keeps_its_cached_mac() {
     let mut bed = Bed::with(&[1]);
     bed.tell(key(1), answer(MAC));
     bed.run(6500, |_| None);
@@ -111,7 +111,7 @@ fn three_questions_without_answer_and_it_is_dead_but_keeps_its_mac_as_long_as_th
 }
 
 #[test]
-fn a_dead_gateway_lives_again_with_its_first_answer_whatever_its_mac_is_now() {
+fn a_dead_gateway_is_alive_with_its_first_answer_whatever_its_mac() {
     for mac in [MAC, OTHER] {
         let mut bed = Bed::with(&[1]);
         bed.tell(key(1), answer(MAC));
@@ -133,7 +133,7 @@ fn a_mac_that_changes_without_a_word_is_found_within_six_seconds() {
 }
 
 #[test]
-fn an_announcement_of_a_dead_gateway_has_it_asked_at_once_and_is_no_answer() {
+fn a_dead_gateways_announcement_has_it_asked_and_is_no_answer() {
     let mut bed = Bed::with(&[1]);
     bed.tell(key(1), answer(MAC));
     bed.run(7500, |_| None);
@@ -158,7 +158,7 @@ fn announcements_do_not_make_the_node_ask_more_than_once_a_second() {
 }
 
 #[test]
-fn one_that_never_answers_is_dead_after_the_caches_three_questions_and_is_asked_on() {
+fn a_gateway_that_never_answers_is_dead_after_three_and_still_asked() {
     let mut bed = Bed::with(&[1, 2]);
     bed.tell(key(2), answer(MAC));
     bed.run(3000, |to| (to == key(2)).then_some(MAC));

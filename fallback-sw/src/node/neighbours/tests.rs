@@ -100,7 +100,7 @@ fn a_neighbour_that_is_watched_is_asked_for_until_it_answers() {
 }
 
 #[test]
-fn a_link_that_ends_takes_its_neighbours_with_it_and_asks_for_those_that_are_watched_when_it_is_back() {
+fn a_link_down_removes_neighbours_and_link_up_asks_for_watched_ones() {
     let mut cache = Neighbours::default();
     let gateway = key(1, 254);
     cache.keep(&BTreeSet::from([gateway]), LIMITS, NOW);

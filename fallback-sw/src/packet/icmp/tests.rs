@@ -63,7 +63,7 @@ fn the_mtu_stands_in_the_second_word() {
 }
 
 #[test]
-fn a_large_packet_is_quoted_as_far_as_the_limit_allows_and_padding_is_not() {
+fn a_large_packet_is_quoted_up_to_the_limit_and_padding_is_not() {
     assert_eq!(about(IcmpError::NoRoute, 4, &samples::udp4(&[7; 1400])).unwrap().len(), MAX_V4);
     assert_eq!(about(IcmpError::NoRoute, 6, &samples::udp6(&[7; 1400])).unwrap().len(), MAX_V6);
     let mut padded = samples::udp4(b"x");

@@ -199,7 +199,7 @@ fn the_unspecified_source_may_only_solicit() {
 }
 
 #[test]
-fn multicast_and_broadcast_destinations_are_flagged_and_impossible_ones_refused() {
+fn group_destinations_are_flagged_and_impossible_ones_refused() {
     let to = |dst| ip(&raw4(&[], 17, 1, 0, V4.0, dst, &udp_segment(b"")), 4).map(|ip| ip.multicast);
     assert_eq!((to([224, 0, 0, 5]), to([255; 4]), to([10, 0, 0, 255])), (Ok(true), Ok(true), Ok(false)));
     assert_eq!((to([127, 0, 0, 1]), to([0; 4])), (Err(DropReason::InvalidPacket), Err(DropReason::InvalidPacket)));

@@ -59,13 +59,6 @@ pub fn set_tos(l3: &mut [u8], tos: u8) {
     }
 }
 
-/// Sets the DSCP (0..=63) and keeps the ECN field.
-#[inline]
-pub fn set_dscp(l3: &mut [u8], dscp: u8) {
-    let old = tos(l3);
-    set_tos(l3, dscp << 2 | old & 3);
-}
-
 /// Sets the ECN field and keeps the DSCP.
 #[inline]
 pub fn set_ecn(l3: &mut [u8], ecn: Ecn) {

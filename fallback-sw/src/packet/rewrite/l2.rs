@@ -1,8 +1,6 @@
 //! Ethernet headers.
 
-use offload_rules::{DropReason, MacAddr};
-
-use crate::packet::parse::is_tpid;
+use offload_rules::DropReason;
 
 /// Writes a prebuilt header of 14, 18 or 22 octets into `out` (as long as the header, fresh from `Packet::prepend`), with
 /// the ethertype of the packet that follows and the priority that it came in with.
@@ -50,32 +48,4 @@ pub fn write_l2(out: &mut [u8], header: &[u8], ethertype: u16, pcp: Option<u8>) 
 #[inline(always)]
 fn exactly<const N: usize>(out: &mut [u8]) -> Option<&mut [u8; N]> {
     out.try_into().ok()
-}
-
-/// Writes an untagged Ethernet header into `out` (14 octets).
-///
-/// # Errors
-/// [`DropReason::NoHeadroom`] when `out` is not 14 octets long.
-#[inline]
-pub fn write_ethernet(out: &mut [u8], dst: MacAddr, src: MacAddr, ethertype: u16) -> Result<(), DropReason> {
-    let Some(out) = exactly::<14>(out) else { return Err(DropReason::NoHeadroom) };
-    let [[a, b, c, d, e, f], [g, h, i, j, k, l]] = [dst.0, src.0];
-    let [high, low] = ethertype.to_be_bytes();
-    *out = [a, b, c, d, e, f, g, h, i, j, k, l, high, low];
-    Ok(())
-}
-
-/// Replaces the ethertype behind the tags of the frame. Does nothing to a frame that ends before it.
-#[inline]
-pub fn set_ethertype(frame: &mut [u8], ethertype: u16) {
-    let mut at = 12;
-    // At most two tags, as the parser takes them.
-    for _ in 0..3 {
-        let Some(field) = frame.get_mut(at..).and_then(<[u8]>::first_chunk_mut::<2>) else { return };
-        if !is_tpid(u16::from_be_bytes(*field)) {
-            *field = ethertype.to_be_bytes();
-            return;
-        }
-        at += 4;
-    }
 }

@@ -7,6 +7,6 @@ mod outer;
 #[cfg(test)]
 mod tests;
 
-pub use ip::{decrement_ttl, set_dscp, set_ecn, set_tos};
-pub use l2::{set_ethertype, write_ethernet, write_l2};
+pub use ip::{decrement_ttl, set_ecn, set_tos};
+pub use l2::write_l2;
 pub use outer::{OUTER_LEN, Outer, OuterTemplate, entropy_port};

@@ -31,7 +31,8 @@ fn the_golden_packet_comes_out_octet_by_octet() {
     let outer = Outer { inner_len: 108, id: 1, tos: 0, sport: 0xeb06, ttl, tc: 0 };
     template.write(packet.prepend(OUTER_LEN).unwrap(), &outer).unwrap();
     let (dst, src) = (MacAddr([2, 0, 0, 0, 0, 1]), MacAddr([2, 0, 0, 0, 0, 2]));
-    write_ethernet(packet.prepend(14).unwrap(), dst, src, ETHERTYPE_IPV4).unwrap();
+    let header = [&dst.0[..], &src.0, &[0, 0]].concat();
+    write_l2(packet.prepend(14).unwrap(), &header, ETHERTYPE_IPV4, None).unwrap();
 
     let golden = hex("0800 4500008c00010000 4011745b 01010202 02020101 eb06c82200780000 0003013f \
          4500006c00010000 3f11757b 01010101 02020202");
@@ -81,17 +82,6 @@ fn the_priority_is_kept_on_the_outermost_tag_only() {
 }
 
 #[test]
-fn the_ethertype_is_replaced_behind_the_tags() {
-    let mut frame = hex("000c299b6969 000c290ff4a1 88a8 012c 8100 0064 0800 45");
-    set_ethertype(&mut frame, ETHERTYPE_IPV6);
-    assert_eq!(parse::ethernet(&frame).unwrap().ethertype, ETHERTYPE_IPV6);
-    let mut cut = hex("000c299b6969 000c290ff4a1 8100 012c 08");
-    let before = cut.clone();
-    set_ethertype(&mut cut, ETHERTYPE_IPV6);
-    assert_eq!(cut, before);
-}
-
-#[test]
 fn an_outer_packet_beyond_65535_octets_is_refused() {
     let template = OuterTemplate::new([1, 1, 1, 2].into(), [2, 2, 1, 1].into(), 6635, Label::new(48).unwrap());
     let outer = Outer { inner_len: 65504, id: 1, tos: 0, sport: 1, ttl: 1, tc: 0 };
@@ -101,7 +91,7 @@ fn an_outer_packet_beyond_65535_octets_is_refused() {
 
 proptest! {
     #[test]
-    fn the_header_checksum_holds_after_every_change(ttl in 2u8.., by in any::<u8>(), dscp in 0u8..64, tos in any::<u8>(), id in any::<u16>()) {
+    fn the_header_checksum_holds_after_every_change(ttl in 2u8.., by in any::<u8>(), tos in any::<u8>(), id in any::<u16>()) {
         let by = by % ttl;
         let mut l3 = samples::raw4(&[], 17, id, 0, samples::V4.0, samples::V4.1, &samples::udp_segment(b"x"));
         l3[8] = ttl;
@@ -109,23 +99,21 @@ proptest! {
         prop_assert_eq!(decrement_ttl(&mut l3, by), Ok(ttl - by));
         prop_assert!(checksum::verify_ipv4_header(&l3[..20]));
         set_tos(&mut l3, tos);
-        set_dscp(&mut l3, dscp);
         set_ecn(&mut l3, Ecn::Ce);
         let ip = parse::ip(&l3, 4).unwrap();
-        prop_assert_eq!((ip.tos, ip.ttl), (dscp << 2 | 3, ttl - by));
+        prop_assert_eq!((ip.tos, ip.ttl), (tos | 3, ttl - by));
         let (theirs, _) = etherparse::Ipv4Header::from_slice(&l3).unwrap();
         prop_assert_eq!(theirs.calc_header_checksum(), theirs.header_checksum);
     }
 
     #[test]
-    fn the_traffic_class_changes_and_the_flow_label_does_not(label in 0u32..0x10_0000, before in any::<u8>(), after in any::<u8>(), dscp in 0u8..64) {
+    fn the_traffic_class_changes_and_the_flow_label_does_not(label in 0u32..0x10_0000, before in any::<u8>(), after in any::<u8>()) {
         let mut l3 = samples::udp6(b"x");
         l3[..4].copy_from_slice(&(6 << 28 | u32::from(before) << 20 | label).to_be_bytes());
         set_tos(&mut l3, after);
         prop_assert_eq!(&l3[..4], &(6 << 28 | u32::from(after) << 20 | label).to_be_bytes());
-        set_dscp(&mut l3, dscp);
         set_ecn(&mut l3, Ecn::Ect1);
-        prop_assert_eq!(parse::ip(&l3, 6).unwrap().tos, dscp << 2 | 1);
+        prop_assert_eq!(parse::ip(&l3, 6).unwrap().tos, after & !3 | 1);
     }
 
     #[test]

@@ -279,7 +279,7 @@ fn integrity_is_of_lengths_and_checksums() {
 }
 
 #[test]
-fn ipv6_shows_the_protocol_behind_its_extension_headers_and_its_fragments() {
+fn ipv6_shows_the_protocol_after_extension_headers_and_its_fragments() {
     let mut plain = Vec::new();
     ethernet().ipv6([1; 16], [2; 16], 9).udp(1, 2).write(&mut plain, b"payload").unwrap();
     let key =

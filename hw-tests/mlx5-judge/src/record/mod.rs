@@ -253,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn events_of_another_kind_are_stepped_over_and_what_is_no_event_is_refused() {
+    fn other_kinds_of_events_are_skipped_and_what_is_no_event_is_refused() {
         let mut record = record();
         assert_eq!(record.line(r#"{"e": "definer", "id": 77, "dws": [1, 2]}"#).unwrap(), Change::Other);
         assert!(record.line("rule 5").is_err());

@@ -26,7 +26,7 @@ fn items_without_spec_match_presence() {
 }
 
 #[test]
-fn an_ethernet_item_alone_matches_tagged_and_untagged_unless_it_says_which() {
+fn a_bare_ethernet_item_matches_tagged_and_untagged_frames() {
     let bare = udp4(A, B, [1, 2]);
     let tagged = vlan(0x8100, 300, &bare);
     assert!(matches(&[plain(K::Eth), plain(K::Ipv4)], &tagged));

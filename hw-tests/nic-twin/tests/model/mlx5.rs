@@ -69,7 +69,7 @@ fn a_reformat_is_one_action_in_two_and_stands_where_the_packet_needs_it() {
 }
 
 #[test]
-fn tags_are_pushed_before_fields_by_one_engine_and_behind_them_by_the_other() {
+fn tags_are_pushed_before_fields_by_one_engine_and_after_by_the_other() {
     let out = Action::RepresentedPort(1);
     let items = [plain(K::Eth), plain(K::Ipv4)];
     let push = [Action::PushVlan(0x8100), Action::SetVlanVid(5), Action::SetVlanPcp(0)];
@@ -89,7 +89,7 @@ fn tags_are_pushed_before_fields_by_one_engine_and_behind_them_by_the_other() {
 }
 
 #[test]
-fn a_second_tag_is_not_looked_at_and_hardware_steering_knows_one_type_of_tags() {
+fn a_second_tag_is_not_matched_and_hws_knows_one_tag_type() {
     let tag = masked(8, &[(0, 0, 0x0f), (1, 5, 0xff), (4, 0, 1)]);
     for name in ENGINES {
         let eth_of = |tpid: u16| {

@@ -313,7 +313,7 @@ fn iavf_takes_its_patterns_of_esp_alone() {
 
 /// ixgbe_flow.c:3432, txgbe_flow.c:3603: a rule of IPsec is of no type that `rte_flow_destroy` knows.
 #[test]
-fn a_rule_of_ixgbe_that_names_a_session_is_not_destroyed_and_goes_with_it() {
+fn an_ixgbe_rule_is_destroyed_with_its_session_alone() {
     let esp = [plain(ItemKind::Eth), plain(ItemKind::Ipv4), plain(ItemKind::Esp)];
     for (name, result) in [("ixgbe", Some(EINVAL)), ("txgbe", Some(EINVAL)), ("iavf", None), ("cnxk", None)] {
         let mut nic = with_session(name);

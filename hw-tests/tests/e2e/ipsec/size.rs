@@ -21,8 +21,8 @@ const THROUGH_UDP: u32 = (NARROW - 20 - 8 - 8 - 8 - 16) / 4 * 4 - 2 - 32;
 const LIMIT: Duration = Duration::from_secs(10);
 
 #[test]
-fn what_does_not_fit_into_a_tunnel_is_refused_with_df_and_fragmented_before_esp_without() -> Result<(), String> {
-    scenario("what_does_not_fit_into_a_tunnel_is_refused_with_df_and_fragmented_before_esp_without", || {
+fn oversize_is_refused_with_df_and_fragmented_before_esp_without() -> Result<(), String> {
+    scenario("oversize_is_refused_with_df_and_fragmented_before_esp_without", || {
         let mut l3vpn = L3vpn::new(&Options::through_edge())?;
         // Fragments on any untrusted link, in either direction.
         let captures = l3vpn
@@ -62,8 +62,8 @@ fn what_does_not_fit_into_a_tunnel_is_refused_with_df_and_fragmented_before_esp_
 }
 
 #[test]
-fn a_router_or_nat_that_takes_no_larger_esp_lowers_the_mtu_of_that_tunnel() -> Result<(), String> {
-    scenario("a_router_or_nat_that_takes_no_larger_esp_lowers_the_mtu_of_that_tunnel", || {
+fn a_router_that_takes_no_larger_esp_lowers_that_tunnels_mtu() -> Result<(), String> {
+    scenario("a_router_that_takes_no_larger_esp_lowers_that_tunnels_mtu", || {
         let mut l3vpn = L3vpn::new(&Options::through_edge())?;
         for site in [Site::Ce1, Site::Ce2] {
             dont_fragment(&l3vpn, site)?;

@@ -188,8 +188,8 @@ fn install(
 }
 
 #[test]
-fn a_wrong_key_an_unknown_index_and_an_expired_sa_are_dropped_where_they_are_seen() -> Result<(), String> {
-    scenario("a_wrong_key_an_unknown_index_and_an_expired_sa_are_dropped_where_they_are_seen", || {
+fn a_wrong_key_an_unknown_spi_and_an_expired_sa_are_dropped() -> Result<(), String> {
+    scenario("a_wrong_key_an_unknown_spi_and_an_expired_sa_are_dropped", || {
         let mut l3vpn = L3vpn::new(&Options::through_edge())?;
         let leaks = LeakWatch::start(l3vpn.lab(), l3vpn.edge()?)?;
         let mut fan = fan(&l3vpn)?;
@@ -240,8 +240,8 @@ fn a_wrong_key_an_unknown_index_and_an_expired_sa_are_dropped_where_they_are_see
 }
 
 #[test]
-fn a_regional_edge_that_is_killed_resumes_and_uses_no_sequence_number_twice() -> Result<(), String> {
-    scenario("a_regional_edge_that_is_killed_resumes_and_uses_no_sequence_number_twice", || {
+fn a_killed_regional_edge_resumes_without_repeating_a_sequence_number() -> Result<(), String> {
+    scenario("a_killed_regional_edge_resumes_without_repeating_a_sequence_number", || {
         let mut l3vpn = L3vpn::new(&Options::through_edge())?;
         let leaks = LeakWatch::start(l3vpn.lab(), l3vpn.edge()?)?;
         let captures = l3vpn

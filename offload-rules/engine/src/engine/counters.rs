@@ -36,10 +36,6 @@ impl<B: RuleBackend, L: Lowering> Engine<B, L> {
         self.read_counters(&batch, now);
         self.query_batch = batch;
         self.check_egress(now);
-        if self.aged_at <= now {
-            self.aged_at = now + interval;
-            self.read_aged(now);
-        }
     }
 
     /// Reads every counter now: for an account that has to be complete. The NIC must have refreshed them.
@@ -92,17 +88,6 @@ impl<B: RuleBackend, L: Lowering> Engine<B, L> {
         let result = results.pop();
         self.query_results = results;
         result.unwrap_or_else(|| Err(Failure::from_errno(errno::EIO, "the backend has not answered")))
-    }
-
-    /// The NIC's word that rules are idle is only a reason to read their counters: software decides what is idle.
-    fn read_aged(&mut self, now: u64) {
-        let mut idle = Vec::new();
-        if self.backend.aged(&mut idle).is_err() {
-            return;
-        }
-        idle.retain(|token| self.rules.get(*token).is_some_and(|entry| entry.stage == Stage::Live && entry.counted));
-        self.totals.aged += idle.len() as u64;
-        self.read_counters(&idle, now);
     }
 
     /// A rule that is not in the NIC any more, without our doing: its flow is installed again.

@@ -100,7 +100,6 @@ pub struct Engine<B: RuleBackend, L: Lowering> {
     /// Memory of the last batch of counters.
     query_batch: Vec<Token>,
     query_results: Vec<Result<Hits, Failure>>,
-    aged_at: u64,
     egress_check: EgressCheck,
     shapes: Vec<ShapeState<L::Shape>>,
     shape_index: BTreeMap<L::Shape, ShapeIndex>,
@@ -145,7 +144,6 @@ impl<B: RuleBackend, L: Lowering> Engine<B, L> {
             sweep: VecDeque::new(),
             query_batch: Vec::new(),
             query_results: Vec::new(),
-            aged_at: 0,
             egress_check: EgressCheck::default(),
             shapes: Vec::new(),
             shape_index: BTreeMap::new(),

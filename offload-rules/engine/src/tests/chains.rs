@@ -158,7 +158,7 @@ fn a_need_that_fails_fails_all_that_wait_for_it_and_leaves_nothing() {
 }
 
 #[test]
-fn when_any_rule_of_a_chain_is_refused_the_others_go_and_it_is_tried_again() {
+fn a_refused_rule_of_a_chain_removes_the_others_and_is_retried() {
     for nth in 0..8 {
         let mut bed = Bed::new();
         bed.settle();
@@ -176,7 +176,7 @@ fn when_any_rule_of_a_chain_is_refused_the_others_go_and_it_is_tried_again() {
 }
 
 #[test]
-fn a_stage_that_the_nic_does_not_take_condemns_the_shape_that_needs_it_and_no_other() {
+fn a_refused_stage_condemns_only_the_shape_that_needs_it() {
     let mut bed = Bed::new();
     bed.settle();
     bed.nic.lock().unwrap().closed.insert(first_stage(vif(1)).table, libc::ENOTSUP);
@@ -204,7 +204,7 @@ fn a_mark_may_need_rules_too() {
 }
 
 #[test]
-fn a_need_that_is_late_is_undone_when_it_comes_and_whoever_waited_is_in_software() {
+fn a_late_prerequisite_is_undone_and_its_waiters_are_in_software() {
     let mut bed = Bed::new();
     bed.settle();
     bed.nic.lock().unwrap().delay = 2_500;
@@ -239,7 +239,7 @@ fn a_completion_in_error_after_the_time_of_a_need_changes_nothing_more() {
 }
 
 #[test]
-fn a_removal_while_a_need_is_in_flight_asks_for_nothing_more_and_undoes_it() {
+fn a_removal_with_a_prerequisite_in_flight_undoes_it() {
     let mut bed = Bed::new();
     bed.settle();
     bed.nic.lock().unwrap().delay = 100;
@@ -255,7 +255,7 @@ fn a_removal_while_a_need_is_in_flight_asks_for_nothing_more_and_undoes_it() {
 }
 
 #[test]
-fn a_replacement_shares_what_the_old_rules_need_and_what_it_does_not_need_goes_with_them() {
+fn a_replacement_shares_prerequisites_and_unneeded_ones_are_destroyed() {
     let mut bed = Bed::new();
     bed.ask_for(1, STAGE | OWN);
     bed.settle();
@@ -405,7 +405,7 @@ fn off_and_on_and_a_reset_take_needs_along() {
 }
 
 #[test]
-fn switched_off_what_steers_leaves_after_the_last_rule_of_a_flow_and_what_that_needs() {
+fn switched_off_steering_leaves_after_flows_and_prerequisites() {
     let toy = Toy::default();
     *toy.steering.lock().unwrap() = vec![steering(1), steering(2)];
     let mut bed = Bed::with(Config::default(), toy);

@@ -36,7 +36,7 @@ fn when_the_nth_rule_is_refused_the_others_go_on_and_it_is_tried_again() {
 }
 
 #[test]
-fn a_table_that_cannot_be_made_leaves_its_flows_in_software_and_nothing_in_the_nic() {
+fn a_table_that_cannot_be_made_leaves_its_flows_in_software() {
     // mlx5 says ENOMEM when rdma-core has no table for a group.
     for chain in CHAINS {
         let mut bed = Bed::new();
@@ -70,7 +70,7 @@ fn without_a_counter_no_rule_of_a_flow_stays_nor_what_it_needs() {
 }
 
 #[test]
-fn while_a_port_is_stopped_its_flows_are_in_software_and_come_back_when_it_starts() {
+fn a_stopped_ports_flows_are_in_software_until_it_starts() {
     for chain in CHAINS {
         let mut bed = Bed::new();
         flows(&mut bed, chain);
@@ -89,7 +89,7 @@ fn while_a_port_is_stopped_its_flows_are_in_software_and_come_back_when_it_start
 }
 
 #[test]
-fn a_nic_that_is_removed_leaves_every_flow_in_software_for_as_long_as_it_is_away() {
+fn a_removed_nic_leaves_every_flow_in_software_until_it_is_back() {
     for chain in CHAINS {
         let mut bed = Bed::new();
         flows(&mut bed, chain);
@@ -115,7 +115,7 @@ fn a_nic_that_is_removed_leaves_every_flow_in_software_for_as_long_as_it_is_away
 }
 
 #[test]
-fn completions_that_are_late_one_after_the_other_leave_nothing_of_a_chain() {
+fn late_completions_one_after_the_other_leave_nothing_of_a_chain() {
     for chain in CHAINS {
         let mut bed = Bed::new();
         bed.settle();

@@ -308,10 +308,6 @@ impl RuleBackend for Fake {
         into.extend(tokens.iter().map(|token| world.read(*token)));
     }
 
-    fn aged(&mut self, _: &mut Vec<Token>) -> Result<(), Failure> {
-        Ok(())
-    }
-
     fn flush(&mut self) -> Result<(), Failure> {
         let mut world = self.0.lock().unwrap();
         if world.flush_fails > 0 {

@@ -184,7 +184,7 @@ fn a_shape_that_the_nic_has_never_taken_is_not_tried_again() {
 }
 
 #[test]
-fn a_shape_that_has_worked_is_not_condemned_by_a_driver_that_says_not_supported_when_full() {
+fn a_shape_that_has_worked_survives_not_supported_when_full() {
     let mut bed = Bed::new();
     bed.ask(install(id(1)));
     bed.settle();
@@ -220,7 +220,7 @@ fn a_shape_of_which_a_rule_in_flight_turns_out_to_work_is_acquitted() {
 }
 
 #[test]
-fn in_a_full_table_the_flow_that_carries_clearly_more_takes_the_place_of_the_coldest() {
+fn in_a_full_table_a_clearly_busier_flow_replaces_the_coldest() {
     for known in [false, true] {
         let toy = Toy { capacity: known.then_some(4), ..Toy::default() };
         let mut bed = Bed::with(
@@ -251,7 +251,7 @@ fn in_a_full_table_the_flow_that_carries_clearly_more_takes_the_place_of_the_col
 }
 
 #[test]
-fn when_the_counter_pool_is_exhausted_by_others_the_flow_waits_in_software() {
+fn with_the_counter_pool_exhausted_the_flow_waits_in_software() {
     for errno in [libc::ENOMEM, libc::ENOSPC, libc::ENOENT] {
         let mut bed = Bed::new();
         bed.settle();
@@ -267,7 +267,7 @@ fn when_the_counter_pool_is_exhausted_by_others_the_flow_waits_in_software() {
 
 /// mlx5 says ENOMEM where rdma-core refuses a matcher, whatever for (mlx5_flow_dv.c, `flow_dv_matcher_create_cb`).
 #[test]
-fn no_room_for_a_shape_that_never_was_in_the_nic_costs_no_other_flow_its_place() {
+fn no_room_for_a_new_shape_costs_no_other_flow_its_place() {
     let hysteresis = Hysteresis { residence_ms: 0, ..Hysteresis::default() };
     let mut bed = Bed::with(Config { hysteresis, ..Config::default() }, Toy::default());
     (1..=3).for_each(|flow| bed.ask(install_as(id(flow), PLAIN, 1_000)));
@@ -379,7 +379,7 @@ fn a_rule_deleted_behind_our_back_is_noticed_and_put_back() {
 }
 
 #[test]
-fn a_rule_that_cannot_be_destroyed_is_tried_until_it_can_and_its_packets_count() {
+fn a_rule_that_resists_destruction_is_retried_and_still_counted() {
     let mut bed = Bed::new();
     bed.ask(install(id(1)));
     bed.settle();

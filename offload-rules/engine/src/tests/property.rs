@@ -165,7 +165,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 500, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn after_any_history_desired_and_installed_agree_and_every_packet_is_told_once(
+    fn after_any_history_installed_is_desired_and_each_packet_counts_once(
         steps in vec(step(), 1..120),
     ) {
         let toy = Toy { canaries: vec![6], canary_chain: 7, ..Toy::default() };

@@ -136,7 +136,7 @@ fn in_force(bed: &mut Bed, serial: u32) {
 }
 
 #[test]
-fn an_inbound_sa_is_held_only_when_its_rule_is_in_and_the_session_outlives_the_rule() {
+fn an_inbound_sa_is_held_once_its_rule_is_in_and_outlives_the_rule() {
     let mut bed = protocol();
     bed.nic.lock().unwrap().delay = 50;
     bed.ask(inbound(1));
@@ -161,7 +161,7 @@ fn an_inbound_sa_is_held_only_when_its_rule_is_in_and_the_session_outlives_the_r
 }
 
 #[test]
-fn an_outbound_sa_seals_for_flows_only_after_its_worker_sends_by_it_and_never_beyond_its_numbers() {
+fn an_outbound_sa_seals_flows_once_its_worker_uses_it_within_numbers() {
     let mut bed = protocol();
     bed.ask(outbound(1));
     bed.settle();
@@ -182,7 +182,7 @@ fn an_outbound_sa_seals_for_flows_only_after_its_worker_sends_by_it_and_never_be
 }
 
 #[test]
-fn at_a_rekey_the_tunnel_is_sealed_by_the_old_session_until_the_new_ones_rule_is_in() {
+fn at_a_rekey_the_old_session_seals_until_the_new_ones_rule_is_in() {
     let mut bed = protocol();
     in_force(&mut bed, 1);
     bed.nic.lock().unwrap().delay = 50;
@@ -205,7 +205,7 @@ fn at_a_rekey_the_tunnel_is_sealed_by_the_old_session_until_the_new_ones_rule_is
 }
 
 #[test]
-fn an_sa_at_its_end_leaves_at_once_and_one_without_a_successor_after_a_while() {
+fn an_expired_sa_leaves_at_once_and_one_without_successor_later() {
     let mut bed = protocol();
     in_force(&mut bed, 1);
     told(&mut bed);

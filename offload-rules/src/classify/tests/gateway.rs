@@ -73,7 +73,7 @@ fn a_gateway_of_ipv4_takes_no_ipv6_packet_and_one_of_ipv6_takes_both() {
 }
 
 #[test]
-fn a_dead_gateway_loses_its_flows_to_the_other_members_until_it_answers_again() {
+fn a_dead_gateways_flows_move_to_other_members_until_it_answers() {
     let snapshot = resolved(Snapshot::empty().with_state(world()).unwrap());
     let way = |snapshot: &Snapshot, port: u16, prior: Choices| {
         let key = FlowKey { sport: port, ..toward("192.168.1.100") };

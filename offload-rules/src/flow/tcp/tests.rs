@@ -83,7 +83,7 @@ fn both_sides_may_open_at_once() {
 }
 
 #[test]
-fn data_of_an_established_connection_takes_the_fast_path_and_a_fin_ends_it() {
+fn established_data_takes_the_fast_path_and_a_fin_ends_it() {
     let mut pair = Pair::established();
     let data = Segment { flags: ACK | PSH, seq: 101, ack: 501, payload_len: 1400 };
     assert!(pair.0[0].on_data(&data));

@@ -84,7 +84,7 @@ fn what_is_learnt_is_named() {
     };
     let named = |next: &Snapshot, object: Dependency| named_since(next, &s, object);
     let mac = crate::MacAddr([2, 0, 0, 0, 0, 7]);
-    let resolved = s.with_neighbour(vif_id(3), address, mac).unwrap();
+    let resolved = s.with_neighbour(vif_id(3), address, mac);
     named(&resolved, Dependency::Neighbour(vif_id(3), address));
     named(&s.with_neighbours(&[(neighbour, Some(mac))]), Dependency::Neighbour(vif_id(3), address));
     let gone = resolved.without_neighbour(vif_id(3), address);

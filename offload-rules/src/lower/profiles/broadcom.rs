@@ -73,7 +73,6 @@ pub(in crate::lower) fn bnxt(version: DpdkVersion) -> NicProfile {
             mark: fact(0x00ff_ffff, ACTIONS),
             queue: fact(since_23_07, "22.11 ulp_rte_handler_tbl.c:40: not supported; from 23.07"),
             count: fact(true, ACTIONS),
-            age: fact(false, "features/bnxt.ini: counters only"),
             rewrite: fact(FieldRewrite::Set, ACTIONS),
             security: fact(false, "no rte_security in the driver"),
         },

@@ -32,7 +32,6 @@ const fn steers_only(mark: Fact<u32>, count: Fact<bool>, list: &'static str) -> 
         mark,
         queue: fact(true, list),
         count,
-        age: fact(false, list),
         rewrite: fact(FieldRewrite::Set, NO),
         security: fact(false, "SECURITY is an action of ingress rules, to software"),
     }

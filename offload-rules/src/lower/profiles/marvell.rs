@@ -4,7 +4,7 @@
 
 use super::fact;
 use crate::lower::{
-    Dialect, DpdkVersion, OpenRule,
+    Dialect, OpenRule,
     profile::{
         Api, Does, FieldRewrite, HeaderCheck, Ipsec, Ipv6Match, Limits, Matches, NicProfile, Order, TtlRewrite,
         TunnelMatch,
@@ -15,7 +15,7 @@ const KEY: &str = "22.11 roc_npc_parse.c, npc_get_hw_supp_mask: set by the firmw
 const LIST: &str = "features/cnxk.ini";
 const VLAN: &str = "22.11 roc_npc.c:555, 589: tags are stripped on receive and inserted on transmit, never both";
 
-pub(in crate::lower) fn cnxk(version: DpdkVersion) -> NicProfile {
+pub(in crate::lower) fn cnxk() -> NicProfile {
     let profile = NicProfile::new(
         "cnxk",
         Matches {
@@ -65,7 +65,6 @@ pub(in crate::lower) fn cnxk(version: DpdkVersion) -> NicProfile {
             mark: fact(0xfffd, "22.11 roc_npc.c:418: at most NPC_FLOW_FLAG_VAL less two"),
             queue: fact(true, LIST),
             count: fact(true, LIST),
-            age: fact(version.since(DpdkVersion::V23_11), "24.11 cnxk_flow.c:636, from 23.11"),
             rewrite: fact(FieldRewrite::Set, LIST),
             security: fact(false, "guides/nics/cnxk.rst: SECURITY is an action of ingress rules"),
         },

@@ -74,7 +74,6 @@ const DOES: Does = Does {
     mark: fact(0x00ff_ffef, "mlx5_prm.h: below MLX5_FLOW_MARK_MAX"),
     queue: fact(true, ACTIONS),
     count: fact(true, ACTIONS),
-    age: fact(true, ACTIONS),
     rewrite: fact(FieldRewrite::Set, ACTIONS),
     security: fact(false, NO_SECURITY),
 };

@@ -69,7 +69,6 @@ pub(in crate::lower) fn nfp(version: DpdkVersion) -> NicProfile {
             mark: fact(if since_24_03 { 0x00ff_ffff } else { 0 }, mark),
             queue: fact(since_24_03, mark),
             count: fact(true, ACTIONS),
-            age: fact(false, LIST),
             rewrite: fact(FieldRewrite::Set, ACTIONS),
             security: fact(false, "24.11 nfp_ipsec.c: by the metadata of mbufs, not by flow rules"),
         },

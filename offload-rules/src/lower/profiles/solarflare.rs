@@ -67,7 +67,6 @@ pub(in crate::lower) fn sfc(version: DpdkVersion) -> NicProfile {
             mark: fact(0, FILTER),
             queue: fact(true, LIST),
             count: fact(true, ACTIONS),
-            age: fact(false, LIST),
             rewrite: fact(FieldRewrite::Set, ACTIONS),
             security: fact(false, "no rte_security in the driver"),
         },

@@ -54,7 +54,6 @@ pub(in crate::lower) const fn twin() -> NicProfile {
             mark: fact(0x00ff_ffff, GUIDE),
             queue: fact(true, GUIDE),
             count: fact(true, GUIDE),
-            age: fact(true, GUIDE),
             rewrite: fact(FieldRewrite::Set, GUIDE),
             security: fact(
                 true,

@@ -32,7 +32,7 @@ const WITH_MAC: [State; 4] = [State::Reachable, State::Stale, State::Delay, Stat
 const BOTH: [bool; 2] = [false, true];
 
 #[test]
-fn an_advertisement_for_an_incomplete_entry_is_recorded_whether_it_was_solicited_or_not() {
+fn any_advertisement_completes_an_incomplete_entry() {
     for replace in BOTH {
         let solicited = after(State::Incomplete, advertisement(Some(NEW), true, replace));
         assert_eq!(solicited, (State::Reachable, Some(NEW)));
@@ -59,7 +59,7 @@ fn a_solicited_advertisement_with_the_same_address_or_none_confirms() {
 }
 
 #[test]
-fn without_override_another_address_makes_reachable_stale_and_changes_nothing_else() {
+fn without_override_a_new_mac_only_makes_reachable_stale() {
     for solicited in BOTH {
         let told = advertisement(Some(NEW), solicited, false);
         assert_eq!(after(State::Reachable, told), (State::Stale, Some(OLD)));
@@ -70,7 +70,7 @@ fn without_override_another_address_makes_reachable_stale_and_changes_nothing_el
 }
 
 #[test]
-fn with_override_another_address_is_recorded_and_reachable_only_when_it_was_solicited() {
+fn with_override_a_new_mac_is_recorded_and_reachable_if_solicited() {
     for state in WITH_MAC {
         assert_eq!(after(state, advertisement(Some(NEW), false, true)), (State::Stale, Some(NEW)), "{state:?}");
     }
@@ -128,7 +128,7 @@ fn an_advertisement_makes_no_entry() {
 }
 
 #[test]
-fn an_arp_request_to_the_node_makes_an_entry_and_a_changed_address_is_doubted() {
+fn an_arp_request_makes_an_entry_and_a_changed_mac_makes_it_stale() {
     let (made, _) = Cell::introduced(Told::Request { mac: NEW }, NOW).unwrap();
     assert_eq!((made.state(), made.mac()), (State::Reachable, Some(NEW)));
     for state in WITH_MAC {
@@ -157,14 +157,14 @@ fn life(mut cell: Cell) -> (Vec<(u64, Question)>, u64) {
 }
 
 #[test]
-fn an_incomplete_entry_is_asked_for_three_times_a_second_apart_and_fails_a_second_later() {
+fn an_incomplete_entry_fails_a_second_after_three_questions() {
     let (cell, step) = Cell::wanted(NOW);
     assert_eq!(step, Step { ask: Some(Question::All), mac_changed: false, failed: false });
     assert_eq!(life(cell), (vec![(1000, Question::All), (2000, Question::All)], 3000));
 }
 
 #[test]
-fn a_stale_entry_waits_until_it_is_used_then_is_asked_by_unicast_after_the_delay() {
+fn a_stale_entry_in_use_is_probed_by_unicast_after_the_delay() {
     let (mut cell, _) = Cell::introduced(Told::Solicitation { mac: OLD }, NOW).unwrap();
     assert_eq!((cell.due(), cell.step(Input::Timeout, NOW + 1_000_000)), (u64::MAX, Step::default()));
     cell.step(Input::Used, NOW);
@@ -174,7 +174,7 @@ fn a_stale_entry_waits_until_it_is_used_then_is_asked_by_unicast_after_the_delay
 }
 
 #[test]
-fn a_reachable_entry_is_doubted_twenty_five_seconds_after_the_last_confirmation() {
+fn a_reachable_entry_is_stale_25_seconds_after_its_confirmation() {
     let (mut cell, _) = Cell::introduced(Told::Request { mac: OLD }, NOW).unwrap();
     cell.step(Input::Told(Told::Request { mac: OLD }), NOW + 10_000);
     let (asked, gone) = life(cell);

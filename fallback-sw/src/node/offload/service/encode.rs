@@ -40,7 +40,6 @@ pub(super) fn status(status: &EngineStatus, nic: &AboutNic) -> pb::OffloadStatus
             remove_failed: totals.destroy_failed,
             activated: totals.activated,
             evicted: totals.evicted,
-            aged: totals.aged,
             late: totals.late,
             lost: totals.lost,
             uncounted: totals.uncounted,

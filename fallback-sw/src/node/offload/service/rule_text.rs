@@ -101,7 +101,6 @@ pub fn action(action: &Action) -> String {
         Action::Reformat { off, on } => format!("raw_decap {} raw_encap {}", hex(off), hex(on)),
         Action::PopVlan => "of_pop_vlan".to_owned(),
         Action::Count => "count".to_owned(),
-        Action::Age(seconds) => format!("age timeout {seconds}"),
         Action::PushVlan { tpid, tci } => format!("of_push_vlan ethertype {tpid:#06x} tci {tci:#06x}"),
         Action::SetVlan { tci } => format!("of_set_vlan tci {tci:#06x}"),
         Action::SetMacs { dst, src } => format!("set_mac_dst {dst} set_mac_src {src}"),

@@ -258,7 +258,7 @@ async fn each_direction_has_its_own_rules_whichever_was_asked_for() {
 }
 
 #[tokio::test]
-async fn a_flow_without_rules_tells_its_reason_and_one_that_is_gone_is_not_found() {
+async fn a_flow_without_rules_shows_its_reason_and_a_removed_one_is_not_found() {
     let shown = rules(20).await.unwrap();
     let forward = shown.forward.unwrap();
     assert_eq!((forward.not_offloaded_reason.as_str(), forward.rules.len()), ("waiting", 0));

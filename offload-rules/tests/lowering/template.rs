@@ -2,48 +2,34 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use super::{Action, Field, Item, Meta, Rule, Session, Stage, Table};
-use crate::{Label, MacAddr, VifId};
+use offload_rules::{
+    Label, MacAddr, VifId,
+    lower::{Action, Field, Item, Meta, Rule, Session, Stage, Table},
+};
 
 /// A rule without its values. Rules with the same template may share a template table.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Template {
+pub(crate) struct Template {
     /// Where.
-    pub table: Table,
+    pub(crate) table: Table,
     /// Priority: it belongs to a template table.
-    pub priority: u32,
+    pub(crate) priority: u32,
     /// Items: what is matched is there with the value 0, masks as they are; tag types keep their value.
-    pub items: Vec<Item>,
+    pub(crate) items: Vec<Item>,
     /// Actions: what differs from rule to rule is 0; what is put on keeps its length. Constant: what is taken off, tag types,
-    /// [`Action::Jump`], [`Action::Age`].
-    pub actions: Vec<Action>,
+    /// [`Action::Jump`].
+    pub(crate) actions: Vec<Action>,
 }
 
-impl Rule {
+impl Template {
     /// The template of this rule.
-    #[must_use]
-    pub fn template(&self) -> Template {
-        Template {
-            table: self.table,
-            priority: self.priority,
-            items: self.items.iter().map(item).collect(),
-            actions: self.actions.iter().map(action).collect(),
+    pub(crate) fn of(rule: &Rule) -> Self {
+        Self {
+            table: rule.table,
+            priority: rule.priority,
+            items: rule.items.iter().map(item).collect(),
+            actions: rule.actions.iter().map(action).collect(),
         }
-    }
-
-    /// Does it match and do the same as the other one? They may differ in priority.
-    #[must_use]
-    pub fn equals(&self, other: &Self) -> bool {
-        self.table == other.table && self.items == other.items && self.actions == other.actions
-    }
-
-    /// With an action that reports it when no packet hits it for so many seconds.
-    #[must_use]
-    pub fn with_age(mut self, seconds: u32) -> Self {
-        // With the counter, which some drivers take for one with it.
-        let counter = self.actions.iter().position(|action| *action == Action::Count);
-        self.actions.insert(counter.map_or(0, |at| at + 1), Action::Age(seconds));
-        self
     }
 }
 
@@ -119,8 +105,6 @@ fn action(action: &Action) -> Action {
         Action::Port(_) => Action::Port(VifId::TUNNEL),
         Action::Security(_) => Action::Security(Session(0)),
         Action::SetMeta(meta) => Action::SetMeta(blank(*meta)),
-        Action::PopVlan | Action::Count | Action::Age(_) | Action::Jump(_) | Action::Drop | Action::Rss => {
-            action.clone()
-        }
+        Action::PopVlan | Action::Count | Action::Jump(_) | Action::Drop | Action::Rss => action.clone(),
     }
 }
