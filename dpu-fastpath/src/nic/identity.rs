@@ -5,7 +5,10 @@ use std::collections::BTreeSet;
 use fallback_sw::node::offload::AboutNic;
 use offload_rules::lower::{Abilities, Layout, NicProfile, PortFacts, Role};
 
-use super::{NicPorts, by_templates, of_driver};
+use super::{
+    NicPorts,
+    drivers::{by_templates, of_driver},
+};
 use crate::{
     port::{self, Eal, PortMap, eal, facts},
     rte_flow::takes_templates,

@@ -33,14 +33,14 @@ pub(super) struct Use {
 
 /// Devices that manage switches.
 #[derive(Debug, Default)]
-pub(super) struct Managers {
+pub(super) struct SwitchManagers {
     /// Those that no vif is on: they run as long as a port of their switch does.
     own: BTreeMap<String, Use>,
     /// Those that are to be started anew, for which all ports of their switch make way.
     awaited: BTreeSet<String>,
 }
 
-impl Managers {
+impl SwitchManagers {
     /// The device that manages the switch of `device`, started: by a vif that is on it (`known`), or else here, as `wanted` says.
     pub(super) fn of(
         &mut self,

@@ -12,7 +12,7 @@ use offload_rules::forwarding::Vif;
 use super::{
     device::{Ethdev, Wanted},
     eal::Eal,
-    manager::{self, Managers, Use},
+    manager::{self, SwitchManagers, Use},
     names::{self, Unresolved},
     prepare::Prepare,
     queue,
@@ -108,7 +108,7 @@ pub struct DpdkPorts {
     eal: Arc<Eal>,
     /// By the vif's device.
     mapped: BTreeMap<String, Mapped>,
-    managers: Managers,
+    managers: SwitchManagers,
     others: Box<dyn OpenPorts>,
     prepare: Option<Box<dyn Prepare>>,
 }
@@ -157,7 +157,7 @@ impl DpdkPorts {
                 return Err(UnknownEthdev::Twice { name: device.clone() });
             }
         }
-        Ok(Self { eal, mapped, managers: Managers::default(), others, prepare: None })
+        Ok(Self { eal, mapped, managers: SwitchManagers::default(), others, prepare: None })
     }
 
     /// Lets this have a word in the opening of each device.

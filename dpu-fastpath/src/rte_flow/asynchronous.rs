@@ -139,7 +139,7 @@ impl Operation {
 }
 
 /// A rule on its way to the driver.
-struct Placed {
+struct Enqueued {
     /// The port that takes it.
     port: u16,
     rule: Translation,
@@ -189,14 +189,14 @@ impl Asynchronous {
     }
 
     /// The port that takes a rule, its translation and its table.
-    fn place(&mut self, rule: &Rule) -> Result<Placed, Failure> {
+    fn place(&mut self, rule: &Rule) -> Result<Enqueued, Failure> {
         let (port, rule) = self.nic.translate(rule)?;
         if rule.pattern.has_range() {
             // A template has masks only, and drivers leave out the rule's `last`: a range would match its lower end alone.
             return Err(Failure::from_errno(libc::ENOTSUP, "template tables match no ranges"));
         }
         let (id, table) = self.lane(port).tables.table(&rule)?;
-        Ok(Placed { port, rule, id, table })
+        Ok(Enqueued { port, rule, id, table })
     }
 
     /// With sessions where others find them: those who send with them.
@@ -442,7 +442,7 @@ impl RuleBackend for Asynchronous {
     }
 
     fn create(&mut self, token: Token, rule: &Rule) -> Result<(), Failure> {
-        let Placed { port, rule, id, table } = self.place(rule)?;
+        let Enqueued { port, rule, id, table } = self.place(rule)?;
         let (items, actions) = (rule.pattern.raw(), rule.actions.raw());
         let handle = self.enqueue(port, |attr| {
             let mut error = rte_flow_error::default();

@@ -26,7 +26,7 @@ mod asynchronous;
 mod error;
 mod gated;
 mod items;
-mod named;
+mod name_tables;
 mod nic;
 mod stages;
 mod storage;
@@ -34,6 +34,7 @@ mod style;
 mod sync;
 mod tables;
 mod translation;
+mod unresolved;
 
 #[cfg(test)]
 mod tests;

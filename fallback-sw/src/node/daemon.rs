@@ -17,8 +17,8 @@ use tonic::service::Routes;
 
 pub use super::attachment::Attachment;
 use super::{
-    beginning::Beginning,
     ike,
+    initial_state::InitialState,
     offload::OffloadLink,
     runtime::{Config, OnWorkerStart, Runtime},
     service::{self, NodeService},
@@ -173,7 +173,7 @@ pub fn run(args: &RunArgs, equip: impl FnOnce(usize, &Snapshot) -> anyhow::Resul
     if let Some(choice) = args.aead {
         choice.put_in_force()?;
     }
-    let Beginning { snapshot, last_state } = Beginning::of(args)?;
+    let InitialState { snapshot, last_state } = InitialState::load(args.state.as_deref(), args.last_state.as_deref())?;
     let workers = if args.workers == 0 { available_parallelism().map_or(1, usize::from) } else { args.workers };
     tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
         let mut signals = Signals::new().context("signal handlers")?;

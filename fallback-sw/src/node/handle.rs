@@ -15,8 +15,8 @@ use tokio::sync::{broadcast, oneshot};
 use super::{
     control::Control,
     ike,
-    runtime::{Applied, Message},
-    thread::{Command, Mailbox, Waker},
+    messages::{Applied, Command, Message},
+    thread::{Mailbox, Waker},
     view::PortStatus,
 };
 use crate::worker::Worker;

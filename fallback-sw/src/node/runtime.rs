@@ -14,20 +14,21 @@ use std::{
 
 use offload_rules::{
     MacAddr, VifId,
-    forwarding::{Delta, PortConfig, SaDirection, Snapshot, State, StateErrors, Vif},
+    forwarding::{PortConfig, SaDirection, Snapshot, Vif},
 };
-use tokio::sync::{broadcast, oneshot};
+use tokio::sync::broadcast;
 
 pub use super::handle::{Ended, Handle, WorkerHandle};
 use super::{
     backlog::Backlog,
     control::{Actions, Control},
     device_mtu, ike,
+    messages::{Applied, Command, Message, Report},
     neighbours::refusals::Refusals,
     offload::OffloadLink,
     persist::LastState,
     sequences::Sequences,
-    thread::{Command, Mailbox, Report, Thread, Waker},
+    thread::{Mailbox, Thread, Waker},
     view::PortStatus,
 };
 use crate::{
@@ -75,34 +76,6 @@ impl Default for Config {
             epoch: Instant::now(),
         }
     }
-}
-
-/// A state or a change is in force.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Applied {
-    /// The generation.
-    pub generation: u64,
-    /// What whoever has applied it should see to.
-    pub warnings: Vec<String>,
-}
-
-/// A look at what the node knows and at its devices.
-pub type Look = Box<dyn FnOnce(&Control, &BTreeMap<VifId, PortStatus>) + Send>;
-
-/// What the control thread is told.
-pub enum Message {
-    /// By a worker.
-    Report(Report),
-    /// Put a state in force.
-    ApplyState(Box<State>, oneshot::Sender<Result<Applied, StateErrors>>),
-    /// Put a change in force.
-    ApplyDelta(Box<Delta>, oneshot::Sender<Result<Applied, StateErrors>>),
-    /// Charon's plugin asks.
-    Ike(Box<ike::Request>, oneshot::Sender<Result<String, ike::Refused>>),
-    /// Let someone look.
-    Inspect(Look),
-    /// End.
-    Stop,
 }
 
 /// A running node; ends when it is stopped or dropped.
@@ -182,7 +155,7 @@ impl Runtime {
         let ike_events = broadcast::Sender::new(IKE_EVENTS);
         let handle = Handle { messages, ike_events: ike_events.clone(), workers: workers.clone(), epoch };
         let control = ControlThread {
-            keeper: keep::Keeper::new(config.last_state.take()),
+            keeper: keep::StateKeeper::new(config.last_state.take()),
             config,
             control,
             ike_events,
@@ -251,7 +224,7 @@ struct ControlThread {
     status: BTreeMap<VifId, PortStatus>,
     inbox: Receiver<Message>,
     epoch: Instant,
-    keeper: keep::Keeper,
+    keeper: keep::StateKeeper,
     ike_events: broadcast::Sender<ike::Event>,
     refusals: Refusals,
     backlog: Arc<Backlog>,

@@ -5,7 +5,7 @@ use std::{error::Error as _, io, path::PathBuf};
 use proto::json::JsonError;
 use tonic::{Code, Status};
 
-use super::Exit;
+use super::exit::Exit;
 
 /// Why a command failed.
 #[derive(Debug, thiserror::Error)]

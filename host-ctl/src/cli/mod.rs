@@ -9,6 +9,7 @@ pub mod client;
 pub mod command;
 pub mod drops;
 mod error;
+mod exit;
 pub mod flow;
 pub mod mpls;
 pub mod neigh;
@@ -31,24 +32,7 @@ use std::{
 use clap::{Parser as _, error::ErrorKind};
 
 pub use error::Error;
-
-/// How a command ended; the number is the exit status and does not change between versions.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u8)]
-pub enum Exit {
-    /// Done.
-    Ok = 0,
-    /// Wrong usage, no node, refused, or an I/O error; standard error says which. Of `offload diff` also: there are differences.
-    Failed = 1,
-    /// The object that was asked for is not there (ENOENT).
-    NotFound = 2,
-}
-
-impl From<Exit> for ExitCode {
-    fn from(exit: Exit) -> Self {
-        Self::from(exit as u8)
-    }
-}
+pub use exit::Exit;
 
 /// Runs the command line given by `args` on this process's standard streams.
 #[must_use]

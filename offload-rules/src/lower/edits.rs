@@ -2,8 +2,8 @@
 
 use super::{
     Action, Direction, Item, Layout, Meta, NicProfile, Order, Rule, Stage, Table, Unsupported, headers,
-    lowering::priority,
     pattern::{Kept, any_ip},
+    priority,
 };
 use crate::{
     MacAddr, VifId,

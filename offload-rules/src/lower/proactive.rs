@@ -2,8 +2,9 @@
 
 use super::{
     Action, Field, Item, Layout, NicProfile, Rule, Table,
-    lowering::{outer_to, priority, steer},
+    flow_rule::{outer_to, steer},
     pattern::any_ip,
+    priority,
     profile::Matches,
 };
 use crate::{

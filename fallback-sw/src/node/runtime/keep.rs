@@ -17,7 +17,7 @@ const KEEP_AGAIN_MS: u64 = 2000;
 const NOT_KEPT: &str = "; and the state is in force and could not be kept: a restart would not begin with it. It is kept as soon as it can be";
 
 /// What is kept, and what is still to be.
-pub(super) struct Keeper {
+pub(super) struct StateKeeper {
     file: Option<LastState>,
     /// Numbers that are not on disk yet.
     ungranted: Vec<Grant>,
@@ -30,7 +30,7 @@ pub(super) struct Keeper {
     told: Option<String>,
 }
 
-impl Keeper {
+impl StateKeeper {
     pub(super) fn new(file: Option<LastState>) -> Self {
         let is_state_due = file.as_ref().is_some_and(|file| !file.is_in_force());
         Self { file, ungranted: Vec::new(), is_ledger_due: true, is_state_due, again_at: 0, told: None }
