@@ -64,7 +64,7 @@ pub struct Ethdev {
     gate: Option<Gate>,
     /// The device that manages its switch: it is stopped after all others.
     manager: Option<Arc<Self>>,
-    /// Set while the device is somebody's.
+    /// Set while the device is in use.
     used: Arc<AtomicBool>,
     _eal: Arc<Eal>,
 }

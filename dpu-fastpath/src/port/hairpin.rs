@@ -54,7 +54,7 @@ struct Bound {
 }
 
 impl Hairpins {
-    /// Among these ports. None: nobody has hairpin queues.
+    /// Among these ports. None: no hairpin queues.
     #[must_use]
     pub fn among(ports: impl IntoIterator<Item = u16>) -> Self {
         let mut group: Vec<u16> = ports.into_iter().collect();

@@ -25,7 +25,7 @@ pub(super) fn of(eal: &Eal, port: u16) -> Option<String> {
 /// A device, as one has it.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Use {
-    /// It is somebody's still.
+    /// It is still in use.
     pub(super) used: Arc<AtomicBool>,
     /// It is open.
     pub(super) open: Weak<Ethdev>,

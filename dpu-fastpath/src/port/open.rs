@@ -115,7 +115,7 @@ pub struct DpdkPorts {
 
 struct Mapped {
     ethdev: String,
-    /// The device is still somebody's.
+    /// The device is still in use.
     used: Arc<AtomicBool>,
     open: Weak<Ethdev>,
     /// The kernel's device that the driver is on, by its name when it was opened first.
@@ -125,7 +125,7 @@ struct Mapped {
 }
 
 impl Mapped {
-    /// What is told of a device that has been open and cannot be opened again: where its driver stays on what is gone, only another
+    /// The error of a device that has been open and cannot be opened again: where its driver stays on what is gone, only another
     /// start of the node helps.
     fn replaced(&self, error: PortError) -> PortError {
         match error {
@@ -160,7 +160,7 @@ impl DpdkPorts {
         Ok(Self { eal, mapped, managers: SwitchManagers::default(), others, prepare: None })
     }
 
-    /// Lets this have a word in the opening of each device.
+    /// Registers hooks into the opening of each device.
     #[must_use]
     pub fn prepared_by(mut self, prepare: Box<dyn Prepare>) -> Self {
         self.prepare = Some(prepare);

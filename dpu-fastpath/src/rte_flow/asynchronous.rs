@@ -35,7 +35,7 @@ const IDLE_PULLS: usize = 1000;
 /// How long a backend that ends may take to take its rules away.
 const PARTING: Duration = Duration::from_secs(2);
 
-/// What is set aside in the NIC before its port starts.
+/// Resources that are reserved in the NIC before its port starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Sizes {
     /// Operations in flight.
@@ -90,7 +90,7 @@ pub fn takes_templates(ethdev: u16) -> bool {
     unsafe { dpdk_sys::rte_flow_info_get(ethdev, &raw mut port, &raw mut queue, &raw mut error) == 0 }
 }
 
-/// Where a rule is in its life.
+/// Life of a rule.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {
     Creating,
@@ -110,7 +110,7 @@ struct Entry {
 enum Operation {
     Create(Token),
     Destroy(Token),
-    /// Lets go of the handle of a rule whose creation failed.
+    /// Releases the handle of a rule whose creation failed.
     Cleanup,
 }
 
@@ -167,7 +167,7 @@ pub struct Asynchronous {
     lanes: BTreeMap<u16, Lane>,
     rules: HashMap<Token, Entry, Quick>,
     completed: Vec<Completion>,
-    /// Handles of rules whose creation failed, to be let go of.
+    /// Handles of rules whose creation failed, to be released.
     failed: VecDeque<(Installed, TableId)>,
     /// The rule whose query tells whether the NIC still has its rules.
     sentinel: Option<Token>,
@@ -199,7 +199,7 @@ impl Asynchronous {
         Ok(Enqueued { port, rule, id, table })
     }
 
-    /// With sessions where others find them: those who send with them.
+    /// With a session table that is shared with the workers that send with sessions.
     #[must_use]
     pub fn with_sessions(mut self, sessions: Sessions) -> Self {
         self.nic.sessions = sessions;
@@ -348,7 +348,7 @@ impl Asynchronous {
             match held.then(|| self.enqueue_destroy(rule.port, rule.handle, Operation::Cleanup)) {
                 // Later.
                 Some(Err(failure)) if failure.errno == libc::EAGAIN => self.failed.push_back((rule, table)),
-                // It goes; or the driver has none: nothing to let go of.
+                // It goes; or the driver has none: nothing to release.
                 _ => self.lane(rule.port).tables.leave(table),
             }
         }

@@ -1,4 +1,4 @@
-//! What both backends do the same way: which port takes a rule, counters, idle rules, and the NIC's resets.
+//! What both backends share: the port that takes a rule, counters, and resets of the NIC.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -55,7 +55,7 @@ pub(super) struct Nic {
     ports: PortRegistry,
     /// That of the ports.
     gate: Gate,
-    /// Stops of ports that have been told of.
+    /// Stops of ports that have been reported.
     stops: u64,
     style: Style,
     pub(super) sessions: Sessions,
@@ -121,7 +121,7 @@ impl Nic {
         Installed { handle, port, counts, session, stages, stops: self.gate.stops(port) }
     }
 
-    /// Has the driver still the rule's handle? It lets go of those of a port that stops.
+    /// Has the driver still the rule's handle? It releases those of a port that stops.
     pub(super) fn holds(&self, rule: &Installed) -> bool {
         self.gate.stops(rule.port) == rule.stops
     }
@@ -219,13 +219,13 @@ impl Nic {
         let told = self.lost.swap(false, Ordering::Relaxed);
         let stops = self.ports.stops();
         let stopped = std::mem::replace(&mut self.stops, stops) != stops;
-        // Of a port that was stopped the driver has let go of the rule itself: it is not to be asked about it.
+        // Of a port that was stopped the driver has released the rule itself: it is not to be asked about it.
         let missing =
             || sentinel.is_some_and(|rule| self.query(rule).is_err_and(|failure| failure.errno == libc::ENOENT));
         told || stopped || missing()
     }
 
-    /// Watches ports that are new, and lets go of those that are no longer there.
+    /// Watches new ports, and stops watching those that are gone.
     fn watch(&mut self) {
         let all = self.all();
         for gone in self.watched.difference(&all).copied().collect::<Vec<_>>() {

@@ -30,7 +30,7 @@ pub(super) struct Translation {
     pub(super) stages: StageNumbers,
 }
 
-/// Whose rule it is.
+/// The domain of a rule: ingress, egress or transfer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Domain {
     /// The switch's.

@@ -1,4 +1,4 @@
-//! Sessions by number.
+//! The sessions of a process's NICs, by number.
 
 use std::{
     collections::BTreeMap,

@@ -1,4 +1,4 @@
-//! What the kernel tells of links that go down, however shortly (rtnetlink(7)): a look at a device every half second misses them.
+//! Link events of the kernel, also of links that go down for a moment (rtnetlink(7)): a look at a device every half second misses them.
 
 use std::{
     collections::BTreeMap,
@@ -81,7 +81,7 @@ impl Links {
     }
 }
 
-/// What a message says of a device.
+/// A change of a device's link.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct LinkChange {
     index: i32,

@@ -44,7 +44,7 @@ pub struct Control {
     gateways_moved: bool,
     path_mtus: BTreeMap<IpAddr, u64>,
     sequences: Sequences,
-    /// Those of SAs that IKE has negotiated. No other life of the node has their keys, so they are kept nowhere, and push no key out
+    /// Those of SAs that IKE has negotiated. No other run of the node has their keys, so they are kept nowhere, and push no key out
     /// of what is kept, however often IKE makes new ones.
     ike_sequences: Sequences,
     ike: Book,
@@ -54,7 +54,7 @@ pub struct Control {
     granted: BTreeMap<SaId, Arc<Sa>>,
     /// Outbound SAs that seal nothing: which numbers their keys have used is not known.
     refused: BTreeMap<SaId, (Arc<Sa>, NumbersUnknown)>,
-    /// Numbers that the workers have not been told of yet.
+    /// Numbers that have not been sent to the workers yet.
     grants: Vec<Grant>,
     /// How often the outbound SAs of a tunnel were replaced.
     rekeys: BTreeMap<VifId, u64>,
@@ -67,7 +67,7 @@ impl Control {
         Self::with_sequences(snapshot, Sequences::default(), false)
     }
 
-    /// With this snapshot, and the sequence numbers that were reserved in earlier lives. `nic`: SAs are offered to one.
+    /// With this snapshot, and the sequence numbers that were reserved in earlier runs. `nic`: SAs are offered to one.
     #[must_use]
     pub fn with_sequences(snapshot: Arc<Snapshot>, sequences: Sequences, nic: bool) -> Self {
         let mut control = Self {
@@ -95,7 +95,7 @@ impl Control {
         &self.sequences
     }
 
-    /// Sequence numbers for the workers. Whoever takes them keeps [`Self::sequences`] first, if they are to outlive the node.
+    /// Sequence numbers for the workers. [`Self::sequences`] must be saved before they are used, where they are to outlive the node.
     pub fn take_grants(&mut self) -> Vec<Grant> {
         std::mem::take(&mut self.grants)
     }
@@ -257,7 +257,7 @@ impl Control {
         }
     }
 
-    /// What charon's plugin is to be told.
+    /// Events for charon's plugin.
     pub fn take_ike_events(&mut self) -> Vec<ike::Event> {
         self.ike.take_events()
     }

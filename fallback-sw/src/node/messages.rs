@@ -54,7 +54,7 @@ pub enum Report {
 pub struct Applied {
     /// The generation.
     pub generation: u64,
-    /// Warnings for who applied it.
+    /// Warnings for the caller.
     pub warnings: Vec<String>,
 }
 

@@ -45,7 +45,7 @@ const EVENTS_AT_ONCE: usize = 1024;
 /// Milliseconds between two attempts to open a device.
 const RETRY_MS: u64 = 500;
 
-/// What a worker's thread does before anything else; told the worker's number.
+/// Called by a worker's thread as it starts, with the worker's number.
 pub type OnWorkerStart = Arc<dyn Fn(usize) + Send + Sync>;
 
 /// How a node is run.
@@ -111,7 +111,7 @@ impl Runtime {
             wakers.iter().map(|waker| (0..count).map(|_| Mailbox::new(Arc::clone(waker))).collect()).collect();
         let mut workers = Vec::new();
         let mut threads = Vec::new();
-        // Each hash under a random key: as good as random for whoever does not know the key.
+        // Each hash under a random key: as good as random without knowledge of the key.
         let random = std::hash::RandomState::new();
         let cookie_secret =
             [std::hash::BuildHasher::hash_one(&random, 0), std::hash::BuildHasher::hash_one(&random, 1)];

@@ -61,7 +61,7 @@ impl NumbersUnknown {
     }
 }
 
-/// What is known of a key's numbers.
+/// Sequence numbers of a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum KeyNumbers {
     /// The first one that is not reserved.
@@ -122,7 +122,7 @@ impl Sequences {
         self.keys.contains_key(&fingerprint(sa))
     }
 
-    /// An SA's key may have used numbers that nobody knows of.
+    /// An SA's key may have used numbers that are not recorded.
     pub fn refuse(&mut self, sa: &Sa, why: NumbersUnknown) {
         self.note(fingerprint(sa), KeyNumbers::Refused(why));
     }

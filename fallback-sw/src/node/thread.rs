@@ -101,7 +101,7 @@ impl Mailbox {
     }
 }
 
-/// What a worker thread works with.
+/// A worker thread.
 pub struct Thread {
     /// The worker.
     pub worker: Worker,
@@ -126,12 +126,12 @@ pub struct Thread {
 /// A port in use.
 struct Open {
     port: Box<dyn Port>,
-    /// What it has told of lost frames so far.
+    /// Lost frames that it has reported so far.
     lost: u64,
 }
 
 impl Thread {
-    /// Runs until it is told to stop.
+    /// Runs until [`Command::Stop`].
     pub fn run(mut self) {
         let mut ports: BTreeMap<VifId, Open> = BTreeMap::new();
         let mut out = Outbox::default();
@@ -305,7 +305,7 @@ impl Thread {
             self.backlog.enter(&mut out.events);
         }
         if !out.events.is_empty() {
-            // Without control there is nobody left to tell.
+            // The control thread has ended: the report is dropped.
             let _ = self.reports.send(Message::Report(Report::Events(std::mem::take(&mut out.events))));
         }
     }

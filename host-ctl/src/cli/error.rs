@@ -13,7 +13,7 @@ pub enum Error {
     /// There is no such socket.
     #[error("{}: there is no such socket; start the node, or name its socket with --socket or SLUICEGATE_SOCKET", .0.display())]
     NoSocket(PathBuf),
-    /// Nobody accepts connections.
+    /// No process accepts connections.
     #[error("{}: nobody listens on this socket; the node is not running, start it", .0.display())]
     NobodyListens(PathBuf),
     /// Not allowed to connect.

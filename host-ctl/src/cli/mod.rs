@@ -40,7 +40,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let cli = match args::Cli::try_parse_from(args) {
         Ok(cli) => cli,
         Err(error) => {
-            // A closed pipe on help text is nobody's concern.
+            // A closed pipe on help text is not an error.
             let _ = error.print();
             // clap's own status for wrong usage is 2, which means "not found" here.
             let help = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
@@ -57,7 +57,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         // The reader has seen enough: `host-ctl flow --list | head`.
         Err(Error::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => Exit::Ok.into(),
         Err(error) => {
-            // What was written before the error is still worth reading; if it can't be written either, this error is told.
+            // What was written before the error is still worth reading; if it can't be written either, this error is reported.
             let _ = out.flush();
             let _ = writeln!(io::stderr(), "host-ctl: {error}");
             error.exit().into()

@@ -158,7 +158,7 @@ fn source_of(
     }
 }
 
-/// What the lists say of a packet that ends there. The neighbour comes last (RFC 1812 §5.2.1.2): who is denied learns nothing of it.
+/// What the lists say of a packet that ends there. The neighbour comes last (RFC 1812 §5.2.1.2): a denied sender causes no neighbour resolution.
 fn judge(snapshot: &Snapshot, inquiry: &Inquiry<'_>, walk: &mut walk::Walk<'_>, end: walk::End) -> Option<AclMatch> {
     match end {
         walk::End::Output(vif) | walk::End::Punt(vif) | walk::End::Resolve { vif, .. } => {
@@ -199,7 +199,7 @@ pub enum FragmentVerdict {
     Decided(Verdict),
     /// A list on the way asks for what the head holds. Fragments follow its verdict (RFC 1858 §2).
     NeedsHead,
-    /// For this node, and not denied by a list so far: who takes it depends on what the head holds.
+    /// For this node, and not denied by a list so far: the listener depends on what the head holds.
     ForNode,
 }
 

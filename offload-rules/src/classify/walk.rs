@@ -320,7 +320,7 @@ impl<'a> Walk<'a> {
             return Err(End::Drop(DropReason::McastUnsupported));
         }
         match gateway {
-            // Whoever has only an IPv4 address may have no IPv6 at all; the reverse is RFC 8950.
+            // A gateway with an IPv4 address only may not speak IPv6; the reverse is RFC 8950.
             Some(IpAddr::V4(_)) if destination.is_ipv6() => Err(End::Drop(DropReason::InvalidNh)),
             Some(gateway) => Err(self.neighbour(vif, gateway)),
             None => Err(self.neighbour(vif, destination)),
@@ -329,7 +329,7 @@ impl<'a> Walk<'a> {
 
     fn neighbour(&mut self, vif: &Vif, target: IpAddr) -> End {
         if !vif.has_ethernet() || !self.read.is_up(vif.id) {
-            // Nobody answers on an interface that is down.
+            // No neighbour answers on an interface that is down.
             return self.leave(vif);
         }
         self.read.note(Dependency::Neighbour(vif.id, target));

@@ -1,4 +1,4 @@
-//! What a rule does to the packets that it forwards.
+//! The actions of a rule that forwards.
 
 use super::{
     Action, Direction, Item, Layout, Meta, NicProfile, Order, Rule, Stage, Table, Unsupported, headers,

@@ -1,4 +1,4 @@
-//! Rules that are there before any flow: which side is a packet from?
+//! Proactive rules: installed before any flow, they steer packets to the tunnel group or the tenant group.
 
 use super::{
     Action, Field, Item, Layout, NicProfile, Rule, Table,

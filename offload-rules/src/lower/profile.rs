@@ -1,4 +1,4 @@
-//! What a NIC can take: facts, each with its source.
+//! The profile of a NIC: what it can match and do, as facts with their sources.
 //!
 //! A profile is an upper bound: of the shapes that it allows the engine keeps those whose canary the NIC took at start.
 
@@ -66,7 +66,7 @@ pub enum TunnelMatch {
 /// How a NIC keeps packets with a broken IP header (IPv4 checksum, length) from a rule.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HeaderCheck {
-    /// Nothing is known: no rule may forward.
+    /// Unknown: no rule may forward.
     Unknown,
     /// By an integrity item in the rule that steers what tenants send; what comes out of tunnels is not checked.
     Steering,
@@ -102,7 +102,7 @@ pub enum Ipsec {
     KernelPacket,
 }
 
-/// What can be matched.
+/// Matching capabilities.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Matches {
     /// Destination MAC beside the 5-tuple.
@@ -153,7 +153,7 @@ pub struct Matches {
     pub meta: Fact<bool>,
 }
 
-/// What can be done.
+/// Action capabilities.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Does {
     /// Go on in another group.
@@ -196,7 +196,7 @@ pub struct Does {
     pub security: Fact<bool>,
 }
 
-/// How much, how fast.
+/// Capacities and timing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     /// Rules; `None`: found out by running into it.
@@ -226,7 +226,7 @@ pub struct NicProfile {
     pub limits: Limits,
     /// IPsec of its own.
     pub ipsec: Fact<&'static [Ipsec]>,
-    /// How rules are said to its driver.
+    /// The dialect of its driver.
     pub dialect: Dialect,
     /// Where its rules are.
     pub layout: Layout,

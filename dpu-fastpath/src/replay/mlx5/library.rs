@@ -41,7 +41,7 @@ pub enum LibraryError {
     NotBelow,
 }
 
-/// As the library tells what became of a frame.
+/// The outcome of a frame as the library returns it.
 #[repr(C)]
 struct RawDisposition {
     outcome: u32,

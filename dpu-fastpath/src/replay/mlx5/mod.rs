@@ -77,7 +77,7 @@ pub struct Card {
 }
 
 impl Card {
-    /// One with a port for each device of a state, as far as it has ports. Faults are words of the library's.
+    /// One with a port for each device of a state, as far as it has ports. Faults are named as the library names them.
     #[must_use]
     pub fn of(snapshot: &Snapshot, mode: Mode, faults: &[String]) -> Self {
         let placement = Placement::of(snapshot, mode);
@@ -102,7 +102,7 @@ impl Card {
         variables
     }
 
-    /// What EAL is told of each physical function; `engine`: the driver's `dv_flow_en`.
+    /// EAL's arguments for each physical function; `engine`: the driver's `dv_flow_en`.
     fn devices(&self, engine: u8) -> Vec<String> {
         let representors = self.vfs.checked_sub(1).map(|last| format!(",representor=vf[0-{last}]")).unwrap_or_default();
         (0..self.pfs).map(|pf| format!("{},dv_flow_en={engine}{representors}", placement::address(pf))).collect()

@@ -1,4 +1,4 @@
-//! The neighbour cache of a node: who is being asked for, who is known, and for how long.
+//! The neighbour cache of a node: entries being resolved, entries with a MAC, and their timers.
 //!
 //! One for all workers. Workers hold packets and tell what is needed ([`Neighbours::need`]) and what they hear
 //! ([`Neighbours::told`]); the cache keeps the state of each neighbour ([`nud::State`]), decides which questions leave, and says by
@@ -9,7 +9,7 @@
 //! - [`Neighbours::keep`] watches a neighbour that is needed for good (a gateway): it is asked for before any packet needs it, and
 //!   asked on when it does not answer ([`State::Unreachable`]) instead of being forgotten;
 //! - [`Neighbours::poll`] asks one out of turn, [`Neighbours::answered_since`] tells whether it answered;
-//! - [`Neighbours::state`] tells how one stands, [`Neighbours::iter`] lists all;
+//! - [`Neighbours::state`] returns the state of one, [`Neighbours::iter`] lists all;
 //! - [`Neighbours::forget`] drops what was learnt on a link that is gone, [`Neighbours::ask_again`] begins anew when it is back.
 //!
 //! Bounds. Neighbours with a MAC: `max_neighbours` in all, shared among vifs. Neighbours being asked for: `max_held` in all, shared
@@ -53,9 +53,9 @@ pub struct Effects {
 enum Share {
     /// It has a MAC: of its vif's share.
     Known(Ticket),
-    /// It has none: of the share of whoever asked first.
+    /// Without a MAC: counts against the share of the tenant that asked first.
     Asked(Tenant, Ticket),
-    /// It is watched for good, and gives way to nobody.
+    /// Watched permanently: never evicted.
     Kept,
 }
 
@@ -77,7 +77,7 @@ pub struct Neighbours {
 }
 
 impl Neighbours {
-    /// How a neighbour stands; `None`: nothing is known of it.
+    /// State of a neighbour; `None`: there is no entry.
     #[must_use]
     pub fn state(&self, neighbour: NeighbourKey) -> Option<State> {
         self.entries.get(&neighbour).map(|entry| entry.cell.state())
@@ -107,7 +107,7 @@ impl Neighbours {
         effects
     }
 
-    /// A neighbour told its MAC.
+    /// A neighbour has advertised its MAC.
     pub fn told(&mut self, neighbour: NeighbourKey, told: Told, limits: Limits, now: u64) -> Effects {
         let mut effects = Effects::default();
         if self.entries.contains_key(&neighbour) {
@@ -201,7 +201,7 @@ impl Neighbours {
         effects
     }
 
-    /// A new entry with what it begins with.
+    /// Adds an entry with its initial state.
     fn begin(&mut self, neighbour: NeighbourKey, (cell, step): (Cell, Step), share: Share, effects: &mut Effects) {
         effects.ask.extend(step.ask.map(|question| (neighbour, question)));
         if step.mac_changed {

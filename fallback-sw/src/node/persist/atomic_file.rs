@@ -17,16 +17,16 @@ pub(super) fn folder_of(file: &Path) -> &Path {
     file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-/// Makes a file that was not there. A link that somebody has put in its place is not followed.
+/// Creates a file that does not exist. A symbolic link in its place is not followed.
 pub(super) fn create_new(file: &Path) -> io::Result<File> {
     OpenOptions::new().write(true).create_new(true).mode(0o600).custom_flags(libc::O_NOFOLLOW).open(file)
 }
 
-/// Puts a file in the place of another one at once; `text` is told the new file, before anything is in it. When it returns, both
+/// Replaces a file atomically; `text` gets the new file while it is empty. When it returns, both
 /// the text and the name are on disk. Returns the new file.
 pub(super) fn replace(file: &Path, text: impl FnOnce(&File) -> io::Result<String>) -> io::Result<File> {
     let fresh = with_suffix(file, ".new");
-    // Nobody else writes here: the lock is this node's.
+    // Only this node writes here: it holds the lock.
     let _ = fs::remove_file(&fresh);
     let mut out = create_new(&fresh)?;
     let written = text(&out)

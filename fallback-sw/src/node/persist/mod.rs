@@ -251,7 +251,7 @@ fn outbound(snapshot: &Snapshot) -> impl Iterator<Item = &Arc<Sa>> {
     snapshot.sas().filter(|sa| sa.direction == SaDirection::Outbound)
 }
 
-/// Replaces the file at once: whoever reads it finds the old state or the new one, never half of one.
+/// Replaces the file atomically: a reader finds the old state or the new one, never half of one.
 ///
 /// # Errors
 /// The folder is not there or not writable, or the disk is full; the old file stays.

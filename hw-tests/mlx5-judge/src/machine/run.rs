@@ -31,7 +31,7 @@ pub struct Step {
     pub rule: Option<Id>,
 }
 
-/// What the device drops, or leaves to nobody.
+/// A frame that the device drops.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Lost {
     /// A rule says so.
@@ -51,7 +51,7 @@ pub enum Outcome {
     Software(Vec<u8>),
     /// It leaves by a port.
     Sent(Port, Vec<u8>),
-    /// Nobody gets it.
+    /// It has no receiver.
     Lost(Lost),
     /// A rule that can't be done.
     Broken(Broken),
