@@ -30,7 +30,7 @@ pub struct RunArgs {
     /// What every node has.
     #[command(flatten)]
     pub node: daemon::RunArgs,
-    /// What DPDK is told.
+    /// Arguments for DPDK.
     #[command(flatten)]
     pub dpdk: DpdkArgs,
     /// The NIC's profile, for rules in hardware: `auto` asks the driver of the first port, `none` forwards in software.
@@ -42,7 +42,7 @@ pub struct RunArgs {
     pub strict_offload: bool,
 }
 
-/// What DPDK is told.
+/// Arguments for DPDK.
 #[derive(Debug, Default, Args)]
 #[command(next_help_heading = "DPDK")]
 pub struct DpdkArgs {

@@ -100,18 +100,18 @@ impl Nic {
     }
 
     /// A frame arrives at the first port: where it goes.
-    fn pass(&self, frame: &[u8]) -> Way {
+    fn pass(&self, frame: &[u8]) -> Exit {
         self.pass_from(0, frame)
     }
 
     /// A frame arrives at one port: software gets it, or it leaves on the other.
-    fn pass_from(&self, side: usize, frame: &[u8]) -> Way {
+    fn pass_from(&self, side: usize, frame: &[u8]) -> Exit {
         self.wires[side].arrive(frame);
         dpdk::wait("a frame comes out somewhere", || {
             if let Some(frame) = dpdk::receive(self.ports[side]).pop() {
-                return Some(Way::Software(frame));
+                return Some(Exit::Software(frame));
             }
-            self.wires[1 - side].sent().map(Way::Wire)
+            self.wires[1 - side].sent().map(Exit::Wire)
         })
     }
 }
@@ -129,8 +129,9 @@ impl Drop for Nic {
     }
 }
 
+/// Where a frame came out of the NIC.
 #[derive(Debug, PartialEq, Eq)]
-enum Way {
+enum Exit {
     Software(Vec<u8>),
     Wire(Vec<u8>),
 }
@@ -206,19 +207,19 @@ fn create(backend: &mut dyn RuleBackend, token: Token, rule: &Rule) {
 fn a_flow_is_forwarded(nic: &Nic, backend: &mut dyn RuleBackend, table: Table) {
     let rule = flow(table, 4000);
     backend.validate(&rule).unwrap();
-    assert_eq!(nic.pass(&arriving(64)), Way::Software(arriving(64)), "no rule yet");
+    assert_eq!(nic.pass(&arriving(64)), Exit::Software(arriving(64)), "no rule yet");
 
     create(backend, 7, &rule);
     let expected = frame(NEXT, ROUTER.0, 63, 4000);
-    assert_eq!(nic.pass(&arriving(64)), Way::Wire(expected.clone()));
-    assert_eq!(nic.pass(&arriving(64)), Way::Wire(expected));
-    assert_eq!(nic.pass(&arriving(65)), Way::Software(arriving(65)), "another TTL is software's");
+    assert_eq!(nic.pass(&arriving(64)), Exit::Wire(expected.clone()));
+    assert_eq!(nic.pass(&arriving(64)), Exit::Wire(expected));
+    assert_eq!(nic.pass(&arriving(65)), Exit::Software(arriving(65)), "another TTL is software's");
     let hits = dpdk::wait("the counter is read", || backend.query_one(7).ok().filter(|hits| hits.packets >= 2));
     assert_eq!(hits, Hits { packets: 2, bytes: 148 });
 
     backend.destroy(7).unwrap();
     assert_eq!(settle(backend, 1), [Completion::Destroyed(7)]);
-    assert_eq!(nic.pass(&arriving(64)), Way::Software(arriving(64)), "the rule is gone");
+    assert_eq!(nic.pass(&arriving(64)), Exit::Software(arriving(64)), "the rule is gone");
     assert_eq!(backend.query_one(7).unwrap_err().errno, libc::ENOENT);
 }
 
@@ -246,8 +247,8 @@ fn a_shape_with_more_rules_than_its_table_holds_gets_another_table() {
         create(&mut *backend, token, &flow(Table::Flows, 4000 + token as u16));
     }
     let last = (4000 + rules - 1) as u16;
-    assert_eq!(nic.pass(&frame(ROUTER, [2, 0, 0, 0, 0, 1], 64, last)), Way::Wire(frame(NEXT, ROUTER.0, 63, last)));
-    assert_eq!(nic.pass(&arriving(64)), Way::Wire(frame(NEXT, ROUTER.0, 63, 4000)), "and the first is there still");
+    assert_eq!(nic.pass(&frame(ROUTER, [2, 0, 0, 0, 0, 1], 64, last)), Exit::Wire(frame(NEXT, ROUTER.0, 63, last)));
+    assert_eq!(nic.pass(&arriving(64)), Exit::Wire(frame(NEXT, ROUTER.0, 63, 4000)), "and the first is there still");
     // The place of one that goes is taken by the next.
     backend.destroy(0).unwrap();
     assert_eq!(settle(&mut *backend, 1), [Completion::Destroyed(0)]);
@@ -262,7 +263,7 @@ fn a_port_tells_what_has_left_by_it_and_not_what_a_nic_counts_and_drops() {
     create(&mut *backend, 7, &flow(Table::Flows, 4000));
     assert_eq!(backend.transmitted(vif(4)), Some(0));
     for _ in 0..3 {
-        assert!(matches!(nic.pass(&arriving(64)), Way::Wire(_)));
+        assert!(matches!(nic.pass(&arriving(64)), Exit::Wire(_)));
     }
     assert_eq!(
         (backend.transmitted(vif(4)), backend.transmitted(vif(3))),
@@ -367,7 +368,7 @@ fn a_packet_goes_into_a_tunnel_and_comes_out_of_it() {
         let mut backend = if templates { nic.asynchronous(Style::default()) } else { nic.synchronous() };
         create(&mut *backend, 1, &encap());
         create(&mut *backend, 2, &decap());
-        let Way::Wire(tunnelled) = nic.pass(&arriving(64)) else { panic!("not forwarded") };
+        let Exit::Wire(tunnelled) = nic.pass(&arriving(64)) else { panic!("not forwarded") };
 
         let mut expected = outer();
         expected[16..18].copy_from_slice(&92_u16.to_be_bytes());
@@ -380,10 +381,10 @@ fn a_packet_goes_into_a_tunnel_and_comes_out_of_it() {
         assert_eq!((sum & 0xffff) + (sum >> 16), 0xffff, "the outer header's checksum");
 
         let plain = frame(MacAddr([2, 0, 0, 0, 0, 5]), ROUTER.0, 62, 4000);
-        assert_eq!(nic.pass_from(1, &tunnelled), Way::Wire(plain));
+        assert_eq!(nic.pass_from(1, &tunnelled), Exit::Wire(plain));
         let mut other = tunnelled;
         other[43] = 0xd1;
-        assert!(matches!(nic.pass_from(1, &other), Way::Software(_)), "another label is software's");
+        assert!(matches!(nic.pass_from(1, &other), Exit::Software(_)), "another label is software's");
     }
 }
 
@@ -395,7 +396,7 @@ fn a_slow_nic_completes_late_and_a_rule_on_its_way_cannot_be_destroyed() {
     backend.push().unwrap();
     assert_eq!(backend.destroy(1).unwrap_err().class, FailureClass::Busy);
     assert_eq!(settle(&mut *backend, 1), [Completion::Created(1)]);
-    assert!(matches!(nic.pass(&arriving(64)), Way::Wire(_)));
+    assert!(matches!(nic.pass(&arriving(64)), Exit::Wire(_)));
     backend.destroy(1).unwrap();
     assert_eq!(settle(&mut *backend, 1), [Completion::Destroyed(1)]);
 }
@@ -408,7 +409,7 @@ fn a_rule_that_marks_gives_packets_to_software_by_a_queue() {
         for (token, fate) in [(1, Action::Queue(0)), (2, Action::Rss)] {
             let actions = vec![Action::Mark(77), Action::Count, fate];
             create(&mut *backend, token, &Rule { actions, ..flow(Table::Flows, 4000) });
-            assert_eq!(nic.pass(&arriving(64)), Way::Software(arriving(64)));
+            assert_eq!(nic.pass(&arriving(64)), Exit::Software(arriving(64)));
             assert_eq!(backend.query_one(token).unwrap().packets, 1);
             backend.destroy(token).unwrap();
             settle(&mut *backend, 1);
@@ -428,10 +429,10 @@ fn a_range_is_matched_by_the_synchronous_api_and_refused_by_templates() {
     };
     let mut backend = nic.synchronous();
     create(&mut *backend, 1, &limited(60));
-    assert!(matches!(nic.pass(&arriving(64)), Way::Wire(_)));
+    assert!(matches!(nic.pass(&arriving(64)), Exit::Wire(_)));
     backend.flush().unwrap();
     create(&mut *backend, 2, &limited(59));
-    assert!(matches!(nic.pass(&arriving(64)), Way::Software(_)), "one octet too long");
+    assert!(matches!(nic.pass(&arriving(64)), Exit::Software(_)), "one octet too long");
     let mut backend = nic.asynchronous(Style::default());
     assert_eq!(backend.create(3, &limited(60)).unwrap_err().class, FailureClass::Shape);
 }
@@ -443,7 +444,7 @@ fn a_full_nic_says_so_and_keeps_what_it_has() {
     create(&mut *backend, 1, &flow(Table::Flows, 4000));
     let failure: Failure = backend.create(2, &flow(Table::Flows, 4001)).unwrap_err();
     assert_eq!((failure.class, failure.errno), (FailureClass::Capacity, libc::ENOSPC), "{failure}");
-    assert!(matches!(nic.pass(&arriving(64)), Way::Wire(_)));
+    assert!(matches!(nic.pass(&arriving(64)), Exit::Wire(_)));
     backend.flush().unwrap();
 
     let mut backend = nic.asynchronous(Style::default());
@@ -451,7 +452,7 @@ fn a_full_nic_says_so_and_keeps_what_it_has() {
     backend.create(2, &flow(Table::Flows, 4001)).unwrap();
     let [Completion::CreateFailed(2, failure)] = &settle(&mut *backend, 1)[..] else { panic!("created") };
     assert_eq!(failure.errno, libc::EIO, "a completion has no reason");
-    assert!(matches!(nic.pass(&arriving(64)), Way::Wire(_)));
+    assert!(matches!(nic.pass(&arriving(64)), Exit::Wire(_)));
     // The handle of the failed rule was let go of: its table and the port's queue are as before.
     backend.destroy(1).unwrap();
     assert_eq!(settle(&mut *backend, 1), [Completion::Destroyed(1)]);
@@ -487,7 +488,7 @@ fn more_operations_than_a_queue_holds_are_busy_or_wait_and_none_is_lost() {
     backend.flush().unwrap();
     assert_eq!(backend.query_one(0).unwrap_err().errno, libc::ENOENT);
     create(&mut *backend, 200, &flow(Table::Flows, 4000));
-    assert!(matches!(nic.pass(&arriving(64)), Way::Wire(_)));
+    assert!(matches!(nic.pass(&arriving(64)), Exit::Wire(_)));
 }
 
 #[test]
@@ -501,9 +502,9 @@ fn a_reset_is_found_out_once_and_rules_can_be_made_again() {
         dpdk::wait("the reset is found out", || (!backend.alive()).then_some(()));
         assert!(backend.alive());
         assert_eq!(backend.query_one(1).unwrap_err().errno, libc::ENOENT, "the token is done with");
-        assert!(matches!(nic.pass(&arriving(64)), Way::Software(_)));
+        assert!(matches!(nic.pass(&arriving(64)), Exit::Software(_)));
         create(&mut *backend, 2, &flow(Table::Flows, 4000));
-        assert!(matches!(nic.pass(&arriving(64)), Way::Wire(_)));
+        assert!(matches!(nic.pass(&arriving(64)), Exit::Wire(_)));
     }
 }
 

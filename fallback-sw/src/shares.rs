@@ -1,4 +1,4 @@
-//! Shares of a bounded table: who holds how many entries, and whose entry gives way when the table is full.
+//! Shares of a bounded table: entries by owner, and whose entry is evicted when the table is full.
 //!
 //! No owner can keep another one out: a full table takes the newcomer's entry in place of one of the owner that holds most, the
 //! newcomer counted in (RFC 6583 §7: the resolution of others goes on under a scan). Within an owner, entries of the lower
@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-/// How much an entry is worth to its owner.
+/// Priority of an entry among its owner's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Rank {
     /// Gives way before all that are worth more.
@@ -36,7 +36,7 @@ impl Ticket {
     }
 }
 
-/// The entry that gives way.
+/// The entry to evict.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Victim<O, K> {
     /// Whose it is.
@@ -47,7 +47,7 @@ pub struct Victim<O, K> {
     pub key: K,
 }
 
-/// Entries by owner, in the order in which they give way.
+/// Entries by owner, in the order in which they are evicted.
 #[derive(Debug)]
 pub struct Shares<O, K> {
     owners: BTreeMap<O, BTreeMap<Ticket, K>>,

@@ -24,7 +24,7 @@ const TARGET: f64 = 95.0;
 
 const NODE_IN: &str = "02:00:00:00:00:01";
 const NODE_OUT: &str = "02:00:00:00:00:02";
-/// Nobody's address: the sink's kernel drops what is sent there at once.
+/// An address of no host: the sink's kernel drops what is sent there at once.
 const ELSEWHERE: &str = "02:00:00:00:00:99";
 
 /// How a forwarder reads and writes its devices.

@@ -1,17 +1,20 @@
-//! Which NIC it is, how its rules are laid out, and what is missing for them: found out by asking its driver.
+//! Identification of a NIC: its profile, the layout of its rules, and what is missing for them, as its driver reports it.
 
 use std::collections::BTreeSet;
 
 use fallback_sw::node::offload::AboutNic;
 use offload_rules::lower::{Abilities, Layout, NicProfile, PortFacts, Role};
 
-use super::{NicPorts, by_templates, of_driver};
+use super::{
+    NicPorts,
+    drivers::{by_templates, of_driver},
+};
 use crate::{
     port::{self, Eal, PortMap, eal, facts},
     rte_flow::takes_templates,
 };
 
-/// A port of the NIC, before it is opened.
+/// A port of the NIC that is not open yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Seen {
     /// As vifs name the device.
@@ -26,7 +29,7 @@ pub struct Seen {
     pub switched: bool,
 }
 
-/// What a NIC has turned out to be.
+/// The identity of a NIC.
 #[derive(Debug, Clone)]
 pub struct Identity {
     /// Its profile, laid out as the driver has it.
@@ -57,7 +60,7 @@ impl Identity {
         Abilities::of(&self.profile)
     }
 
-    /// What operators are told of it.
+    /// The NIC as operators see it.
     #[must_use]
     pub fn about(&self) -> AboutNic {
         let layout = match self.profile.layout {

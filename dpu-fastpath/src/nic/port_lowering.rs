@@ -1,4 +1,4 @@
-//! Lowering for the ports that a NIC has.
+//! Lowering to the ports of a NIC: roles of ports, switch domains, hairpins.
 
 use std::collections::BTreeMap;
 
@@ -194,7 +194,7 @@ impl Lowering for NicLowering {
         vif: VifId,
         offered: &mut dyn FnMut(VifId) -> Vec<SessionKind>,
     ) -> Result<SessionPlace, NotHeld> {
-        // A port that is not there, or not yet, offers nothing: that is no word of the NIC's about the SA.
+        // A port that is not there, or not yet, offers nothing: that says nothing about the SA.
         let mut there = true;
         let place = self.profile.session(snapshot, vif, &mut |port| {
             there = self.ports.has(port);

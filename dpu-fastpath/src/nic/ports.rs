@@ -1,4 +1,4 @@
-//! The ports of a NIC as they open.
+//! The ports of a NIC, and the resources reserved on them before they start.
 
 use std::{
     collections::BTreeSet,
@@ -29,7 +29,7 @@ pub struct NicPorts {
     reserved: Arc<Mutex<Reserved>>,
 }
 
-/// What is set aside for the template API.
+/// Resources that are reserved for the template API.
 #[derive(Debug, Default)]
 struct Reserved {
     /// The least that any port has set aside, and the most counters.

@@ -1,4 +1,4 @@
-//! What EAL is told: DPDK's command line, from what the operator says.
+//! EAL's command line, from the operator's arguments.
 
 use std::ffi::{CString, NulError};
 

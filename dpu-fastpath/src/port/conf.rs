@@ -1,4 +1,4 @@
-//! What a device is configured with.
+//! The configuration of a device.
 
 use dpdk_sys as sys;
 
@@ -41,7 +41,7 @@ pub(super) fn configuration(info: &sys::rte_eth_dev_info, rx_queues: u16, mtu: u
     config
 }
 
-/// Lets whoever gives the device rules have IPsec on it, as far as it has any.
+/// Enables IPsec offloads of a device, as far as it has any.
 pub(super) fn offer_security(info: &sys::rte_eth_dev_info, config: &mut sys::rte_eth_conf) {
     config.rxmode.offloads |= info.rx_offload_capa & sys::RTE_ETH_RX_OFFLOAD_SECURITY;
     config.txmode.offloads |= info.tx_offload_capa & sys::RTE_ETH_TX_OFFLOAD_SECURITY;

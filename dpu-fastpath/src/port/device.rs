@@ -1,11 +1,10 @@
 //! An Ethernet device: set up, running, stopped.
 
 use std::{
-    collections::BTreeSet,
     ffi::{CStr, c_int},
     io::Error,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicBool, AtomicU32, Ordering},
     },
 };
@@ -22,9 +21,10 @@ use offload_rules::MacAddr;
 
 use super::{
     conf::{configuration, hear_of_removal, most, offer_security, queues, wish},
+    driver::driver_name,
     eal::{Eal, exclusively},
     gate::Gate,
-    hairpin::{self, Hairpins, Ordinary},
+    hairpin::{self, Hairpins, OrdinaryQueues},
     pool::Pool,
     prepare::Prepare,
 };
@@ -64,7 +64,7 @@ pub struct Ethdev {
     gate: Option<Gate>,
     /// The device that manages its switch: it is stopped after all others.
     manager: Option<Arc<Self>>,
-    /// Set while the device is somebody's.
+    /// Set while the device is in use.
     used: Arc<AtomicBool>,
     _eal: Arc<Eal>,
 }
@@ -438,12 +438,12 @@ impl Setup<'_> {
 }
 
 /// Queues that a port has for software when it is used by so many workers.
-fn ordinary(port: u16, workers: usize) -> Ordinary {
+fn ordinary(port: u16, workers: usize) -> OrdinaryQueues {
     let mut info = sys::rte_eth_dev_info::default();
     // SAFETY: a place for the answer; without one, there is one queue each way.
     unsafe { sys::rte_eth_dev_info_get(port, &raw mut info) };
     let (rx, tx) = queues(&info, workers);
-    Ordinary { rx, tx }
+    OrdinaryQueues { rx, tx }
 }
 
 /// The MTU that a device has.
@@ -491,29 +491,4 @@ fn lost(port: u16) -> u64 {
         return 0;
     }
     stats.imissed.saturating_add(stats.ierrors).saturating_add(stats.rx_nombuf)
-}
-
-/// Name of the driver of a port.
-pub(super) fn driver_of(port: u16) -> &'static str {
-    let mut info = sys::rte_eth_dev_info::default();
-    // SAFETY: a place for the answer. When there is none, it names no driver.
-    unsafe { sys::rte_eth_dev_info_get(port, &raw mut info) };
-    driver_name(&info)
-}
-
-/// The driver's name, kept for ever: there are few.
-fn driver_name(info: &sys::rte_eth_dev_info) -> &'static str {
-    static NAMES: Mutex<BTreeSet<&'static str>> = Mutex::new(BTreeSet::new());
-    if info.driver_name.is_null() {
-        return "net_dpdk";
-    }
-    // SAFETY: not null, and a C string of the driver.
-    let name = unsafe { CStr::from_ptr(info.driver_name) }.to_string_lossy();
-    let mut names = NAMES.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(known) = names.get(&*name) {
-        return known;
-    }
-    let name: &'static str = Box::leak(name.into_owned().into_boxed_str());
-    names.insert(name);
-    name
 }

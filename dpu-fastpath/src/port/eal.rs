@@ -131,7 +131,7 @@ impl Eal {
     /// Name of the driver of an Ethernet device.
     #[must_use]
     pub fn driver(&self, ethdev: &str) -> Option<&'static str> {
-        port_by_name(ethdev).map(super::device::driver_of)
+        port_by_name(ethdev).map(super::driver::driver_of)
     }
 
     /// Name of a port.

@@ -1,4 +1,4 @@
-//! What a driver tells of a port's place at its NIC's switch.
+//! Facts about a port from its driver: its role and domain at the NIC's switch.
 
 use std::ffi::CStr;
 
@@ -7,7 +7,7 @@ use offload_rules::lower::{PortFacts, Role};
 
 use super::eal::exclusively;
 
-/// `RTE_ETH_DEV_SWITCH_DOMAIN_ID_INVALID` (rte_ethdev.h): the driver tells of no switch.
+/// `RTE_ETH_DEV_SWITCH_DOMAIN_ID_INVALID` (rte_ethdev.h): the driver reports no switch.
 const NO_DOMAIN: u16 = u16::MAX;
 
 /// Facts of a port that exists; of one that doesn't, or whose driver does not answer, those of a NIC without a switch.
@@ -32,7 +32,7 @@ pub fn transfer_proxy(port: u16) -> Option<u16> {
     (code == 0).then_some(proxy)
 }
 
-/// Configures a port that nobody uses with one queue each way: some questions are answered only then.
+/// Configures an unused port with one queue each way: some queries need a configured port.
 pub(crate) fn configure_bare(port: u16) -> bool {
     let config = sys::rte_eth_conf::default();
     // SAFETY: a complete configuration, which DPDK copies; a port that is in use refuses.
@@ -48,7 +48,7 @@ pub fn dpdk_version() -> String {
 }
 
 fn of(info: &sys::rte_eth_dev_info) -> PortFacts {
-    // SAFETY: null, or a word of ethdev's that lives as long as the port.
+    // SAFETY: null, or a C string of ethdev that lives as long as the port.
     let flags = unsafe { info.dev_flags.as_ref() }.copied().unwrap_or(0);
     let representor = u64::from(flags) & sys::RTE_ETH_DEV_REPRESENTOR != 0;
     let domain = info.switch_info.domain_id;

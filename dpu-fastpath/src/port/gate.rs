@@ -1,4 +1,4 @@
-//! Keeps whoever gives rules to ports away from a port that starts or stops: a driver that stops a port lets go of its rules, and a handle of
+//! Excludes calls of rte_flow while a port starts or stops: a driver that stops a port releases its rules, and a handle of
 //! such a rule must not reach it again.
 
 use std::{
@@ -15,18 +15,18 @@ pub struct Gate {
 }
 
 impl Gate {
-    /// As long as this is held no port starts or stops. Not to be asked for again by who holds it.
+    /// As long as this is held no port starts or stops. Not reentrant.
     pub fn pass(&self) -> RwLockReadGuard<'_, ()> {
         self.open.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Starts a port, or configures it: nobody passes meanwhile.
+    /// Starts a port, or configures it, exclusively.
     pub(super) fn start<T>(&self, start: impl FnOnce() -> T) -> T {
         let _closed = self.open.write().unwrap_or_else(PoisonError::into_inner);
         start()
     }
 
-    /// Stops a port: nobody passes meanwhile, and who passes then finds that its rules are gone.
+    /// Stops a port exclusively; later callers find that its rules are gone.
     pub fn stop(&self, port: u16, stop: impl FnOnce()) {
         let _closed = self.open.write().unwrap_or_else(PoisonError::into_inner);
         *self.stops.lock().unwrap_or_else(PoisonError::into_inner).entry(port).or_default() += 1;

@@ -18,9 +18,9 @@ use dpdk_sys as sys;
 /// Descriptors of a hairpin queue, if the device has as many: packets between its two halves.
 const DESCRIPTORS: u16 = 1024;
 
-/// Ordinary queues of a port; those of hairpins are behind them.
+/// Ordinary queues of a port; those of hairpins come after them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Ordinary {
+pub(super) struct OrdinaryQueues {
     pub(super) rx: u16,
     pub(super) tx: u16,
 }
@@ -54,7 +54,7 @@ struct Bound {
 }
 
 impl Hairpins {
-    /// Among these ports. None: nobody has hairpin queues.
+    /// Among these ports. None: no hairpin queues.
     #[must_use]
     pub fn among(ports: impl IntoIterator<Item = u16>) -> Self {
         let mut group: Vec<u16> = ports.into_iter().collect();
@@ -93,9 +93,9 @@ impl Hairpins {
     }
 
     /// The connections of a port. `ordinary` tells how many queues a port of the group has for software.
-    fn connections(&self, port: u16, ordinary: impl Fn(u16) -> Ordinary) -> Vec<Connection> {
+    fn connections(&self, port: u16, ordinary: impl Fn(u16) -> OrdinaryQueues) -> Vec<Connection> {
         let Some(own) = self.position(port) else { return Vec::new() };
-        let Ordinary { rx, tx } = ordinary(port);
+        let OrdinaryQueues { rx, tx } = ordinary(port);
         (0..)
             .zip(self.group.iter().copied())
             .map(|(at, peer)| {
@@ -115,7 +115,7 @@ impl Hairpins {
     ///
     /// # Errors
     /// What the driver answers: a negative errno.
-    pub(super) fn set_up(&self, port: u16, ordinary: impl Fn(u16) -> Ordinary) -> Result<(), c_int> {
+    pub(super) fn set_up(&self, port: u16, ordinary: impl Fn(u16) -> OrdinaryQueues) -> Result<(), c_int> {
         let connections = self.connections(port, ordinary);
         if connections.is_empty() {
             return Ok(());
@@ -228,8 +228,8 @@ mod tests {
     use super::*;
 
     /// Port 4 has two queues for software, port 7 three to receive and one to send.
-    fn ordinary(port: u16) -> Ordinary {
-        if port == 4 { Ordinary { rx: 2, tx: 2 } } else { Ordinary { rx: 3, tx: 1 } }
+    fn ordinary(port: u16) -> OrdinaryQueues {
+        if port == 4 { OrdinaryQueues { rx: 2, tx: 2 } } else { OrdinaryQueues { rx: 3, tx: 1 } }
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! DPDK's log as part of the node's.
+//! DPDK's log, passed on to the node's.
 
 use std::{
     collections::VecDeque,

@@ -25,7 +25,7 @@ pub(super) fn of(eal: &Eal, port: u16) -> Option<String> {
 /// A device, as one has it.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Use {
-    /// It is somebody's still.
+    /// It is still in use.
     pub(super) used: Arc<AtomicBool>,
     /// It is open.
     pub(super) open: Weak<Ethdev>,
@@ -33,14 +33,14 @@ pub(super) struct Use {
 
 /// Devices that manage switches.
 #[derive(Debug, Default)]
-pub(super) struct Managers {
+pub(super) struct SwitchManagers {
     /// Those that no vif is on: they run as long as a port of their switch does.
     own: BTreeMap<String, Use>,
     /// Those that are to be started anew, for which all ports of their switch make way.
     awaited: BTreeSet<String>,
 }
 
-impl Managers {
+impl SwitchManagers {
     /// The device that manages the switch of `device`, started: by a vif that is on it (`known`), or else here, as `wanted` says.
     pub(super) fn of(
         &mut self,

@@ -8,7 +8,7 @@ use offload_rules::lower::Meta;
 
 use super::pool::Pool;
 
-/// Whose the memory of received packets is.
+/// The owner of received packets' memory.
 pub(super) static DPDK: Owner = Owner { release };
 
 /// Gives an mbuf back to its pool.
@@ -75,7 +75,7 @@ fn note(view: &sys::rte_mbuf_view) -> NicNote {
     if has(u64::from(sys::RTE_MBUF_F_RX_SEC_OFFLOAD_FAILED)) {
         return NicNote::Refused;
     }
-    // A rule's word goes before the session's: it knows how far the packet came.
+    // A rule's metadata takes precedence over the session's: it is written later.
     match Meta::of(view.meta).or_else(|| Meta::of(view.told)) {
         Some(Meta::Opened(vif)) => NicNote::Opened(vif),
         Some(Meta::ToSeal(vif)) => NicNote::ToSeal(vif),
@@ -158,7 +158,7 @@ impl Mbuf {
     /// The very mbuf that the packet was received in, with the frame as it is now.
     ///
     /// # Errors
-    /// The packet, whose memory is another's.
+    /// The packet, which borrows the mbuf's memory.
     pub(super) fn from_packet(packet: Packet) -> Result<Self, Packet> {
         let Foreign { handle, head, len } = packet.into_foreign(&DPDK)?;
         let mbuf = Self(handle.cast());

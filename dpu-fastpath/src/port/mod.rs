@@ -5,8 +5,8 @@
 
 pub mod args;
 mod conf;
-mod departures;
 mod device;
+mod driver;
 pub mod eal;
 mod errno;
 mod facts;
@@ -21,10 +21,10 @@ mod pool;
 mod prepare;
 mod queue;
 mod registry;
+mod tx_counter;
 mod wire;
 
 pub use args::{EalArgs, Memory};
-pub(crate) use departures::Departures;
 pub use device::Ethdev;
 pub use eal::{Eal, EalError};
 pub(crate) use facts::configure_bare;
@@ -37,4 +37,5 @@ pub use prepare::Prepare;
 pub use queue::DpdkPort;
 pub(crate) use registry::PortSet;
 pub use registry::{PortRegistry, StartedPort, UnknownPort};
+pub(crate) use tx_counter::TxCounter;
 pub use wire::Wire;

@@ -12,7 +12,7 @@ use offload_rules::forwarding::Vif;
 use super::{
     device::{Ethdev, Wanted},
     eal::Eal,
-    manager::{self, Managers, Use},
+    manager::{self, SwitchManagers, Use},
     names::{self, Unresolved},
     prepare::Prepare,
     queue,
@@ -108,14 +108,14 @@ pub struct DpdkPorts {
     eal: Arc<Eal>,
     /// By the vif's device.
     mapped: BTreeMap<String, Mapped>,
-    managers: Managers,
+    managers: SwitchManagers,
     others: Box<dyn OpenPorts>,
     prepare: Option<Box<dyn Prepare>>,
 }
 
 struct Mapped {
     ethdev: String,
-    /// The device is still somebody's.
+    /// The device is still in use.
     used: Arc<AtomicBool>,
     open: Weak<Ethdev>,
     /// The kernel's device that the driver is on, by its name when it was opened first.
@@ -125,7 +125,7 @@ struct Mapped {
 }
 
 impl Mapped {
-    /// What is told of a device that has been open and cannot be opened again: where its driver stays on what is gone, only another
+    /// The error of a device that has been open and cannot be opened again: where its driver stays on what is gone, only another
     /// start of the node helps.
     fn replaced(&self, error: PortError) -> PortError {
         match error {
@@ -157,10 +157,10 @@ impl DpdkPorts {
                 return Err(UnknownEthdev::Twice { name: device.clone() });
             }
         }
-        Ok(Self { eal, mapped, managers: Managers::default(), others, prepare: None })
+        Ok(Self { eal, mapped, managers: SwitchManagers::default(), others, prepare: None })
     }
 
-    /// Lets this have a word in the opening of each device.
+    /// Registers hooks into the opening of each device.
     #[must_use]
     pub fn prepared_by(mut self, prepare: Box<dyn Prepare>) -> Self {
         self.prepare = Some(prepare);

@@ -1,4 +1,4 @@
-//! What the owner of a NIC's rules contributes when a device is opened.
+//! Hooks of the owner of a NIC's rules into the opening of devices.
 
 use offload_rules::VifId;
 
@@ -13,7 +13,7 @@ pub trait Prepare: Send {
     /// Why it cannot be used so, in words.
     fn before_start(&self, port: u16) -> Result<(), String>;
 
-    /// The sessions that packets may be sent with; `None`: nobody opens any.
+    /// The sessions that packets may be sent with; `None`: there are none.
     fn sessions(&self) -> Option<Sessions> {
         None
     }
@@ -23,7 +23,7 @@ pub trait Prepare: Send {
         None
     }
 
-    /// What keeps those who give rules to ports away while one starts or stops; `None`: nobody does.
+    /// The gate that excludes calls of rte_flow while a port starts or stops; `None`: no rules are given.
     fn gate(&self) -> Option<Gate> {
         None
     }

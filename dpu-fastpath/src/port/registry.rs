@@ -1,6 +1,6 @@
 //! The registry of a NIC's ports: the one place that knows which port of DPDK a vif's device is, and what of it rules depend on.
 //!
-//! Whoever opens ports enters them; lowering, rule backends and session backends read them. A port is entered when it has started.
+//! Ports are registered when they open; lowering, rule backends and session backends read them. A port is entered when it has started.
 
 use std::{
     collections::BTreeMap,
@@ -52,7 +52,7 @@ impl PortSet {
         self.hairpins.as_ref()?.queue(port(from)?, port(to)?)
     }
 
-    /// Which side of a switch the packets of a port come from; `None`: it is at none that is known.
+    /// Which side of a switch the packets of a port come from; `None`: unknown.
     pub(crate) fn origin(&self, vif: VifId) -> Option<Role> {
         self.facts.get(&vif).filter(|facts| facts.domain.is_some()).map(|facts| facts.role)
     }
@@ -106,7 +106,7 @@ impl PortRegistry {
         self.with(|ports| ports.version)
     }
 
-    /// What keeps those who give rules to these ports away while one starts or stops.
+    /// The gate that excludes calls of rte_flow while one of these ports starts or stops.
     #[must_use]
     pub fn gate(&self) -> Gate {
         self.gate.clone()
@@ -120,14 +120,14 @@ impl PortRegistry {
         });
     }
 
-    /// Sets what its driver tells of the port of this vif's device.
+    /// Sets the driver's facts about the port of this vif's device.
     pub fn set_facts(&self, vif: VifId, facts: PortFacts) {
         self.change(|ports| {
             ports.facts.insert(vif, facts);
         });
     }
 
-    /// What is known of the port of this vif's device; `None`: it is no port.
+    /// Facts about the port of this vif's device; `None`: it is no port.
     #[must_use]
     pub fn facts(&self, vif: VifId) -> Option<PortFacts> {
         self.with(|ports| ports.started.contains_key(&vif).then(|| ports.facts.get(&vif).copied().unwrap_or_default()))
@@ -182,7 +182,7 @@ impl PortRegistry {
     }
 
     fn lock(&self) -> MutexGuard<'_, PortSet> {
-        // Whole at any time, whoever has panicked.
+        // Consistent at any time, whichever thread has panicked.
         self.ports.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -21,11 +21,11 @@ use clap::Args;
 use fallback_sw::io::{KernelPorts, OpenPorts as _};
 use offload_rules::lower::Layout;
 
-/// What is asked, and how it is told.
+/// What is asked, and how it is reported.
 #[derive(Debug, Args)]
 #[group(skip)]
 pub struct ProbeArgs {
-    /// What DPDK is told. The first port is taken for the way to the network, the others for tenants'; DEVICE is any name.
+    /// Arguments for DPDK. The first port is taken for the way to the network, the others for tenants'; DEVICE is any name.
     #[command(flatten)]
     pub dpdk: DpdkArgs,
     /// The NIC's profile: `auto` asks the driver of the first port.

@@ -1,4 +1,4 @@
-//! What is told of answers: lines for people, JSON for programs.
+//! The report: lines for people, JSON for programs.
 
 use std::{
     collections::BTreeMap,
@@ -28,7 +28,7 @@ impl Report {
         Self { json, verbose, created: 0, refused: 0, unsupported: BTreeMap::new() }
     }
 
-    /// Who is asked.
+    /// The NIC that is asked.
     pub(super) fn begin(&self, profile: &str, nic: &AboutNic) {
         let AboutNic { driver, dpdk, layout, engine, ports, findings, abilities } = nic;
         if self.json {
@@ -119,7 +119,7 @@ fn tell(value: &Value) {
     line(&value.to_string());
 }
 
-/// At once, so that lines stand where they belong in a file that others write to as well. A closed pipe is nobody's concern.
+/// At once, so that lines stand where they belong in a file that others write to as well. A closed pipe is not an error.
 fn line(text: &str) {
     let mut out = io::stdout().lock();
     let _ = writeln!(out, "{text}").and_then(|()| out.flush());

@@ -29,7 +29,7 @@ const ROUNDS: u32 = 100_000;
 /// How long the NIC may take for what is in flight before these are counted.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// What became of a frame that arrived.
+/// The outcome of a frame that arrived.
 #[derive(Debug, Default)]
 pub(super) struct Arrival {
     /// What software gets.
@@ -149,7 +149,7 @@ impl NicFront {
     }
 
     /// Stops all ports and starts them anew, as a node does whose devices have gone and come back: drivers lose their rules by that.
-    /// The engine hears of it when it settles next.
+    /// The engine notices it when it settles next.
     ///
     /// # Errors
     /// A port does not open again.
@@ -214,7 +214,7 @@ impl NicFront {
         sent.into_iter().filter_map(|(at, packet)| Some((self.ports.get(at)?.vif, packet))).collect()
     }
 
-    /// Lets engine, NIC and node talk until nobody has anything to say.
+    /// Exchanges messages between engine, NIC and node until none is left.
     fn quiesce(&mut self, mut machine: Option<&mut Machine>, now: u64) -> anyhow::Result<()> {
         if let Some(machine) = machine.as_deref_mut() {
             self.follow(machine);
@@ -235,7 +235,7 @@ impl NicFront {
         anyhow::bail!("the offload engine does not come to rest")
     }
 
-    /// Lets engine, NIC and node say what they have to say, once. True: nobody has more.
+    /// One round of messages between engine, NIC and node. True: none was left.
     ///
     /// # Errors
     /// There is no engine.

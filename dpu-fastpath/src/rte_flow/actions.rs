@@ -9,10 +9,11 @@ use offload_rules::{
 };
 
 use super::{
-    named::{Missing, Named},
+    name_tables::NameTables,
     stages::Stages,
     storage::Blob,
     style::{FieldStyle, PortStyle, Style, TtlStyle},
+    unresolved::Unresolved,
 };
 
 /// The priority is the upper three bits of the tag control information, the VLAN id its lower twelve (IEEE 802.1Q §9.6).
@@ -88,13 +89,13 @@ impl Actions {
     ///
     /// # Errors
     ///
-    /// [`Missing`] when a vif's device is no port, a session is not open, or a stage has no number.
+    /// [`Unresolved`] when a vif's device is no port, a session is not open, or a stage has no number.
     pub(super) fn new(
         actions: &[Action],
         style: Style,
         own: (Option<VifId>, u16),
-        named: Named<'_>,
-    ) -> Result<Self, Missing> {
+        named: NameTables<'_>,
+    ) -> Result<Self, Unresolved> {
         let mut list = Self(Vec::with_capacity(actions.len() + 2));
         for action in actions {
             list.translate(action, style, own, named)?;
@@ -112,8 +113,8 @@ impl Actions {
         action: &Action,
         style: Style,
         own: (Option<VifId>, u16),
-        named: Named<'_>,
-    ) -> Result<(), Missing> {
+        named: NameTables<'_>,
+    ) -> Result<(), Unresolved> {
         match action {
             Action::Mark(id) => self.own(kind::RTE_FLOW_ACTION_TYPE_MARK, &id.to_ne_bytes()),
             // One behind the other: drivers make one reformat of them.
@@ -143,7 +144,7 @@ impl Actions {
                 self.write(style, kind::RTE_FLOW_ACTION_TYPE_SET_TTL, field, &[*ttl]);
             }
             Action::Security(number) => {
-                let session = named.sessions.pointer(*number).ok_or(Missing::Session(*number))?;
+                let session = named.sessions.pointer(*number).ok_or(Unresolved::Session(*number))?;
                 let offset = offset_of!(dpdk_sys::rte_flow_action_security, security_session);
                 // The driver follows the pointer while it makes the rule, and a session that a rule names is not closed.
                 let address = session.as_ptr().expose_provenance();
@@ -164,7 +165,7 @@ impl Actions {
                 self.push(kind::RTE_FLOW_ACTION_TYPE_RSS, Conf::Rss { queues });
             }
             Action::Hairpin(vif) => {
-                let queue = own.0.and_then(|own| named.ports.hairpin(own, *vif)).ok_or(Missing::Hairpin(*vif))?;
+                let queue = own.0.and_then(|own| named.ports.hairpin(own, *vif)).ok_or(Unresolved::Hairpin(*vif))?;
                 self.own(kind::RTE_FLOW_ACTION_TYPE_QUEUE, &queue.to_ne_bytes());
             }
             Action::Port(vif) => {
@@ -312,11 +313,11 @@ impl Actions {
                 Conf::Common(blob) => raw.mask_of(entry.kind, blob),
                 Conf::Rss { .. } => raw.conf(&entry.conf),
                 Conf::Modify { field, .. } => raw.modify_mask(*field),
-                Conf::Decap(_) => raw.keep(Kept::Decap(Box::new(dpdk_sys::rte_flow_action_raw_decap {
+                Conf::Decap(_) => raw.keep(OwnedConf::Decap(Box::new(dpdk_sys::rte_flow_action_raw_decap {
                     data: std::ptr::null_mut(),
                     size: usize::MAX,
                 }))),
-                Conf::Encap(_) => raw.keep(Kept::Encap(Box::new(dpdk_sys::rte_flow_action_raw_encap {
+                Conf::Encap(_) => raw.keep(OwnedConf::Encap(Box::new(dpdk_sys::rte_flow_action_raw_encap {
                     data: std::ptr::null_mut(),
                     preserve: std::ptr::null_mut(),
                     size: usize::MAX,
@@ -332,7 +333,7 @@ impl Actions {
 }
 
 /// A structure that holds pointers, or is built for one call; boxed, so that it stays where it is.
-enum Kept {
+enum OwnedConf {
     Decap(Box<dpdk_sys::rte_flow_action_raw_decap>),
     Encap(Box<dpdk_sys::rte_flow_action_raw_encap>),
     Modify(Box<dpdk_sys::rte_flow_action_modify_field>),
@@ -340,7 +341,7 @@ enum Kept {
     Blob(Box<Blob>),
 }
 
-impl Kept {
+impl OwnedConf {
     fn as_ptr(&self) -> *const std::ffi::c_void {
         match self {
             Self::Decap(conf) => std::ptr::from_ref(&**conf).cast(),
@@ -356,7 +357,7 @@ impl Kept {
 #[derive(Default)]
 pub(super) struct RawActions<'a> {
     array: Vec<rte_flow_action>,
-    kept: Vec<Kept>,
+    kept: Vec<OwnedConf>,
     of: std::marker::PhantomData<&'a Actions>,
 }
 
@@ -374,7 +375,7 @@ impl<'a> RawActions<'a> {
         self.array.push(rte_flow_action { type_: kind, conf });
     }
 
-    fn keep(&mut self, kept: Kept) -> *const std::ffi::c_void {
+    fn keep(&mut self, kept: OwnedConf) -> *const std::ffi::c_void {
         let conf = kept.as_ptr();
         self.kept.push(kept);
         conf
@@ -388,9 +389,9 @@ impl<'a> RawActions<'a> {
             Conf::Decap(header) => {
                 let decap =
                     dpdk_sys::rte_flow_action_raw_decap { data: header.as_ptr().cast_mut(), size: header.len() };
-                self.keep(Kept::Decap(Box::new(decap)))
+                self.keep(OwnedConf::Decap(Box::new(decap)))
             }
-            Conf::Encap(header) => self.keep(Kept::Encap(Box::new(dpdk_sys::rte_flow_action_raw_encap {
+            Conf::Encap(header) => self.keep(OwnedConf::Encap(Box::new(dpdk_sys::rte_flow_action_raw_encap {
                 data: header.as_ptr().cast_mut(),
                 preserve: std::ptr::null_mut(),
                 size: header.len(),
@@ -406,7 +407,7 @@ impl<'a> RawActions<'a> {
                 let mut immediate = [0; 16];
                 immediate.iter_mut().zip(value).for_each(|(slot, octet)| *slot = *octet);
                 modify.src.__bindgen_anon_1.value = immediate;
-                self.keep(Kept::Modify(Box::new(modify)))
+                self.keep(OwnedConf::Modify(Box::new(modify)))
             }
             Conf::Rss { queues } => {
                 let rss = dpdk_sys::rte_flow_action_rss {
@@ -414,7 +415,7 @@ impl<'a> RawActions<'a> {
                     queue: queues.as_ptr(),
                     ..Default::default()
                 };
-                self.keep(Kept::Rss(Box::new(rss)))
+                self.keep(OwnedConf::Rss(Box::new(rss)))
             }
         }
     }
@@ -424,7 +425,7 @@ impl<'a> RawActions<'a> {
         if blob.octets().iter().all(|octet| *octet == 0) && kind != kind::RTE_FLOW_ACTION_TYPE_JUMP {
             return std::ptr::null();
         }
-        self.keep(Kept::Blob(Box::new(Blob::with(0, &u32::MAX.to_ne_bytes()))))
+        self.keep(OwnedConf::Blob(Box::new(Blob::with(0, &u32::MAX.to_ne_bytes()))))
     }
 
     /// Everything but the value is the template's. mlx5 wants the mask to equal the template in operation and fields
@@ -439,6 +440,6 @@ impl<'a> RawActions<'a> {
         mask.src.field = field::RTE_FLOW_FIELD_VALUE;
         // Level and offset of the destination.
         mask.dst.__bindgen_anon_1.value = [0xff; 16];
-        self.keep(Kept::Modify(Box::new(mask)))
+        self.keep(OwnedConf::Modify(Box::new(mask)))
     }
 }

@@ -1,6 +1,6 @@
-//! What an operator can do about words of a driver.
+//! Advice for operators about error messages of drivers.
 
-/// Drivers' words, and the remedy. All are the mlx5 driver's, of 22.11 and 24.11.
+/// Error messages of drivers, and the remedy. All are the mlx5 driver's, of 22.11 and 24.11.
 const REMEDIES: [(&str, &str); 6] = [
     (
         // mlx5_flow_validate_item_mpls.
@@ -34,7 +34,7 @@ const REMEDIES: [(&str, &str); 6] = [
     ),
 ];
 
-/// The remedy for a driver's words, where one is known.
+/// The remedy for a driver's error message, where one is known.
 pub(super) fn advice(words: &str) -> Option<&'static str> {
     REMEDIES.iter().find(|(known, _)| words.contains(known)).map(|(_, remedy)| *remedy)
 }

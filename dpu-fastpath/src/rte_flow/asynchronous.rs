@@ -35,7 +35,7 @@ const IDLE_PULLS: usize = 1000;
 /// How long a backend that ends may take to take its rules away.
 const PARTING: Duration = Duration::from_secs(2);
 
-/// What is set aside in the NIC before its port starts.
+/// Resources that are reserved in the NIC before its port starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Sizes {
     /// Operations in flight.
@@ -90,7 +90,7 @@ pub fn takes_templates(ethdev: u16) -> bool {
     unsafe { dpdk_sys::rte_flow_info_get(ethdev, &raw mut port, &raw mut queue, &raw mut error) == 0 }
 }
 
-/// Where a rule is in its life.
+/// Life of a rule.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {
     Creating,
@@ -110,7 +110,7 @@ struct Entry {
 enum Operation {
     Create(Token),
     Destroy(Token),
-    /// Lets go of the handle of a rule whose creation failed.
+    /// Releases the handle of a rule whose creation failed.
     Cleanup,
 }
 
@@ -139,7 +139,7 @@ impl Operation {
 }
 
 /// A rule on its way to the driver.
-struct Placed {
+struct Enqueued {
     /// The port that takes it.
     port: u16,
     rule: Translation,
@@ -167,7 +167,7 @@ pub struct Asynchronous {
     lanes: BTreeMap<u16, Lane>,
     rules: HashMap<Token, Entry, Quick>,
     completed: Vec<Completion>,
-    /// Handles of rules whose creation failed, to be let go of.
+    /// Handles of rules whose creation failed, to be released.
     failed: VecDeque<(Installed, TableId)>,
     /// The rule whose query tells whether the NIC still has its rules.
     sentinel: Option<Token>,
@@ -189,17 +189,17 @@ impl Asynchronous {
     }
 
     /// The port that takes a rule, its translation and its table.
-    fn place(&mut self, rule: &Rule) -> Result<Placed, Failure> {
+    fn place(&mut self, rule: &Rule) -> Result<Enqueued, Failure> {
         let (port, rule) = self.nic.translate(rule)?;
         if rule.pattern.has_range() {
             // A template has masks only, and drivers leave out the rule's `last`: a range would match its lower end alone.
             return Err(Failure::from_errno(libc::ENOTSUP, "template tables match no ranges"));
         }
         let (id, table) = self.lane(port).tables.table(&rule)?;
-        Ok(Placed { port, rule, id, table })
+        Ok(Enqueued { port, rule, id, table })
     }
 
-    /// With sessions where others find them: those who send with them.
+    /// With a session table that is shared with the workers that send with sessions.
     #[must_use]
     pub fn with_sessions(mut self, sessions: Sessions) -> Self {
         self.nic.sessions = sessions;
@@ -348,7 +348,7 @@ impl Asynchronous {
             match held.then(|| self.enqueue_destroy(rule.port, rule.handle, Operation::Cleanup)) {
                 // Later.
                 Some(Err(failure)) if failure.errno == libc::EAGAIN => self.failed.push_back((rule, table)),
-                // It goes; or the driver has none: nothing to let go of.
+                // It goes; or the driver has none: nothing to release.
                 _ => self.lane(rule.port).tables.leave(table),
             }
         }
@@ -442,7 +442,7 @@ impl RuleBackend for Asynchronous {
     }
 
     fn create(&mut self, token: Token, rule: &Rule) -> Result<(), Failure> {
-        let Placed { port, rule, id, table } = self.place(rule)?;
+        let Enqueued { port, rule, id, table } = self.place(rule)?;
         let (items, actions) = (rule.pattern.raw(), rule.actions.raw());
         let handle = self.enqueue(port, |attr| {
             let mut error = rte_flow_error::default();

@@ -9,10 +9,11 @@ use dpdk_sys::{rte_flow_item, rte_flow_item_type as kind};
 use offload_rules::lower::{Field, Item};
 
 use super::{
-    named::{Missing, Named},
+    name_tables::NameTables,
     stages::Stages,
     storage::Blob,
     style::{PortStyle, Style},
+    unresolved::Unresolved,
 };
 
 /// Ethernet: destination, source, type; then a bit-field, whose bit 0 is `has_vlan`.
@@ -116,14 +117,14 @@ impl Pattern {
     ///
     /// # Errors
     ///
-    /// [`Missing`] when a vif's device is no port, or a stage has no number.
+    /// [`Unresolved`] when a vif's device is no port, or a stage has no number.
     pub(super) fn refilled(
         mut self,
         items: &[Item],
         style: Style,
         transfer: bool,
-        named: Named<'_>,
-    ) -> Result<Self, Missing> {
+        named: NameTables<'_>,
+    ) -> Result<Self, Unresolved> {
         self.entries.clear();
         let mut pattern = self;
         for item in items {

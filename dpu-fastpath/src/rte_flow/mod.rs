@@ -8,17 +8,17 @@
 //!   Rules of the side of sending are the port's that it is of.
 //! - **Groups.** Steering and flows: 0, tenants: 1, tunnels: 2, out of IPsec: 3, into IPsec: 4, and behind stages 5 to 7; 8 has no rules. The
 //!   side of sending has 0 and 1 of its own. The priority is the rule's.
-//! - **Stages.** What one rule tells a later one is a number in the TAG register, or in the metadata where it goes to the side of sending.
+//! - **Stages.** What one rule passes to a later one is a number in the TAG register, or in the metadata where it goes to the side of sending.
 //! - **Sessions.** A rule names a session of IPsec by its number ([`Sessions`](crate::security::Sessions)); one that is not open is
 //!   refused, and one that rules name is not closed.
-//! - **Stops.** A driver lets go of the rules of a port that stops. No port starts or stops while a call is in its driver
+//! - **Stops.** A driver releases the rules of a port that stops. No port starts or stops while a call is in its driver
 //!   ([`Gate`](crate::port::Gate)), and a handle of before a stop is not given back.
 //! - **Ends.** A backend that ends takes its rules away, the newest first, so that none is without those that it relies on.
 //! - **Resets.** A port that is reset or removed tells by an event. A driver that doesn't is found out by its rules: when the query
 //!   of a rule that counts (the last created) says ENOENT, all are taken for lost, and what the driver still keeps of them is flushed,
 //!   sessions as well.
 //!
-//! EAL is running and the ports are started before a backend is made; [`configure`] comes before the start. rte_flow is called by nobody else on these ports.
+//! EAL is running and the ports are started before a backend is made; [`configure`] comes before the start. No other code calls rte_flow on these ports.
 
 mod actions;
 mod advice;
@@ -26,7 +26,7 @@ mod asynchronous;
 mod error;
 mod gated;
 mod items;
-mod named;
+mod name_tables;
 mod nic;
 mod stages;
 mod storage;
@@ -34,6 +34,7 @@ mod style;
 mod sync;
 mod tables;
 mod translation;
+mod unresolved;
 
 #[cfg(test)]
 mod tests;

@@ -1,4 +1,4 @@
-//! What both backends do the same way: which port takes a rule, counters, idle rules, and the NIC's resets.
+//! What both backends share: the port that takes a rule, counters, and resets of the NIC.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -17,13 +17,13 @@ use offload_rules::{
 use super::{
     error::{check, failure},
     items::Pattern,
-    named::Named,
-    stages::{Held, Stages},
+    name_tables::NameTables,
+    stages::{StageNumbers, Stages},
     style::Style,
     translation::{Domain, Translation},
 };
 use crate::{
-    port::{Departures, Gate, PortRegistry, transfer_proxy},
+    port::{Gate, PortRegistry, TxCounter, transfer_proxy},
     security::Sessions,
 };
 
@@ -44,7 +44,7 @@ pub(super) struct Installed {
     pub(super) port: u16,
     pub(super) counts: bool,
     pub(super) session: Option<Session>,
-    stages: Held,
+    stages: StageNumbers,
     /// Stops of the port before it was made.
     stops: u64,
 }
@@ -55,7 +55,7 @@ pub(super) struct Nic {
     ports: PortRegistry,
     /// That of the ports.
     gate: Gate,
-    /// Stops of ports that have been told of.
+    /// Stops of ports that have been reported.
     stops: u64,
     style: Style,
     pub(super) sessions: Sessions,
@@ -65,7 +65,7 @@ pub(super) struct Nic {
     /// The port that takes transfer rules for a port, found when first needed.
     proxies: BTreeMap<u16, u16>,
     /// Counters of what leaves, by port; `None`: it has none.
-    departures: BTreeMap<u16, Option<Departures>>,
+    tx_counters: BTreeMap<u16, Option<TxCounter>>,
     /// Ports whose events are watched.
     watched: BTreeSet<u16>,
     /// Set by a driver's thread. Leaked: one octet for each backend that a process makes, and no callback that outlives it.
@@ -83,7 +83,7 @@ impl Nic {
             stages: Stages::default(),
             spare: Pattern::default(),
             proxies: BTreeMap::new(),
-            departures: BTreeMap::new(),
+            tx_counters: BTreeMap::new(),
             watched: BTreeSet::new(),
             lost: Box::leak(Box::new(AtomicBool::new(false))),
         };
@@ -103,7 +103,7 @@ impl Nic {
         let (sessions, stages) = (&self.sessions, &self.stages);
         let mut translation = self
             .ports
-            .with(|ports| Translation::reusing(spare, rule, self.style, Named { ports, sessions, stages }))?;
+            .with(|ports| Translation::reusing(spare, rule, self.style, NameTables { ports, sessions, stages }))?;
         translation.stages = held;
         let own = translation.port.ethdev;
         let port = if translation.place.domain == Domain::Transfer { self.proxy(own) } else { own };
@@ -121,7 +121,7 @@ impl Nic {
         Installed { handle, port, counts, session, stages, stops: self.gate.stops(port) }
     }
 
-    /// Has the driver still the rule's handle? It lets go of those of a port that stops.
+    /// Has the driver still the rule's handle? It releases those of a port that stops.
     pub(super) fn holds(&self, rule: &Installed) -> bool {
         self.gate.stops(rule.port) == rule.stops
     }
@@ -149,7 +149,7 @@ impl Nic {
     /// What has left by the port of a vif's device.
     pub(super) fn transmitted(&mut self, vif: VifId) -> Option<u64> {
         let port = self.port(vif).ok()?;
-        self.departures.entry(port).or_insert_with(|| Departures::of(port)).as_ref()?.read()
+        self.tx_counters.entry(port).or_insert_with(|| TxCounter::of(port)).as_ref()?.read()
     }
 
     /// Transfer rules go to the port that manages the switch: the port itself where the driver has no such notion.
@@ -219,13 +219,13 @@ impl Nic {
         let told = self.lost.swap(false, Ordering::Relaxed);
         let stops = self.ports.stops();
         let stopped = std::mem::replace(&mut self.stops, stops) != stops;
-        // Of a port that was stopped the driver has let go of the rule itself: it is not to be asked about it.
+        // Of a port that was stopped the driver has released the rule itself: it is not to be asked about it.
         let missing =
             || sentinel.is_some_and(|rule| self.query(rule).is_err_and(|failure| failure.errno == libc::ENOENT));
         told || stopped || missing()
     }
 
-    /// Watches ports that are new, and lets go of those that are no longer there.
+    /// Watches new ports, and stops watching those that are gone.
     fn watch(&mut self) {
         let all = self.all();
         for gone in self.watched.difference(&all).copied().collect::<Vec<_>>() {

@@ -4,10 +4,10 @@ use std::collections::HashMap;
 
 use offload_rules::lower::{Action, Item, Rule, Stage};
 
-use super::named::Missing;
+use super::unresolved::Unresolved;
 
 /// Numbers that a rule holds: of the stages which it matches, in the TAG register and in the metadata, and of those which it writes.
-pub(super) type Held = [Option<u32>; 4];
+pub(super) type StageNumbers = [Option<u32>; 4];
 
 /// Each stage that a rule in the NIC names has a number of its own, from 1; one that no rule names any more is given again late.
 #[derive(Debug, Default)]
@@ -29,13 +29,13 @@ impl Stages {
     /// The number of a stage.
     ///
     /// # Errors
-    /// [`Missing::Stage`]: [`Self::prepare`] has not seen it.
-    pub(super) fn number(&self, stage: &Stage) -> Result<u32, Missing> {
-        self.numbers.get(stage).copied().ok_or(Missing::Stage)
+    /// [`Unresolved::Stage`]: [`Self::prepare`] has not seen it.
+    pub(super) fn number(&self, stage: &Stage) -> Result<u32, Unresolved> {
+        self.numbers.get(stage).copied().ok_or(Unresolved::Stage)
     }
 
     /// Gives a number to each stage that the rule names: kept if it is held before the next call.
-    pub(super) fn prepare(&mut self, rule: &Rule) -> Held {
+    pub(super) fn prepare(&mut self, rule: &Rule) -> StageNumbers {
         for number in std::mem::take(&mut self.fresh) {
             self.forget_unnamed(number);
         }
@@ -59,7 +59,7 @@ impl Stages {
     }
 
     /// A rule that names these is in the NIC.
-    pub(super) fn hold(&mut self, held: Held) {
+    pub(super) fn hold(&mut self, held: StageNumbers) {
         for number in held.into_iter().flatten() {
             if let Some((_, rules)) = self.named.get_mut(&number) {
                 *rules += 1;
@@ -68,7 +68,7 @@ impl Stages {
     }
 
     /// A rule that named these is gone.
-    pub(super) fn release(&mut self, held: Held) {
+    pub(super) fn release(&mut self, held: StageNumbers) {
         for number in held.into_iter().flatten() {
             if let Some((_, rules)) = self.named.get_mut(&number) {
                 *rules = rules.saturating_sub(1);
@@ -131,7 +131,7 @@ mod tests {
         stages.release(writes);
         assert_eq!(stages.number(&stage(1)), Ok(1), "somebody matches it still");
         stages.release(matches);
-        assert_eq!(stages.number(&stage(1)), Err(Missing::Stage));
+        assert_eq!(stages.number(&stage(1)), Err(Unresolved::Stage));
         assert_eq!(stages.prepare(&rule(None, Some(stage(1)))), [None, None, Some(3), None], "late");
     }
 
@@ -142,7 +142,7 @@ mod tests {
         stages.hold(held);
         stages.prepare(&rule(Some(stage(1)), Some(stage(2))));
         stages.prepare(&rule(Some(stage(1)), None));
-        assert_eq!(stages.number(&stage(2)), Err(Missing::Stage));
+        assert_eq!(stages.number(&stage(2)), Err(Unresolved::Stage));
         stages.release(held);
         assert!(stages.named.is_empty() && stages.numbers.is_empty());
     }

@@ -1,4 +1,4 @@
-//! Where drivers differ in how they want the same rule said.
+//! How drivers differ in the items and actions of the same rule.
 
 pub use offload_rules::lower::PortName as PortStyle;
 use offload_rules::lower::{FieldRewrite, Layout, NicProfile, SwitchAttribute, TtlRewrite};
@@ -24,7 +24,7 @@ pub enum TtlStyle {
     Decrement,
 }
 
-/// How rules are said to a driver.
+/// How rules are expressed to a driver.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Style {
     /// Ports in patterns.

@@ -17,11 +17,11 @@ use super::{
 };
 use crate::{port::PortRegistry, security::Sessions};
 
-/// What one round of the engine may take: somebody may be waiting for its answer.
+/// The longest that one round of the engine may take, since inspections wait for it.
 const SLICE: Duration = Duration::from_millis(20);
 
 /// Rules by `rte_flow_create` and `rte_flow_destroy`. A call returns when the NIC has done it, so it takes as long as the NIC does, and
-/// the engine's thread is the only one that waits. Completions are told by the next `pull`.
+/// the engine's thread is the only one that waits. Completions are reported by the next `pull`.
 #[derive(Debug)]
 pub struct Synchronous {
     nic: Nic,
@@ -49,7 +49,7 @@ impl Synchronous {
         }
     }
 
-    /// With sessions where others find them: those who send with them.
+    /// With a session table that is shared with the workers that send with sessions.
     #[must_use]
     pub fn with_sessions(mut self, sessions: Sessions) -> Self {
         self.nic.sessions = sessions;

@@ -10,7 +10,7 @@ use offload_rules::{
 use super::{
     actions::{Actions, Conf},
     items::{Entry, Pattern},
-    named::Named,
+    name_tables::NameTables,
     stages::Stages,
     style::{FieldStyle, PortStyle, Style, TtlStyle},
     translation::{Domain, Translation},
@@ -46,7 +46,7 @@ fn translate(rule: &Rule, style: Style) -> Result<Translation, Failure> {
 fn translate_with(rule: &Rule, style: Style, sessions: &Sessions) -> Result<Translation, Failure> {
     let mut stages = Stages::default();
     stages.prepare(rule);
-    ports().with(|ports| Translation::new(rule, style, Named { ports, sessions, stages: &stages }))
+    ports().with(|ports| Translation::new(rule, style, NameTables { ports, sessions, stages: &stages }))
 }
 
 /// An established TCP connection of a tenant, to a tunnel.
@@ -520,7 +520,7 @@ fn a_rule_of_a_device_that_is_no_port_is_refused() {
     let stages = Stages::default();
     let translate = || {
         map.with(|ports| {
-            let named = Named { ports, sessions: &sessions, stages: &stages };
+            let named = NameTables { ports, sessions: &sessions, stages: &stages };
             Translation::new(&to_tunnel(), Style::default(), named)
         })
     };

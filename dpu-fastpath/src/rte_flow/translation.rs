@@ -9,9 +9,10 @@ use offload_rules::lower::{Action, Item, Role, Rule, Session};
 use super::{
     actions::{self, Actions, ActionsShape},
     items::{Pattern, PatternShape},
-    named::{Missing, Named},
-    stages::Held,
+    name_tables::NameTables,
+    stages::StageNumbers,
     style::{Style, TtlStyle},
+    unresolved::Unresolved,
 };
 use crate::port::StartedPort;
 
@@ -26,10 +27,10 @@ pub(super) struct Translation {
     /// The session that it names.
     pub(super) session: Option<Session>,
     /// Numbers of the stages that it names.
-    pub(super) stages: Held,
+    pub(super) stages: StageNumbers,
 }
 
-/// Whose rule it is.
+/// The domain of a rule: ingress, egress or transfer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Domain {
     /// The switch's.
@@ -79,12 +80,12 @@ impl Translation {
     ///
     /// ENODEV when a vif that it names is no port; ENOENT when a session is not open; ENOTSUP for a TTL that the NIC cannot write.
     #[cfg(test)]
-    pub(super) fn new(rule: &Rule, style: Style, named: Named<'_>) -> Result<Self, Failure> {
+    pub(super) fn new(rule: &Rule, style: Style, named: NameTables<'_>) -> Result<Self, Failure> {
         Self::reusing(Pattern::default(), rule, style, named)
     }
 
     /// The same, in the memory of a pattern that is done with.
-    pub(super) fn reusing(spare: Pattern, rule: &Rule, style: Style, named: Named<'_>) -> Result<Self, Failure> {
+    pub(super) fn reusing(spare: Pattern, rule: &Rule, style: Style, named: NameTables<'_>) -> Result<Self, Failure> {
         let ports = named.ports;
         let no_port = |message: String| Failure::from_errno(libc::ENODEV, message);
         let own = rule.items.iter().find_map(|item| match item {
@@ -103,9 +104,9 @@ impl Translation {
             true => Domain::Transfer,
             false => Domain::Ingress,
         };
-        let missing = |missing: Missing| match missing {
-            Missing::Port(_) | Missing::Hairpin(_) => no_port(missing.to_string()),
-            Missing::Session(_) | Missing::Stage => Failure::from_errno(libc::ENOENT, missing.to_string()),
+        let missing = |missing: Unresolved| match missing {
+            Unresolved::Port(_) | Unresolved::Hairpin(_) => no_port(missing.to_string()),
+            Unresolved::Session(_) | Unresolved::Stage => Failure::from_errno(libc::ENOENT, missing.to_string()),
         };
         let pattern = spare.refilled(&rule.items, style, domain == Domain::Transfer, named).map_err(missing)?;
         let actions = Actions::new(&rule.actions, style, (own, port.queues), named).map_err(missing)?;
@@ -113,7 +114,7 @@ impl Translation {
         let (group, priority) = (actions::group(rule.table), rule.priority);
         let place = Place { group, priority, domain, by_ingress: style.switch_by_ingress, origin };
         let session = actions::session(&rule.actions);
-        Ok(Self { port, place, pattern, actions, session, stages: Held::default() })
+        Ok(Self { port, place, pattern, actions, session, stages: StageNumbers::default() })
     }
 
     /// Of this shape? Told without building its own.

@@ -1,4 +1,4 @@
-//! What rte_security is told about a session.
+//! The configuration of a session, as rte_security takes it.
 
 use std::marker::PhantomData;
 
@@ -11,14 +11,11 @@ use dpdk_sys::{
 use offload_engine::{SessionKind, SessionSpec};
 use offload_rules::forwarding::{DfPolicy, IpsecTunnel, KEY_LENGTHS, SaDirection};
 
-use super::offer::{Offer, action_of, way_of};
+use super::{
+    capability::Capability,
+    constants::{AAD_LEN, DIGEST_LEN, ESN_AAD_LEN, action_of, direction_of},
+};
 
-/// Octets of the check value (RFC 4106 §6).
-pub(super) const DIGEST_LEN: u16 = 16;
-/// Octets that are authenticated beside the text (RFC 4106 §5): index and sequence number.
-pub(super) const AAD_LEN: u16 = 8;
-/// The same with extended sequence numbers.
-pub(super) const ESN_AAD_LEN: u16 = 12;
 /// Octets of a nonce, salt included (RFC 4106 §4): how cryptodev counts.
 const NONCE_LEN: u16 = 12;
 /// TTL of outer headers, as software's.
@@ -36,8 +33,8 @@ pub(super) struct Conf<'a> {
 pub(super) struct WrongKey;
 
 impl<'a> Conf<'a> {
-    /// For this session, with the options that the NIC offers.
-    pub(super) fn new(spec: &'a SessionSpec, offer: &Offer) -> Result<Self, WrongKey> {
+    /// For this session, with the options that the NIC has.
+    pub(super) fn new(spec: &'a SessionSpec, capability: &Capability) -> Result<Self, WrongKey> {
         let material = spec.sa.key.material();
         let (key, salt) = material.split_last_chunk::<4>().ok_or(WrongKey)?;
         if !KEY_LENGTHS.contains(&material.len()) {
@@ -50,7 +47,7 @@ impl<'a> Conf<'a> {
             spi: spec.sa.spi,
             // As it lies in memory.
             salt: u32::from_ne_bytes(*salt),
-            direction: way_of(spec.sa.direction),
+            direction: direction_of(spec.sa.direction),
             proto: esp::RTE_SECURITY_IPSEC_SA_PROTO_ESP,
             mode: mode::RTE_SECURITY_IPSEC_SA_MODE_TUNNEL,
             ..Default::default()
@@ -63,9 +60,9 @@ impl<'a> Conf<'a> {
         }
         set_outer(&mut ipsec, &spec.tunnel);
         if protocol_too {
-            ipsec.options.set_stats(offer.0.stats());
+            ipsec.options.set_stats(capability.0.stats());
             // Of RFC 6040: without it the outer header says that the path must not mark.
-            ipsec.options.set_ecn(offer.0.ecn());
+            ipsec.options.set_ecn(capability.0.ecn());
             if outbound {
                 ipsec.options.set_copy_dscp(u32::from(spec.tunnel.dscp.is_none()));
                 ipsec.options.set_copy_df(u32::from(spec.tunnel.df == DfPolicy::Copy));

@@ -1,7 +1,7 @@
 //! IPsec sessions of NICs (rte_security): opened and closed by the engine's thread, sent with by every worker.
 //!
-//! - **Offers.** What a port can do is asked of its driver before a session is made: ESP in tunnel mode, AES-GCM, the key's length, ESN,
-//!   the window, UDP, DSCP and DF (`offer`).
+//! - **Capabilities.** What a port can do is asked of its driver before a session is made: ESP in tunnel mode, AES-GCM, the key's length, ESN,
+//!   the window, UDP, DSCP and DF (`capability`).
 //! - **Sessions by number.** Whoever opens a session gives it a number. Workers find it by that number without a lock ([`Sessions`]),
 //!   and rules name it by that number.
 //! - **Keys.** A driver reads key and salt during the call that makes a session; ixgbe's keeps a pointer to them and reads the key when
@@ -13,8 +13,9 @@
 //!   way to ask, so a profile has to know.
 
 mod backend;
+mod capability;
 mod conf;
-mod offer;
+mod constants;
 mod pool;
 mod sessions;
 

@@ -1,4 +1,4 @@
-//! Memory of sessions, which drivers keep keys in.
+//! The memory pool of sessions, in which drivers keep keys.
 
 use std::{
     collections::BTreeMap,

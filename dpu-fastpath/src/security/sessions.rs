@@ -1,4 +1,4 @@
-//! Sessions by number.
+//! The sessions of a process's NICs, by number.
 
 use std::{
     collections::BTreeMap,
@@ -18,8 +18,9 @@ use offload_rules::{
 };
 
 use super::{
+    capability::Capability,
     conf::{Conf, WrongKey},
-    offer::{KINDS, Offer},
+    constants::KINDS,
     pool,
 };
 
@@ -37,11 +38,11 @@ pub struct Sessions(Arc<Inner>);
 struct Inner {
     slots: Box<[Slot]>,
     /// Of whoever opens and closes, by slot; workers never come here.
-    books: Mutex<Books>,
+    books: Mutex<SessionTable>,
 }
 
 #[derive(Debug, Default)]
-struct Books(BTreeMap<usize, Open>);
+struct SessionTable(BTreeMap<usize, Open>);
 
 /// What a worker looks at. The session is written last and cleared first.
 #[derive(Debug, Default)]
@@ -70,7 +71,7 @@ struct Open {
 // SAFETY: a session is given back to the driver only, under the lock of the books.
 unsafe impl Send for Open {}
 
-impl Books {
+impl SessionTable {
     fn get(&self, number: Session) -> Result<&Open, Failure> {
         self.0.get(&slot_of(number.0)).filter(|open| open.number == number).ok_or_else(|| missing(number))
     }
@@ -97,9 +98,9 @@ fn context(port: u16) -> Option<NonNull<c_void>> {
     NonNull::new(unsafe { dpdk_sys::rte_eth_dev_get_sec_ctx(port) })
 }
 
-fn offer(context: NonNull<c_void>, kind: SessionKind, sa: &Sa) -> Option<Offer> {
+fn capability(context: NonNull<c_void>, kind: SessionKind, sa: &Sa) -> Option<Capability> {
     // SAFETY: the context of a port that is there; the list is the driver's, as rte_security wants it.
-    unsafe { Offer::find(dpdk_sys::rte_security_capabilities_get(context.as_ptr().cast()), kind, sa) }
+    unsafe { Capability::find(dpdk_sys::rte_security_capabilities_get(context.as_ptr().cast()), kind, sa) }
 }
 
 fn missing(session: Session) -> Failure {
@@ -127,14 +128,14 @@ impl Sessions {
         self.0.slots.get(slot_of(number))
     }
 
-    fn books(&self) -> MutexGuard<'_, Books> {
+    fn books(&self) -> MutexGuard<'_, SessionTable> {
         self.0.books.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Kinds of sessions that a port offers for such an SA.
     pub(crate) fn kinds(port: u16, sa: &Sa) -> Vec<SessionKind> {
         let Some(context) = context(port) else { return Vec::new() };
-        KINDS.into_iter().filter(|kind| offer(context, *kind, sa).is_some()).collect()
+        KINDS.into_iter().filter(|kind| capability(context, *kind, sa).is_some()).collect()
     }
 
     /// Creates a session on a port.
@@ -142,12 +143,12 @@ impl Sessions {
         let refused = |why: &str| Failure::from_errno(libc::ENOTSUP, why);
         self.check_free(number)?;
         let context = context(port).ok_or_else(|| refused("the port has no IPsec of its own"))?;
-        let offer = offer(context, spec.kind, &spec.sa)
+        let capability = capability(context, spec.kind, &spec.sa)
             .ok_or_else(|| refused("the NIC has no session for such an SA: cipher, key, ESN or window"))?;
-        if let Some(lack) = offer.lacks(spec) {
+        if let Some(lack) = capability.lacks(spec) {
             return Err(refused(lack));
         }
-        let mut conf = Conf::new(spec, &offer)
+        let mut conf = Conf::new(spec, &capability)
             .map_err(|WrongKey| Failure::from_errno(libc::EINVAL, "the key is none of AES-GCM with a salt"))?;
         // SAFETY: the context of a port that is there.
         let size = unsafe { dpdk_sys::rte_security_session_get_size(context.as_ptr().cast()) };
@@ -191,7 +192,7 @@ impl Sessions {
 
     /// Destroys all sessions: their rules are gone. What cannot be destroyed is forgotten all the same.
     pub(crate) fn close_all(&self) -> Result<(), Failure> {
-        let Books(ended) = std::mem::take(&mut *self.books());
+        let SessionTable(ended) = std::mem::take(&mut *self.books());
         ended.values().for_each(|open| self.hide(open.number));
         let mut result = Ok(());
         for open in ended.values() {

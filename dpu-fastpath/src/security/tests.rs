@@ -12,8 +12,8 @@ use offload_rules::{
 
 use super::{
     Sessions,
+    capability::Capability,
     conf::{Conf, WrongKey},
-    offer::Offer,
 };
 
 fn sa(direction: SaDirection, key: usize, esn: bool, window: u32) -> Sa {
@@ -83,7 +83,7 @@ fn capability(
     algorithms: &[sys::rte_cryptodev_capabilities],
 ) -> sys::rte_security_capability {
     let mut capability = sys::rte_security_capability {
-        action: super::offer::action_of(kind),
+        action: super::constants::action_of(kind),
         protocol: sys::rte_security_session_protocol::RTE_SECURITY_PROTOCOL_IPSEC,
         crypto_capabilities: algorithms.as_ptr(),
         ol_flags: sys::RTE_SECURITY_TX_OLOAD_NEED_MDATA,
@@ -92,7 +92,7 @@ fn capability(
     let mut ipsec = sys::rte_security_capability__bindgen_ty_1__bindgen_ty_1 {
         proto: sys::rte_security_ipsec_sa_protocol::RTE_SECURITY_IPSEC_SA_PROTO_ESP,
         mode: sys::rte_security_ipsec_sa_mode::RTE_SECURITY_IPSEC_SA_MODE_TUNNEL,
-        direction: super::offer::way_of(direction),
+        direction: super::constants::direction_of(direction),
         replay_win_sz_max: 1024,
         ..Default::default()
     };
@@ -113,10 +113,10 @@ fn change(
     change(unsafe { &mut capability.__bindgen_anon_1.ipsec });
 }
 
-fn find(capabilities: &[sys::rte_security_capability], kind: SessionKind, sa: &Sa) -> Option<Offer> {
+fn find(capabilities: &[sys::rte_security_capability], kind: SessionKind, sa: &Sa) -> Option<Capability> {
     let list: Vec<_> = capabilities.iter().copied().chain([sys::rte_security_capability::default()]).collect();
     // SAFETY: the list ends without action, and lists of algorithms are those of the tests.
-    unsafe { Offer::find(list.as_ptr(), kind, sa) }
+    unsafe { Capability::find(list.as_ptr(), kind, sa) }
 }
 
 #[test]
@@ -135,7 +135,7 @@ fn a_session_is_offered_for_what_the_drivers_capabilities_name() {
     assert!(!offered(protocol, &sa(outbound, 20, false, 0)) && !offered(crypto, &sa(inbound, 20, false, 64)));
     assert!(find(&[], protocol, &sa(inbound, 20, false, 64)).is_none());
     // SAFETY: null is allowed.
-    assert!(unsafe { Offer::find(std::ptr::null(), protocol, &sa(inbound, 20, false, 64)) }.is_none());
+    assert!(unsafe { Capability::find(std::ptr::null(), protocol, &sa(inbound, 20, false, 64)) }.is_none());
 }
 
 #[test]
@@ -195,14 +195,14 @@ fn what_a_tunnel_wants_and_the_nic_has_not_is_told() {
     assert_eq!(lacks(outbound, |options| options.set_copy_df(0), |tunnel| tunnel.df = DfPolicy::Set), None);
 }
 
-fn offer(kind: SessionKind, sa: &Sa) -> Offer {
+fn supported(kind: SessionKind, sa: &Sa) -> Capability {
     find(&[capability(kind, sa.direction, &algorithms())], kind, sa).unwrap()
 }
 
 #[test]
 fn an_egress_session_has_key_salt_numbers_and_outer_headers() {
     let spec = spec(SessionKind::InlineProtocol, sa(SaDirection::Outbound, 36, true, 0));
-    let mut conf = Conf::new(&spec, &offer(spec.kind, &spec.sa)).unwrap();
+    let mut conf = Conf::new(&spec, &supported(spec.kind, &spec.sa)).unwrap();
     let raw = conf.raw();
     // SAFETY: `conf` is alive, and stays where it is.
     let transform = unsafe { &*(*raw).crypto_xform };
@@ -239,7 +239,7 @@ fn an_egress_session_has_key_salt_numbers_and_outer_headers() {
 fn a_session_to_receive_with_has_the_window_and_tells_the_tunnel() {
     let mut spec = spec(SessionKind::InlineProtocol, sa(SaDirection::Inbound, 20, false, 512));
     spec.tunnel.nat_t = None;
-    let conf = Conf::new(&spec, &offer(spec.kind, &spec.sa)).unwrap();
+    let conf = Conf::new(&spec, &supported(spec.kind, &spec.sa)).unwrap();
     let (conf, ipsec, gcm) = conf.parts();
     assert_eq!(conf.userdata.addr(), spec.told as usize);
     assert_eq!((ipsec.replay_win_sz, ipsec.options.udp_encap(), ipsec.options.esn()), (512, 0, 0));
@@ -252,7 +252,7 @@ fn a_session_to_receive_with_has_the_window_and_tells_the_tunnel() {
 fn inline_crypto_leaves_numbers_window_headers_lifetime_to_software() {
     for direction in [SaDirection::Outbound, SaDirection::Inbound] {
         let spec = spec(SessionKind::InlineCrypto, sa(direction, 20, false, 64));
-        let conf = Conf::new(&spec, &offer(spec.kind, &spec.sa)).unwrap();
+        let conf = Conf::new(&spec, &supported(spec.kind, &spec.sa)).unwrap();
         let (conf, ipsec, _) = conf.parts();
         assert_eq!(conf.action_type, sys::rte_security_session_action_type::RTE_SECURITY_ACTION_TYPE_INLINE_CRYPTO);
         assert!(conf.userdata.is_null(), "what it has deciphered is still ESP");
@@ -266,21 +266,21 @@ fn inline_crypto_leaves_numbers_window_headers_lifetime_to_software() {
 #[test]
 fn of_two_limits_the_octets_go_when_a_driver_takes_one() {
     let mut spec = spec(SessionKind::InlineProtocol, sa(SaDirection::Outbound, 20, false, 0));
-    let mut conf = Conf::new(&spec, &offer(spec.kind, &spec.sa)).unwrap();
+    let mut conf = Conf::new(&spec, &supported(spec.kind, &spec.sa)).unwrap();
     assert!(conf.without_bytes());
     let life = conf.parts().1.life;
     assert_eq!((life.packets_hard_limit, life.bytes_hard_limit), (1000, 0));
     assert!(!conf.without_bytes(), "once");
     drop(conf);
     spec.most.packets = 0;
-    let mut conf = Conf::new(&spec, &offer(spec.kind, &spec.sa)).unwrap();
+    let mut conf = Conf::new(&spec, &supported(spec.kind, &spec.sa)).unwrap();
     assert!(!conf.without_bytes());
     assert_eq!(conf.parts().1.life.bytes_hard_limit, 2_000_000);
 }
 
 #[test]
 fn a_key_of_another_length_is_refused() {
-    let there = offer(SessionKind::InlineCrypto, &sa(SaDirection::Outbound, 20, false, 0));
+    let there = supported(SessionKind::InlineCrypto, &sa(SaDirection::Outbound, 20, false, 0));
     for length in [0, 3, 4, 16, 19, 21, 32, 37] {
         let spec = spec(SessionKind::InlineCrypto, sa(SaDirection::Outbound, length, false, 0));
         assert_eq!(Conf::new(&spec, &there).err(), Some(WrongKey), "{length}");

@@ -26,7 +26,7 @@ use super::{
 
 /// What becomes of a frame: the device that it leaves by and the frame, without what is drawn for each flow.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-enum Fate {
+enum Disposition {
     Software { unchanged: bool },
     Sent(u32, Vec<u8>),
     Other(String),
@@ -42,7 +42,7 @@ struct Probe {
 #[derive(Default)]
 struct Seen {
     moments: u64,
-    fates: BTreeMap<usize, BTreeSet<Fate>>,
+    dispositions: BTreeMap<usize, BTreeSet<Disposition>>,
 }
 
 const fn local(segment: usize) -> End {
@@ -139,15 +139,15 @@ fn probes(case: &Case, ports: &[(u32, Place)]) -> Vec<Probe> {
         .collect()
 }
 
-fn fate(record: &Record, probe: &Probe, ports: &[(u32, Place)]) -> Fate {
+fn disposition(record: &Record, probe: &Probe, ports: &[(u32, Place)]) -> Disposition {
     match machine::receive(record, probe.port, &probe.frame).outcome {
-        Outcome::Software(frame) => Fate::Software { unchanged: frame == probe.frame },
+        Outcome::Software(frame) => Disposition::Software { unchanged: frame == probe.frame },
         Outcome::Sent(port, frame) => {
             let leaves = |place: &Place| (i32::from(place.pf), place.vport) == (port.pf, port.vport);
             let device = ports.iter().find(|(_, place)| leaves(place)).unwrap().0;
-            Fate::Sent(device, judge::undrawn(frame))
+            Disposition::Sent(device, judge::undrawn(frame))
         }
-        other => Fate::Other(format!("{other:?}")),
+        other => Disposition::Other(format!("{other:?}")),
     }
 }
 
@@ -162,7 +162,7 @@ fn look(device: &Device, probes: &Arc<Vec<Probe>>, ports: &[(u32, Place)]) -> Ar
         let mut seen = looking.lock().unwrap();
         seen.moments += 1;
         for (at, probe) in asked.iter().enumerate() {
-            seen.fates.entry(at).or_default().insert(fate(record, probe, &known));
+            seen.dispositions.entry(at).or_default().insert(disposition(record, probe, &known));
         }
     }));
     seen
@@ -182,21 +182,21 @@ enum Losses {
 fn check(seen: &Mutex<Seen>, probes: &[Probe], case: &Case, losses: Losses, about: &str) -> u64 {
     let allowed = judge::sent_by_software(case);
     let mut in_hardware = 0;
-    for (at, fates) in &seen.lock().unwrap().fates {
+    for (at, dispositions) in &seen.lock().unwrap().dispositions {
         let probe = &probes[*at];
         let software = &allowed[&(probe.device, probe.frame.clone())];
-        for fate in fates {
-            let good = match fate {
-                Fate::Software { unchanged } => *unchanged,
-                Fate::Sent(device, frame) => software.contains(&(*device, frame.clone())),
-                Fate::Other(why) => match losses {
+        for disposition in dispositions {
+            let good = match disposition {
+                Disposition::Software { unchanged } => *unchanged,
+                Disposition::Sent(device, frame) => software.contains(&(*device, frame.clone())),
+                Disposition::Other(why) => match losses {
                     Losses::None => false,
                     Losses::Denied => why == "Lost(Drop)",
                     Losses::Any => why.starts_with("Lost("),
                 },
             };
-            assert!(good, "{about}: frame {at} from {}: {fate:?}, and software {software:?}", probe.device);
-            in_hardware += u64::from(matches!(fate, Fate::Sent(..)));
+            assert!(good, "{about}: frame {at} from {}: {disposition:?}, and software {software:?}", probe.device);
+            in_hardware += u64::from(matches!(disposition, Disposition::Sent(..)));
         }
     }
     in_hardware
@@ -250,11 +250,11 @@ fn all_moments() {
     front.close_ports();
     check(&seen, &probes, &case, Losses::Any, &format!("{judged:?}, at the end"));
     let seen = std::mem::take(&mut *seen.lock().unwrap());
-    for (at, fates) in &seen.fates {
-        let sent = fates.iter().any(|fate| matches!(fate, Fate::Sent(..)));
+    for (at, dispositions) in &seen.dispositions {
+        let sent = dispositions.iter().any(|disposition| matches!(disposition, Disposition::Sent(..)));
         // The first port to stop: its queues lead nowhere before the driver takes a rule away, in an order of its own.
         let first = judged != Judged::Switch && probes[*at].port.pf == 0;
-        assert!(!(first && sent), "{judged:?}: frame {at} is sent while its port stops: {fates:?}");
+        assert!(!(first && sent), "{judged:?}: frame {at} is sent while its port stops: {dispositions:?}");
     }
     assert!(seen.moments > 10, "rules were left to stop with");
     moments += seen.moments;

@@ -66,12 +66,12 @@ unsafe impl Send for Nic {}
 
 /// Where a frame came out.
 #[derive(Debug)]
-pub(crate) enum Way {
+pub(crate) enum Exit {
     Software(NicNote, Vec<u8>),
     Wire(Vec<u8>),
 }
 
-impl Way {
+impl Exit {
     pub(crate) fn software(self) -> (NicNote, Vec<u8>) {
         match self {
             Self::Software(note, frame) => (note, frame),
@@ -136,16 +136,16 @@ impl Nic {
     }
 
     /// A frame arrives at a port: software gets it, or it leaves on the other one.
-    pub(crate) fn arrive(&mut self, side: usize, frame: &[u8]) -> Way {
+    pub(crate) fn arrive(&mut self, side: usize, frame: &[u8]) -> Exit {
         assert!(self.wires[side].arrive(frame));
         wait("a frame comes out somewhere", || {
             let mut packets = Vec::new();
             // Each port's queue drives what arrives there.
             self.ports[side].receive(&mut packets, &mut Vec::new(), 1).unwrap();
             if let Some(packet) = packets.pop() {
-                return Some(Way::Software(packet.note(), packet.data().to_vec()));
+                return Some(Exit::Software(packet.note(), packet.data().to_vec()));
             }
-            self.sent(1 - side).map(Way::Wire)
+            self.sent(1 - side).map(Exit::Wire)
         })
     }
 

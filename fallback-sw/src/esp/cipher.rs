@@ -1,4 +1,4 @@
-//! AES-GCM as ESP uses it, and the keys that nobody gets to see.
+//! AES-GCM as ESP uses it, with keys that are never shown.
 
 use super::{
     ICV_LEN, IV_LEN,

@@ -1,7 +1,7 @@
 //! IPsec ESP in tunnel mode (RFC 4303) with AES-GCM (RFC 4106), over IP or in UDP (RFC 3948).
 //!
 //! Security associations as plain values of one worker: sealing and opening happen in place, allocate nothing and take no lock.
-//! Nothing here knows vifs, routes or time; who owns an SA tells it what it needs. Keys leave memory with the SA and are never
+//! Nothing here knows vifs, routes or time; the owner of an SA passes in what it needs. Keys leave memory with the SA and are never
 //! formatted.
 
 mod aead;

@@ -1,4 +1,4 @@
-//! What the kernel tells of links that go down, however shortly (rtnetlink(7)): a look at a device every half second misses them.
+//! Link events of the kernel, also of links that go down for a moment (rtnetlink(7)): a look at a device every half second misses them.
 
 use std::{
     collections::BTreeMap,
@@ -66,7 +66,7 @@ impl Links {
             let read = unsafe { libc::recv(self.socket.as_raw_fd(), room.cast(), len, 0) };
             let Ok(read) = usize::try_from(read) else {
                 if io::Error::last_os_error().raw_os_error() == Some(libc::ENOBUFS) && self.ask().is_ok() {
-                    // News were lost: the counts of what is there tell what was missed.
+                    // LinkChange were lost: the counts of what is there tell what was missed.
                     continue;
                 }
                 return lost;
@@ -81,9 +81,9 @@ impl Links {
     }
 }
 
-/// What a message says of a device.
+/// A change of a device's link.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct News {
+struct LinkChange {
     index: i32,
     name: Option<String>,
     /// The device is set up and operational, and not deleted.
@@ -94,7 +94,7 @@ struct News {
 }
 
 /// Was the link lost since the news before?
-fn is_loss(known: &mut BTreeMap<i32, u32>, news: &News) -> bool {
+fn is_loss(known: &mut BTreeMap<i32, u32>, news: &LinkChange) -> bool {
     let before = match (news.gone, news.carrier_losses) {
         (false, Some(losses)) => known.insert(news.index, losses),
         _ => known.remove(&news.index),
@@ -103,7 +103,7 @@ fn is_loss(known: &mut BTreeMap<i32, u32>, news: &News) -> bool {
 }
 
 /// The messages about links in what was received; others are skipped, and so is what follows a malformed one.
-fn messages(mut octets: &[u8]) -> impl Iterator<Item = News> + '_ {
+fn messages(mut octets: &[u8]) -> impl Iterator<Item = LinkChange> + '_ {
     std::iter::from_fn(move || {
         loop {
             let len = usize::try_from(word(octets, 0)?).ok().filter(|len| *len >= HEADER)?;
@@ -116,7 +116,7 @@ fn messages(mut octets: &[u8]) -> impl Iterator<Item = News> + '_ {
     })
 }
 
-fn news(message: &[u8]) -> Option<News> {
+fn news(message: &[u8]) -> Option<LinkChange> {
     let kind = half(message, 4)?;
     let gone = kind == libc::RTM_DELLINK;
     if !gone && kind != libc::RTM_NEWLINK {
@@ -140,7 +140,7 @@ fn news(message: &[u8]) -> Option<News> {
         }
         attributes = attributes.get(len.next_multiple_of(4)..).unwrap_or(&[]);
     }
-    Some(News { index, name, operational, gone, carrier_losses })
+    Some(LinkChange { index, name, operational, gone, carrier_losses })
 }
 
 fn word(octets: &[u8], at: usize) -> Option<u32> {

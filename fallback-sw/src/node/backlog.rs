@@ -1,10 +1,10 @@
-//! Bounds what workers tell control: a flood on many vifs must not make link states, changes and new neighbours wait behind it.
+//! Bounds the events from workers to control: a flood on many vifs must not delay link states, changes and new neighbours.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use crate::worker::Event;
 
-/// Events that may wait, of the kind that is told again when it matters: what neighbours say of themselves unasked.
+/// Queued events of the kind that repeats when it matters: unsolicited claims of neighbours.
 const MOST_HEARSAY: usize = 8192;
 /// Events that may wait in all, but for those of security associations.
 const MOST: usize = 2 * MOST_HEARSAY;

@@ -11,10 +11,10 @@ use offload_rules::{
 };
 
 use super::{
-    gateways::{Gateways, News},
+    gateways::{GatewayChange, Gateways},
     ike::{self, Book},
     neighbours::{Effects, Limits, Neighbours, nud::Question},
-    sequences::{Sequences, Unsure},
+    sequences::{NumbersUnknown, Sequences},
 };
 use crate::worker::{Event, GiveUp, Grant, NeighbourKey, SaNews};
 
@@ -44,7 +44,7 @@ pub struct Control {
     gateways_moved: bool,
     path_mtus: BTreeMap<IpAddr, u64>,
     sequences: Sequences,
-    /// Those of SAs that IKE has negotiated. No other life of the node has their keys, so they are kept nowhere, and push no key out
+    /// Those of SAs that IKE has negotiated. No other run of the node has their keys, so they are kept nowhere, and push no key out
     /// of what is kept, however often IKE makes new ones.
     ike_sequences: Sequences,
     ike: Book,
@@ -53,8 +53,8 @@ pub struct Control {
     /// Outbound SAs that have been given numbers.
     granted: BTreeMap<SaId, Arc<Sa>>,
     /// Outbound SAs that seal nothing: which numbers their keys have used is not known.
-    refused: BTreeMap<SaId, (Arc<Sa>, Unsure)>,
-    /// Numbers that the workers have not been told of yet.
+    refused: BTreeMap<SaId, (Arc<Sa>, NumbersUnknown)>,
+    /// Numbers that have not been sent to the workers yet.
     grants: Vec<Grant>,
     /// How often the outbound SAs of a tunnel were replaced.
     rekeys: BTreeMap<VifId, u64>,
@@ -67,7 +67,7 @@ impl Control {
         Self::with_sequences(snapshot, Sequences::default(), false)
     }
 
-    /// With this snapshot, and the sequence numbers that were reserved in earlier lives. `nic`: SAs are offered to one.
+    /// With this snapshot, and the sequence numbers that were reserved in earlier runs. `nic`: SAs are offered to one.
     #[must_use]
     pub fn with_sequences(snapshot: Arc<Snapshot>, sequences: Sequences, nic: bool) -> Self {
         let mut control = Self {
@@ -95,7 +95,7 @@ impl Control {
         &self.sequences
     }
 
-    /// Sequence numbers for the workers. Whoever takes them keeps [`Self::sequences`] first, if they are to outlive the node.
+    /// Sequence numbers for the workers. [`Self::sequences`] must be saved before they are used, where they are to outlive the node.
     pub fn take_grants(&mut self) -> Vec<Grant> {
         std::mem::take(&mut self.grants)
     }
@@ -107,13 +107,13 @@ impl Control {
     }
 
     /// Outbound SAs that seal nothing, and why.
-    pub fn refused(&self) -> impl Iterator<Item = (SaId, Unsure)> {
+    pub fn refused(&self) -> impl Iterator<Item = (SaId, NumbersUnknown)> {
         self.refused.iter().map(|(id, (_, why))| (*id, *why))
     }
 
     /// Why an SA seals nothing, if it is so.
     #[must_use]
-    pub fn why_refused(&self, sa: SaId) -> Option<Unsure> {
+    pub fn why_refused(&self, sa: SaId) -> Option<NumbersUnknown> {
         self.refused.get(&sa).map(|(_, why)| *why)
     }
 
@@ -147,7 +147,7 @@ impl Control {
     }
 
     /// The next numbers of an SA.
-    fn reserve_for(&mut self, sa: &Arc<Sa>) -> Result<Grant, Unsure> {
+    fn reserve_for(&mut self, sa: &Arc<Sa>) -> Result<Grant, NumbersUnknown> {
         let of_ike = IKE_SAS.contains(&sa.id.get());
         let sequences = if of_ike { &mut self.ike_sequences } else { &mut self.sequences };
         sequences.reserve(sa, self.nic)
@@ -257,7 +257,7 @@ impl Control {
         }
     }
 
-    /// What charon's plugin is to be told.
+    /// Events for charon's plugin.
     pub fn take_ike_events(&mut self) -> Vec<ike::Event> {
         self.ike.take_events()
     }
@@ -371,13 +371,13 @@ impl Control {
             let next = self.snapshot.with_neighbours(&effects.macs);
             actions.snapshot = Some(self.publish(next));
         }
-        let lost: Vec<News> = effects.give_up.iter().filter_map(|(key, _)| self.gateways.lost(*key)).collect();
+        let lost: Vec<GatewayChange> = effects.give_up.iter().filter_map(|(key, _)| self.gateways.lost(*key)).collect();
         self.learn_of_gateways(&lost, actions);
         actions.ask.extend(effects.ask);
         actions.give_up.extend(effects.give_up);
     }
 
-    fn learn_of_gateways(&mut self, news: &[News], actions: &mut Actions) {
+    fn learn_of_gateways(&mut self, news: &[GatewayChange], actions: &mut Actions) {
         if let Some(next) = self.snapshot.with_gateways(news) {
             actions.snapshot = Some(self.publish(next));
         }

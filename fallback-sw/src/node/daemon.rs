@@ -1,4 +1,4 @@
-//! What the daemons have in common: their command line, their log, the state they begin with, and their life.
+//! What the daemons share: command line, log, initial state, start and orderly end.
 
 use std::{
     any::Any, io::IsTerminal as _, path::PathBuf, process::ExitCode, thread::available_parallelism, time::Instant,
@@ -17,8 +17,8 @@ use tonic::service::Routes;
 
 pub use super::attachment::Attachment;
 use super::{
-    beginning::Beginning,
     ike,
+    initial_state::InitialState,
     offload::OffloadLink,
     runtime::{Config, OnWorkerStart, Runtime},
     service::{self, NodeService},
@@ -99,7 +99,7 @@ pub struct CheckArgs {
     pub state: PathBuf,
 }
 
-/// What a node works with besides its state.
+/// The environment of a node besides its state: ports, threads, offload engine.
 pub struct Equipment {
     /// What opens the devices of vifs.
     pub ports: Box<dyn OpenPorts>,
@@ -137,7 +137,7 @@ pub fn start<C: Parser>(carry_out: impl FnOnce(C) -> anyhow::Result<()>) -> Exit
     let cli = match C::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
-            // A closed pipe on help text is nobody's concern.
+            // A closed pipe on help text is not an error.
             let _ = error.print();
             return if error.use_stderr() { ExitCode::FAILURE } else { ExitCode::SUCCESS };
         }
@@ -173,7 +173,7 @@ pub fn run(args: &RunArgs, equip: impl FnOnce(usize, &Snapshot) -> anyhow::Resul
     if let Some(choice) = args.aead {
         choice.put_in_force()?;
     }
-    let Beginning { snapshot, last_state } = Beginning::of(args)?;
+    let InitialState { snapshot, last_state } = InitialState::load(args.state.as_deref(), args.last_state.as_deref())?;
     let workers = if args.workers == 0 { available_parallelism().map_or(1, usize::from) } else { args.workers };
     tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
         let mut signals = Signals::new().context("signal handlers")?;
@@ -220,7 +220,7 @@ pub fn run(args: &RunArgs, equip: impl FnOnce(usize, &Snapshot) -> anyhow::Resul
     })
 }
 
-/// The memory holds keys: it is written to no core file, and nobody but root looks into it.
+/// The memory holds keys: it is written to no core file, and only root can read it.
 fn keep_memory_private() {
     let limited = setrlimit(Resource::RLIMIT_CORE, 0, 0);
     if let Err(error) = limited.and_then(|()| prctl::set_dumpable(false)) {

@@ -26,7 +26,7 @@ const RETRY_MS: u64 = 2_000;
 const MAX_QUESTIONS: usize = 64;
 
 /// Something that was found out about a gateway.
-pub type News = (NeighbourKey, GatewayState);
+pub type GatewayChange = (NeighbourKey, GatewayState);
 
 /// One gateway.
 ///
@@ -57,7 +57,7 @@ pub struct Gateways {
 impl Gateways {
     /// Watches exactly these, which the cache [keeps](Neighbours::keep). Of one that is not watched any longer nothing is said. That one
     /// is dead is said again: the snapshot has forgotten it if its vif was away in between.
-    pub fn watch(&mut self, wanted: &BTreeSet<NeighbourKey>, now: u64) -> Vec<News> {
+    pub fn watch(&mut self, wanted: &BTreeSet<NeighbourKey>, now: u64) -> Vec<GatewayChange> {
         let mut news = Vec::new();
         let due = &mut self.due;
         self.watches.retain(|key, watch| {
@@ -82,7 +82,12 @@ impl Gateways {
     }
 
     /// Lets time pass: questions that are due go to `ask`.
-    pub fn tick(&mut self, cache: &mut Neighbours, now: u64, ask: &mut Vec<(NeighbourKey, Question)>) -> Vec<News> {
+    pub fn tick(
+        &mut self,
+        cache: &mut Neighbours,
+        now: u64,
+        ask: &mut Vec<(NeighbourKey, Question)>,
+    ) -> Vec<GatewayChange> {
         let ripe = self.due.iter().take_while(|(due, _)| *due <= now).take(MAX_QUESTIONS);
         let ripe: Vec<_> = ripe.map(|(_, key)| *key).collect();
         let mut news = Vec::new();
@@ -98,7 +103,7 @@ impl Gateways {
         cache: &mut Neighbours,
         now: u64,
         ask: &mut Vec<(NeighbourKey, Question)>,
-    ) -> Option<News> {
+    ) -> Option<GatewayChange> {
         let watch = self.watches.get(&key)?;
         match cache.state(key) {
             // The cache asks for it, and tells when it gives up.
@@ -123,7 +128,7 @@ impl Gateways {
     }
 
     /// A neighbour has told something: was it the answer of a gateway?
-    pub fn told(&mut self, key: NeighbourKey, cache: &Neighbours, now: u64) -> Option<News> {
+    pub fn told(&mut self, key: NeighbourKey, cache: &Neighbours, now: u64) -> Option<GatewayChange> {
         let watch = self.watches.get(&key)?;
         if cache.answered_since(key, watch.asked_at) {
             self.update(key, |watch| (watch.asked, watch.due) = (0, now.saturating_add(POLL_MS)));
@@ -137,11 +142,11 @@ impl Gateways {
     }
 
     /// The cache has given a neighbour up.
-    pub fn lost(&mut self, key: NeighbourKey) -> Option<News> {
+    pub fn lost(&mut self, key: NeighbourKey) -> Option<GatewayChange> {
         self.is_now(key, GatewayState::Dead)
     }
 
-    fn is_now(&mut self, key: NeighbourKey, state: GatewayState) -> Option<News> {
+    fn is_now(&mut self, key: NeighbourKey, state: GatewayState) -> Option<GatewayChange> {
         let watch = self.watches.get_mut(&key)?;
         (std::mem::replace(&mut watch.state, state) != state).then_some((key, state))
     }

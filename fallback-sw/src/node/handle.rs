@@ -15,8 +15,8 @@ use tokio::sync::{broadcast, oneshot};
 use super::{
     control::Control,
     ike,
-    runtime::{Applied, Message},
-    thread::{Command, Mailbox, Waker},
+    messages::{Applied, Command, Message},
+    thread::{Mailbox, Waker},
     view::PortStatus,
 };
 use crate::worker::Worker;
@@ -31,7 +31,7 @@ pub struct WorkerHandle {
 
 impl WorkerHandle {
     pub(super) fn tell(&self, command: Command) {
-        // A worker that has ended needs to be told nothing.
+        // A worker that has ended takes no commands.
         let _ = self.commands.send(command);
         self.waker.wake();
     }
@@ -100,7 +100,7 @@ impl Handle {
         answer.await.map_err(|_| ike::Refused::Ended)?
     }
 
-    /// What charon's plugin is told from now on.
+    /// Events for charon's plugin from now on.
     #[must_use]
     pub fn ike_events(&self) -> broadcast::Receiver<ike::Event> {
         self.ike_events.subscribe()

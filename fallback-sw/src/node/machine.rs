@@ -70,7 +70,7 @@ impl Machine {
         Self::started_again(config, snapshot, Sequences::default())
     }
 
-    /// A node that goes on with the sequence numbers of an earlier life.
+    /// A node that goes on with the sequence numbers of an earlier run.
     ///
     /// # Errors
     /// As [`Self::new`].

@@ -2,7 +2,6 @@
 
 mod attachment;
 pub mod backlog;
-mod beginning;
 pub mod control;
 pub mod daemon;
 pub mod decode;
@@ -13,7 +12,9 @@ pub mod gateways;
 mod handle;
 pub mod hit_rate;
 pub mod ike;
+mod initial_state;
 pub mod machine;
+pub mod messages;
 pub mod neighbours;
 pub mod offload;
 pub mod persist;

@@ -14,20 +14,21 @@ use std::{
 
 use offload_rules::{
     MacAddr, VifId,
-    forwarding::{Delta, PortConfig, SaDirection, Snapshot, State, StateErrors, Vif},
+    forwarding::{PortConfig, SaDirection, Snapshot, Vif},
 };
-use tokio::sync::{broadcast, oneshot};
+use tokio::sync::broadcast;
 
 pub use super::handle::{Ended, Handle, WorkerHandle};
 use super::{
     backlog::Backlog,
     control::{Actions, Control},
     device_mtu, ike,
+    messages::{Applied, Command, Message, Report},
     neighbours::refusals::Refusals,
     offload::OffloadLink,
     persist::LastState,
     sequences::Sequences,
-    thread::{Command, Mailbox, Report, Thread, Waker},
+    thread::{Mailbox, Thread, Waker},
     view::PortStatus,
 };
 use crate::{
@@ -44,7 +45,7 @@ const EVENTS_AT_ONCE: usize = 1024;
 /// Milliseconds between two attempts to open a device.
 const RETRY_MS: u64 = 500;
 
-/// What a worker's thread does before anything else; told the worker's number.
+/// Called by a worker's thread as it starts, with the worker's number.
 pub type OnWorkerStart = Arc<dyn Fn(usize) + Send + Sync>;
 
 /// How a node is run.
@@ -75,34 +76,6 @@ impl Default for Config {
             epoch: Instant::now(),
         }
     }
-}
-
-/// A state or a change is in force.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Applied {
-    /// The generation.
-    pub generation: u64,
-    /// What whoever has applied it should see to.
-    pub warnings: Vec<String>,
-}
-
-/// A look at what the node knows and at its devices.
-pub type Look = Box<dyn FnOnce(&Control, &BTreeMap<VifId, PortStatus>) + Send>;
-
-/// What the control thread is told.
-pub enum Message {
-    /// By a worker.
-    Report(Report),
-    /// Put a state in force.
-    ApplyState(Box<State>, oneshot::Sender<Result<Applied, StateErrors>>),
-    /// Put a change in force.
-    ApplyDelta(Box<Delta>, oneshot::Sender<Result<Applied, StateErrors>>),
-    /// Charon's plugin asks.
-    Ike(Box<ike::Request>, oneshot::Sender<Result<String, ike::Refused>>),
-    /// Let someone look.
-    Inspect(Look),
-    /// End.
-    Stop,
 }
 
 /// A running node; ends when it is stopped or dropped.
@@ -138,7 +111,7 @@ impl Runtime {
             wakers.iter().map(|waker| (0..count).map(|_| Mailbox::new(Arc::clone(waker))).collect()).collect();
         let mut workers = Vec::new();
         let mut threads = Vec::new();
-        // Each hash under a random key: as good as random for whoever does not know the key.
+        // Each hash under a random key: as good as random without knowledge of the key.
         let random = std::hash::RandomState::new();
         let cookie_secret =
             [std::hash::BuildHasher::hash_one(&random, 0), std::hash::BuildHasher::hash_one(&random, 1)];
@@ -182,7 +155,7 @@ impl Runtime {
         let ike_events = broadcast::Sender::new(IKE_EVENTS);
         let handle = Handle { messages, ike_events: ike_events.clone(), workers: workers.clone(), epoch };
         let control = ControlThread {
-            keeper: keep::Keeper::new(config.last_state.take()),
+            keeper: keep::StateKeeper::new(config.last_state.take()),
             config,
             control,
             ike_events,
@@ -251,7 +224,7 @@ struct ControlThread {
     status: BTreeMap<VifId, PortStatus>,
     inbox: Receiver<Message>,
     epoch: Instant,
-    keeper: keep::Keeper,
+    keeper: keep::StateKeeper,
     ike_events: broadcast::Sender<ike::Event>,
     refusals: Refusals,
     backlog: Arc<Backlog>,

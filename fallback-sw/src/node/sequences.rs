@@ -37,7 +37,7 @@ pub struct LineError(usize);
 
 /// Why it is not known which numbers a key has used. It is refused from then on: only a new key is safe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Unsure {
+pub enum NumbersUnknown {
     /// The file of reserved numbers was lost.
     #[error("the kept state was found without its file of reserved sequence numbers")]
     Missing,
@@ -49,7 +49,7 @@ pub enum Unsure {
     Unlisted,
 }
 
-impl Unsure {
+impl NumbersUnknown {
     const ALL: [Self; 3] = [Self::Missing, Self::Copied, Self::Unlisted];
 
     const fn word(self) -> &'static str {
@@ -61,20 +61,20 @@ impl Unsure {
     }
 }
 
-/// What is known of a key's numbers.
+/// Sequence numbers of a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Standing {
+enum KeyNumbers {
     /// The first one that is not reserved.
     Until(u64),
     /// Nothing: none may be used.
-    Refused(Unsure),
+    Refused(NumbersUnknown),
 }
 
 /// Reserved numbers by key.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Sequences {
     /// With when the key was met, as a serial number.
-    keys: BTreeMap<Fingerprint, (Standing, u64)>,
+    keys: BTreeMap<Fingerprint, (KeyNumbers, u64)>,
     serial: u64,
 }
 
@@ -107,8 +107,8 @@ impl Sequences {
         for (fingerprint, (standing, _)) in keys {
             // Writing to a string does not fail.
             let _ = match standing {
-                Standing::Until(until) => writeln!(text, "{:032x} {until}", u128::from_be_bytes(*fingerprint)),
-                Standing::Refused(why) => {
+                KeyNumbers::Until(until) => writeln!(text, "{:032x} {until}", u128::from_be_bytes(*fingerprint)),
+                KeyNumbers::Refused(why) => {
                     writeln!(text, "{:032x} {}", u128::from_be_bytes(*fingerprint), why.word())
                 }
             };
@@ -122,16 +122,16 @@ impl Sequences {
         self.keys.contains_key(&fingerprint(sa))
     }
 
-    /// An SA's key may have used numbers that nobody knows of.
-    pub fn refuse(&mut self, sa: &Sa, why: Unsure) {
-        self.note(fingerprint(sa), Standing::Refused(why));
+    /// An SA's key may have used numbers that are not recorded.
+    pub fn refuse(&mut self, sa: &Sa, why: NumbersUnknown) {
+        self.note(fingerprint(sa), KeyNumbers::Refused(why));
     }
 
     /// So may all keys.
-    pub fn refuse_all(&mut self, why: Unsure) {
+    pub fn refuse_all(&mut self, why: NumbersUnknown) {
         for (standing, _) in self.keys.values_mut() {
-            if matches!(standing, Standing::Until(_)) {
-                *standing = Standing::Refused(why);
+            if matches!(standing, KeyNumbers::Until(_)) {
+                *standing = KeyNumbers::Refused(why);
             }
         }
     }
@@ -139,8 +139,8 @@ impl Sequences {
     /// Reserves the next numbers of an SA's key; many, when a NIC may get some of them.
     ///
     /// # Errors
-    /// [`Unsure`]: which numbers the key has used is not known.
-    pub fn reserve(&mut self, sa: &Arc<Sa>, nic: bool) -> Result<Grant, Unsure> {
+    /// [`NumbersUnknown`]: which numbers the key has used is not known.
+    pub fn reserve(&mut self, sa: &Arc<Sa>, nic: bool) -> Result<Grant, NumbersUnknown> {
         let block = match (nic, sa.esn) {
             (false, _) => BLOCK,
             (true, true) => NIC_BLOCK,
@@ -148,18 +148,18 @@ impl Sequences {
         };
         let fingerprint = fingerprint(sa);
         let known = match self.keys.get(&fingerprint) {
-            Some((Standing::Refused(why), _)) => return Err(*why),
-            Some((Standing::Until(until), _)) => *until,
+            Some((KeyNumbers::Refused(why), _)) => return Err(*why),
+            Some((KeyNumbers::Until(until), _)) => *until,
             None => 0,
         };
         let from = known.max(sa.first);
         let end = if sa.esn { u64::MAX } else { 1 << 32 };
         let until = from.saturating_add(block).min(end).max(from);
-        self.note(fingerprint, Standing::Until(until));
+        self.note(fingerprint, KeyNumbers::Until(until));
         Ok(Grant { sa: Arc::clone(sa), from, until })
     }
 
-    fn note(&mut self, fingerprint: Fingerprint, standing: Standing) {
+    fn note(&mut self, fingerprint: Fingerprint, standing: KeyNumbers) {
         self.serial += 1;
         let serial = self.serial;
         self.keys.entry(fingerprint).or_insert((standing, serial)).0 = standing;
@@ -180,13 +180,13 @@ impl Sequences {
     }
 }
 
-fn parse(line: &str) -> Option<(Fingerprint, Standing)> {
+fn parse(line: &str) -> Option<(Fingerprint, KeyNumbers)> {
     let (fingerprint, standing) = line.split_once(' ')?;
     let number = u128::from_str_radix(fingerprint, 16).ok().filter(|_| fingerprint.len() == 32)?;
-    let refused = Unsure::ALL.into_iter().find(|why| why.word() == standing);
+    let refused = NumbersUnknown::ALL.into_iter().find(|why| why.word() == standing);
     let standing = match refused {
-        Some(why) => Standing::Refused(why),
-        None => Standing::Until(standing.parse().ok()?),
+        Some(why) => KeyNumbers::Refused(why),
+        None => KeyNumbers::Until(standing.parse().ok()?),
     };
     Some((number.to_be_bytes(), standing))
 }

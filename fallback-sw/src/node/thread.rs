@@ -22,13 +22,16 @@ use nix::{
     },
 };
 use offload_engine::protocol::Request;
-use offload_rules::{DropReason, VifId, forwarding::Snapshot};
+use offload_rules::{DropReason, VifId};
 
-use super::{backlog::Backlog, neighbours::nud::Question, runtime::Message};
+use super::{
+    backlog::Backlog,
+    messages::{Command, Message, Report},
+};
 use crate::{
     io::{Port, PortError},
     packet::Packet,
-    worker::{Delivery, Event, GiveUp, Grant, NeighbourKey, Outbox, TxMeta, Worker},
+    worker::{Delivery, Outbox, TxMeta, Worker},
 };
 
 /// Frames received from a port before the next port has its turn.
@@ -45,41 +48,6 @@ const YIELD: u32 = 1024;
 const NAP: Duration = Duration::from_micros(50);
 /// Packets that may wait between two workers.
 pub(super) const RING: usize = 4096;
-
-/// What a worker thread is told.
-pub enum Command {
-    /// Judge by this snapshot from now on.
-    Adopt(Arc<Snapshot>),
-    /// Outbound SAs may use these sequence numbers.
-    Grant(Arc<[Grant]>),
-    /// Use this port for a vif, instead of one that it may have.
-    AddPort(VifId, Box<dyn Port>),
-    /// The device of a vif is not to be used any more.
-    RemovePort(VifId),
-    /// Ask for a neighbour.
-    Ask(NeighbourKey, Question),
-    /// Give up what waits for a neighbour.
-    GiveUp(NeighbourKey, GiveUp),
-    /// Let someone look at the worker; must be quick, packets wait.
-    Inspect(Box<dyn FnOnce(&Worker) + Send>),
-    /// What the offload engine reports.
-    Offload(Vec<offload_engine::protocol::Report>),
-    /// Offload is switched on or off.
-    OffloadEnabled(bool),
-    /// The offload engine has lost its books.
-    OffloadRestarted,
-    /// End.
-    Stop,
-}
-
-/// What a worker thread tells.
-#[derive(Debug)]
-pub enum Report {
-    /// What packets told.
-    Events(Vec<Event>),
-    /// A port has failed and was given up.
-    PortFailed(VifId, PortError),
-}
 
 /// A ring to a worker, and how to wake it.
 #[derive(Clone)]
@@ -133,7 +101,7 @@ impl Mailbox {
     }
 }
 
-/// What a worker thread works with.
+/// A worker thread.
 pub struct Thread {
     /// The worker.
     pub worker: Worker,
@@ -158,12 +126,12 @@ pub struct Thread {
 /// A port in use.
 struct Open {
     port: Box<dyn Port>,
-    /// What it has told of lost frames so far.
+    /// Lost frames that it has reported so far.
     lost: u64,
 }
 
 impl Thread {
-    /// Runs until it is told to stop.
+    /// Runs until [`Command::Stop`].
     pub fn run(mut self) {
         let mut ports: BTreeMap<VifId, Open> = BTreeMap::new();
         let mut out = Outbox::default();
@@ -174,7 +142,7 @@ impl Thread {
             let mut busy = false;
             while let Ok(command) = self.commands.try_recv() {
                 busy = true;
-                if self.obey(command, &mut ports, &mut out) {
+                if self.execute(command, &mut ports, &mut out) {
                     return;
                 }
             }
@@ -223,7 +191,7 @@ impl Thread {
     }
 
     /// Carries out a command; true to end.
-    fn obey(&mut self, command: Command, ports: &mut BTreeMap<VifId, Open>, out: &mut Outbox) -> bool {
+    fn execute(&mut self, command: Command, ports: &mut BTreeMap<VifId, Open>, out: &mut Outbox) -> bool {
         let now = self.now();
         match command {
             Command::Adopt(snapshot) => self.worker.adopt(snapshot, now, out),
@@ -337,7 +305,7 @@ impl Thread {
             self.backlog.enter(&mut out.events);
         }
         if !out.events.is_empty() {
-            // Without control there is nobody left to tell.
+            // The control thread has ended: the report is dropped.
             let _ = self.reports.send(Message::Report(Report::Events(std::mem::take(&mut out.events))));
         }
     }

@@ -382,7 +382,7 @@ pub fn nexthop(nexthop: &Nexthop, snapshot: &Snapshot) -> pb::NexthopInfo {
     let gateway = gateway_of(nexthop);
     let neighbour = gateway.and_then(|(vif, gateway)| snapshot.neighbour(vif, gateway));
     let state = gateway.map(|(vif, gateway)| match neighbour {
-        // Nobody is asked on a link that is down.
+        // No question is sent on a link that is down.
         _ if !snapshot.is_up(vif) => pb::NeighbourState::Unknown,
         _ if snapshot.is_gateway_dead(vif, gateway) => pb::NeighbourState::Failed,
         Some(_) => pb::NeighbourState::Reachable,

@@ -11,7 +11,7 @@ pub const HEADROOM: usize = 128;
 pub const MAX_FRAME: usize = 9216 + 22;
 /// Memory of a standard buffer: headroom and a frame of 1500 + 22 octets, with room to spare.
 const STANDARD: usize = 2048;
-/// What a NIC has done to a received packet, or is to do to one that is sent, besides marks: IPsec.
+/// Inline IPsec of a packet: what the NIC has done on receive, or is to do on transmit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum NicNote {
     /// Nothing.
@@ -42,7 +42,7 @@ pub struct NoRoom {
     pub wanted: usize,
 }
 
-/// Whoever owns memory that packets borrow, such as the buffers of a NIC. A `static` of it is its identity.
+/// The owner of memory that packets borrow, such as the buffers of a NIC. A `static` of it is its identity.
 #[derive(Debug)]
 pub struct Owner {
     /// Takes a buffer back. Must be callable from any thread, once for each buffer.
@@ -182,7 +182,7 @@ impl Packet {
         self.mark = REASSEMBLED;
     }
 
-    /// What a NIC has done or is to do about IPsec.
+    /// Inline IPsec that the NIC has done or is to do.
     #[inline]
     #[must_use]
     pub const fn note(&self) -> NicNote {

@@ -1,4 +1,4 @@
-//! What may stand in front of the node in a replay: a NIC that takes some frames itself.
+//! A NIC in front of the node in a replay: it handles some frames itself.
 
 use offload_rules::{
     VifId,
@@ -11,7 +11,7 @@ use crate::{
     worker::{TxKind, TxMeta},
 };
 
-/// What became of one frame at the NIC.
+/// The outcome of one frame at the NIC.
 #[derive(Debug, Default)]
 pub struct Met {
     /// What software gets, with what the NIC noted on it.
@@ -35,13 +35,13 @@ pub trait Front {
     /// As for [`Front::meet`].
     fn send(&mut self, port: VifId, packet: Packet) -> Result<Vec<(VifId, Packet)>, String>;
 
-    /// The node has worked: what it asks of the NIC is carried out, what the NIC tells is told to the node.
+    /// The node has processed packets: its requests to the NIC are carried out, the NIC's reports are given to the node.
     ///
     /// # Errors
     /// As for [`Front::meet`].
     fn settle(&mut self, machine: &mut Machine, now: u64) -> Result<(), String>;
 
-    /// Nothing more comes: all that the NIC has counted is told to the node.
+    /// No more frames come: all that the NIC has counted is reported to the node.
     ///
     /// # Errors
     /// As for [`Front::meet`].

@@ -7,7 +7,7 @@ use fallback_sw::node::{
     ike,
     machine::{Machine, MachineConfig},
     sa_view,
-    sequences::{Sequences, Unsure},
+    sequences::{NumbersUnknown, Sequences},
 };
 use fallback_sw::worker::{Grant, Outbox, Worker, WorkerConfig};
 use offload_engine::protocol::Request;
@@ -26,7 +26,7 @@ fn refused(state: &str, pairs: &[Pair], config: MachineConfig) -> Node {
     let mut sequences = Sequences::default();
     let sas: Vec<Arc<Sa>> = snapshot.sas().filter(|sa| sa.direction == SaDirection::Outbound).cloned().collect();
     for sa in sas.iter().filter(|sa| pairs.iter().any(|pair| pair.0 == sa.id.get())) {
-        sequences.refuse(sa, Unsure::Missing);
+        sequences.refuse(sa, NumbersUnknown::Missing);
     }
     Node { machine: Machine::started_again(config, snapshot, sequences).unwrap(), now: 1000 }
 }
@@ -80,7 +80,7 @@ fn a_refused_sa_says_why_and_a_new_key_takes_its_place_without_a_restart() {
     let shown = sa_view::sas(control, &statuses);
     let one = shown.iter().find(|info| info.sa.as_ref().unwrap().id == CE1_UP[0].0).unwrap();
     assert_eq!((one.state(), one.reserved_until), (SaState::SaRefused, 0));
-    assert_eq!(one.refused_reason, Unsure::Missing.to_string());
+    assert_eq!(one.refused_reason, NumbersUnknown::Missing.to_string());
     assert!(!offload_rules::classify::is_tunnel_up(control.snapshot(), crate::common::vif(TUNNELS[0])));
     let up = Pair(0x100);
     net.re.change(&delta(&crate::rekey::at_re(&[CE1_DOWN[0]], &[CE1_UP[0], up]), &[up.inbound()], &[]));

@@ -21,7 +21,7 @@ pub struct Client {
 /// Connects to the node that listens on `socket`. A call that is not answered within `timeout` fails.
 ///
 /// # Errors
-/// What is wrong with the socket: not there, nobody listens, not allowed, not a socket.
+/// What is wrong with the socket: not there, no listener, not allowed, not a socket.
 pub async fn connect(socket: &Path, timeout: Duration) -> Result<Client, Error> {
     let stream = match tokio::time::timeout(timeout, UnixStream::connect(socket)).await {
         Ok(connected) => connected.map_err(|error| unreachable(socket, error))?,

@@ -5,7 +5,7 @@ use std::{error::Error as _, io, path::PathBuf};
 use proto::json::JsonError;
 use tonic::{Code, Status};
 
-use super::Exit;
+use super::exit::Exit;
 
 /// Why a command failed.
 #[derive(Debug, thiserror::Error)]
@@ -13,7 +13,7 @@ pub enum Error {
     /// There is no such socket.
     #[error("{}: there is no such socket; start the node, or name its socket with --socket or SLUICEGATE_SOCKET", .0.display())]
     NoSocket(PathBuf),
-    /// Nobody accepts connections.
+    /// No process accepts connections.
     #[error("{}: nobody listens on this socket; the node is not running, start it", .0.display())]
     NobodyListens(PathBuf),
     /// Not allowed to connect.

@@ -9,6 +9,7 @@ pub mod client;
 pub mod command;
 pub mod drops;
 mod error;
+mod exit;
 pub mod flow;
 pub mod mpls;
 pub mod neigh;
@@ -31,24 +32,7 @@ use std::{
 use clap::{Parser as _, error::ErrorKind};
 
 pub use error::Error;
-
-/// How a command ended; the number is the exit status and does not change between versions.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u8)]
-pub enum Exit {
-    /// Done.
-    Ok = 0,
-    /// Wrong usage, no node, refused, or an I/O error; standard error says which. Of `offload diff` also: there are differences.
-    Failed = 1,
-    /// The object that was asked for is not there (ENOENT).
-    NotFound = 2,
-}
-
-impl From<Exit> for ExitCode {
-    fn from(exit: Exit) -> Self {
-        Self::from(exit as u8)
-    }
-}
+pub use exit::Exit;
 
 /// Runs the command line given by `args` on this process's standard streams.
 #[must_use]
@@ -56,7 +40,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let cli = match args::Cli::try_parse_from(args) {
         Ok(cli) => cli,
         Err(error) => {
-            // A closed pipe on help text is nobody's concern.
+            // A closed pipe on help text is not an error.
             let _ = error.print();
             // clap's own status for wrong usage is 2, which means "not found" here.
             let help = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
@@ -73,7 +57,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         // The reader has seen enough: `host-ctl flow --list | head`.
         Err(Error::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => Exit::Ok.into(),
         Err(error) => {
-            // What was written before the error is still worth reading; if it can't be written either, this error is told.
+            // What was written before the error is still worth reading; if it can't be written either, this error is reported.
             let _ = out.flush();
             let _ = writeln!(io::stderr(), "host-ctl: {error}");
             error.exit().into()

@@ -23,7 +23,7 @@ pub fn render(response: &ListNeighboursResponse, out: &mut impl fmt::Write) -> f
     Ok(())
 }
 
-/// What is known of a neighbour, in a word.
+/// State of a neighbour, in a word.
 pub(super) const fn state_name(state: NeighbourState) -> &'static str {
     match state {
         NeighbourState::Unknown => "Unknown",

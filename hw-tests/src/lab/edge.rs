@@ -151,7 +151,7 @@ impl Edge {
         &self.internet
     }
 
-    /// Every link that nobody trusts: a namespace and the device there.
+    /// Every untrusted link: a namespace and the device there.
     #[must_use]
     pub fn untrusted(&self) -> [(&Namespace, &'static str); 4] {
         [(&self.nat, "lan"), (&self.nat, "wan"), (&self.internet, "to-re"), (&self.internet, "to-ce2")]
@@ -167,7 +167,7 @@ fn link(node: &Namespace, uplink: Uplink, kernel: &Namespace, device: &str, mtu:
 }
 
 /// The kernel's NAT: CE1's address and port become another address and another port for each tunnel, and only what belongs to what
-/// CE1 began comes in. The ports are fixed, since without IKE nobody tells the regional edge which ones the NAT has chosen.
+/// CE1 began comes in. The ports are fixed, since without IKE the regional edge does not learn which ones the NAT has chosen.
 fn translate(lab: &Lab, nat: &Namespace) -> Result<(), LabError> {
     let ports = EDGE_ADDRESSES.iter().zip(NAT_PORTS).map(|(edge, port)| {
         format!("    ip saddr {CE1_ADDRESS} ip daddr {edge} udp sport 4500 snat to {NAT_ADDRESS}:{port}\n")

@@ -1,4 +1,4 @@
-//! The leak test: what is on the links that nobody trusts.
+//! The leak test: no plaintext on untrusted links.
 
 use super::{Capture, CaptureVerdict, Edge, Lab, LabError, Namespace, check_capture};
 

@@ -10,14 +10,14 @@ pub(crate) struct Claim {
     /// The item and field of the rule.
     pub(crate) of: String,
     /// How the device can match it, any of these; none: not at all.
-    pub(crate) ways: Vec<Way>,
+    pub(crate) any_of: Vec<FieldMatch>,
     /// It is about the port of this vif. Where there is no switch, the rule is in a table of that port alone.
     pub(crate) port: Option<u128>,
 }
 
 /// Bits that must be in the mask, with this value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Way {
+pub(crate) struct FieldMatch {
     pub(crate) field: Field,
     pub(crate) value: u128,
     /// 0: any bits, with any value.
@@ -151,13 +151,13 @@ impl Reader {
         self.one_of(of, &[(field, value, mask)]);
     }
 
-    fn one_of(&mut self, of: &str, ways: &[(&str, u128, u128)]) {
+    fn one_of(&mut self, of: &str, any_of: &[(&str, u128, u128)]) {
         let way = |(name, value, mask): &(&str, u128, u128)| {
             let field = named(name).unwrap_or_else(|| panic!("no field {name}"));
-            Way { field, value: value & mask, mask: *mask }
+            FieldMatch { field, value: value & mask, mask: *mask }
         };
         let of = format!("{}{of}", if self.inner { "inner " } else { "" });
-        self.claims.push(Claim { of, ways: ways.iter().map(way).collect(), port: None });
+        self.claims.push(Claim { of, any_of: any_of.iter().map(way).collect(), port: None });
     }
 
     fn item(&mut self, item: &str) {
@@ -240,8 +240,8 @@ impl Reader {
     /// By the number of its function, or of the E-Switch's port in the highest bits of a register. Vif 1 is on the uplink.
     fn port(&mut self, vif: u128) {
         let function = if vif == 1 { 0xffff } else { vif - 1 };
-        let ways = [("misc.source_port", function, 0xffff), ("misc2.metadata_reg_c_0", vif << 16, 0xffff_0000)];
-        self.one_of("port", &ways);
+        let any_of = [("misc.source_port", function, 0xffff), ("misc2.metadata_reg_c_0", vif << 16, 0xffff_0000)];
+        self.one_of("port", &any_of);
         if let Some(claim) = self.claims.last_mut() {
             claim.port = Some(vif);
         }
@@ -315,7 +315,7 @@ mod tests {
                 "inner tcp flags",
             ]
         );
-        let way = |of: &str| claims.iter().find(|claim| claim.of == of).map(|claim| claim.ways[0]).unwrap();
+        let way = |of: &str| claims.iter().find(|claim| claim.of == of).map(|claim| claim.any_of[0]).unwrap();
         assert_eq!((way("vlan tpid").field.name, way("vlan tpid").value), ("outer.svlan_tag", 1));
         assert_eq!(
             (way("vlan tci").field.name, way("vlan tci").value, way("vlan tci").mask),

@@ -6,7 +6,7 @@ use mlx5_judge::fields::Param;
 use serde_json::Value;
 
 use super::{
-    claims::{self, Claim, Way},
+    claims::{self, Claim, FieldMatch},
     run::{Answer, Run, Setup, Verdict},
 };
 
@@ -21,10 +21,10 @@ struct Recorded {
 impl Recorded {
     fn holds(&self, claim: &Claim) -> bool {
         let own = claim.port.is_some_and(|vif| self.own.is_some_and(|pf| u128::from(pf) + 1 == vif));
-        own || claim.ways.iter().any(|way| self.has(way))
+        own || claim.any_of.iter().any(|way| self.has(way))
     }
 
-    fn has(&self, way: &Way) -> bool {
+    fn has(&self, way: &FieldMatch) -> bool {
         let (mask, value) = (self.mask.get(way.field), self.value.get(way.field));
         if way.mask == 0 {
             return mask != 0;

@@ -14,7 +14,7 @@ pub enum Completion {
     Created(Token),
     /// The rule is gone.
     Destroyed(Token),
-    /// The rule is not in the NIC, and the backend has let go of its handle: the token is done with.
+    /// The rule is not in the NIC, and the backend has released its handle: the token is not used any more.
     CreateFailed(Token, Failure),
     /// The rule may still be in the NIC; destroying it can be tried again.
     DestroyFailed(Token, Failure),
@@ -31,8 +31,8 @@ pub struct Hits {
 
 /// The rules of one NIC: all ports of one switch domain. Rules name ports by the vif of their device.
 ///
-/// One thread calls it. Operations are asynchronous: `create` and `destroy` enqueue, [`RuleBackend::pull`] tells how they ended, in any
-/// order. A backend whose driver is synchronous does the work at once and tells in the next `pull`.
+/// One thread calls it. Operations are asynchronous: `create` and `destroy` enqueue, [`RuleBackend::pull`] returns how they ended, in any
+/// order. A backend whose driver is synchronous does the work at once and reports it by the next `pull`.
 pub trait RuleBackend: Send {
     /// Operations that may be in flight: enqueued and not pulled. At least 1.
     fn depth(&self) -> usize;
@@ -100,7 +100,7 @@ pub trait RuleBackend: Send {
     fn alive(&mut self) -> bool;
 }
 
-/// What drives one NIC: its rules, and its IPsec sessions where it has any.
+/// The backend of one NIC: its rules, and its IPsec sessions where it has any.
 pub struct NicBackend<B> {
     /// Its rules.
     pub rules: B,

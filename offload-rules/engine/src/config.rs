@@ -17,7 +17,7 @@ pub struct Config {
     pub query_interval: u64,
     /// Time between two readings of what sessions have done.
     pub session_interval: u64,
-    /// Sessions have numbers above this one: others than those of an earlier engine, which workers may not have let go of yet.
+    /// Sessions have numbers above this one: distinct from those of an earlier engine, which workers may not have released yet.
     pub sessions_above: u32,
     /// An operation without completion for this long has timed out.
     pub timeout: u64,

@@ -12,7 +12,7 @@ pub struct Failure {
     pub class: FailureClass,
     /// As the driver gave it, positive; 0 where there was none.
     pub errno: i32,
-    /// The driver's words, for operators.
+    /// The driver's error message, for operators.
     pub message: String,
 }
 

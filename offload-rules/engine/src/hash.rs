@@ -2,7 +2,7 @@
 
 use std::hash::{BuildHasherDefault, Hasher};
 
-/// For `HashMap`s.
+/// The hasher of the engine's `HashMap`s.
 pub type Quick = BuildHasherDefault<QuickHasher>;
 
 /// The golden ratio's fraction, and a number with many ones: folded multiplication spreads every bit over the result.

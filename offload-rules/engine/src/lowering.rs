@@ -35,7 +35,7 @@ pub trait Lowering: Send {
     /// Milliseconds between two readings of a counter that can differ; 0: any time.
     fn refresh_ms(&self) -> u64;
 
-    /// Rules that the NIC holds, where that is known.
+    /// Capacity of the NIC in rules, where that is known.
     fn capacity(&self) -> Option<usize>;
 
     /// Rules to try at start, with what they need, each with the shape that it stands for: few, since flows wait for them. They match no real packet. None

@@ -42,13 +42,13 @@ pub(super) struct Rate {
 
 impl Rate {
     pub(super) fn record(&mut self, now: u64) {
-        self.turn(now);
+        self.advance(now);
         if let Some(count) = self.counts.get_mut(self.second as usize % SECONDS) {
             *count += 1;
         }
     }
 
-    fn turn(&mut self, now: u64) {
+    fn advance(&mut self, now: u64) {
         let second = now / 1000;
         for passed in (self.second + 1..=second).take(SECONDS) {
             if let Some(count) = self.counts.get_mut(passed as usize % SECONDS) {

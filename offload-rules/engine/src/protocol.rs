@@ -84,7 +84,7 @@ pub enum NotHeld {
     Lost,
 }
 
-/// What a worker asks of the engine.
+/// A request of a worker to the engine.
 #[derive(Debug, Clone)]
 pub enum Request {
     /// The NIC may have this SA of the worker's.
@@ -95,7 +95,7 @@ pub enum Request {
         sa: Arc<Sa>,
         /// Its tunnel.
         vif: VifId,
-        /// Outbound: the sequence numbers that the NIC may use, and nobody else. Inbound: from the lowest one that it may take.
+        /// Outbound: the sequence numbers that are reserved for the NIC. Inbound: from the lowest one that it may take.
         numbers: Range<u64>,
         /// What is left of the hard lifetime; 0: not limited.
         left: Lifetime,
@@ -105,7 +105,7 @@ pub enum Request {
         /// The offer.
         offer: OfferId,
     },
-    /// The worker has let go of the session: it neither sends with it, nor counts on it. Answered by [`Report::SaGone`].
+    /// The worker has released the session: it neither sends with it, nor relies on it. Answered by [`Report::SaGone`].
     Return {
         /// The offer.
         offer: OfferId,
@@ -165,7 +165,7 @@ impl Request {
     }
 }
 
-/// What the engine tells a worker.
+/// A report of the engine to a worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Report {
     /// Where a pair runs from now on, and why not in hardware.
@@ -224,19 +224,19 @@ pub enum Report {
         /// Packets refused.
         refused: u64,
     },
-    /// The worker is to let go of the session: it asks to have it returned.
+    /// The worker is to release the session.
     SaLeave {
         /// The offer.
         offer: OfferId,
     },
-    /// The NIC does not hold an SA (any more), and its last counts are told.
+    /// The NIC does not hold an SA (any more); with its last counts.
     SaGone {
         /// The offer.
         offer: OfferId,
         /// Why.
         reason: NotHeld,
     },
-    /// Whether the NIC seals what its rules forward into a tunnel; told to every worker.
+    /// Whether the NIC seals what its rules forward into a tunnel; reported to every worker.
     Tunnel {
         /// The worker that is told.
         worker: u16,

@@ -1,4 +1,4 @@
-//! What the engine asks of a NIC that does IPsec, whichever API drives it.
+//! The interface to a NIC that does IPsec, whichever API drives it.
 
 use std::sync::Arc;
 
@@ -65,7 +65,7 @@ pub trait SessionBackend: Send {
     /// The driver refuses it.
     fn open_session(&mut self, session: Session, spec: &SessionSpec) -> Result<(), Failure>;
 
-    /// Destroys a session. No rule names it any more, and nobody sends with it.
+    /// Destroys a session. No rule names it any more, and no worker sends with it.
     ///
     /// # Errors
     /// It is still there; EBUSY while rules use it.
@@ -81,9 +81,9 @@ pub trait SessionBackend: Send {
     /// NIC has been reset and has lost them all.
     ///
     /// # Errors
-    /// Sessions may be left; the backend has let go of them all the same.
+    /// Sessions may be left in the NIC; the backend has released them all the same.
     fn flush_sessions(&mut self) -> Result<(), Failure>;
 
-    /// Nobody sends with any session from now on. Rules may be left that name them: they are not destroyed yet.
+    /// No worker sends with any session from now on. Rules may be left that name them: they are not destroyed yet.
     fn suspend_sessions(&mut self);
 }

@@ -1,4 +1,4 @@
-//! What operators see of the engine.
+//! The engine's state as operators see it.
 
 use crate::protocol::OffloadId;
 use std::sync::Arc;
@@ -117,9 +117,9 @@ pub struct EngineStatus {
     pub sessions: usize,
     /// Rules in the NIC, those of no flow included.
     pub rules: usize,
-    /// Rules that it holds, where that is known.
+    /// Its capacity in rules, where that is known.
     pub capacity: Option<usize>,
-    /// The NIC has said that it is full, and nothing has been removed since.
+    /// The NIC has answered that it is full, and nothing has been removed since.
     pub full: bool,
     /// Flows known to the engine.
     pub flows: usize,

@@ -6,7 +6,8 @@
 
 use super::{
     Candidate, Ingress,
-    walk::{DeadGateway, Reads, is_usable, leads_to},
+    usable::{DeadGateway, is_usable, leads_to},
+    walk::Reads,
 };
 use crate::forwarding::{Member, Snapshot};
 

@@ -5,6 +5,7 @@
 mod acl;
 mod advice;
 mod ecmp;
+mod inquiry;
 mod policy;
 mod protect;
 mod rpf;
@@ -12,6 +13,7 @@ mod scope;
 #[cfg(test)]
 mod tests;
 mod trace;
+mod usable;
 mod walk;
 
 use std::net::{IpAddr, Ipv4Addr};
@@ -19,6 +21,7 @@ use std::net::{IpAddr, Ipv4Addr};
 pub use acl::{AclMatch, AclPacket, FragmentMatch, evaluate, evaluate_fragment};
 pub use advice::{Advice, advice};
 pub use ecmp::draw;
+pub use inquiry::{Ingress, Inquiry, Role, Start};
 pub use scope::is_of_link;
 pub use trace::{Candidate, PacketRead, Side, Trace};
 
@@ -27,56 +30,6 @@ use crate::{
     flow::{Choices, Decided, Dependency, Egress, FlowKey, Forward, Operations, Oversize, Program, SizeLimit},
     forwarding::{Action, Snapshot},
 };
-
-/// Where a packet came from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Ingress {
-    /// The vif it was received on; for what came out of a tunnel, the underlay's.
-    pub vif: VifId,
-    /// Outer source, when it came out of a tunnel.
-    pub tunnel: Option<Ipv4Addr>,
-}
-
-/// Where the walk begins.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Start {
-    /// With the route to the destination in the key's VRF.
-    Route,
-    /// With a label's nexthop.
-    Nexthop(NexthopId),
-}
-
-/// Which side of a pair a packet belongs to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Role {
-    /// It made the pair, or would.
-    Initiator,
-    /// It answers; holds the initiator's key.
-    Responder(FlowKey),
-    /// The node itself made the packet: no RPF, no access lists, TTL as it is.
-    Own,
-}
-
-/// What is asked of the walk.
-#[derive(Debug, Clone, Copy)]
-pub struct Inquiry<'a> {
-    /// Key of the packet.
-    pub key: &'a FlowKey,
-    /// Destination port as listeners and access lists see it: for ICMP the type.
-    pub service_port: u16,
-    /// Where it came from.
-    pub ingress: Ingress,
-    /// Where to begin.
-    pub start: Start,
-    /// Side of the pair.
-    pub role: Role,
-    /// Choices of an earlier derivation of this direction, kept while legal.
-    pub prior: Choices,
-    /// Where the other direction came from, if it was seen: its ECMP member is preferred.
-    pub other_ingress: Option<Ingress>,
-    /// Value that spreads flows over ECMP members; see [`FlowKey::spread`].
-    pub hash: u64,
-}
 
 /// The outcome of a walk.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -205,7 +158,7 @@ fn source_of(
     }
 }
 
-/// What the lists say of a packet that ends there. The neighbour comes last (RFC 1812 §5.2.1.2): who is denied learns nothing of it.
+/// What the lists say of a packet that ends there. The neighbour comes last (RFC 1812 §5.2.1.2): a denied sender causes no neighbour resolution.
 fn judge(snapshot: &Snapshot, inquiry: &Inquiry<'_>, walk: &mut walk::Walk<'_>, end: walk::End) -> Option<AclMatch> {
     match end {
         walk::End::Output(vif) | walk::End::Punt(vif) | walk::End::Resolve { vif, .. } => {
@@ -246,7 +199,7 @@ pub enum FragmentVerdict {
     Decided(Verdict),
     /// A list on the way asks for what the head holds. Fragments follow its verdict (RFC 1858 §2).
     NeedsHead,
-    /// For this node, and not denied by a list so far: who takes it depends on what the head holds.
+    /// For this node, and not denied by a list so far: the listener depends on what the head holds.
     ForNode,
 }
 
@@ -313,8 +266,8 @@ pub fn check_outside(snapshot: &Snapshot, vif: VifId, source: Ipv4Addr) -> Resul
 pub fn is_tunnel_up(snapshot: &Snapshot, vif: VifId) -> bool {
     let Some(ipsec) = snapshot.vif(vif).and_then(|vif| vif.kind.tunnel()) else { return false };
     snapshot.is_up(vif) && {
-        let dead = walk::DeadGateway::Unusable;
-        walk::is_tunnel_up(&mut walk::Reads::new(snapshot), snapshot, ipsec, dead, 3)
+        let dead = usable::DeadGateway::Unusable;
+        usable::is_tunnel_up(&mut walk::Reads::new(snapshot), snapshot, ipsec, dead, 3)
     }
 }
 

@@ -144,7 +144,7 @@ impl Trail<'_, '_> {
         let underlay = Ingress { vif: self.ingress.vif, tunnel: None };
         for (slot, member) in members.iter().enumerate() {
             let Some(member) = member else { continue };
-            if super::walk::leads_to(self.read, member.nexthop, underlay, 2) {
+            if super::usable::leads_to(self.read, member.nexthop, underlay, 2) {
                 self.set_slot(self.level, slot);
                 return;
             }

@@ -1,4 +1,4 @@
-//! Link-local addresses and groups: for this node by the link that they came in on, or for nobody.
+//! Scope of link-local addresses and groups: they are accepted for this node on the link that they came in on, and never routed.
 //!
 //! A router forwards no packet with a link-local source or destination to another link (RFC 4291 §2.5.6, RFC 3927 §7), whatever
 //! routes say. What the node itself is asked at such an address it answers (RFC 4291 §2.8). Vifs that carry addresses of
@@ -14,7 +14,7 @@ use crate::{
     forwarding::{NexthopKind, Snapshot, Vif, is_link_local},
 };
 
-/// How far a packet may go.
+/// The scope in which a packet may be forwarded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Reach {
     /// Anywhere.

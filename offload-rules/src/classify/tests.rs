@@ -1,4 +1,4 @@
-//! What flows are derived anew for: the dependencies of a program must name everything that its walk read.
+//! Dependencies: those of a program must name everything that its walk read.
 
 mod gateway;
 

@@ -70,7 +70,7 @@ pub(super) struct Tracer {
     destination: IpAddr,
     part: Part,
     trace: Trace,
-    /// The walk has read something of the packet that no [`PacketRead`] tells.
+    /// The walk has read something of the packet that no [`PacketRead`] expresses.
     opaque: bool,
 }
 
@@ -85,13 +85,13 @@ impl Tracer {
         self.part = Part::Departure;
     }
 
-    /// Notes that more was read than a trace can tell.
+    /// Notes that more was read than a trace can express.
     pub(super) const fn blur(&mut self) {
         self.opaque = true;
     }
 
-    /// Notes a longest match. Whose address it is is found by its value: whoever looks up a packet's address is noted. That of another
-    /// address (a tunnel's end) is the same for all packets, and a dependency of the program.
+    /// Notes a longest match. The address read is identified by its value: source or destination of the packet. That of another address
+    /// (a tunnel's end) is the same for all packets, and a dependency of the program.
     pub(super) fn route(&mut self, vrf: VrfId, address: IpAddr) {
         if address == self.source {
             self.read(PacketRead::Route { vrf, side: Side::Source });
@@ -143,7 +143,7 @@ impl Tracer {
         }
     }
 
-    /// The trace; `None` when it cannot tell everything.
+    /// The trace; `None` when it cannot express everything that was read.
     pub(super) fn finish(self) -> Option<Trace> {
         (!self.opaque).then_some(self.trace)
     }

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 
 pub(super) use reads::Reads;
 
-use super::{Ingress, Inquiry, Role, Start, Trace, ecmp, protect};
+use super::{Inquiry, Role, Start, Trace, ecmp, protect, usable::has_outbound};
 use crate::{
     DropReason, Label, NexthopId, SaId, VifId, VrfId,
     flow::{
@@ -320,7 +320,7 @@ impl<'a> Walk<'a> {
             return Err(End::Drop(DropReason::McastUnsupported));
         }
         match gateway {
-            // Whoever has only an IPv4 address may have no IPv6 at all; the reverse is RFC 8950.
+            // A gateway with an IPv4 address only may not speak IPv6; the reverse is RFC 8950.
             Some(IpAddr::V4(_)) if destination.is_ipv6() => Err(End::Drop(DropReason::InvalidNh)),
             Some(gateway) => Err(self.neighbour(vif, gateway)),
             None => Err(self.neighbour(vif, destination)),
@@ -329,7 +329,7 @@ impl<'a> Walk<'a> {
 
     fn neighbour(&mut self, vif: &Vif, target: IpAddr) -> End {
         if !vif.has_ethernet() || !self.read.is_up(vif.id) {
-            // Nobody answers on an interface that is down.
+            // No neighbour answers on an interface that is down.
             return self.leave(vif);
         }
         self.read.note(Dependency::Neighbour(vif.id, target));
@@ -468,85 +468,4 @@ const MIN_MSS: u16 = 88;
 
 fn inquiry_is_own(inquiry: &Inquiry<'_>) -> bool {
     matches!(inquiry.role, Role::Own)
-}
-
-/// Does this nexthop lead where packets from `ingress` come from?
-pub(super) fn leads_to(read: &mut Reads<'_>, id: NexthopId, ingress: Ingress, depth: u8) -> bool {
-    let Some(nexthop) = read.nexthop(id) else { return false };
-    match &nexthop.kind {
-        NexthopKind::Encap { oif, .. } | NexthopKind::Resolve { oif, .. } => *oif == ingress.vif,
-        NexthopKind::Tunnel(tunnel) => ingress.tunnel == Some(tunnel.dip),
-        NexthopKind::Composite { members } => {
-            depth > 0 && members.iter().flatten().any(|m| leads_to(read, m.nexthop, ingress, depth - 1))
-        }
-        _ => false,
-    }
-}
-
-/// What is held against a gateway that does not answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum DeadGateway {
-    /// Its nexthop is not usable.
-    Unusable,
-    /// Nothing: when no gateway answers, packets wait for one, and are answered when it stays silent.
-    Usable,
-}
-
-/// Can packets leave through this nexthop now: valid, its interface up, its gateway not known to be dead?
-pub(super) fn is_usable(
-    read: &mut Reads<'_>,
-    snapshot: &Snapshot,
-    id: NexthopId,
-    dead: DeadGateway,
-    depth: u8,
-) -> bool {
-    let Some(nexthop) = read.nexthop(id).filter(|nexthop| nexthop.valid) else { return false };
-    match &nexthop.kind {
-        NexthopKind::Encap { oif, .. } => {
-            let Some(vif) = read.vif(*oif).filter(|_| read.is_up(*oif)) else { return false };
-            let down = |ipsec| depth == 0 || !is_tunnel_up(read, snapshot, ipsec, dead, depth - 1);
-            !vif.kind.tunnel().is_some_and(down)
-        }
-        NexthopKind::Resolve { oif, gateway } => {
-            if read.vif(*oif).is_none() || !read.is_up(*oif) {
-                return false;
-            }
-            let Some(gateway) = gateway else { return true };
-            read.note(Dependency::Gateway(*oif, *gateway));
-            dead == DeadGateway::Usable || !snapshot.is_gateway_dead(*oif, *gateway)
-        }
-        NexthopKind::Tunnel(tunnel) => {
-            let next = match (tunnel.direct, nexthop.vrf) {
-                (None, Some(underlay)) => read.route(underlay, IpAddr::V4(tunnel.dip)).map(|route| route.nexthop),
-                (direct, _) => direct,
-            };
-            depth > 0 && next.is_some_and(|next| is_usable(read, snapshot, next, dead, depth - 1))
-        }
-        NexthopKind::Composite { members } => {
-            depth > 0 && members.iter().flatten().any(|m| is_usable(read, snapshot, m.nexthop, dead, depth - 1))
-        }
-        _ => true,
-    }
-}
-
-/// Is there an SA to send with?
-fn has_outbound(read: &mut Reads<'_>, snapshot: &Snapshot, ipsec: &IpsecTunnel) -> bool {
-    ipsec.outbound.iter().any(|sa| {
-        read.note(Dependency::Sa(*sa));
-        snapshot.is_sa_usable(*sa)
-    })
-}
-
-/// Can an IPsec tunnel carry packets now: is there an SA to send with, and a way to its other end?
-pub(super) fn is_tunnel_up(
-    read: &mut Reads<'_>,
-    snapshot: &Snapshot,
-    ipsec: &IpsecTunnel,
-    dead: DeadGateway,
-    depth: u8,
-) -> bool {
-    has_outbound(read, snapshot, ipsec)
-        && read
-            .route(ipsec.vrf, IpAddr::V4(ipsec.destination))
-            .is_some_and(|route| is_usable(read, snapshot, route.nexthop, dead, depth))
 }

@@ -1,6 +1,6 @@
 //! The normal form of a program's operations: what every reader of programs derives from.
 //!
-//! Whoever reads [`Forward`] takes it apart without `..`, so that a slot that is added is a compile error wherever the slots are read:
+//! Readers of [`Forward`] destructure it without `..`, so that a slot that is added is a compile error wherever the slots are read:
 //! `docs/architecture.md`, "add an operation", lists the places.
 
 use super::{Op, SealHeader, TunnelHeader};
@@ -140,7 +140,7 @@ impl Forward {
     /// Octets before the IP packet as it leaves.
     #[must_use]
     pub fn prepended(&self) -> Prepended {
-        // What is not named here leaves the length alone; ESP is counted by who seals.
+        // What is not named here leaves the length alone; ESP is accounted where packets are sealed.
         let Self { decap: _, ttl: _, mss: _, shift: _, size: _, encap, l2, egress: _ } = self;
         Prepended {
             ethernet: l2.map_or(0, |l2| l2.bytes().len() as u16),

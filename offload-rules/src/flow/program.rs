@@ -128,7 +128,7 @@ pub enum Dependency {
     Vif(VifId),
     /// Whether a vif is up, and the device that carries its frames.
     Oper(VifId),
-    /// The route to the flow's own destination in a VRF. Which address that is, the flow's key tells: flows to all destinations of a
+    /// The route to the flow's own destination in a VRF. The address is that of the flow's key: flows to all destinations of a
     /// route share a program.
     Destination(VrfId),
     /// The route to the flow's own source in a VRF.
@@ -141,7 +141,7 @@ pub enum Dependency {
     Label(Label),
     /// An access list.
     Acl(AclId),
-    /// Whose an address is: the own addresses of all vifs.
+    /// Ownership of an address: the own addresses of all vifs.
     Addresses,
     /// A security association, and whether it is at its end.
     Sa(SaId),

@@ -1,4 +1,4 @@
-//! What changed from snapshot to snapshot, so that whoever keeps something derived from one pays for what a change touches.
+//! The change log of snapshots: state derived from a snapshot is updated at the cost of what has changed.
 //!
 //! Each snapshot carries a log: one entry for each version, with the objects and the prefixes that the version changed. Whatever
 //! derives a snapshot notes there what it touches. The log is a persistent list that is trimmed by weight; whoever comes from a
@@ -41,7 +41,7 @@ struct Span {
 }
 
 impl Changes {
-    /// Everything that a flow can depend on may have changed: the settings have, or nobody knows what has.
+    /// Everything that a flow can depend on may have changed: the settings have, or the changes are not known.
     #[must_use]
     pub const fn is_everything(&self) -> bool {
         self.everything

@@ -85,7 +85,7 @@ impl Snapshot {
     }
 }
 
-/// What is known of a gateway.
+/// State of a gateway.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum GatewayState {
     /// It answers, or has not been asked for long enough.

@@ -11,7 +11,7 @@ pub struct Listener {
     pub first: u16,
     /// Last port; equal to `first` for an exact entry.
     pub last: u16,
-    /// Who gets it.
+    /// The nexthop that gets the packets.
     pub nexthop: NexthopId,
 }
 
@@ -25,7 +25,7 @@ pub struct ListenerTable {
 }
 
 impl ListenerTable {
-    /// Who listens on `port` (ICMP: type) of `proto`?
+    /// The nexthop that listens on `port` (ICMP: type) of `proto`?
     #[must_use]
     pub fn lookup(&self, proto: u8, port: u16) -> Option<NexthopId> {
         let mine = || self.listeners.iter().filter(|l| l.proto == proto && (l.first..=l.last).contains(&port));

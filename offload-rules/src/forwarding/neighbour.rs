@@ -20,7 +20,7 @@ pub struct Neighbour {
 #[derive(Debug, Clone, Default)]
 pub struct NeighbourTable {
     vifs: IdMap<AddrMap<Neighbour>>,
-    /// Who has which slot; the lowest free one is handed out.
+    /// Key by slot; the lowest free slot is handed out.
     slots: IdMap<(VifId, IpAddr)>,
     /// A bit for each slot in use.
     used: Arc<Vec<u64>>,

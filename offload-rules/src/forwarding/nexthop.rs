@@ -50,7 +50,7 @@ pub enum NexthopKind {
     Resolve {
         /// The vif that it is on.
         oif: VifId,
-        /// Who takes all packets; `None` on a connected subnet, where it is the destination itself.
+        /// The gateway that takes all packets; `None` on a connected subnet, where it is the destination itself.
         gateway: Option<IpAddr>,
     },
 }

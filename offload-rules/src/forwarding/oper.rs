@@ -1,4 +1,4 @@
-//! Interfaces as the node sees them: whether they are up, and whose an address is.
+//! Operational state of interfaces: whether they are up, and which vif owns an address.
 
 use std::net::IpAddr;
 
@@ -28,7 +28,7 @@ impl Snapshot {
         self.vif(vif).is_some() && up(vif) && up(self.port_of(vif))
     }
 
-    /// With an SA at its end, for this reason: its lifetime is over, its sequence numbers are used up, or nobody knows which of
+    /// With an SA at its end, for this reason: its lifetime is over, its sequence numbers are used up, or it is not known which of
     /// them are. Holds until the SA is replaced.
     #[must_use]
     pub fn with_sa_ended(&self, sa: SaId, reason: DropReason) -> Self {

@@ -48,7 +48,7 @@ pub(super) struct RouteTable {
     pub(super) terminations: AddrMap<()>,
 }
 
-/// Who refers to a nexthop, besides other nexthops.
+/// Users of a nexthop, besides other nexthops.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Users {
     pub(super) routes: u32,

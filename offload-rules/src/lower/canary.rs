@@ -1,4 +1,4 @@
-//! A rule of each shape that no packet hits: does the NIC take it?
+//! Canaries: a rule of each shape that no packet matches, created at start to learn whether the NIC takes it.
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},

@@ -1,4 +1,4 @@
-//! How a driver wants the same rule said.
+//! Dialects: how drivers want the same rule expressed.
 
 use super::Fact;
 

@@ -1,9 +1,9 @@
-//! What a rule does to the packets that it forwards.
+//! The actions of a rule that forwards.
 
 use super::{
     Action, Direction, Item, Layout, Meta, NicProfile, Order, Rule, Stage, Table, Unsupported, headers,
-    lowering::priority,
     pattern::{Kept, any_ip},
+    priority,
 };
 use crate::{
     MacAddr, VifId,

@@ -1,4 +1,4 @@
-//! Headers as octets: what is put on, and what is taken off.
+//! Headers as octets, for encapsulation and decapsulation.
 
 use super::Arrival;
 use crate::{

@@ -3,8 +3,7 @@
 //! One rule for each SA that is received, one for each tunnel that sends. Flows name the tunnel, never the SA.
 
 use super::{
-    Action, Field, HeaderCheck, Ipsec, Item, Meta, NicProfile, OpenRule, Rule, Session, Table, Unsupported,
-    lowering::priority,
+    Action, Field, HeaderCheck, Ipsec, Item, Meta, NicProfile, OpenRule, Rule, Session, Table, Unsupported, priority,
     proactive::{push_link, tags_of},
 };
 use crate::{

@@ -1,4 +1,4 @@
-//! What a NIC has done to a packet that comes to software in the middle of its way.
+//! Metadata of packets that the NIC has processed in part before software gets them.
 //!
 //! Rules write it into the 32 bits of metadata that travel with a packet (SET_META), and a session of IPsec tells it as its user
 //! data: software that gets the packet goes on where the NIC has stopped, and repeats nothing.

@@ -1,4 +1,4 @@
-//! From a program to the rule of a NIC.
+//! From the program of a flow to the rule of a NIC.
 //!
 //! A rule is typed: items with spec and mask, actions in one canonical order. What a NIC can take is in its profile; what it can't
 //! take is [`Unsupported`], with a reason for the operator. A rule never matches more than what software decided on: its match
@@ -53,12 +53,14 @@ mod dialect;
 mod direction;
 mod display;
 mod edits;
+mod fact;
+mod flow_rule;
 mod headers;
+mod ingress;
 mod ipsec;
-mod leads;
-mod lowering;
 mod meta;
 mod pattern;
+pub mod priority;
 mod proactive;
 mod profile;
 mod profiles;
@@ -76,14 +78,15 @@ pub use canary::canary;
 pub use chain::Chain;
 pub use dialect::{Dialect, OpenRule, PortName, ProtoMatch, SwitchAttribute};
 pub use direction::{Arrival, Direction, TunnelArrival};
+pub use fact::Fact;
+pub use flow_rule::{lower, partial};
+pub use ingress::{ingress_mtu, still_leads};
 pub use ipsec::{open_rule, seal_rule, underlay};
-pub use leads::{ingress_mtu, still_leads};
-pub use lowering::{lower, partial, priority};
 pub use meta::Meta;
 pub use proactive::{checked_steering, proactive};
 pub use profile::{
-    Api, Does, Fact, FieldRewrite, HeaderCheck, Ipsec, Ipv6Match, Layout, Limits, Matches, NicProfile, Order,
-    TtlRewrite, TunnelMatch,
+    Api, Does, FieldRewrite, HeaderCheck, Ipsec, Ipv6Match, Layout, Limits, Matches, NicProfile, Order, TtlRewrite,
+    TunnelMatch,
 };
 pub use reason::{FailureClass, NotOffloaded, Unsupported};
 pub use role::{PortFacts, Role};

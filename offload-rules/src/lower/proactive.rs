@@ -1,9 +1,10 @@
-//! Rules that are there before any flow: which side is a packet from?
+//! Proactive rules: installed before any flow, they steer packets to the tunnel group or the tenant group.
 
 use super::{
     Action, Field, Item, Layout, NicProfile, Rule, Table,
-    lowering::{outer_to, priority, steer},
+    flow_rule::{outer_to, steer},
     pattern::any_ip,
+    priority,
     profile::Matches,
 };
 use crate::{

@@ -1,25 +1,8 @@
-//! What a NIC can take: facts, each with its source.
+//! The profile of a NIC: what it can match and do, as facts with their sources.
 //!
 //! A profile is an upper bound: of the shapes that it allows the engine keeps those whose canary the NIC took at start.
 
-use super::{Dialect, Direction, DpdkVersion, priority, profiles};
-
-/// Something known of a NIC, and how.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Fact<T> {
-    /// The value.
-    pub value: T,
-    /// Where it is written.
-    pub source: &'static str,
-}
-
-impl<T> Fact<T> {
-    /// A fact.
-    #[must_use]
-    pub const fn new(value: T, source: &'static str) -> Self {
-        Self { value, source }
-    }
-}
+use super::{Dialect, Direction, DpdkVersion, Fact, priority};
 
 /// Which of the two rte_flow APIs a driver wants.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,7 +66,7 @@ pub enum TunnelMatch {
 /// How a NIC keeps packets with a broken IP header (IPv4 checksum, length) from a rule.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HeaderCheck {
-    /// Nothing is known: no rule may forward.
+    /// Unknown: no rule may forward.
     Unknown,
     /// By an integrity item in the rule that steers what tenants send; what comes out of tunnels is not checked.
     Steering,
@@ -119,7 +102,7 @@ pub enum Ipsec {
     KernelPacket,
 }
 
-/// What can be matched.
+/// Matching capabilities.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Matches {
     /// Destination MAC beside the 5-tuple.
@@ -170,7 +153,7 @@ pub struct Matches {
     pub meta: Fact<bool>,
 }
 
-/// What can be done.
+/// Action capabilities.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Does {
     /// Go on in another group.
@@ -213,7 +196,7 @@ pub struct Does {
     pub security: Fact<bool>,
 }
 
-/// How much, how fast.
+/// Capacities and timing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     /// Rules; `None`: found out by running into it.
@@ -243,7 +226,7 @@ pub struct NicProfile {
     pub limits: Limits,
     /// IPsec of its own.
     pub ipsec: Fact<&'static [Ipsec]>,
-    /// How rules are said to its driver.
+    /// The dialect of its driver.
     pub dialect: Dialect,
     /// Where its rules are.
     pub layout: Layout,
@@ -252,10 +235,6 @@ pub struct NicProfile {
 }
 
 impl NicProfile {
-    /// Names that [`Self::by_name`] knows.
-    pub const NAMES: [&'static str; 11] =
-        ["mlx5-hws", "mlx5-sws", "bnxt", "sfc", "nfp", "cnxk", "ice", "iavf", "ixgbe", "txgbe", "twin"];
-
     pub(super) const fn new(
         name: &'static str,
         matches: Matches,
@@ -281,35 +260,9 @@ impl NicProfile {
         Self { strict, ..self }
     }
 
-    /// The same with a driver that wants rules said this way.
-    pub(super) fn spoken(self, dialect: Dialect) -> Self {
+    /// With the dialect of its driver.
+    pub(super) fn with_dialect(self, dialect: Dialect) -> Self {
         Self { dialect, ..self }
-    }
-
-    /// The profile with this name, of the oldest DPDK that is supported.
-    #[must_use]
-    pub fn by_name(name: &str) -> Option<Self> {
-        Self::of_version(name, DpdkVersion::V22_11)
-    }
-
-    /// The profile with this name, as the driver of this DPDK has it.
-    #[must_use]
-    pub fn of_version(name: &str, version: DpdkVersion) -> Option<Self> {
-        let profile = match name {
-            "mlx5-hws" => profiles::mlx5_hws(version),
-            "mlx5-sws" => profiles::mlx5_sws(),
-            "bnxt" => profiles::bnxt(version),
-            "sfc" => profiles::sfc(version),
-            "nfp" => profiles::nfp(version),
-            "cnxk" => profiles::cnxk(),
-            "ice" => profiles::ice(),
-            "iavf" => profiles::iavf(),
-            "ixgbe" => profiles::ixgbe(version),
-            "txgbe" => profiles::txgbe(),
-            "twin" => profiles::twin(),
-            _ => return None,
-        };
-        Some(Self { version, ..profile })
     }
 
     /// Octets beyond its MTU that a device may hand up of a frame without tags: drivers set the size of frames from the MTU with room

@@ -3,7 +3,7 @@
 /// Lowering is not possible. Each is a fact about the program, the packets or the profile; none goes away by trying again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, thiserror::Error)]
 pub enum Unsupported {
-    /// ICMP carries what only software looks at: who asks, what an error quotes.
+    /// ICMP is matched and answered in software alone: echo identifiers and quoted packets.
     #[error("ICMP is answered and matched in software")]
     Icmp,
     /// Punted to the host or an agent.
@@ -90,7 +90,7 @@ pub enum Unsupported {
     ForeignPort,
 }
 
-/// Classes of failures that a NIC tells. Whatever the class, the flow stays in software.
+/// Classes of failures that a NIC reports. Whatever the class, the flow stays in software.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, thiserror::Error)]
 pub enum FailureClass {
     /// ENOTSUP, EINVAL, ENOSYS: this shape never.

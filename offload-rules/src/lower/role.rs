@@ -1,4 +1,4 @@
-//! What a port is at its NIC's switch.
+//! The role of a port at its NIC's switch.
 
 use std::fmt::{Display, Formatter, Result};
 
@@ -12,17 +12,17 @@ pub enum Role {
     Function,
 }
 
-/// What a driver tells of a port (`rte_eth_dev_info`).
+/// Facts of a port from its driver (`rte_eth_dev_info`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct PortFacts {
     /// Which side of the switch.
     pub role: Role,
-    /// The switch domain: rules forward within one. `None`: the driver tells of none.
+    /// The switch domain: rules forward within one. `None`: the driver reports none.
     pub domain: Option<u16>,
 }
 
 impl PortFacts {
-    /// May a rule of the NIC's switch lead from this port to that one? A driver that tells of no domains leaves it to the rule.
+    /// May a rule of the NIC's switch lead from this port to that one? Where a driver reports no domains, any rule may be tried.
     #[must_use]
     pub fn shares_switch(&self, other: &Self) -> bool {
         match (self.domain, other.domain) {

@@ -8,7 +8,7 @@ use std::{
 use super::Meta;
 use crate::{Label, MacAddr, VifId};
 
-/// A session of IPsec in the NIC, by the number that whoever keeps its books has given it.
+/// An IPsec session in the NIC, by the number that the session backend's caller has chosen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Session(pub u32);
 
@@ -22,7 +22,7 @@ pub struct Field<T> {
 }
 
 /// What an earlier rule has found out about a packet, or what a later one is still to do: the packet carries a number for it, which
-/// whoever keeps the NIC's books gives out. Equal stages have one number.
+/// the rule backend assigns. Equal stages have one number.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Stage {
     /// The packet has matched these items.

@@ -12,7 +12,7 @@ pub enum Origin {
     Tunnel,
 }
 
-/// What becomes of them.
+/// The outcome for packets that match.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Outcome {
     /// Sent as they are on a vif.
@@ -126,14 +126,14 @@ impl Shape {
         }
     }
 
-    /// The same between ports of these roles: who makes rules for ports knows them.
+    /// The same between ports of these roles, which the lowering for ports knows.
     #[must_use]
     pub const fn between(self, ingress: Role, egress: Role) -> Self {
         let leaves = matches!(self.to, Outcome::Tenant | Outcome::Tunnel);
         Self { pair: (ingress, if leaves { egress } else { ingress }), ..self }
     }
 
-    /// A shape for each origin, outcome and family: TCP without tags. What they tell of a NIC is most of what there is to know, and
+    /// A shape for each origin, outcome and family: TCP without tags. They show most of what a NIC can do, and
     /// a NIC that takes its time for each rule is asked in a moment.
     pub fn representatives() -> impl Iterator<Item = Self> {
         let is_plain =

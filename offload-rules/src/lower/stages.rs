@@ -1,12 +1,12 @@
-//! A match in several rules, where one rule of the NIC can't hold it.
+//! A match split over several rules, where the NIC can't match it in one.
 //!
 //! Each stage but the last writes its number into the packet's TAG register and goes on in another table, where the number stands for all
 //! that the stage has matched. Flows with the same beginning share their stages.
 
-use super::{Action, Item, Layout, NicProfile, Rule, Stage, Table, lowering::priority};
+use super::{Action, Item, Layout, NicProfile, Rule, Stage, Table, priority};
 use crate::{VifId, forwarding::VlanTag};
 
-/// A match as it grows.
+/// A match under construction.
 #[derive(Debug)]
 pub(super) struct Stages {
     port: VifId,

@@ -1,4 +1,4 @@
-//! What should be in a NIC against what is.
+//! The difference between the desired rules and the installed ones.
 
 use std::{collections::BTreeMap, sync::Arc};
 

@@ -1,4 +1,4 @@
-//! A finite table: which flows deserve it, and what is in it against what should be.
+//! A finite table of rules: which flows get a place in it, and how its content differs from the desired one.
 //!
 //! Generic over the id of a flow. Time is a parameter: milliseconds of the node's clock.
 

@@ -1,4 +1,4 @@
-//! Who has a place, who waits for one, and who has to go for whom.
+//! Admission to a finite table: which flows have a place, which wait for one, and which is evicted for which.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -48,7 +48,7 @@ pub struct Placement<Id> {
 }
 
 impl<Id: Copy + Eq + Hash + Ord> Placement<Id> {
-    /// Nobody is known.
+    /// No flow is tracked.
     #[must_use]
     pub fn new(hysteresis: Hysteresis) -> Self {
         Self { hysteresis, entries: HashMap::new(), placed: BTreeSet::new(), waiting: BTreeSet::new() }

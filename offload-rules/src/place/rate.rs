@@ -1,4 +1,4 @@
-//! How much a flow carries, smoothed.
+//! The smoothed rate of a flow.
 
 /// Octets a second, smoothed exponentially over time: a sample counts by how long it took.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

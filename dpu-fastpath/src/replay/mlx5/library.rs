@@ -41,9 +41,9 @@ pub enum LibraryError {
     NotBelow,
 }
 
-/// As the library tells what became of a frame.
+/// The outcome of a frame as the library returns it.
 #[repr(C)]
-struct Passage {
+struct RawDisposition {
     outcome: u32,
     pf: i32,
     vport: u16,
@@ -55,7 +55,7 @@ struct Passage {
 
 type Preload = unsafe extern "C" fn(*mut c_char, usize) -> c_int;
 type Begin = unsafe extern "C" fn() -> c_int;
-type Frame = unsafe extern "C" fn(i32, u16, c_int, *mut u8, usize, usize, *mut Passage) -> c_int;
+type Frame = unsafe extern "C" fn(i32, u16, c_int, *mut u8, usize, usize, *mut RawDisposition) -> c_int;
 
 /// The library, which stays loaded.
 #[derive(Debug, Clone, Copy)]
@@ -65,9 +65,9 @@ pub(super) struct Library {
     frame: Frame,
 }
 
-/// What became of a frame.
+/// Where a frame went.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Fate {
+pub(super) enum Disposition {
     /// Software gets it.
     Software(Vec<u8>),
     /// It leaves by a port of the card.
@@ -76,10 +76,10 @@ pub(super) enum Fate {
     Dropped,
 }
 
-/// What became of a frame, and the flow tag that it got.
+/// Where a frame went, and the flow tag that it got.
 #[derive(Debug)]
-pub(super) struct Passed {
-    pub(super) fate: Fate,
+pub(super) struct Executed {
+    pub(super) disposition: Disposition,
     pub(super) mark: Option<u32>,
 }
 
@@ -145,19 +145,19 @@ impl Library {
     }
 
     /// A frame comes by a port of the card.
-    pub(super) fn receive(&self, place: Place, frame: &[u8]) -> Result<Passed, String> {
+    pub(super) fn receive(&self, place: Place, frame: &[u8]) -> Result<Executed, String> {
         self.pass(place, 0, frame)
     }
 
     /// Software sends a frame by a port.
-    pub(super) fn transmit(&self, place: Place, frame: &[u8]) -> Result<Passed, String> {
+    pub(super) fn transmit(&self, place: Place, frame: &[u8]) -> Result<Executed, String> {
         self.pass(place, 1, frame)
     }
 
-    fn pass(&self, place: Place, sends: c_int, frame: &[u8]) -> Result<Passed, String> {
+    fn pass(&self, place: Place, sends: c_int, frame: &[u8]) -> Result<Executed, String> {
         let mut buffer = frame.to_vec();
         buffer.resize(frame.len() + GROWS, 0);
-        let mut passage = Passage { outcome: 0, pf: 0, vport: 0, marked: 0, mark: 0, length: 0, why: [0; WHY] };
+        let mut passage = RawDisposition { outcome: 0, pf: 0, vport: 0, marked: 0, mark: 0, length: 0, why: [0; WHY] };
         let (pf, room) = (place.pf.into(), buffer.len());
         // SAFETY: the buffer has as many octets as it is told, the passage is one; both are this call's alone.
         let code =
@@ -167,16 +167,16 @@ impl Library {
             return Err(format!("{} {why}", std::io::Error::from_raw_os_error(code)));
         }
         buffer.truncate(passage.length as usize);
-        let fate = match passage.outcome {
-            0 => Fate::Software(buffer),
+        let disposition = match passage.outcome {
+            0 => Disposition::Software(buffer),
             1 => {
                 let pf = u8::try_from(passage.pf).map_err(|_| format!("the card has no PF {}", passage.pf))?;
-                Fate::Sent(Place { pf, vport: passage.vport }, buffer)
+                Disposition::Sent(Place { pf, vport: passage.vport }, buffer)
             }
-            2 => Fate::Dropped,
+            2 => Disposition::Dropped,
             3 => return Err("no rule of the receive side takes a frame to software".to_owned()),
             _ => return Err(format!("a rule of the driver's is broken: {why}")),
         };
-        Ok(Passed { fate, mark: (passage.marked != 0).then_some(passage.mark) })
+        Ok(Executed { disposition, mark: (passage.marked != 0).then_some(passage.mark) })
     }
 }

@@ -25,7 +25,7 @@ use crate::{
     nic,
     port::{Eal, EalArgs, Memory},
 };
-use library::{Fate, Library};
+use library::{Disposition, Library};
 pub use library::{LibraryError, is_below};
 use placement::Placement;
 pub use placement::{Mode, Place};
@@ -77,7 +77,7 @@ pub struct Card {
 }
 
 impl Card {
-    /// One with a port for each device of a state, as far as it has ports. Faults are words of the library's.
+    /// One with a port for each device of a state, as far as it has ports. Faults are named as the library names them.
     #[must_use]
     pub fn of(snapshot: &Snapshot, mode: Mode, faults: &[String]) -> Self {
         let placement = Placement::of(snapshot, mode);
@@ -102,7 +102,7 @@ impl Card {
         variables
     }
 
-    /// What EAL is told of each physical function; `engine`: the driver's `dv_flow_en`.
+    /// EAL's arguments for each physical function; `engine`: the driver's `dv_flow_en`.
     fn devices(&self, engine: u8) -> Vec<String> {
         let representors = self.vfs.checked_sub(1).map(|last| format!(",representor=vf[0-{last}]")).unwrap_or_default();
         (0..self.pfs).map(|pf| format!("{},dv_flow_en={engine}{representors}", placement::address(pf))).collect()
@@ -158,14 +158,14 @@ impl Wires for CardWires {
     fn arrive(&mut self, at: usize, _port: &mut dyn Port, frame: &[u8]) -> Result<Arrival, String> {
         let passed = self.library.receive(self.place(at)?, frame)?;
         let mut arrival = Arrival::default();
-        match passed.fate {
-            Fate::Software(data) => {
+        match passed.disposition {
+            Disposition::Software(data) => {
                 let mut packet = Packet::from_frame(&data);
                 packet.set_mark(passed.mark.and_then(mark_of));
                 arrival.software.push(packet);
             }
-            Fate::Sent(place, data) => arrival.sent.push((self.at(place)?, Packet::from_frame(&data))),
-            Fate::Dropped => {}
+            Disposition::Sent(place, data) => arrival.sent.push((self.at(place)?, Packet::from_frame(&data))),
+            Disposition::Dropped => {}
         }
         Ok(arrival)
     }
@@ -175,9 +175,9 @@ impl Wires for CardWires {
         if packet.is_for_session() {
             return Ok(Vec::new());
         }
-        match self.library.transmit(self.place(at)?, packet.data())?.fate {
-            Fate::Sent(place, data) => Ok(vec![(self.at(place)?, Packet::from_frame(&data))]),
-            Fate::Software(_) | Fate::Dropped => Ok(Vec::new()),
+        match self.library.transmit(self.place(at)?, packet.data())?.disposition {
+            Disposition::Sent(place, data) => Ok(vec![(self.at(place)?, Packet::from_frame(&data))]),
+            Disposition::Software(_) | Disposition::Dropped => Ok(Vec::new()),
         }
     }
 }

@@ -34,7 +34,8 @@ fn stages_are_numbers_in_tag_and_metadata() {
     let map = ports();
     let translate = |rule: &Rule, field| {
         let style = Style { field, ..Style::default() };
-        map.with(|ports| Translation::new(rule, style, Named { ports, sessions: &sessions, stages: &stages })).unwrap()
+        map.with(|ports| Translation::new(rule, style, NameTables { ports, sessions: &sessions, stages: &stages }))
+            .unwrap()
     };
     let said = translate(&first, FieldStyle::Set);
     assert_eq!(said.place.group, 1);
@@ -81,7 +82,7 @@ fn a_hairpin_is_the_queue_that_leads_to_the_port() {
             Translation::new(
                 &rule,
                 Style { transfer: false, ..Style::default() },
-                Named { ports, sessions: &sessions, stages: &stages },
+                NameTables { ports, sessions: &sessions, stages: &stages },
             )
         })
     };

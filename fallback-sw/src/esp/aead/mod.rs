@@ -1,4 +1,4 @@
-//! AES-GCM behind one small trait, and who does it.
+//! AES-GCM behind one small trait, and its implementations.
 //!
 //! Without further ado it is `graviola`, which cargo alone builds. [`ipsec_mb`] is faster on processors with AVX-512 and has to be
 //! installed and asked for. Which one a packet's SA uses is decided when its key is expanded; for each packet that is one branch.
@@ -41,7 +41,7 @@ impl Aead for graviola::aead::AesGcm {
     }
 }
 
-/// Who does AES-GCM.
+/// An implementation of AES-GCM.
 #[derive(Clone, Copy)]
 pub struct Provider(Source);
 
@@ -101,7 +101,7 @@ impl Provider {
         }
     }
 
-    /// The cipher alone, under a key without its salt: for who measures or tries it.
+    /// The cipher alone, under a key without its salt: for benchmarks and tests.
     #[must_use]
     pub fn aead(self, key: &super::Key) -> impl Aead + use<> {
         self.expand(&key.parts().0)

@@ -8,7 +8,7 @@ use proto::{REDACTED, v1 as pb};
 /// What becomes of keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Keys {
-    /// For whoever asks: "redacted" in their place.
+    /// For the API: "redacted" in their place.
     Redacted,
     /// For the file that the node begins with when it is started again.
     Written,

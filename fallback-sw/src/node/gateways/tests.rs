@@ -67,7 +67,7 @@ impl Bed {
         }
     }
 
-    fn tell(&mut self, key: NeighbourKey, told: Told) -> Option<News> {
+    fn tell(&mut self, key: NeighbourKey, told: Told) -> Option<GatewayChange> {
         self.cache.told(key, told, LIMITS, self.now);
         self.gateways.told(key, &self.cache, self.now)
     }

@@ -1,4 +1,4 @@
-//! What the node remembers of charon: which life of it speaks, indices that are reserved, and SAs that are about to go.
+//! State kept about charon: the running instance, reserved SPIs, and SAs that are about to be removed.
 
 use std::{collections::BTreeMap, hash::BuildHasher, net::Ipv4Addr, sync::Arc};
 
@@ -16,7 +16,7 @@ const ORPHANS_MS: u64 = 180_000;
 /// Milliseconds that they stay when their tunnel has a new outbound SA: the other end may still send with the old one.
 const REPLACED_MS: u64 = 10_000;
 
-/// See the module.
+/// State kept about charon.
 #[derive(Debug)]
 pub struct Book {
     random: std::hash::RandomState,
@@ -53,7 +53,7 @@ fn destination(sa: &IkeSa) -> Ipv4Addr {
 }
 
 impl Book {
-    /// A charon speaks. Of another life than before: the SAs of the earlier one go when they are replaced, or after a time.
+    /// A charon connects. Of another instance than before: the earlier one's SAs go when they are replaced, or after a time.
     pub fn hello(&mut self, charon: u64, snapshot: &Snapshot, now: u64) {
         if self.charon.replace(charon) == Some(charon) {
             return;
@@ -64,7 +64,7 @@ impl Book {
         self.reserved.clear();
     }
 
-    /// An index that no SA has, and that nobody else gets for a while.
+    /// Reserves an SPI that no SA has.
     pub fn get_spi(&mut self, snapshot: &Snapshot, now: u64) -> u32 {
         self.reserved.retain(|_, until| *until > now);
         loop {
@@ -106,7 +106,7 @@ impl Book {
             direction: new.direction,
             key: new.key,
             esn: new.esn,
-            // charon speaks of any number of packets, and of 0 for no window at all, which there is not here.
+            // charon gives any number of packets, and of 0 for no window at all, which there is not here.
             window: match (inbound, new.window) {
                 (false, _) => 0,
                 (true, 0) => DEFAULT_WINDOW,
@@ -175,7 +175,7 @@ impl Book {
         }
     }
 
-    /// What charon is to be told.
+    /// Events for charon.
     pub fn take_events(&mut self) -> Vec<Event> {
         std::mem::take(&mut self.events)
     }

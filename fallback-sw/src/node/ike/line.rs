@@ -1,4 +1,4 @@
-//! The protocol: a line of words for each question, one for each answer. No key is ever written or told in an error.
+//! The protocol of charon's plugin: a line of words for each request and each answer. Keys are never written, nor part of an error.
 
 use std::{collections::BTreeMap, fmt, net::Ipv4Addr, str::FromStr};
 
@@ -39,10 +39,10 @@ pub struct NewSa {
     pub hard: Lifetime,
 }
 
-/// What charon's plugin asks.
+/// A request of charon's plugin.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Request {
-    /// The first line of a connection: which life of charon speaks, and whether the connection is for events.
+    /// The first line of a connection: which instance of charon connects, and whether the connection is for events.
     Hello {
         /// Drawn by each charon when it starts.
         charon: u64,
@@ -84,7 +84,7 @@ pub enum Request {
     Flush,
 }
 
-/// What the node tells charon's plugin.
+/// An event for charon's plugin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Event {
     /// A lifetime is over.

@@ -178,7 +178,7 @@ async fn answer(node: &Handle, request: Request, used: &Used) -> Result<String, 
 fn idle(used: &Used, id: SaId, packets: u64) -> String {
     let mut used = used.lock().unwrap_or_else(PoisonError::into_inner);
     let now = Instant::now();
-    // Those that nobody asks about any more.
+    // Those that are no longer asked about.
     if used.len() > 65_536 {
         used.clear();
     }

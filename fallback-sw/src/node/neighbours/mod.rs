@@ -1,4 +1,4 @@
-//! The neighbour cache of a node: who is being asked for, who is known, and for how long.
+//! The neighbour cache of a node: entries being resolved, entries with a MAC, and their timers.
 //!
 //! One for all workers. Workers hold packets and tell what is needed ([`Neighbours::need`]) and what they hear
 //! ([`Neighbours::told`]); the cache keeps the state of each neighbour ([`nud::State`]), decides which questions leave, and says by
@@ -9,7 +9,7 @@
 //! - [`Neighbours::keep`] watches a neighbour that is needed for good (a gateway): it is asked for before any packet needs it, and
 //!   asked on when it does not answer ([`State::Unreachable`]) instead of being forgotten;
 //! - [`Neighbours::poll`] asks one out of turn, [`Neighbours::answered_since`] tells whether it answered;
-//! - [`Neighbours::state`] tells how one stands, [`Neighbours::iter`] lists all;
+//! - [`Neighbours::state`] returns the state of one, [`Neighbours::iter`] lists all;
 //! - [`Neighbours::forget`] drops what was learnt on a link that is gone, [`Neighbours::ask_again`] begins anew when it is back.
 //!
 //! Bounds. Neighbours with a MAC: `max_neighbours` in all, shared among vifs. Neighbours being asked for: `max_held` in all, shared
@@ -50,19 +50,19 @@ pub struct Effects {
 
 /// The share that an entry takes.
 #[derive(Debug, Clone, Copy)]
-enum Seat {
+enum Share {
     /// It has a MAC: of its vif's share.
     Known(Ticket),
-    /// It has none: of the share of whoever asked first.
+    /// Without a MAC: counts against the share of the tenant that asked first.
     Asked(Tenant, Ticket),
-    /// It is watched for good, and gives way to nobody.
+    /// Watched permanently: never evicted.
     Kept,
 }
 
 #[derive(Debug)]
 struct Entry {
     cell: Cell,
-    seat: Seat,
+    share: Share,
 }
 
 /// The neighbour cache.
@@ -77,7 +77,7 @@ pub struct Neighbours {
 }
 
 impl Neighbours {
-    /// How a neighbour stands; `None`: nothing is known of it.
+    /// State of a neighbour; `None`: there is no entry.
     #[must_use]
     pub fn state(&self, neighbour: NeighbourKey) -> Option<State> {
         self.entries.get(&neighbour).map(|entry| entry.cell.state())
@@ -102,12 +102,12 @@ impl Neighbours {
             self.remove(victim.key);
             effects.give_up.push((victim.key, GiveUp::QueueFull));
         }
-        let seat = Seat::Asked(tenant, self.asked.enter(tenant, Rank::Low, neighbour));
-        self.begin(neighbour, Cell::wanted(now), seat, &mut effects);
+        let share = Share::Asked(tenant, self.asked.enter(tenant, Rank::Low, neighbour));
+        self.begin(neighbour, Cell::wanted(now), share, &mut effects);
         effects
     }
 
-    /// A neighbour told its MAC.
+    /// A neighbour has advertised its MAC.
     pub fn told(&mut self, neighbour: NeighbourKey, told: Told, limits: Limits, now: u64) -> Effects {
         let mut effects = Effects::default();
         if self.entries.contains_key(&neighbour) {
@@ -116,8 +116,8 @@ impl Neighbours {
             && self.make_room(neighbour.0, limits, &mut effects)
         {
             cell.step(Input::Used, now);
-            let seat = Seat::Known(self.known.enter(neighbour.0, rank(cell.state()), neighbour));
-            self.begin(neighbour, (cell, step), seat, &mut effects);
+            let share = Share::Known(self.known.enter(neighbour.0, rank(cell.state()), neighbour));
+            self.begin(neighbour, (cell, step), share, &mut effects);
         }
         effects
     }
@@ -136,7 +136,7 @@ impl Neighbours {
     /// watched before and is not now lives on as any other with a MAC, and is forgotten without.
     pub fn keep(&mut self, wanted: &BTreeSet<NeighbourKey>, limits: Limits, now: u64) -> Effects {
         let mut effects = Effects::default();
-        let is_over = |key: &NeighbourKey, entry: &Entry| matches!(entry.seat, Seat::Kept) && !wanted.contains(key);
+        let is_over = |key: &NeighbourKey, entry: &Entry| matches!(entry.share, Share::Kept) && !wanted.contains(key);
         let over: Vec<_> =
             self.entries.iter().filter(|(key, entry)| is_over(key, entry)).map(|(key, _)| *key).collect();
         for neighbour in over {
@@ -144,17 +144,17 @@ impl Neighbours {
             if entry.cell.mac().is_none() {
                 effects.give_up.push((neighbour, GiveUp::Unresolved));
             } else if self.make_room(neighbour.0, limits, &mut effects) {
-                let seat = Seat::Known(self.known.enter(neighbour.0, rank(entry.cell.state()), neighbour));
-                self.put(neighbour, Entry { seat, ..entry });
+                let share = Share::Known(self.known.enter(neighbour.0, rank(entry.cell.state()), neighbour));
+                self.put(neighbour, Entry { share, ..entry });
             } else {
                 effects.macs.push((neighbour, None));
             }
         }
         for &neighbour in wanted {
             match self.remove(neighbour) {
-                Some(entry) if !entry.cell.is_suspended() => self.put(neighbour, Entry { seat: Seat::Kept, ..entry }),
+                Some(entry) if !entry.cell.is_suspended() => self.put(neighbour, Entry { share: Share::Kept, ..entry }),
                 // Not known, or what was known ended with a link that is another one by now.
-                _ => self.begin(neighbour, Cell::wanted(now), Seat::Kept, &mut effects),
+                _ => self.begin(neighbour, Cell::wanted(now), Share::Kept, &mut effects),
             }
         }
         effects
@@ -180,7 +180,7 @@ impl Neighbours {
             if entry.cell.mac().is_some() {
                 effects.macs.push((neighbour, None));
             }
-            if matches!(entry.seat, Seat::Kept) {
+            if matches!(entry.share, Share::Kept) {
                 entry.cell.suspend();
                 self.put(neighbour, entry);
             }
@@ -195,19 +195,19 @@ impl Neighbours {
         let keys: Vec<_> = self.entries.iter().filter(lost).map(|(key, _)| *key).collect();
         for neighbour in keys {
             if let Some(entry) = self.remove(neighbour) {
-                self.begin(neighbour, Cell::wanted(now), entry.seat, &mut effects);
+                self.begin(neighbour, Cell::wanted(now), entry.share, &mut effects);
             }
         }
         effects
     }
 
-    /// A new entry with what it begins with.
-    fn begin(&mut self, neighbour: NeighbourKey, (cell, step): (Cell, Step), seat: Seat, effects: &mut Effects) {
+    /// Adds an entry with its initial state.
+    fn begin(&mut self, neighbour: NeighbourKey, (cell, step): (Cell, Step), share: Share, effects: &mut Effects) {
         effects.ask.extend(step.ask.map(|question| (neighbour, question)));
         if step.mac_changed {
             effects.macs.push((neighbour, cell.mac()));
         }
-        self.put(neighbour, Entry { cell, seat });
+        self.put(neighbour, Entry { cell, share });
     }
 
     fn step(&mut self, neighbour: NeighbourKey, input: Input, limits: Limits, now: u64, effects: &mut Effects) {
@@ -224,27 +224,27 @@ impl Neighbours {
             if step.mac_changed {
                 effects.macs.push((neighbour, None));
             }
-            if matches!(entry.seat, Seat::Kept) {
+            if matches!(entry.share, Share::Kept) {
                 entry.cell.keep(now);
                 self.put(neighbour, entry);
             }
             return;
         }
-        let seat = match (entry.seat, entry.cell.mac()) {
-            (Seat::Kept, _) => Seat::Kept,
-            (Seat::Asked(tenant, ticket), None) => {
+        let share = match (entry.share, entry.cell.mac()) {
+            (Share::Kept, _) => Share::Kept,
+            (Share::Asked(tenant, ticket), None) => {
                 self.asked.put_back(tenant, ticket, neighbour);
-                entry.seat
+                entry.share
             }
-            (Seat::Known(ticket), _) if rank(entry.cell.state()) == Rank::Low && ticket.rank() == Rank::Low => {
+            (Share::Known(ticket), _) if rank(entry.cell.state()) == Rank::Low && ticket.rank() == Rank::Low => {
                 self.known.put_back(neighbour.0, ticket, neighbour);
-                entry.seat
+                entry.share
             }
-            (Seat::Known(_), _) => Seat::Known(self.known.enter(neighbour.0, rank(entry.cell.state()), neighbour)),
-            (Seat::Asked(..), Some(_)) if self.make_room(neighbour.0, limits, effects) => {
-                Seat::Known(self.known.enter(neighbour.0, rank(entry.cell.state()), neighbour))
+            (Share::Known(_), _) => Share::Known(self.known.enter(neighbour.0, rank(entry.cell.state()), neighbour)),
+            (Share::Asked(..), Some(_)) if self.make_room(neighbour.0, limits, effects) => {
+                Share::Known(self.known.enter(neighbour.0, rank(entry.cell.state()), neighbour))
             }
-            (Seat::Asked(..), Some(_)) => {
+            (Share::Asked(..), Some(_)) => {
                 effects.give_up.push((neighbour, GiveUp::TableFull));
                 return;
             }
@@ -252,7 +252,7 @@ impl Neighbours {
         if step.mac_changed {
             effects.macs.push((neighbour, entry.cell.mac()));
         }
-        self.put(neighbour, Entry { seat, ..entry });
+        self.put(neighbour, Entry { share, ..entry });
     }
 
     /// Room for one more neighbour with a MAC on a vif. The vif that has most gives way; itself only with what is doubtful.
@@ -272,7 +272,7 @@ impl Neighbours {
         if entry.cell.due() != u64::MAX {
             self.due.insert((entry.cell.due(), neighbour));
         }
-        self.kept += usize::from(matches!(entry.seat, Seat::Kept));
+        self.kept += usize::from(matches!(entry.share, Share::Kept));
         self.entries.insert(neighbour, entry);
     }
 
@@ -280,10 +280,10 @@ impl Neighbours {
     fn remove(&mut self, neighbour: NeighbourKey) -> Option<Entry> {
         let entry = self.entries.remove(&neighbour)?;
         self.due.remove(&(entry.cell.due(), neighbour));
-        match entry.seat {
-            Seat::Known(ticket) => _ = self.known.leave(neighbour.0, ticket),
-            Seat::Asked(tenant, ticket) => _ = self.asked.leave(tenant, ticket),
-            Seat::Kept => self.kept -= 1,
+        match entry.share {
+            Share::Known(ticket) => _ = self.known.leave(neighbour.0, ticket),
+            Share::Asked(tenant, ticket) => _ = self.asked.leave(tenant, ticket),
+            Share::Kept => self.kept -= 1,
         }
         Some(entry)
     }

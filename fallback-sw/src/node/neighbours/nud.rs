@@ -54,7 +54,7 @@ pub enum State {
     Incomplete,
     /// It has answered lately.
     Reachable,
-    /// Its MAC is used, and nothing tells whether it is still there.
+    /// Its MAC is used, and reachability is not confirmed.
     Stale,
     /// As Stale; it will be asked soon.
     Delay,
@@ -83,7 +83,7 @@ impl State {
 pub enum Input {
     /// A packet is to be sent to it.
     Used,
-    /// It, or somebody for it, told its MAC.
+    /// It, or a proxy for it, advertised its MAC.
     Told(Told),
     /// The time in [`Cell::due`] has come.
     Timeout,
@@ -98,7 +98,7 @@ pub enum Question {
     Station(MacAddr),
 }
 
-/// Who is asked out of turn, see [`Cell::poll`].
+/// The destination of an extra question, see [`Cell::poll`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Poll {
     /// The station at the MAC that is known.
@@ -147,7 +147,7 @@ impl Cell {
         (cell, Step { ask: Some(Question::All), mac_changed: false, failed: false })
     }
 
-    /// A neighbour that tells of itself before anybody asked for it; `None` when that makes no entry: what is advertised is for
+    /// A neighbour that advertises itself unsolicited; `None` when that makes no entry: what is advertised is for
     /// those who asked (RFC 4861 §7.2.5), a question to the node is not (§7.2.3, RFC 826).
     #[must_use]
     pub fn introduced(told: Told, now: u64) -> Option<(Self, Step)> {
@@ -233,7 +233,7 @@ impl Cell {
                 self.due = now.saturating_add(DELAY_MS);
                 Step::default()
             }
-            // Asked at most once a second, whoever has packets for it.
+            // Asked at most once a second, however many tenants have packets for it.
             State::Unreachable if self.asked_at.is_none_or(|at| now >= at.saturating_add(RETRANS_MS)) => {
                 self.ask(Question::All, now)
             }

@@ -1,4 +1,4 @@
-//! What the log says of neighbours that there was no room for: a line a second, whoever floods.
+//! Log lines about neighbours that there was no room for: at most one a second.
 
 use crate::worker::{GiveUp, NeighbourKey};
 

@@ -139,7 +139,7 @@ fn timers_and_shares_are_those_of_the_entries() {
         assert_eq!((cache.due.len(), cache.kept), (with_timer, usize::from(cache.kept > 0)));
         assert_eq!(cache.known.len() + cache.asked.len() + cache.kept, cache.entries.len());
         assert!(cache.known.len() <= 5 && cache.asked.len() <= 3);
-        let in_place = |entry: &Entry| entry.cell.mac().is_some() == matches!(entry.seat, Seat::Known(_));
-        assert!(cache.entries.values().all(|entry| matches!(entry.seat, Seat::Kept) || in_place(entry)));
+        let in_place = |entry: &Entry| entry.cell.mac().is_some() == matches!(entry.share, Share::Known(_));
+        assert!(cache.entries.values().all(|entry| matches!(entry.share, Share::Kept) || in_place(entry)));
     }
 }

@@ -34,7 +34,7 @@ const POLL: Duration = Duration::from_millis(5);
 pub struct Start<L, C> {
     /// What turns flows into rules of the NIC.
     pub lowering: L,
-    /// Called for each life of the engine, on a thread of its own: opens the NIC, or takes it over from the engine that died. May
+    /// Called for each start of the engine, on a thread of its own: opens the NIC, or takes it over from the engine that died. May
     /// wait for a moment until the NIC can be driven; an error is tried again later.
     pub connect: C,
     /// Workers of the node.
@@ -43,7 +43,7 @@ pub struct Start<L, C> {
     pub snapshot: Arc<Snapshot>,
     /// Zero of the node's clock.
     pub epoch: Instant,
-    /// What operators are told of the NIC.
+    /// The NIC as operators see it.
     pub about: AboutNic,
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Workers put requests into rings and never wait. Reports go out through [`ReportSink`]. When the engine's thread
 //! panics, its state is lost: workers are told that everything is in software, and the next engine begins with a flush. Traffic
-//! goes on in software meanwhile; packets that the NIC has handled since its counters were read last are counted by nobody.
+//! goes on in software meanwhile; packets that the NIC has handled since its counters were read last are not counted.
 
 use std::{
     collections::BTreeMap,
@@ -122,7 +122,7 @@ struct Shared {
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    // All of them hold values that are whole at any time, whoever has died.
+    // All of them hold values that are consistent at any time, whichever thread has panicked.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -189,7 +189,7 @@ pub struct Runner {
 }
 
 impl Runner {
-    /// Starts it. `connect` is called for each life of the engine: it opens the NIC, or takes it over from the one that died.
+    /// Starts it. `connect` is called for each start of the engine: it opens the NIC, or takes it over from the one that died.
     ///
     /// # Errors
     /// No thread.
@@ -284,7 +284,7 @@ impl<L: Lowering + Clone + 'static, D: ReportSink> Supervisor<L, D> {
         let snapshot = Arc::clone(&lock(&self.shared.snapshot));
         let config = Config {
             workers: u16::try_from(self.config.workers).unwrap_or(u16::MAX),
-            // Each life has its own: 16 bits of numbers, as many as there are sessions.
+            // Each start has its own: 16 bits of numbers, as many as there are sessions.
             sessions_above: (self.shared.generation.load(Ordering::Acquire) as u32) << 16,
             ..self.config.engine
         };
@@ -321,7 +321,7 @@ impl<L: Lowering + Clone + 'static, D: ReportSink> Supervisor<L, D> {
             if left.is_zero() {
                 return false;
             }
-            // Whoever waits for an inspection that is dropped is told so; snapshot and switch are kept where the next engine finds them.
+            // An inspection that is dropped fails for its caller; snapshot and switch are kept where the next engine finds them.
             let _ = lock(&self.shared.inbox).recv_timeout(left.min(IDLE));
         }
     }

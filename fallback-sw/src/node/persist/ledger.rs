@@ -22,7 +22,7 @@ use std::{
 
 use graviola::hashing::{Hash as _, HashContext as _, Sha256};
 
-use super::replace;
+use super::atomic_file::replace;
 use crate::node::sequences::{LineError, Sequences};
 
 const HEADER: &str = "sluicegate sequences 2 ";

@@ -3,11 +3,12 @@
 //! A node that is started again goes on with both when the controller is away. One node at a time: a lock beside the file is held
 //! as long as the node lives.
 
+mod atomic_file;
 mod ledger;
 
 use std::{
     fs::{self, File, OpenOptions},
-    io::{self, Write},
+    io,
     os::unix::fs::{MetadataExt as _, OpenOptionsExt},
     path::{Path, PathBuf},
     sync::Arc,
@@ -18,10 +19,13 @@ use offload_rules::forwarding::{Sa, SaDirection, Snapshot, State};
 use proto::json::{self, Defaults};
 
 pub use self::ledger::LedgerError;
-use self::ledger::Place;
+use self::{
+    atomic_file::{create_new, folder_of, replace, with_suffix},
+    ledger::Place,
+};
 use super::{
     encode,
-    sequences::{Sequences, Unsure},
+    sequences::{NumbersUnknown, Sequences},
 };
 use crate::replay::{self, ReplayError};
 
@@ -167,11 +171,11 @@ impl LastState {
         let (mut sequences, lost) = match self.ledger.load()? {
             ledger::Found::Own(sequences) => (sequences, None),
             ledger::Found::Copy(mut sequences) => {
-                sequences.refuse_all(Unsure::Copied);
-                (sequences, Some(Unsure::Copied))
+                sequences.refuse_all(NumbersUnknown::Copied);
+                (sequences, Some(NumbersUnknown::Copied))
             }
             ledger::Found::None => {
-                let lost = self.was_there.then_some(Unsure::Missing);
+                let lost = self.was_there.then_some(NumbersUnknown::Missing);
                 if lost.is_none() && !self.given.is_empty() {
                     tracing::info!(
                         "{} is new: outbound security associations of --state begin with their first number; a key that was in use \
@@ -184,7 +188,7 @@ impl LastState {
         };
         for sa in &self.kept {
             if !sequences.knows(sa) {
-                sequences.refuse(sa, lost.unwrap_or(Unsure::Unlisted));
+                sequences.refuse(sa, lost.unwrap_or(NumbersUnknown::Unlisted));
             }
         }
         if let Some(why) = lost {
@@ -247,7 +251,7 @@ fn outbound(snapshot: &Snapshot) -> impl Iterator<Item = &Arc<Sa>> {
     snapshot.sas().filter(|sa| sa.direction == SaDirection::Outbound)
 }
 
-/// Replaces the file at once: whoever reads it finds the old state or the new one, never half of one.
+/// Replaces the file atomically: a reader finds the old state or the new one, never half of one.
 ///
 /// # Errors
 /// The folder is not there or not writable, or the disk is full; the old file stays.
@@ -276,40 +280,6 @@ fn take(lock: &Path) -> io::Result<Flock<File>> {
         .custom_flags(libc::O_NOFOLLOW)
         .open(lock)?;
     Flock::lock(opened, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| errno.into())
-}
-
-fn with_suffix(file: &Path, suffix: &str) -> PathBuf {
-    let mut name = file.file_name().unwrap_or_default().to_owned();
-    name.push(suffix);
-    file.with_file_name(name)
-}
-
-fn folder_of(file: &Path) -> &Path {
-    file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
-}
-
-/// Makes a file that was not there. A link that somebody has put in its place is not followed.
-fn create_new(file: &Path) -> io::Result<File> {
-    OpenOptions::new().write(true).create_new(true).mode(0o600).custom_flags(libc::O_NOFOLLOW).open(file)
-}
-
-/// Puts a file in the place of another one at once; `text` is told the new file, before anything is in it. When it returns, both
-/// the text and the name are on disk. Returns the new file.
-fn replace(file: &Path, text: impl FnOnce(&File) -> io::Result<String>) -> io::Result<File> {
-    let fresh = with_suffix(file, ".new");
-    // Nobody else writes here: the lock is this node's.
-    let _ = fs::remove_file(&fresh);
-    let mut out = create_new(&fresh)?;
-    let written = text(&out)
-        .and_then(|text| out.write_all(text.as_bytes()))
-        .and_then(|()| out.sync_all())
-        .and_then(|()| fs::rename(&fresh, file));
-    if let Err(error) = written {
-        let _ = fs::remove_file(&fresh);
-        return Err(error);
-    }
-    File::open(folder_of(file))?.sync_all()?;
-    Ok(out)
 }
 
 /// Removes what nodes that were killed have left half written: it holds keys.

@@ -16,12 +16,12 @@ const KEEP_AGAIN_MS: u64 = 2000;
 /// What else is said when not even the numbers could be kept.
 const NOT_KEPT: &str = "; and the state is in force and could not be kept: a restart would not begin with it. It is kept as soon as it can be";
 
-/// What is kept, and what is still to be.
-pub(super) struct Keeper {
+/// What is saved, and what is still to be saved.
+pub(super) struct StateKeeper {
     file: Option<LastState>,
     /// Numbers that are not on disk yet.
     ungranted: Vec<Grant>,
-    /// The ledger on disk is not that of this life.
+    /// The ledger on disk is not that of this run.
     is_ledger_due: bool,
     /// The state on disk is not the one in force.
     is_state_due: bool,
@@ -30,7 +30,7 @@ pub(super) struct Keeper {
     told: Option<String>,
 }
 
-impl Keeper {
+impl StateKeeper {
     pub(super) fn new(file: Option<LastState>) -> Self {
         let is_state_due = file.as_ref().is_some_and(|file| !file.is_in_force());
         Self { file, ungranted: Vec::new(), is_ledger_due: true, is_state_due, again_at: 0, told: None }
@@ -76,7 +76,7 @@ impl ControlThread {
         self.grant();
     }
 
-    /// A state or a change is in force: it is kept, and whoever has applied it is told what is amiss.
+    /// A state or a change is in force: it is saved, and the caller gets warnings.
     pub(super) fn applied(&mut self, applied: Result<Arc<Snapshot>, StateErrors>) -> Result<Applied, StateErrors> {
         let snapshot = applied?;
         self.keeper.is_state_due = true;
@@ -115,7 +115,7 @@ impl ControlThread {
         if grants.is_empty() && now < self.keeper.again_at {
             return;
         }
-        // No other life of the node has the keys of IKE: their numbers wait for no disk.
+        // No other run of the node has the keys of IKE: their numbers need not be saved.
         let (of_ike, others): (Vec<_>, Vec<_>) =
             grants.into_iter().partition(|grant| IKE_SAS.contains(&grant.sa.id.get()));
         self.tell_of(of_ike);
@@ -180,7 +180,7 @@ impl ControlThread {
     fn hold(&mut self) {
         let keeper = &mut self.keeper;
         let Some(file) = &mut keeper.file else { return };
-        // Where it fails, what is saved fails the same way, and tells.
+        // Where it fails, saving fails the same way, and reports it.
         if file.hold().is_ok_and(|made_again| made_again) {
             (keeper.is_ledger_due, keeper.again_at) = (true, 0);
         }

@@ -17,6 +17,7 @@
 //! Left out: meters, sampling, mirrors, RSS (the first queue stands for all), MTU, and hardware steering.
 
 mod action;
+mod broken;
 mod checksum;
 mod modify;
 mod packet;
@@ -28,7 +29,7 @@ mod run;
 #[cfg(test)]
 mod tests;
 
-pub use action::Broken;
+pub use broken::Broken;
 pub use packet::{Counted, Packet, Registers};
 pub use params::{Field, Params, VERSIONS, VLAN_KINDS};
 pub use parse::{Layers, parse};

@@ -1,7 +1,7 @@
 //! Modify-header commands (PRM, `set_add_copy_action_in`): eight octets each.
 
 use super::{
-    action::Broken,
+    broken::Broken,
     packet::Packet,
     params::{bits, set_bits},
 };

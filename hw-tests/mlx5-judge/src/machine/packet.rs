@@ -10,9 +10,9 @@ use crate::record::Counter;
 /// Metadata registers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Registers {
-    /// Given by who sends.
+    /// Metadata from the sender.
     pub a: u32,
-    /// Given to who receives.
+    /// Metadata for the receiver.
     pub b: u32,
     /// C0 to C7, between tables.
     pub c: [u32; 8],

@@ -1,6 +1,6 @@
 //! Where a TIR leads: a receive queue, and the send queue that it may be bound to (hairpin).
 
-use super::{action::Broken, params::bits};
+use super::{broken::Broken, params::bits};
 use crate::record::{Command, Id, Record};
 
 /// Opcodes of the PRM.

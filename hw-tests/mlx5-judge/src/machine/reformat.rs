@@ -1,6 +1,6 @@
 //! Headers off and on.
 
-use super::{action::Broken, checksum, packet::Packet, parse::parse};
+use super::{broken::Broken, checksum, packet::Packet, parse::parse};
 use crate::record::ReformatKind;
 
 const ADDRESSES: usize = 12;

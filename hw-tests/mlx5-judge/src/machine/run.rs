@@ -1,7 +1,8 @@
 //! A frame's way: the switch, the receive side, queues, the send side.
 
 use super::{
-    action::{Broken, Way, act},
+    action::{Destination, act},
+    broken::Broken,
     packet::{Counted, Packet, Registers},
     queues::{Queue, queue, receive_queue},
 };
@@ -30,7 +31,7 @@ pub struct Step {
     pub rule: Option<Id>,
 }
 
-/// What the device drops, or leaves to nobody.
+/// A frame that the device drops.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Lost {
     /// A rule says so.
@@ -50,7 +51,7 @@ pub enum Outcome {
     Software(Vec<u8>),
     /// It leaves by a port.
     Sent(Port, Vec<u8>),
-    /// Nobody gets it.
+    /// It has no receiver.
     Lost(Lost),
     /// A rule that can't be done.
     Broken(Broken),
@@ -180,12 +181,12 @@ fn run(record: &Record, packet: &mut Packet, root: Place, steps: &mut Vec<Step>)
         let Some(rule) = rule.and_then(|rule| record.rule(rule)) else { return Ok(End::Miss) };
         let way = perform(record, packet, &rule.actions)?;
         match way {
-            None | Some(Way::Miss) => return Ok(End::Miss),
-            Some(Way::Drop) => return Ok(End::Drop),
-            Some(Way::Vport(vport)) => return Ok(End::Vport(vport)),
-            Some(Way::Tir(tir)) => return Ok(End::Tir(tir)),
-            Some(Way::Qp(_)) => return Ok(End::Qp),
-            Some(Way::Table(table)) => place = record.table(table).ok_or(Broken::Missing("a table"))?,
+            None | Some(Destination::Miss) => return Ok(End::Miss),
+            Some(Destination::Drop) => return Ok(End::Drop),
+            Some(Destination::Vport(vport)) => return Ok(End::Vport(vport)),
+            Some(Destination::Tir(tir)) => return Ok(End::Tir(tir)),
+            Some(Destination::Qp(_)) => return Ok(End::Qp),
+            Some(Destination::Table(table)) => place = record.table(table).ok_or(Broken::Missing("a table"))?,
         }
     }
     Err(Broken::Endless)
@@ -193,7 +194,7 @@ fn run(record: &Record, packet: &mut Packet, root: Place, steps: &mut Vec<Step>)
 
 /// The actions of a rule. A counter is behind what takes headers off and before what puts them on, wherever the list has it
 /// (`dr_ste_v1_set_actions_rx`: "after decap and before insert_hdr to exclude decaped / encaped header").
-fn perform(record: &Record, packet: &mut Packet, actions: &[Id]) -> Result<Option<Way>, Broken> {
+fn perform(record: &Record, packet: &mut Packet, actions: &[Id]) -> Result<Option<Destination>, Broken> {
     let named = |id: &Id| record.action(*id).ok_or(Broken::Missing("an action"));
     let actions = actions.iter().map(named).collect::<Result<Vec<_>, _>>()?;
     let (counters, others): (Vec<_>, Vec<_>) =

@@ -321,7 +321,7 @@ impl Action<'_> {
 }
 
 impl ActionKind {
-    /// Does it decide where the packet goes (an action "of the fate kind")?
+    /// Does it decide where the packet goes (an action "of the disposition kind")?
     pub const fn is_fate(self) -> bool {
         matches!(
             self,

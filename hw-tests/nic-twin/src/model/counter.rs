@@ -71,7 +71,7 @@ pub struct AgeUpdate {
     pub touch: bool,
 }
 
-/// Who owns an AGE action.
+/// Owner of an AGE action.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AgeOwner {
     /// A rule, by its number.
@@ -85,7 +85,7 @@ pub enum AgeOwner {
 pub struct Aged {
     /// The context given with the action, if any.
     pub context: Option<u64>,
-    /// Whose AGE action.
+    /// Owner of the AGE action.
     pub owner: AgeOwner,
 }
 

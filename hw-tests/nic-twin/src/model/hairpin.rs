@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::action::PortId;
 use super::frame::Frame;
 use super::nic::Nic;
-use super::pipeline::{DropReason, Fate, Outcome, Walk};
+use super::pipeline::{Disposition, DropReason, Outcome, Walk};
 use super::table::Domain;
 
 /// Receive queues that are hairpins, and the port that each leads to; `None`: not bound.
@@ -59,10 +59,10 @@ impl Nic {
         };
         // Metadata goes along; tags of rules are of the one domain.
         walk.sent_from(port);
-        let fate = match self.run(Domain::Egress(port), walk, frame, now) {
-            Fate::Default => Fate::Wire(port),
-            fate => fate,
+        let disposition = match self.run(Domain::Egress(port), walk, frame, now) {
+            Disposition::Default => Disposition::Wire(port),
+            disposition => disposition,
         };
-        self.finish(port, walk, frame, fate, now)
+        self.finish(port, walk, frame, disposition, now)
     }
 }

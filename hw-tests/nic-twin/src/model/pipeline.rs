@@ -91,8 +91,8 @@ pub struct Stats {
     pub malformed: u64,
 }
 
-/// Where a packet goes.
-pub(crate) enum Fate {
+/// Where a packet goes after the rules of a group.
+pub(crate) enum Disposition {
     Drop(DropReason),
     Queue(u16),
     Wire(PortId),
@@ -247,7 +247,7 @@ fn is_tag_stage(ops: &[Op]) -> bool {
 
 impl Machine<'_> {
     /// Runs a rule's actions in their order.
-    fn run(&mut self, ops: &[Op], edits: bool, walk: &mut Walk, frame: &mut Frame) -> Fate {
+    fn run(&mut self, ops: &[Op], edits: bool, walk: &mut Walk, frame: &mut Frame) -> Disposition {
         let met = frame.len();
         if edits
             && !is_tag_stage(ops)
@@ -256,19 +256,19 @@ impl Machine<'_> {
             // Padding of short frames is not part of the packet (IEEE 802.3 §3.2.8): the NIC does not carry it on.
             frame.truncate(end);
         }
-        let mut fate = Fate::Default;
+        let mut disposition = Disposition::Default;
         for op in ops {
             match *op {
-                Op::PassThru => fate = Fate::Next,
-                Op::Jump(group) => fate = Fate::Jump(group),
-                Op::Queue(queue) => fate = Fate::Queue(queue),
+                Op::PassThru => disposition = Disposition::Next,
+                Op::Jump(group) => disposition = Disposition::Jump(group),
+                Op::Queue(queue) => disposition = Disposition::Queue(queue),
                 Op::Rss(ref queues) => {
                     let pick = walk.hash(frame.bytes()) as usize % queues.len().max(1);
-                    fate = Fate::Queue(queues.get(pick).copied().unwrap_or(0));
+                    disposition = Disposition::Queue(queues.get(pick).copied().unwrap_or(0));
                 }
-                Op::Drop => fate = Fate::Drop(DropReason::Rule),
-                Op::Wire(port) => fate = Fate::Wire(port),
-                Op::Application(port) => fate = Fate::Application(port),
+                Op::Drop => disposition = Disposition::Drop(DropReason::Rule),
+                Op::Wire(port) => disposition = Disposition::Wire(port),
+                Op::Application(port) => disposition = Disposition::Application(port),
                 Op::Mark(mark) => walk.set_mark(mark),
                 Op::Flag => walk.flag = true,
                 Op::Count { counter, .. } => {
@@ -295,19 +295,19 @@ impl Machine<'_> {
                         }
                         Verdict::Refused => {
                             walk.security = Some((session, false));
-                            return Fate::Refused;
+                            return Disposition::Refused;
                         }
-                        Verdict::Drop => return Fate::Drop(DropReason::Security),
+                        Verdict::Drop => return Disposition::Drop(DropReason::Security),
                     }
                 }
                 ref edit => {
                     if change(edit, walk, frame).is_none() {
-                        return Fate::Drop(DropReason::Malformed);
+                        return Disposition::Drop(DropReason::Malformed);
                     }
                 }
             }
         }
-        fate
+        disposition
     }
 }
 
@@ -371,11 +371,11 @@ impl Nic {
             return Outcome::Drop(DropReason::NoPort);
         }
         let mut walk = Walk::new(port, meta::WIRE, frame, self.deep_rules > 0);
-        let mut fate = self.run(Domain::Transfer, &mut walk, frame, now);
-        if matches!(fate, Fate::Default) {
-            fate = self.run(Domain::Ingress(port), &mut walk, frame, now);
+        let mut disposition = self.run(Domain::Transfer, &mut walk, frame, now);
+        if matches!(disposition, Disposition::Default) {
+            disposition = self.run(Domain::Ingress(port), &mut walk, frame, now);
         }
-        self.finish(port, &mut walk, frame, fate, now)
+        self.finish(port, &mut walk, frame, disposition, now)
     }
 
     /// Is there no rule that a packet of the application's on this port could meet?
@@ -396,15 +396,15 @@ impl Nic {
         if let Some(metadata) = metadata {
             walk.set_metadata(metadata);
         }
-        let mut fate = self.run(Domain::Egress(port), &mut walk, frame, now);
-        if matches!(fate, Fate::Default) {
-            fate = self.run(Domain::Transfer, &mut walk, frame, now);
+        let mut disposition = self.run(Domain::Egress(port), &mut walk, frame, now);
+        if matches!(disposition, Disposition::Default) {
+            disposition = self.run(Domain::Transfer, &mut walk, frame, now);
         }
-        if matches!(fate, Fate::Default) {
+        if matches!(disposition, Disposition::Default) {
             self.stats.missed += 1;
             return if walk.has_l2 { Outcome::Forward { port } } else { self.malformed() };
         }
-        self.finish(port, &mut walk, frame, fate, now)
+        self.finish(port, &mut walk, frame, disposition, now)
     }
 
     /// Counts toward a reset that was asked for.
@@ -420,7 +420,7 @@ impl Nic {
         Outcome::Drop(DropReason::Malformed)
     }
 
-    pub(crate) fn run(&mut self, domain: Domain, walk: &mut Walk, frame: &mut Frame, now: Duration) -> Fate {
+    pub(crate) fn run(&mut self, domain: Domain, walk: &mut Walk, frame: &mut Frame, now: Duration) -> Disposition {
         let refresh = self.refresh();
         let (mut group, mut after): (u32, Option<Rank>) = (0, None);
         for _ in 0..MAX_STEPS {
@@ -431,7 +431,7 @@ impl Nic {
                 (rule.at <= now && view.in_ranges(&rule.ranges)).then_some(rule.age)
             });
             let Some((rank, rule)) = found.and_then(|(rank, rule)| Some((rank, rules.get(rule as usize)?))) else {
-                return Fate::Default;
+                return Disposition::Default;
             };
             let mut machine = Machine {
                 counters: &mut self.counters,
@@ -441,12 +441,12 @@ impl Nic {
                 now,
             };
             match machine.run(&rule.ops, rule.edits, walk, frame) {
-                Fate::Jump(to) => (group, after) = (to, None),
-                Fate::Next => after = Some(rank),
-                fate => return fate,
+                Disposition::Jump(to) => (group, after) = (to, None),
+                Disposition::Next => after = Some(rank),
+                disposition => return disposition,
             }
         }
-        Fate::Drop(DropReason::Malformed)
+        Disposition::Drop(DropReason::Malformed)
     }
 
     fn is_wire_to_wire(&self, from: PortId, to: PortId) -> bool {
@@ -459,35 +459,35 @@ impl Nic {
         port: PortId,
         walk: &mut Walk,
         frame: &mut Frame,
-        fate: Fate,
+        disposition: Disposition,
         now: Duration,
     ) -> Outcome {
-        if !walk.has_l2 && !matches!(fate, Fate::Drop(_)) {
+        if !walk.has_l2 && !matches!(disposition, Disposition::Drop(_)) {
             return self.malformed();
         }
-        let (to, queue) = match fate {
-            Fate::Drop(DropReason::Malformed) => return self.malformed(),
-            Fate::Drop(reason) => {
+        let (to, queue) = match disposition {
+            Disposition::Drop(DropReason::Malformed) => return self.malformed(),
+            Disposition::Drop(reason) => {
                 self.stats.dropped += 1;
                 return Outcome::Drop(reason);
             }
-            Fate::Wire(_) if self.faults.swallow => return Outcome::Drop(DropReason::Swallowed),
-            Fate::Wire(to) if self.is_wire_to_wire(port, to) => return Outcome::Drop(DropReason::WireToWire),
-            Fate::Wire(port) => {
+            Disposition::Wire(_) if self.faults.swallow => return Outcome::Drop(DropReason::Swallowed),
+            Disposition::Wire(to) if self.is_wire_to_wire(port, to) => return Outcome::Drop(DropReason::WireToWire),
+            Disposition::Wire(port) => {
                 self.stats.forwarded += 1;
                 return Outcome::Forward { port };
             }
-            Fate::Queue(queue) => match self.hairpins.of(port, queue) {
+            Disposition::Queue(queue) => match self.hairpins.of(port, queue) {
                 Some(to) => return self.hairpin(to, walk, frame, now),
                 None => (port, Some(queue)),
             },
-            Fate::Application(port) => (port, None),
-            Fate::Jump(_) | Fate::Next | Fate::Default | Fate::Refused => {
+            Disposition::Application(port) => (port, None),
+            Disposition::Jump(_) | Disposition::Next | Disposition::Default | Disposition::Refused => {
                 self.stats.missed += 1;
                 (port, None)
             }
         };
-        let steered = matches!(fate, Fate::Queue(_) | Fate::Application(_));
+        let steered = matches!(disposition, Disposition::Queue(_) | Disposition::Application(_));
         let Some(&target) = self.ports.get(&to) else { return Outcome::Drop(DropReason::NoPort) };
         if target.isolated && !steered {
             return Outcome::Drop(DropReason::Isolated);

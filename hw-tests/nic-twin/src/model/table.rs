@@ -6,7 +6,7 @@ use std::hash::{BuildHasherDefault, Hasher};
 use super::action::PortId;
 use super::shape::{Compiled, View, Word};
 
-/// Whose groups: each has a group 0 of its own.
+/// Domain of groups: each has a group 0 of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Domain {
     /// The switch.

@@ -1,4 +1,4 @@
-//! A virtual machine with Debian's stock kernel: a peer that nobody here wrote, for what this machine's kernel may not have.
+//! A virtual machine with Debian's stock kernel: a peer with an independent implementation, for what this machine's kernel may not have.
 //!
 //! QEMU emulates the processor, so it runs where no virtualisation is to be had; it boots in some seconds. Its image is made once
 //! by `vm/image.sh`.

@@ -1,4 +1,4 @@
-//! Counters of the NIC: read in turn, told as differences, each packet once.
+//! Counters of the NIC: read round robin, reported as differences, so that each packet is reported once.
 
 use super::{
     Engine,
@@ -133,7 +133,7 @@ impl<B: RuleBackend, L: Lowering> Engine<B, L> {
         known.update(sample, now, window);
         let [out, back] = flow.counted_rate.map(|rate| rate.value());
         let (rate, ranked) = (out.saturating_add(back), flow.rate);
-        // Within an eighth the order of flows matters to nobody.
+        // A difference below an eighth does not change the order of flows enough to matter.
         if rate.abs_diff(ranked) > ranked / 8 {
             self.set_rate(id, rate);
         }

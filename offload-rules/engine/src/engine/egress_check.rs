@@ -52,7 +52,7 @@ struct PortWatch {
 }
 
 impl PortWatch {
-    /// Ends a window: so much has left since the port began, or it can't be told. Returns the shapes whose packets do not leave, once
+    /// Ends a window, with the port's counter of transmitted packets; `None`: the port has none. Returns the shapes whose packets do not leave, once
     /// that was found so many times in a row.
     fn end_window(&mut self, left: Option<u64>, times: u32) -> Vec<ShapeIndex> {
         let counted = std::mem::take(&mut self.counted);
@@ -108,7 +108,7 @@ impl EgressCheck {
 }
 
 impl<B: RuleBackend, L: Lowering> Engine<B, L> {
-    /// Ends a window when it is time, and condemns shapes whose packets do not leave.
+    /// Ends the window when its time is over, and condemns shapes whose packets do not leave.
     pub(super) fn check_egress(&mut self, now: u64) {
         let times = self.config.egress_checks;
         if times == 0 || self.egress_check.due > now {

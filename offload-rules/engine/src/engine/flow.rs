@@ -140,7 +140,7 @@ pub(super) struct Flow {
     pub(super) phase: Phase,
     /// All its tokens that have not ended: of both sets, and of those on their way out.
     pub(super) rules: Vec<Token>,
-    /// Tokens of any flow whose end it waits for.
+    /// Tokens of other flows' rules whose removal it waits for.
     pub(super) awaits: Vec<Token>,
     pub(super) attempts: u32,
     /// It is in the list of flows to advance.
@@ -394,7 +394,7 @@ impl<B: RuleBackend, L: Lowering> Engine<B, L> {
         }
     }
 
-    /// Where a flow runs; told when it changes, or when it is the answer to a request.
+    /// Where a flow runs; reported when it changes, or in answer to a request.
     pub(super) fn set_state(&mut self, id: OffloadId, state: State, answer: bool) {
         let Some(flow) = self.flows.get_mut(&id) else { return };
         let before = std::mem::replace(&mut flow.state, state);

@@ -111,7 +111,7 @@ impl<B: RuleBackend, L: Lowering> Engine<B, L> {
     /// Differences between what is desired and what is in the NIC as the engine knows it; empty where nothing is on its way and nothing
     /// has failed. Looks at every rule: for operators and tests.
     ///
-    /// A flow is desired unless it waits for room, is switched off, or cannot be in the NIC. What the NIC has lost without a word
+    /// A flow is desired unless it waits for room, is switched off, or cannot be in the NIC. What the NIC has lost without an event
     /// shows at the next reading of its counter.
     pub fn diff(&mut self) -> Vec<Mismatch> {
         let mut found = Vec::new();

@@ -21,7 +21,7 @@ use crate::{
 
 /// Priorities of flows. A flow is replaced at the other one, so that old and new rules can be in the NIC together.
 const PRIORITIES: [u32; 2] = [2, 3];
-/// Milliseconds until a flow is tried again at the earliest whose rules the NIC did not honour.
+/// Milliseconds until a flow whose rules the NIC did not honour is tried again.
 const NOT_HONOURED_WAIT: u64 = 10_000;
 /// Milliseconds for which the table counts as full without asking again.
 const FULL: u64 = 1_000;
@@ -34,7 +34,7 @@ pub(super) struct Lowered {
 }
 
 impl<B: RuleBackend, L: Lowering> Engine<B, L> {
-    /// Advances all flows that something has happened to.
+    /// Advances all flows that an event has concerned.
     pub(super) fn advance_scheduled(&mut self, now: u64) {
         while let Some(id) = self.scheduled.pop_front() {
             if let Some(flow) = self.flows.get_mut(&id) {
@@ -330,7 +330,7 @@ impl<B: RuleBackend, L: Lowering> Engine<B, L> {
         flow.attempts = 0;
         self.placement.place(id, flow.rate, now);
         self.totals.activated += 1;
-        // What the old rules have counted went the old way: it is told before the worker hears of the new one.
+        // What the old rules have counted went the old way: it is reported before the worker learns of the new one.
         self.count_set(old, now);
         self.retire(old);
         self.set_state(id, (set.tier, set.why), true);
@@ -358,7 +358,7 @@ impl<B: RuleBackend, L: Lowering> Engine<B, L> {
                     None => self.back_off(id, NotOffloaded::Failed(FailureClass::Shape), now),
                 }
             }
-            // Some say "no room" to what they never take: nobody makes room for a shape that was never there.
+            // Some drivers answer "no room" for rules that they never take: no flow is evicted for a shape that was never installed.
             FailureClass::Capacity
                 if shape.and_then(|shape| self.shapes.get(shape)).is_some_and(|shape| shape.created == 0) =>
             {

@@ -1,7 +1,7 @@
 //! The engine: desired flows on one side, rules of a NIC on the other.
 //!
 //! Every flow is kept as it is desired, and every rule from its queueing to its end; what happens is driven by requests,
-//! completions and time. A flow that something has happened to is advanced once more ([`Engine::advance_scheduled`]); nothing is
+//! completions and time. A flow that an event concerns is advanced once more ([`Engine::advance_scheduled`]); nothing is
 //! scanned, and a new snapshot costs nothing for each flow.
 
 mod counters;
@@ -52,7 +52,7 @@ enum Timer {
     Flush,
 }
 
-/// What is known of a shape of rules on this NIC.
+/// State of a shape of rules on this NIC.
 #[derive(Debug)]
 struct ShapeState<S> {
     shape: S,

@@ -44,7 +44,7 @@ impl<B: RuleBackend, L: Lowering> Engine<B, L> {
         }
     }
 
-    /// Removes every rule, then every session. While a rule may be left no session is destroyed, but nobody sends with one.
+    /// Removes every rule, then every session. While a rule may be left no session is destroyed, but none is sent with.
     fn flush(&mut self) -> Result<(), Failure> {
         let flushed = self.backend.flush();
         let Some(sessions) = &mut self.session_backend else { return flushed };
@@ -57,7 +57,7 @@ impl<B: RuleBackend, L: Lowering> Engine<B, L> {
         }
     }
 
-    /// After a reset: what the driver says about sessions that are no more does not matter.
+    /// After a reset: errors about sessions that no longer exist are ignored.
     fn flush_sessions(&mut self) {
         if let Some(sessions) = &mut self.session_backend {
             let _ = sessions.flush_sessions();

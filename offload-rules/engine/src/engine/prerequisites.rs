@@ -4,7 +4,7 @@
 //! prerequisite ◄── prerequisite ◄── … ◄── rule      created from the left, destroyed from the right; one step each completion
 //! ```
 //!
-//! An equal rule that several need is one rule in the NIC, and counts who needs it. It goes with the last of them, at once
+//! A rule that several rules need is one rule in the NIC, with a count of its dependents. It goes with the last of them, at once
 //! ([048](../../../../docs/decisions/048-rules-need-rules.md)). A rule only ever needs older ones, so there are no circles.
 
 use std::{
@@ -61,7 +61,7 @@ impl Rules {
         for need in needs {
             let token = match self.claim(&need) {
                 Claim::Shared(token) => {
-                    // Whoever made it may not have had all of these before it: the next one sees to them.
+                    // The chain that created it may not have had all of these before it: they are created here.
                     let older = self.all_prerequisites(token);
                     held.retain(|other| *other != token && !older.contains(other));
                     token
@@ -139,7 +139,7 @@ impl Rules {
             }
         };
         tokens.for_each(|token| goes(token, &mut released));
-        // Whoever needs a rule is younger than it.
+        // Dependents are younger than the rule that they need.
         while let Some((need, by)) = released.pop_last() {
             if self.get(need).is_some_and(|entry| entry.dependents == by) {
                 goes(need, &mut released);
@@ -148,7 +148,7 @@ impl Rules {
         going
     }
 
-    /// Is it this chain that a token stands for? Its rule may need more than the chain says: what it shares may.
+    /// Is the rule of this token that of the chain? It may need more than the chain says, since shared rules have needs of their own.
     pub(super) fn is(&self, token: Token, chain: &Chain) -> bool {
         let same = |entry: &&Entry| {
             entry.wanted() && entry.rule.items == chain.rule.items && entry.rule.actions == chain.rule.actions
@@ -180,7 +180,7 @@ impl<B: RuleBackend, L: Lowering> Engine<B, L> {
         }
     }
 
-    /// A rule is gone: what nobody else needs follows. Flows that waited for its end wait for the ends of those, too. True: something
+    /// A rule is gone: rules without other dependents follow. Flows that waited for its end wait for the ends of those, too. True: something
     /// does follow, and makes room when it ends.
     pub(super) fn release_prerequisites(&mut self, token: Token, left: &Entry) -> bool {
         let mut follows = false;

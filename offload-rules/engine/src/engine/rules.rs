@@ -18,7 +18,7 @@ use crate::{
 /// Index of a shape in the engine's list.
 pub(super) type ShapeIndex = usize;
 
-/// Whose rule it is.
+/// The owner of a rule.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Owner {
     /// A direction of a flow.
@@ -61,7 +61,7 @@ pub(super) enum Stage {
     Queued,
     /// Its creation is in flight.
     Creating,
-    /// Its creation is in flight, and nobody wants it any more.
+    /// Its creation is in flight, and it is not wanted any more.
     Abandoned,
     /// In the NIC.
     Live,
@@ -74,7 +74,7 @@ pub(super) enum Stage {
 #[derive(Debug)]
 pub(super) struct Entry {
     pub(super) owner: Owner,
-    /// Shared with those who show it, and with what is desired where that is kept.
+    /// Shared with inspection, and with the desired rule where that is kept.
     pub(super) rule: Arc<Rule>,
     /// Of table, priority and items.
     hash: u64,
@@ -91,7 +91,7 @@ pub(super) struct Entry {
     pub(super) read_at: u64,
     /// The operation in flight is over its time.
     pub(super) late: bool,
-    /// What the owner has been told of its counter.
+    /// Counter values reported to the owner so far.
     pub(super) told: Hits,
     /// Attempts to destroy it, or to read its last counter, that failed.
     pub(super) refusals: u32,
@@ -122,7 +122,7 @@ impl Entry {
     }
 }
 
-/// What is known of a rule when it is queued.
+/// A rule to be queued.
 #[derive(Debug)]
 pub(super) struct NewRule {
     pub(super) owner: Owner,

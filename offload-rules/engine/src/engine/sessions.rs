@@ -1,6 +1,6 @@
 //! SAs that workers have offered: sessions in the NIC, and the rules that open and seal by them.
 //!
-//! A session is there before its rule, and goes after it. Nobody is told that the NIC holds an SA before it does.
+//! A session is there before its rule, and goes after it. Workers learn that the NIC holds an SA only after it does.
 
 use std::{collections::BTreeMap, ops::Range, sync::Arc};
 
@@ -89,7 +89,7 @@ pub(super) struct Sessions {
     free: Vec<u32>,
     next: u32,
     counted_at: u64,
-    /// Tunnels that workers were told of as sealed.
+    /// Tunnels that were reported to workers as sealed by the NIC.
     sealed: BTreeMap<VifId, bool>,
 }
 
@@ -169,7 +169,7 @@ impl<B: RuleBackend, L: Lowering> Engine<B, L> {
         }
     }
 
-    /// The worker has let go of it.
+    /// The worker has released it.
     pub(super) fn returned(&mut self, offer: OfferId, at_once: bool, now: u64) {
         let Some(held) = self.sessions.held.get_mut(&offer) else {
             // Whatever was known of it is lost.
@@ -370,7 +370,7 @@ impl<B: RuleBackend, L: Lowering> Engine<B, L> {
         held.rule = None;
         match held.stage {
             Stage::Opened => self.close(offer, NotHeld::Failed(offload_rules::lower::FailureClass::Device)),
-            // An inbound one whose rule has gone by itself is nobody's.
+            // An inbound session whose rule was lost has no user.
             Stage::InForce if !held.outbound() => self.recall(offer),
             _ => {}
         }

@@ -1,4 +1,4 @@
-//! How large a packet may be on the way that a walk has found.
+//! The largest packet that the path found by a walk takes.
 
 use std::net::IpAddr;
 

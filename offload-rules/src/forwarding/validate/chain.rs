@@ -25,7 +25,7 @@ pub(super) struct Chain {
 /// A reference that closes a cycle.
 #[derive(Debug, Clone)]
 pub(super) struct Cycle {
-    /// Who refers.
+    /// The object that refers.
     pub(super) from: NexthopId,
     /// By which field.
     pub(super) field: String,

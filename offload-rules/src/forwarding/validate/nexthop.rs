@@ -292,7 +292,7 @@ impl<'a> Check<'a> {
         }
     }
 
-    /// Nobody may refer to a nexthop that is gone.
+    /// No object may refer to a nexthop that is removed.
     pub(super) fn users_of_gone_nexthop(&mut self, id: NexthopId) {
         let users = self.tables.users_of(id);
         let parents = self.tables.parents.get(id.get()).is_some_and(|parents| !parents.is_empty());

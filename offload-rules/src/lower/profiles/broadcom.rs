@@ -3,9 +3,9 @@
 //! A rule is taken when its fields are exactly those of a class template (`ulp_matcher.c`, `ulp_matcher_pattern_match`); of some fields the
 //! parser drops the mask without a word.
 
-use super::fact;
 use crate::lower::{
     DpdkVersion,
+    fact::fact,
     profile::{
         Api, Does, FieldRewrite, HeaderCheck, Ipv6Match, Limits, Matches, NicProfile, Order, TtlRewrite, TunnelMatch,
     },

@@ -1,11 +1,11 @@
 //! Intel E810 (ice, and iavf for its virtual functions) and 82599, X540, X550 (ixgbe), and WangXun's 10 GbE (txgbe), which descends from
 //! ixgbe: Flow Director steers, marks and drops, and rewrites nothing.
 
-use super::fact;
 use crate::lower::{
     Dialect, DpdkVersion, OpenRule, ProtoMatch,
+    fact::{Fact, fact},
     profile::{
-        Api, Does, Fact, FieldRewrite, HeaderCheck, Ipsec, Ipv6Match, Limits, Matches, NicProfile, Order, TtlRewrite,
+        Api, Does, FieldRewrite, HeaderCheck, Ipsec, Ipv6Match, Limits, Matches, NicProfile, Order, TtlRewrite,
         TunnelMatch,
     },
 };
@@ -91,7 +91,7 @@ pub(in crate::lower) fn ice() -> NicProfile {
         },
         fact(&[], "no rte_security in the driver: that of its virtual functions (iavf) has it"),
     );
-    profile.spoken(Dialect {
+    profile.with_dialect(Dialect {
         priorities: fact(
             1,
             "22.11 ice_fdir_filter.c:2476: Flow Director has priority 0 alone; 24.11 ice_generic_flow.c:1915: 0 and 1",
@@ -128,7 +128,7 @@ pub(in crate::lower) fn iavf() -> NicProfile {
             "22.11 iavf_ipsec_crypto.c:1606: where the physical function offers it; how many SAs its firmware says",
         ),
     );
-    profile.spoken(Dialect {
+    profile.with_dialect(Dialect {
         priorities: fact(1, "22.11 iavf_fdir.c:1597, iavf_ipsec_crypto.c:1931: priority 0 alone"),
         proto: fact(ProtoMatch::WithoutPorts, "22.11 iavf_fdir.c:39: IAVF_INSET_IPV4_PROTO goes without ports"),
         open: fact(
@@ -169,7 +169,7 @@ pub(in crate::lower) fn ixgbe(version: DpdkVersion) -> NicProfile {
             "22.11 ixgbe_ipsec.c:481, ixgbe_ipsec.h:29: AES-GCM of 128 bits, 1,024 SAs each way, 128 addresses, no ESN, no UDP",
         ),
     );
-    profile.spoken(Dialect {
+    profile.with_dialect(Dialect {
         priorities: fact(1, "22.11 ixgbe_flow.c:1425: Flow Director has no priorities"),
         proto: fact(ProtoMatch::Never, "22.11 ixgbe_flow.c:1828 refuses next_proto_id"),
         mark_last: fact(true, "22.11 ixgbe_flow.c:1429, 1455: QUEUE or DROP, then MARK"),
@@ -213,7 +213,7 @@ pub(in crate::lower) fn txgbe() -> NicProfile {
             "22.11 txgbe_ipsec.c:462, txgbe_ipsec.h:18: AES-GCM of 128 bits, 1,024 SAs each way, 128 addresses, no ESN, no UDP",
         ),
     );
-    profile.spoken(Dialect {
+    profile.with_dialect(Dialect {
         priorities: fact(1, "22.11 txgbe_flow.c: Flow Director has no priorities"),
         proto: fact(ProtoMatch::Never, "22.11 txgbe_flow.c refuses next_proto_id"),
         open: fact(

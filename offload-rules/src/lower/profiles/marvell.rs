@@ -2,9 +2,9 @@
 //! is not known of it is taken for no. Items that the driver does not know it takes for VOID (22.11 cnxk_flow.c:6 and 303: `term` has 0
 //! for them), so that no rule here may have one.
 
-use super::fact;
 use crate::lower::{
     Dialect, OpenRule,
+    fact::fact,
     profile::{
         Api, Does, FieldRewrite, HeaderCheck, Ipsec, Ipv6Match, Limits, Matches, NicProfile, Order, TtlRewrite,
         TunnelMatch,
@@ -80,7 +80,7 @@ pub(in crate::lower) fn cnxk() -> NicProfile {
             "guides/nics/cnxk.rst: 4,096 outbound SAs, inbound SPI 0 to 255 unless ipsec_in_max_spi says more",
         ),
     );
-    profile.spoken(Dialect {
+    profile.with_dialect(Dialect {
         priorities: fact(3, "22.11 cnxk_ethdev_devargs.c:262, roc_npc.c:754: flow_max_priority is 3"),
         open: fact(
             OpenRule::Terminating,

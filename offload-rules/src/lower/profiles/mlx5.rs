@@ -2,9 +2,9 @@
 //!
 //! "judged" in a source: the driver's own code of DPDK 22.11.11 and 24.11.8 was asked, and what it wrote was read.
 
-use super::fact;
 use crate::lower::{
     DpdkVersion,
+    fact::fact,
     profile::{
         Api, Does, FieldRewrite, HeaderCheck, Ipsec, Ipv6Match, Limits, Matches, NicProfile, Order, TtlRewrite,
         TunnelMatch,

@@ -11,17 +11,44 @@ mod netronome;
 mod solarflare;
 mod twin;
 
-pub(super) use broadcom::bnxt;
-pub(super) use intel::{iavf, ice, ixgbe, txgbe};
-pub(super) use marvell::cnxk;
-pub(super) use mlx5::{mlx5_hws, mlx5_sws};
-pub(super) use netronome::nfp;
-pub(super) use solarflare::sfc;
-pub(super) use twin::twin;
+use broadcom::bnxt;
+use intel::{iavf, ice, ixgbe, txgbe};
+use marvell::cnxk;
+use mlx5::{mlx5_hws, mlx5_sws};
+use netronome::nfp;
+use solarflare::sfc;
+use twin::twin;
 
-use super::profile::Fact;
+use super::{DpdkVersion, NicProfile};
 
-/// A fact, short.
-const fn fact<T>(value: T, source: &'static str) -> Fact<T> {
-    Fact::new(value, source)
+impl NicProfile {
+    /// Names that [`Self::by_name`] knows.
+    pub const NAMES: [&'static str; 11] =
+        ["mlx5-hws", "mlx5-sws", "bnxt", "sfc", "nfp", "cnxk", "ice", "iavf", "ixgbe", "txgbe", "twin"];
+
+    /// The profile with this name, of the oldest DPDK that is supported.
+    #[must_use]
+    pub fn by_name(name: &str) -> Option<Self> {
+        Self::of_version(name, DpdkVersion::V22_11)
+    }
+
+    /// The profile with this name, as the driver of this DPDK has it.
+    #[must_use]
+    pub fn of_version(name: &str, version: DpdkVersion) -> Option<Self> {
+        let profile = match name {
+            "mlx5-hws" => mlx5_hws(version),
+            "mlx5-sws" => mlx5_sws(),
+            "bnxt" => bnxt(version),
+            "sfc" => sfc(version),
+            "nfp" => nfp(version),
+            "cnxk" => cnxk(),
+            "ice" => ice(),
+            "iavf" => iavf(),
+            "ixgbe" => ixgbe(version),
+            "txgbe" => txgbe(),
+            "twin" => twin(),
+            _ => return None,
+        };
+        Some(Self { version, ..profile })
+    }
 }

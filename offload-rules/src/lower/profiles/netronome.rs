@@ -1,9 +1,9 @@
 //! Netronome Agilio with the flower firmware. "merge" in a source: what the driver compiles into the firmware's key; `mask_support` takes
 //! more, and what is not compiled is dropped without a word.
 
-use super::fact;
 use crate::lower::{
     Dialect, DpdkVersion, PortName, SwitchAttribute,
+    fact::fact,
     profile::{
         Api, Does, FieldRewrite, HeaderCheck, Ipsec, Ipv6Match, Limits, Matches, NicProfile, Order, TtlRewrite,
         TunnelMatch,
@@ -81,7 +81,7 @@ pub(in crate::lower) fn nfp(version: DpdkVersion) -> NicProfile {
         },
         fact(&[Ipsec::InlineCrypto, Ipsec::InlineProtocol], "24.11 nfp_ipsec.c, from 23.11: 16,384 SAs; none in 22.11"),
     );
-    profile.spoken(Dialect {
+    profile.with_dialect(Dialect {
         port_item: fact(
             PortName::PortId,
             "22.11 nfp_flow.c:723, 24.11 nfp_flower_flow.c:1246: no other item names a port",

@@ -1,8 +1,8 @@
 //! AMD Solarflare EF100 with its match-action engine (MAE).
 
-use super::fact;
 use crate::lower::{
     Dialect, DpdkVersion,
+    fact::fact,
     profile::{
         Api, Does, FieldRewrite, HeaderCheck, Ipv6Match, Limits, Matches, NicProfile, Order, TtlRewrite, TunnelMatch,
     },
@@ -79,7 +79,7 @@ pub(in crate::lower) fn sfc(version: DpdkVersion) -> NicProfile {
         },
         fact(&[], "no rte_security in the driver"),
     );
-    profile.spoken(Dialect {
+    profile.with_dialect(Dialect {
         priorities: fact(
             2,
             "22.11 sfc_mae.c:290, sfc_flow.c:1287: as many as the firmware says, which is not published; two are counted on",

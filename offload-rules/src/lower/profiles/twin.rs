@@ -1,8 +1,11 @@
 //! The NIC twin: everything that the rte_flow guide describes and lowering can use.
 
-use super::fact;
-use crate::lower::profile::{
-    Api, Does, FieldRewrite, HeaderCheck, Ipsec, Ipv6Match, Limits, Matches, NicProfile, Order, TtlRewrite, TunnelMatch,
+use crate::lower::{
+    fact::fact,
+    profile::{
+        Api, Does, FieldRewrite, HeaderCheck, Ipsec, Ipv6Match, Limits, Matches, NicProfile, Order, TtlRewrite,
+        TunnelMatch,
+    },
 };
 
 const GUIDE: &str = "DPDK rte_flow guide, as the twin implements it";

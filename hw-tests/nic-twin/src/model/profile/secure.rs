@@ -8,7 +8,7 @@ use super::Profile;
 /// What may be beside SECURITY.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Secures {
-    /// As the guide has it: anything, and a fate behind it.
+    /// As the guide has it: anything, and a disposition behind it.
     Anything,
     /// SECURITY is the one terminating action: cnxk (roc_npc.c:606 and 827, roc_npc_priv.h:315).
     OneFate,
@@ -28,7 +28,7 @@ impl Profile {
             Secures::Anything => return Ok(()),
             Secures::OneFate => {
                 return match actions.iter().position(|action| action.kind().is_fate()) {
-                    Some(fate) => refuse(fate, c"SECURITY is the one terminating action of a rule"),
+                    Some(disposition) => refuse(disposition, c"SECURITY is the one terminating action of a rule"),
                     None => Ok(()),
                 };
             }

@@ -195,7 +195,7 @@ impl World {
     }
 }
 
-/// Who refused a rule.
+/// Which side refused a rule.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum InsertError {
     /// What could not be read.

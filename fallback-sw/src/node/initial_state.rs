@@ -1,24 +1,26 @@
-//! The state that a node begins with: the newer one of that given by `--state` and that kept in `--last-state`.
+//! The state that a node starts with: the newer one of that given by `--state` and that kept in `--last-state`.
+
+use std::path::Path;
 
 use offload_rules::forwarding::Snapshot;
 
-use super::{daemon::RunArgs, persist::LastState};
+use super::persist::LastState;
 use crate::replay;
 
-/// What a node begins with.
-pub(super) struct Beginning {
+/// The state that a node starts with, and the file that keeps the last one.
+pub(super) struct InitialState {
     pub(super) snapshot: Snapshot,
     pub(super) last_state: Option<LastState>,
 }
 
-impl Beginning {
+impl InitialState {
     /// Takes the file of the last state, and says which state is taken and why.
     ///
     /// # Errors
     /// A file that is of no use; a kept state that cannot be read when there is no other.
-    pub(super) fn of(args: &RunArgs) -> anyhow::Result<Self> {
-        let given = args.state.as_deref().map(replay::load_state).transpose()?;
-        let mut last_state = args.last_state.as_deref().map(LastState::open).transpose()?;
+    pub(super) fn load(state: Option<&Path>, last_state_file: Option<&Path>) -> anyhow::Result<Self> {
+        let given = state.map(replay::load_state).transpose()?;
+        let mut last_state = last_state_file.map(LastState::open).transpose()?;
         let kept = match last_state.as_mut().map(LastState::load) {
             None | Some(Ok(None)) => None,
             Some(Ok(Some(kept))) => Some(kept),
@@ -31,8 +33,8 @@ impl Beginning {
         if let (Some(last_state), Some(given)) = (&mut last_state, &given) {
             last_state.also_given(given);
         }
-        let given_name = args.state.as_deref().map(|file| file.display().to_string()).unwrap_or_default();
-        let kept_name = args.last_state.as_deref().map(|file| file.display().to_string()).unwrap_or_default();
+        let given_name = state.map(|file| file.display().to_string()).unwrap_or_default();
+        let kept_name = last_state_file.map(|file| file.display().to_string()).unwrap_or_default();
         let of = |state: &Option<Snapshot>| state.as_ref().map(Snapshot::generation);
         let snapshot = match (of(&given), of(&kept)) {
             (Some(theirs), Some(ours)) if ours > theirs => {

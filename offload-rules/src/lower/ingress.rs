@@ -1,4 +1,4 @@
-//! Would software still sort a packet to its flow?
+//! The way from a port to a flow: whether software would still find the flow of packets that arrive so, and how large they may be.
 
 use std::net::IpAddr;
 

@@ -1,4 +1,4 @@
-//! What has left by a port, whoever sent it: the driver's extended statistics.
+//! Packets that have left by a port, those included that the NIC forwards: the driver's extended statistics.
 
 use std::ffi::CStr;
 
@@ -12,14 +12,14 @@ const WIRE: &CStr = c"tx_phy_packets";
 /// The same: what the switch has given to the function of a representor (the kernel's en_rep.c counts for the port of the switch).
 const FUNCTION: &CStr = c"tx_vport_packets";
 
-/// The counter of a port.
+/// The counter of packets that leave by a port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Departures {
+pub(crate) struct TxCounter {
     port: u16,
     id: u64,
 }
 
-impl Departures {
+impl TxCounter {
     /// `None`: its driver has none.
     pub(crate) fn of(port: u16) -> Option<Self> {
         let name = match facts(port).role {

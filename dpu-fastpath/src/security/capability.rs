@@ -1,42 +1,22 @@
-//! What a port can do about IPsec, by its driver's words.
+//! IPsec capabilities of a port, as its driver states them.
 
 use dpdk_sys::{
     rte_crypto_aead_algorithm as aead, rte_crypto_op_type as op, rte_crypto_param_range,
     rte_crypto_sym_xform_type as xform, rte_cryptodev_capabilities, rte_security_capability,
-    rte_security_ipsec_sa_direction as way, rte_security_ipsec_sa_mode as mode, rte_security_ipsec_sa_options,
-    rte_security_ipsec_sa_protocol as esp, rte_security_session_action_type as action,
-    rte_security_session_protocol as protocol,
+    rte_security_ipsec_sa_mode as mode, rte_security_ipsec_sa_options, rte_security_ipsec_sa_protocol as esp,
+    rte_security_session_action_type as action, rte_security_session_protocol as protocol,
 };
 use offload_engine::{SessionKind, SessionSpec};
 use offload_rules::forwarding::{DfPolicy, Sa, SaDirection};
 
-use super::conf::{AAD_LEN, DIGEST_LEN, ESN_AAD_LEN};
+use super::constants::{AAD_LEN, DIGEST_LEN, ESN_AAD_LEN, action_of, direction_of};
 
-/// Both kinds, the one that leaves least to software first.
-pub(super) const KINDS: [SessionKind; 2] = [SessionKind::InlineProtocol, SessionKind::InlineCrypto];
-
-/// rte_security's name of a kind.
-pub(super) const fn action_of(kind: SessionKind) -> action::Type {
-    match kind {
-        SessionKind::InlineCrypto => action::RTE_SECURITY_ACTION_TYPE_INLINE_CRYPTO,
-        SessionKind::InlineProtocol => action::RTE_SECURITY_ACTION_TYPE_INLINE_PROTOCOL,
-    }
-}
-
-/// rte_security's name of a direction.
-pub(super) const fn way_of(direction: SaDirection) -> way::Type {
-    match direction {
-        SaDirection::Outbound => way::RTE_SECURITY_IPSEC_SA_DIR_EGRESS,
-        SaDirection::Inbound => way::RTE_SECURITY_IPSEC_SA_DIR_INGRESS,
-    }
-}
-
-/// What one kind of session does on a port.
+/// The options that a port has for one kind of session.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Offer(pub(super) rte_security_ipsec_sa_options);
+pub(super) struct Capability(pub(super) rte_security_ipsec_sa_options);
 
-impl Offer {
-    /// The offer of this kind for an SA, if there is one among a driver's capabilities.
+impl Capability {
+    /// The capability of this kind for an SA, if the driver has one.
     ///
     /// # Safety
     /// `list` is null, or an array that ends with an element without action (rte_security_capabilities_get); what its elements point to
@@ -49,8 +29,8 @@ impl Offer {
                 return None;
             }
             // SAFETY: as above.
-            if let Some(offer) = unsafe { Self::of(capability, kind, sa) } {
-                return Some(offer);
+            if let Some(found) = unsafe { Self::of(capability, kind, sa) } {
+                return Some(found);
             }
             // SAFETY: this element was not the last.
             list = unsafe { list.add(1) };
@@ -68,7 +48,7 @@ impl Offer {
         let ipsec = unsafe { capability.__bindgen_anon_1.ipsec };
         let fits = ipsec.proto == esp::RTE_SECURITY_IPSEC_SA_PROTO_ESP
             && ipsec.mode == mode::RTE_SECURITY_IPSEC_SA_MODE_TUNNEL
-            && ipsec.direction == way_of(sa.direction)
+            && ipsec.direction == direction_of(sa.direction)
             && (!sa.esn || ipsec.options.esn() == 1);
         // The NIC keeps the window with inline protocol only.
         let window = kind == SessionKind::InlineCrypto || sa.window <= ipsec.replay_win_sz_max;
@@ -77,7 +57,7 @@ impl Offer {
         (ciphers && moves_packets(capability.ol_flags, kind, sa.direction)).then_some(Self(ipsec.options))
     }
 
-    /// What the session's tunnel wants and this offer has not, in words.
+    /// What the session's tunnel needs and this capability lacks, in words.
     pub(super) fn lacks(&self, spec: &SessionSpec) -> Option<&'static str> {
         let Self(options) = self;
         let outer = spec.kind == SessionKind::InlineProtocol && spec.sa.direction == SaDirection::Outbound;

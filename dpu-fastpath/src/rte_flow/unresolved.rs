@@ -1,16 +1,12 @@
-//! What rules name, and what it is called in the NIC.
+//! Why a name in a rule has no counterpart in the NIC.
 
 use offload_rules::{VifId, lower::Session};
 
-use super::stages::Stages;
-use crate::{
-    port::{PortSet, UnknownPort},
-    security::Sessions,
-};
+use crate::port::UnknownPort;
 
-/// What items and actions name is not there.
+/// A port, session or stage that items and actions name does not exist.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Missing {
+pub(super) enum Unresolved {
     /// A port.
     #[error(transparent)]
     Port(#[from] UnknownPort),
@@ -23,12 +19,4 @@ pub(super) enum Missing {
     /// The hairpin queues of a port.
     #[error("the port has no hairpin queue to that of vif {0}")]
     Hairpin(VifId),
-}
-
-/// Where names are looked up.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Named<'a> {
-    pub(super) ports: &'a PortSet,
-    pub(super) sessions: &'a Sessions,
-    pub(super) stages: &'a Stages,
 }

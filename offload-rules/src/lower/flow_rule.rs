@@ -1,4 +1,4 @@
-//! From a direction to its rules.
+//! The rules of a flow's direction: the one that forwards or drops, and the one that marks.
 
 use std::net::Ipv4Addr;
 
@@ -6,30 +6,13 @@ use super::{
     Action, Arrival, Chain, Direction, Item, Layout, NicProfile, Rule, Table, TtlRewrite, Unsupported,
     edits::{self, Rewrite},
     pattern::{self, Needs},
+    priority,
     shape::check_protocol,
 };
 use crate::{
     MacAddr, VifId,
     flow::{Egress, Forward},
 };
-
-/// Priorities. Flows have two, so that a rule is replaced by one beside it.
-pub mod priority {
-    /// Steering: to the tunnel group.
-    pub const TERMINATION: u32 = 0;
-    /// Marks: the only one that Intel's drivers take.
-    pub const MARK: u32 = 0;
-    /// Steering: everything else.
-    pub const PORT: u32 = 1;
-    /// Flows.
-    pub const FLOW: u32 = 2;
-    /// Flows, the other one.
-    pub const FLOW_ALTERNATE: u32 = 3;
-    /// Stages: what flows have in common.
-    pub const STAGE: u32 = 4;
-    /// What no flow has.
-    pub const DEFAULT: u32 = 5;
-}
 
 /// The rule of a direction, at one of the two priorities of flows, and what it builds upon. Under a microsecond.
 ///
