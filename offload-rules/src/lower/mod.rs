@@ -70,6 +70,7 @@ mod stages;
 mod template;
 #[cfg(test)]
 mod tests;
+mod transit;
 mod version;
 
 pub use abilities::{Abilities, Ability};
@@ -91,4 +92,5 @@ pub use role::{PortFacts, Role};
 pub use rule::{Action, Field, Item, Rule, Session, Stage, Table};
 pub use shape::{L4, Origin, Outcome, Shape};
 pub use template::Template;
+pub use transit::transit;
 pub use version::DpdkVersion;

@@ -2,6 +2,8 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
+use ipnet::IpNet;
+
 use super::{Action, Field, Item, Meta, Rule, Session, Stage, Table};
 use crate::{Label, MacAddr, VifId};
 
@@ -77,6 +79,7 @@ fn item(item: &Item) -> Item {
             whole: *whole,
             max_len: max_len.map(|_| 0),
         },
+        Item::Prefix { of, net } => Item::Prefix { of: *of, net: of_length(net) },
         Item::Udp { sport, dport, no_checksum } => {
             Item::Udp { sport: sport.map(|_| 0), dport: dport.map(|_| 0), no_checksum: *no_checksum }
         }
@@ -91,6 +94,15 @@ fn item(item: &Item) -> Item {
         Item::ToSend(_) => Item::ToSend(no_stage()),
         Item::Integrity { .. } | Item::AnyToSend => item.clone(),
     }
+}
+
+/// The prefix of this length and family without its bits.
+fn of_length(net: &IpNet) -> IpNet {
+    let zero = match net {
+        IpNet::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        IpNet::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    IpNet::new(zero, net.prefix_len()).unwrap_or(*net)
 }
 
 const fn blank(meta: Meta) -> Meta {
@@ -119,8 +131,12 @@ fn action(action: &Action) -> Action {
         Action::Port(_) => Action::Port(VifId::TUNNEL),
         Action::Security(_) => Action::Security(Session(0)),
         Action::SetMeta(meta) => Action::SetMeta(blank(*meta)),
-        Action::PopVlan | Action::Count | Action::Age(_) | Action::Jump(_) | Action::Drop | Action::Rss => {
-            action.clone()
-        }
+        Action::PopVlan
+        | Action::Count
+        | Action::Age(_)
+        | Action::DecTtl
+        | Action::Jump(_)
+        | Action::Drop
+        | Action::Rss => action.clone(),
     }
 }
