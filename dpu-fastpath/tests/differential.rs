@@ -23,6 +23,8 @@ mod packets;
 mod rng;
 #[path = "differential/traffic.rs"]
 mod traffic;
+#[path = "differential/transit.rs"]
+mod transit;
 mod twin;
 #[path = "differential/world.rs"]
 mod world;
@@ -92,6 +94,8 @@ struct Bias {
     one_uplink: usize,
     /// Underlays with room for a tunnel's headers, and no more.
     fitting: usize,
+    /// States without policy.
+    flowless: usize,
 }
 
 impl Bias {
@@ -128,6 +132,10 @@ fn generate(seed: u64, manner: Manner) -> Case {
     }
     if draws(&mut rng, bias.fitting) {
         world.fit_underlay();
+    }
+    let flowless = draws(&mut rng, bias.flowless);
+    if flowless {
+        world.without_flows();
     }
     let state = world.state();
     let mut talks: Vec<Talk> = (0..2 + rng.below(5)).map(|_| Talk::random(&mut rng)).collect();
@@ -171,7 +179,7 @@ fn generate(seed: u64, manner: Manner) -> Case {
             }
         }
     }
-    Case { state, events, padded, stripped, healthy }
+    Case { state, events, padded, flowless, stripped, healthy }
 }
 
 /// Who talks makes itself known.
@@ -209,9 +217,13 @@ fn one_nic() {
     // What these refuse is refused flow by flow.
     let healthy = faults.is_empty() && *profile != "cnxk" && judged.is_none();
     let bias = match judged {
-        Some(Judged::Hairpin) => Bias { transit: 20, first: 60, one_uplink: 70, fitting: 70 },
+        Some(Judged::Hairpin) => Bias { transit: 20, first: 60, one_uplink: 70, fitting: 70, ..Bias::default() },
         Some(Judged::Edge) => Bias { transit: 80, fitting: 50, ..Bias::default() },
         _ => Bias::default(),
+    };
+    let bias = match number("FLOWLESS") {
+        Some(_) => Bias { flowless: 100, one_uplink: 50, ..bias },
+        None => bias,
     };
     let manner = Manner { blind, stripped: judged.is_some(), healthy, bias };
     for at in 0..cases {
@@ -231,7 +243,8 @@ fn one_nic() {
         "differential: {name} {cases} cases, {} frames, {hardware:.1} % in hardware, {partial:.1} % partial ... ok",
         total.frames
     );
-    assert!(cases < 50 || hardware >= nic.hardware, "{name}: only {hardware:.1} % of the frames were in hardware");
+    let least = number("FLOWLESS").map_or(nic.hardware, |percent| percent as f64);
+    assert!(cases < 50 || hardware >= least, "{name}: only {hardware:.1} % of the frames were in hardware");
 }
 
 fn fail(front: &mut dpu_fastpath::replay::NicFront, case: &Case, name: &str, seed: u64) -> ! {
@@ -248,8 +261,33 @@ fn every_nic_does_what_software_does() {
     // Built once, not by each of them.
     let libraries = [twin::library(), twin::judge()];
     let wanted = |nic: &Nic| only.as_ref().is_none_or(|only| only == nic.profile);
-    let failed = two_at_a_time((0..NICS.len()).filter(|at| wanted(&NICS[*at])), |at| compare_with(at, &libraries));
+    let todo = (0..NICS.len()).filter(|at| wanted(&NICS[*at]));
+    let failed = two_at_a_time(todo, |at| compare_with(at, &libraries, &[]));
     let failed: Vec<_> = failed.into_iter().map(|at| NICS[at].profile).collect();
+    assert!(failed.is_empty(), "not like software: {failed:?}");
+}
+
+/// NICs that forward without flows: cases, and the percentage of all frames that they handle at least.
+const TRANSIT: [(&str, u64, u64); 5] = [
+    (Judged::Switch.name(), 150, 3),
+    (Judged::Hairpin.name(), 100, 3),
+    (Judged::Edge.name(), 100, 1),
+    ("twin", 150, 10),
+    ("mlx5-sws", 60, 1),
+];
+
+#[test]
+fn every_nic_forwards_transit_as_software_does() {
+    let only = std::env::var("NIC").ok();
+    let libraries = [twin::library(), twin::judge()];
+    let wanted = |at: &usize| only.as_ref().is_none_or(|only| only == TRANSIT[*at].0);
+    let failed = two_at_a_time((0..TRANSIT.len()).filter(wanted), |at| {
+        let (profile, cases, least) = TRANSIT[at];
+        let nic = NICS.iter().position(|nic| nic.profile == profile).unwrap();
+        let cases = number("CASES").unwrap_or(cases);
+        compare_with(nic, &libraries, &[("CASES", cases.to_string()), ("FLOWLESS", least.to_string())])
+    });
+    let failed: Vec<_> = failed.into_iter().map(|at| TRANSIT[at].0).collect();
     assert!(failed.is_empty(), "not like software: {failed:?}");
 }
 
@@ -271,13 +309,14 @@ fn two_at_a_time(todo: impl Iterator<Item = usize> + Send, run: impl Fn(usize) -
     failed.into_inner().unwrap()
 }
 
-fn compare_with(nic: usize, [twin, judge]: &[PathBuf; 2]) -> bool {
+fn compare_with(nic: usize, [twin, judge]: &[PathBuf; 2], more: &[(&str, String)]) -> bool {
     let mut child = Command::new(std::env::current_exe().unwrap());
     child
         .args(["one_nic", "--exact", "--ignored", "--nocapture"])
         .env("NIC_NUMBER", nic.to_string())
         .env("NIC_TWIN", twin)
-        .env("MLX5_JUDGE", judge);
+        .env("MLX5_JUDGE", judge)
+        .envs(more.iter().map(|(name, value)| (name, value)));
     if let Some(judged) = Judged::of(NICS[nic].profile) {
         judged.below(&mut child, judge);
     }

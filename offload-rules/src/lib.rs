@@ -13,6 +13,7 @@ pub mod forwarding;
 mod ids;
 pub mod lower;
 pub mod place;
+pub mod transit;
 
 pub use drop_reason::DropReason;
 pub use ids::{AclId, IdError, Label, MacAddr, NexthopId, SaId, VifId, VrfId};

@@ -10,6 +10,7 @@ use offload_rules::{
         Action, Chain, Direction, HeaderCheck, Item, Layout, NicProfile, Origin, Outcome, PortFacts, Role, Rule,
         Session, Shape, Table, Unsupported, canary, checked_steering,
     },
+    transit::TransitRule,
 };
 
 use super::NicPorts;
@@ -230,6 +231,18 @@ impl Lowering for NicLowering {
         }
         let (chain, shape) = self.profile.full(snapshot, direction, priority)?;
         Ok((chain, shape.between(ingress, egress)))
+    }
+
+    fn transit(&self, snapshot: &Snapshot, rule: &TransitRule) -> Result<(Chain, Option<Shape>), Unsupported> {
+        let arrival = rule.arrival();
+        let TransitRule::Destination(departure) = rule else {
+            self.check_role(self.port(arrival.port)?.role, arrival.tunnel.is_some())?;
+            return self.profile.transit(snapshot, rule);
+        };
+        let (ingress, egress) = self.pair(arrival.port, departure.direction.egress_port)?;
+        self.check_role(ingress, arrival.tunnel.is_some())?;
+        let (chain, shape) = self.profile.transit(snapshot, rule)?;
+        Ok((chain, shape.map(|shape| shape.between(ingress, egress))))
     }
 
     fn partial(

@@ -73,7 +73,8 @@ pub(super) fn group(table: Table) -> u32 {
         Table::Untagged => 5,
         Table::Inner => 6,
         Table::Source6 => 7,
-        Table::Software => 8,
+        Table::Transit => 8,
+        Table::Software => 9,
         Table::EgressFirst => 0,
         Table::Egress => 1,
     }
@@ -138,6 +139,8 @@ impl Actions {
             Action::SetTtl { .. } if style.ttl == TtlStyle::Decrement => {
                 self.push(kind::RTE_FLOW_ACTION_TYPE_DEC_TTL, Conf::None);
             }
+            // No field operation of this translation takes one off: profiles whose fields are written by MODIFY_FIELD have no such rule.
+            Action::DecTtl => self.push(kind::RTE_FLOW_ACTION_TYPE_DEC_TTL, Conf::None),
             Action::SetTtl { version, ttl } => {
                 let field =
                     if *version == 6 { field::RTE_FLOW_FIELD_IPV6_HOPLIMIT } else { field::RTE_FLOW_FIELD_IPV4_TTL };

@@ -6,7 +6,11 @@
 use std::{hash::Hasher, mem::offset_of};
 
 use dpdk_sys::{rte_flow_item, rte_flow_item_type as kind};
-use offload_rules::lower::{Field, Item};
+use ipnet::IpNet;
+use offload_rules::{
+    classify::Side,
+    lower::{Field, Item},
+};
 
 use super::{
     name_tables::NameTables,
@@ -135,6 +139,7 @@ impl Pattern {
                     pattern.announce(*tpid);
                     pattern.entries.push(vlan(*tci, *has_more));
                 }
+                Item::Prefix { of, net } => pattern.narrow(*of, net),
                 Item::Tag(stage) => pattern.entries.push(tag(named.stages.number(stage)?)),
                 Item::ToSend(stage) => {
                     pattern.entries.push(meta(named.stages.number(stage)? | Stages::TO_SEND, u32::MAX));
@@ -155,6 +160,22 @@ impl Pattern {
         };
         if let Some(before) = self.entries.last_mut() {
             before.exact(offset, &tpid.to_be_bytes());
+        }
+    }
+
+    /// An address of the IP header before it.
+    fn narrow(&mut self, of: Side, net: &IpNet) {
+        let Some(before) = self.entries.last_mut() else { return };
+        let source = of == Side::Source;
+        match net {
+            IpNet::V4(net) => {
+                let offset = if source { IPV4_SRC } else { IPV4_DST };
+                before.masked(offset, &net.network().octets(), &net.netmask().octets());
+            }
+            IpNet::V6(net) => {
+                let offset = if source { IPV6_SRC } else { IPV6_DST };
+                before.masked(offset, &net.network().octets(), &net.netmask().octets());
+            }
         }
     }
 
@@ -328,7 +349,7 @@ fn entry(item: &Item) -> Entry {
         Item::Meta(value) => meta(value.bits(), u32::MAX),
         Item::Integrity { level, ipv4_checksum_ok, l3_ok } => integrity(*level, *ipv4_checksum_ok, *l3_ok),
         // The pattern's: they need what is named, or the item before.
-        Item::Port(_) | Item::Vlan { .. } | Item::Tag(_) | Item::ToSend(_) | Item::AnyToSend => {
+        Item::Port(_) | Item::Vlan { .. } | Item::Prefix { .. } | Item::Tag(_) | Item::ToSend(_) | Item::AnyToSend => {
             Entry::new(kind::RTE_FLOW_ITEM_TYPE_VOID)
         }
     }

@@ -75,7 +75,7 @@ impl Style {
             },
             ttl: match profile.does.ttl.value {
                 TtlRewrite::Decrement => TtlStyle::Decrement,
-                TtlRewrite::Set | TtlRewrite::None => TtlStyle::Write,
+                TtlRewrite::Set | TtlRewrite::SetOrDecrement | TtlRewrite::None => TtlStyle::Write,
             },
             transfer: profile.layout == Layout::Switch,
             switch_by_ingress: dialect.switch.value == SwitchAttribute::Ingress,

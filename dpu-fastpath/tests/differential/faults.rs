@@ -214,7 +214,14 @@ pub(crate) fn fixed(trouble: Trouble, (change, sets): (&str, u16), own: i64, see
     events.push(seen.look());
     events.extend(seen.nothing_is_left(own));
     events.extend(trains(&all, 1));
-    Case { state: world.state(), events, padded: false, stripped: true, healthy: !matches!(trouble, Dead) }
+    Case {
+        state: world.state(),
+        events,
+        padded: false,
+        flowless: false,
+        stripped: true,
+        healthy: !matches!(trouble, Dead),
+    }
 }
 
 /// A generated case, with the trouble in three places.

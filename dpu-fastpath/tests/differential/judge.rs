@@ -67,6 +67,8 @@ pub(crate) struct Case {
     pub(crate) padded: bool,
     /// The NIC counts octets behind what its rules take off: they are not compared.
     pub(crate) stripped: bool,
+    /// Nothing makes a flow: software gives each outer header an identification and a source port of its own, which are not compared.
+    pub(crate) flowless: bool,
     /// Nothing is wrong with the NIC: in the end it holds what it should.
     pub(crate) healthy: bool,
 }
@@ -102,15 +104,16 @@ struct Side<'a> {
     front: Option<&'a mut NicFront>,
     /// Identifications of outer headers, in the order in which they were first seen.
     ids: Vec<u16>,
+    flowless: bool,
 }
 
 /// Device and frame.
 type Sent = Vec<(u32, Vec<u8>)>;
 
 impl<'a> Side<'a> {
-    fn new(snapshot: &Arc<Snapshot>, front: Option<&'a mut NicFront>) -> Self {
+    fn new(snapshot: &Arc<Snapshot>, front: Option<&'a mut NicFront>, flowless: bool) -> Self {
         let config = MachineConfig { offload: front.is_some(), ..MachineConfig::default() };
-        Self { machine: Machine::new(config, Arc::clone(snapshot)).unwrap(), front, ids: Vec::new() }
+        Self { machine: Machine::new(config, Arc::clone(snapshot)).unwrap(), front, ids: Vec::new(), flowless }
     }
 
     fn settle(&mut self, now: u64) {
@@ -174,6 +177,12 @@ impl<'a> Side<'a> {
     /// the NIC may have its program earlier. So the drawn number is not compared, but which frames have the same one.
     fn number(&mut self, frame: &mut [u8]) {
         let Some(at) = outer(frame).filter(|at| is_summed(&frame[*at..])) else { return };
+        if self.flowless {
+            for drawn in [at + 4..at + 6, at + 10..at + 12, at + 20..at + 22] {
+                frame[drawn].fill(0);
+            }
+            return;
+        }
         let id = u16::from_be_bytes([frame[at + 4], frame[at + 5]]);
         let place = self.ids.iter().position(|known| *known == id).unwrap_or_else(|| {
             self.ids.push(id);
@@ -193,8 +202,8 @@ pub(crate) fn idle(snapshot: &Arc<Snapshot>) -> Machine {
 pub(crate) fn judge(front: &mut NicFront, case: &Case) -> Result<Outcome, String> {
     let first = snapshot(&case.state);
     front.renew(&first).unwrap();
-    let mut software = Side::new(&first, None);
-    let mut offloaded = Side::new(&first, Some(front));
+    let mut software = Side::new(&first, None, case.flowless);
+    let mut offloaded = Side::new(&first, Some(front), case.flowless);
     let mut now = 10_000;
     let mut outcome = Outcome::default();
     for (at, event) in case.events.iter().enumerate() {
@@ -251,7 +260,7 @@ pub(crate) type OnWire = (u32, Vec<u8>);
 
 /// What software alone sends of each frame of a case, whenever it comes: device and frame, without what is drawn for each flow.
 pub(crate) fn sent_by_software(case: &Case) -> BTreeMap<OnWire, BTreeSet<OnWire>> {
-    let mut side = Side::new(&snapshot(&case.state), None);
+    let mut side = Side::new(&snapshot(&case.state), None, case.flowless);
     let mut now = 10_000;
     let mut all = BTreeMap::<_, BTreeSet<_>>::new();
     for event in &case.events {

@@ -120,7 +120,7 @@ fn case(judged: Judged, change: &str) -> Case {
         events.push(Event::Offload(on));
         events.extend(trains(3));
     }
-    Case { state: world.state(), events, padded: false, stripped: true, healthy: true }
+    Case { state: world.state(), events, padded: false, flowless: false, stripped: true, healthy: true }
 }
 
 /// Frames of the case that come by a port of the card.

@@ -37,7 +37,7 @@ fn frame((port, frame): (u32, Vec<u8>), what: &str) -> Event {
 /// Both do the same, and the NIC handles this many frames at least.
 #[track_caller]
 fn same(world: &World, events: Vec<Event>, hardware: u64) {
-    let case = Case { state: world.state(), events, padded: false, stripped: false, healthy: true };
+    let case = Case { state: world.state(), events, padded: false, flowless: false, stripped: false, healthy: true };
     let outcome = on_twin(move |front| judge::judge(front, &case));
     let outcome = outcome.unwrap_or_else(|why| panic!("{why}"));
     assert!(outcome.hardware >= hardware, "not enough in hardware to tell: {outcome:?}");

@@ -92,6 +92,8 @@ pub(crate) struct World {
     /// The underlay's first member is a gateway by address.
     gateway: bool,
     base_mtu: [u16; 4],
+    /// Neither vifs nor labels have policy: nothing makes a flow.
+    flowless: bool,
 }
 
 const LISTS: [&str; 5] = [
@@ -130,6 +132,7 @@ impl World {
             fixed: true,
             gateway: false,
             base_mtu: [1500; 4],
+            flowless: false,
         }
     }
 
@@ -245,7 +248,7 @@ impl World {
         let mac = |port: u32| port_mac(port).map(|octet| format!("{octet:02x}")).join(":");
         if let Some(segment) = SEGMENTS.iter().find(|segment| segment.vif == id) {
             let vrf = VRFS[segment.tenant];
-            let subnet = segment.subnet;
+            let (subnet, policy) = (segment.subnet, !self.flowless);
             let kind = match segment.tags {
                 [NONE, _] => format!(r#""type": "PHYSICAL", "mac": "{}""#, mac(segment.port)),
                 [(tpid, vid), NONE] => format!(
@@ -258,7 +261,7 @@ impl World {
                 ),
             };
             return format!(
-                r#"{{{common}, {kind}, "vrf": {vrf}, "flags": {{"policy": true{flags}}}{acls}, "addresses": ["10.{subnet}.0.1/24", "fd00:{subnet}::1/64"]}}"#
+                r#"{{{common}, {kind}, "vrf": {vrf}, "flags": {{"policy": {policy}{flags}}}{acls}, "addresses": ["10.{subnet}.0.1/24", "fd00:{subnet}::1/64"]}}"#
             );
         }
         match id {
@@ -291,6 +294,13 @@ impl World {
             self.mtus[at] = tunnelled;
             self.base_mtu[Self::device(at)] = tunnelled;
         }
+    }
+
+    /// No vif and no label asks for flows.
+    pub(crate) fn without_flows(&mut self) {
+        self.flowless = true;
+        self.acls.fill("");
+        self.fixed = true;
     }
 
     /// All outer packets leave by the underlay's first device.
@@ -342,6 +352,11 @@ impl World {
             .map(|prefix| format!(r#"{{"vrf": {vrf}, "prefix": "{prefix}", "nexthop": {nexthop}, "label": {label}}}"#))
     }
 
+    /// Where a label leads.
+    fn entrance(&self, id: u32, vrf: u32) -> String {
+        format!(r#"{{"id": {id}, "policy": {}, "vrfTranslate": {{"vrf": {vrf}}}}}"#, !self.flowless)
+    }
+
     fn acl(&self) -> String {
         format!(r#"{{"id": 66, "name": "some", "entries": [{}]}}"#, LISTS[self.list])
     }
@@ -361,8 +376,8 @@ impl World {
             self.tunnel(1),
             r#"{"id": 491, "vrf": 8, "composite": {"members": [{"nexthop": 489}, {"nexthop": 490, "label": 295}]}}"#
                 .to_owned(),
-            r#"{"id": 513, "policy": true, "vrfTranslate": {"vrf": 18}}"#.to_owned(),
-            r#"{"id": 514, "policy": true, "vrfTranslate": {"vrf": 19}}"#.to_owned(),
+            self.entrance(513, 18),
+            self.entrance(514, 19),
             r#"{"id": 516, "vrf": 8, "receive": {"terminateMplsOUdp": true}}"#.to_owned(),
             r#"{"id": 517, "vrf": 8, "resolve": {"oif": 3}}"#.to_owned(),
             r#"{"id": 518, "vrf": 8, "receive": {}}"#.to_owned(),

@@ -251,7 +251,7 @@ impl Machine {
     /// Tells the workers what the engine reports, in order.
     pub fn offload_reports(&mut self, reports: &[Report], now: u64) {
         for (id, worker) in (0..).zip(&mut self.workers) {
-            let own: Vec<Report> = reports.iter().filter(|report| report.worker() == id).copied().collect();
+            let own: Vec<Report> = reports.iter().filter(|report| report.worker() == id).cloned().collect();
             worker.offload_reports(&own, now, &mut self.out);
         }
         self.settle(now);

@@ -38,6 +38,7 @@ pub fn render_status(status: &OffloadStatus, out: &mut impl fmt::Write) -> fmt::
     line(out, "  Pending", flows.pending)?;
     line(out, "  Software", flows.software)?;
     line(out, "SAs in the NIC", status.ipsec_sessions)?;
+    render_transit(status, out)?;
     render_tables(status, out)?;
     render_totals(status, out)?;
     render_failures(status, out)?;
@@ -72,6 +73,19 @@ fn render_ports(status: &OffloadStatus, out: &mut impl fmt::Write) -> fmt::Resul
         writeln!(out, "Missing:")?;
     }
     status.findings.iter().try_for_each(|finding| writeln!(out, "  {finding}"))
+}
+
+/// What is forwarded without flows, where there is any way in for it.
+fn render_transit(status: &OffloadStatus, out: &mut impl fmt::Write) -> fmt::Result {
+    let Some(transit) = status.transit.as_ref().filter(|transit| transit.ingresses > 0) else { return Ok(()) };
+    writeln!(out, "Transit without flows:")?;
+    line(out, "  Rules", format!("{} of {} wanted, at most {}", transit.rules, transit.wanted, transit.limit))?;
+    line(out, "  Ways in", transit.ingresses)?;
+    line(out, "  Prefixes", transit.prefixes)?;
+    if !transit.reasons.is_empty() {
+        writeln!(out, "  In software:")?;
+    }
+    transit.reasons.iter().try_for_each(|why| writeln!(out, "    {}: {}", why.prefixes, why.reason))
 }
 
 fn render_tables(status: &OffloadStatus, out: &mut impl fmt::Write) -> fmt::Result {

@@ -1,4 +1,7 @@
-use proto::v1::{FailureCount, FlowTier, FlowsByTier, OffloadPort, OffloadTable, OffloadTotals, ReasonCount, Shape};
+use proto::v1::{
+    FailureCount, FlowTier, FlowsByTier, OffloadPort, OffloadTable, OffloadTotals, OffloadTransit, ReasonCount, Shape,
+    TransitReason,
+};
 
 use super::*;
 
@@ -72,6 +75,14 @@ fn a_busy_engine_is_shown_at_a_glance() {
         ],
         findings: vec!["flows between ports of 2 switches stay in software".into()],
         abilities: "forwards from tenants IPv4; drops from tenants IPv4; marks nothing".into(),
+        transit: Some(OffloadTransit {
+            rules: 90,
+            wanted: 96,
+            limit: 4096,
+            ingresses: 3,
+            prefixes: 24,
+            reasons: vec![TransitReason { reason: "it spreads over several ways (ECMP)".into(), prefixes: 6 }],
+        }),
     };
     insta::assert_snapshot!(text(|out| render_status(&status, out)), @"
     Offload:                  on
@@ -92,6 +103,12 @@ fn a_busy_engine_is_shown_at_a_glance() {
       Pending:                2
       Software:               7
     SAs in the NIC:           8
+    Transit without flows:
+      Rules:                  90 of 96 wanted, at most 4096
+      Ways in:                3
+      Prefixes:               24
+      In software:
+        6: it spreads over several ways (ECMP)
     Tables (used/limit):
       tenant:                 1500/4000 (37.5 %)
       tunnel:                 1499/unknown

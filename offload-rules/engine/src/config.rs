@@ -9,6 +9,10 @@ pub struct Config {
     pub workers: u16,
     /// Flow pairs that the engine keeps in mind, in the NIC or not.
     pub max_flows: usize,
+    /// Rules for transit without flows, at most; a quarter of the table where its size is known. 0: none.
+    pub transit_rules: usize,
+    /// UDP source port of the tunnels of packets without flows; `None`: each way has its own.
+    pub entropy: Option<u16>,
     /// Operations begun in one poll: a synchronous driver takes its time for each.
     pub operations_per_poll: usize,
     /// Counters read in one poll.
@@ -43,6 +47,8 @@ impl Default for Config {
         Self {
             workers: 1,
             max_flows: 1 << 20,
+            transit_rules: 4096,
+            entropy: None,
             operations_per_poll: 1024,
             queries_per_poll: 512,
             query_interval: 500,

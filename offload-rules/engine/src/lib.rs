@@ -24,4 +24,6 @@ pub use engine::Engine;
 pub use failure::{Failure, classify};
 pub use lowering::{Lowering, SessionPlace};
 pub use session_backend::{SessionBackend, SessionCounts, SessionKind, SessionSpec};
-pub use status::{EngineStatus, Failures, InstalledRule, Mismatch, MismatchKind, ProbeResult, ShapeStatus, Totals};
+pub use status::{
+    EngineStatus, Failures, InstalledRule, Mismatch, MismatchKind, ProbeResult, ShapeStatus, Totals, TransitStatus,
+};

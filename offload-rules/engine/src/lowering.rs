@@ -7,8 +7,9 @@ use offload_rules::{
     forwarding::{Sa, Snapshot},
     lower::{
         Chain, Direction, Ipsec, NicProfile, Rule, Session, Shape, Unsupported, canary, lower, open_rule, partial,
-        priority, proactive, seal_rule, underlay,
+        priority, proactive, seal_rule, transit, underlay,
     },
+    transit::TransitRule,
 };
 
 use crate::{SessionKind, protocol::NotHeld};
@@ -97,6 +98,12 @@ pub trait Lowering: Send {
         direction: &Direction,
         priority: u32,
     ) -> Result<(Chain, Self::Shape), Unsupported>;
+
+    /// The rule for transit, with what it needs, and the shape of flows that go the same way through the NIC.
+    ///
+    /// # Errors
+    /// The NIC does not allow it.
+    fn transit(&self, snapshot: &Snapshot, rule: &TransitRule) -> Result<(Chain, Option<Self::Shape>), Unsupported>;
 
     /// The rule that marks a direction's packets with `mark`, and puts them into the queue `queue`. It may have a priority of its own.
     ///
@@ -199,6 +206,14 @@ impl Lowering for NicProfile {
     fn full(&self, _: &Snapshot, direction: &Direction, priority: u32) -> Result<(Chain, Shape), Unsupported> {
         let chain = lower(direction, self, priority == priority::FLOW_ALTERNATE)?;
         Ok((chain, Shape::of(direction, self)))
+    }
+
+    fn transit(&self, _: &Snapshot, rule: &TransitRule) -> Result<(Chain, Option<Shape>), Unsupported> {
+        let shape = match rule {
+            TransitRule::Source(_) => None,
+            TransitRule::Destination(departure) => Some(Shape::of(&departure.direction, self)),
+        };
+        Ok((transit(rule, self)?, shape))
     }
 
     fn partial(

@@ -166,7 +166,7 @@ impl Request {
 }
 
 /// A report of the engine to a worker.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Report {
     /// Where a pair runs from now on, and why not in hardware.
     State {
@@ -196,6 +196,17 @@ pub enum Report {
         bytes: u64,
         /// When the last of them passed, at the latest: milliseconds of the node's clock.
         last_hit: u64,
+    },
+    /// Packets without flows that the NIC has forwarded since the last report.
+    Transit {
+        /// The worker that is told: one counts for all.
+        worker: u16,
+        /// What they have in common.
+        direction: Arc<Direction>,
+        /// Packets.
+        packets: u64,
+        /// Octets of the frames as received.
+        bytes: u64,
     },
     /// Its rules are gone and counted: the id is not used any more.
     Gone {
@@ -259,7 +270,7 @@ impl Report {
             | Self::SaCounted { offer, .. }
             | Self::SaLeave { offer }
             | Self::SaGone { offer, .. } => offer.worker,
-            Self::Tunnel { worker, .. } => *worker,
+            Self::Tunnel { worker, .. } | Self::Transit { worker, .. } => *worker,
         }
     }
 }

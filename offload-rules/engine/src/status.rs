@@ -102,6 +102,23 @@ pub struct Totals {
     pub sweeps: u64,
 }
 
+/// What the NIC forwards without flows.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct TransitStatus {
+    /// Rules in the NIC, without those that several share.
+    pub rules: usize,
+    /// Rules that are wanted.
+    pub wanted: usize,
+    /// Rules, at most.
+    pub most: usize,
+    /// Ways in: vifs, and labels of tunnels, without policy.
+    pub ingresses: usize,
+    /// Prefixes of routes that have rules, counted once for each way in.
+    pub prefixes: usize,
+    /// The same of those that have none, by reason.
+    pub reasons: Vec<(String, usize)>,
+}
+
 /// The engine's state.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct EngineStatus {
@@ -145,6 +162,8 @@ pub struct EngineStatus {
     pub latency_p99: u64,
     /// Since the engine began.
     pub totals: Totals,
+    /// What is forwarded without flows.
+    pub transit: TransitStatus,
 }
 
 /// A rule as installed.

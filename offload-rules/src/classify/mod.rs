@@ -248,6 +248,29 @@ pub fn check_arrival(snapshot: &Snapshot, inquiry: &Inquiry<'_>) -> Result<(), D
     source_of(snapshot, inquiry, reach, &mut read).map(drop)
 }
 
+/// Whether a packet may come from where it came from, and what that was read from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TracedArrival {
+    /// As [`check_arrival`] says.
+    pub verdict: Result<(), DropReason>,
+    /// The first part of [`Traced::trace`].
+    pub trace: Option<Trace>,
+    /// What was read of the snapshot.
+    pub dependencies: Vec<Dependency>,
+}
+
+/// As [`check_arrival`], with what it read of the packet. The source must be none of the node's addresses, nor of one link, as for
+/// [`classify_traced`].
+#[must_use]
+pub fn trace_arrival(snapshot: &Snapshot, inquiry: &Inquiry<'_>) -> TracedArrival {
+    let mut read = walk::Reads::of_flow(snapshot, inquiry.key);
+    read.trace(inquiry.key);
+    let reach = scope::reach(snapshot, inquiry, &mut read);
+    let verdict = reach.and_then(|reach| source_of(snapshot, inquiry, reach, &mut read)).map(drop);
+    let trace = read.take_trace();
+    TracedArrival { verdict, trace, dependencies: read.finish() }
+}
+
 /// May an MPLS-over-UDP packet with this outer source come by this vif? [`classify`] checks it, too, of what is inside; this is for
 /// asking before the inside is looked at. Returns what was read: while none of it has changed, the answer is the same.
 ///

@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// Which address of a packet.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Side {
     /// The source.
     Source,

@@ -172,6 +172,12 @@ impl Snapshot {
         self.tables.routes.get(u32::from(vrf.get())).map(|table| &table.fib)
     }
 
+    /// The route with exactly this prefix.
+    #[must_use]
+    pub fn route_of(&self, vrf: VrfId, prefix: ipnet::IpNet) -> Option<&Arc<Route>> {
+        self.tables.routes.get(u32::from(vrf.get()))?.fib.get(prefix)
+    }
+
     /// Routes of a VRF and family in order of prefix.
     #[must_use]
     pub fn routes(&self, vrf: VrfId, family: Family) -> Vec<Arc<Route>> {

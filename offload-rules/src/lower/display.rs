@@ -3,7 +3,7 @@
 use std::fmt::{Display, Formatter, Result};
 
 use super::{Action, Field, Item, L4, Meta, Origin, Outcome, Rule, Shape, Stage, Table};
-use crate::flow::Family;
+use crate::{classify::Side, flow::Family};
 
 impl Display for Table {
     fn fmt(&self, f: &mut Formatter<'_>) -> Result {
@@ -16,7 +16,8 @@ impl Display for Table {
             Self::Untagged => "group 5",
             Self::Inner => "group 6",
             Self::Source6 => "group 7",
-            Self::Software => "group 8",
+            Self::Transit => "group 8",
+            Self::Software => "group 9",
             Self::EgressFirst => "group 0",
             Self::Egress => "group 1",
         })
@@ -112,6 +113,10 @@ impl Display for Item {
                 is(f, "src", src.as_ref())?;
                 is(f, "dst", dst.as_ref())
             }
+            Self::Prefix { of, net } => {
+                let name = if *of == Side::Source { "src" } else { "dst" };
+                write!(f, "{name} prefix {net}")
+            }
             Self::Udp { sport, dport, no_checksum } => {
                 f.write_str("udp")?;
                 is(f, "src", sport.as_ref())?;
@@ -177,6 +182,7 @@ impl Display for Action {
             }
             Self::SetMacs { dst, src } => write!(f, "set_mac_dst mac_addr {dst} / set_mac_src mac_addr {src}"),
             Self::SetTtl { version: _, ttl } => write!(f, "set_ttl ttl_value {ttl}"),
+            Self::DecTtl => f.write_str("dec_ttl"),
             Self::Security(session) => write!(f, "security session {}", session.0),
             Self::SetMeta(meta) => write!(f, "set_meta data {meta}"),
             Self::SetTag(stage) => write!(f, "set_tag data {stage}"),

@@ -15,6 +15,8 @@ use crate::{
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Rewrite<'a> {
     pub(super) ttl: u8,
+    /// TTL is one less than it comes in, whatever it is; else it is written, as is what is made from it.
+    pub(super) decrement: bool,
     pub(super) limit: u16,
     pub(super) encap: Option<&'a TunnelHeader>,
     pub(super) l2: &'a L2Rewrite,
@@ -95,7 +97,9 @@ impl Editor<'_> {
     }
 
     fn push_ttl(&self, actions: &mut Vec<Action>) {
-        if self.rewrite.ttl > 0 {
+        if self.rewrite.decrement {
+            actions.push(Action::DecTtl);
+        } else if self.rewrite.ttl > 0 {
             let ttl = self.direction.arrival.ttl - self.rewrite.ttl;
             actions.push(Action::SetTtl { version: self.direction.key.version, ttl });
         }

@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use super::{
     Action, Arrival, Chain, Direction, Item, Layout, NicProfile, Rule, Table, TtlRewrite, Unsupported,
     edits::{self, Rewrite},
-    pattern::{self, Needs},
+    pattern::{self, Kept, Needs},
     priority,
     shape::check_protocol,
 };
@@ -52,7 +52,7 @@ pub fn partial(direction: &Direction, mark: u32, queue: u16, profile: &NicProfil
     Ok(Rule { table: Table::Flows, priority: priority::MARK, items, actions })
 }
 
-fn check_arrival(direction: &Direction) -> Result<(), Unsupported> {
+pub(super) fn check_arrival(direction: &Direction) -> Result<(), Unsupported> {
     let arrival = &direction.arrival;
     if arrival.eth_dst == MacAddr::default() {
         return Err(Unsupported::RawIp);
@@ -65,8 +65,8 @@ fn check_arrival(direction: &Direction) -> Result<(), Unsupported> {
     Ok(())
 }
 
-fn table(direction: &Direction, profile: &NicProfile) -> Table {
-    match (&direction.arrival, profile.does.jump.value) {
+pub(super) fn table(arrival: &Arrival, profile: &NicProfile) -> Table {
+    match (arrival, profile.does.jump.value) {
         (_, false) => Table::Flows,
         (Arrival { sealed_on: Some(_), .. }, true) => Table::Opened,
         (Arrival { tunnel: None, .. }, true) => Table::Tenant,
@@ -78,7 +78,7 @@ fn drop(direction: &Direction, profile: &NicProfile) -> Result<Chain, Unsupporte
     if !profile.does.drop.value {
         return Err(Unsupported::Drop);
     }
-    let stages = pattern::key_only(direction, table(direction, profile), profile)?;
+    let stages = pattern::key_only(direction, table(&direction.arrival, profile), profile)?;
     if direction.arrival.sealed_on.is_some() && !profile.seals_between_ports() {
         return Err(Unsupported::Ipsec);
     }
@@ -92,6 +92,31 @@ fn drop(direction: &Direction, profile: &NicProfile) -> Result<Chain, Unsupporte
 
 fn forward(direction: &Direction, profile: &NicProfile) -> Result<Chain, Unsupported> {
     let rewrite = rewrite(direction)?;
+    check_way(direction, &rewrite, profile)?;
+    check_ttl(&rewrite, direction, profile)?;
+    let edits = edits::edits(direction, &rewrite, profile)?;
+    let needs = needs(direction, &rewrite, edits.kept, profile);
+    let stages = pattern::exact(direction, table(&direction.arrival, profile), profile, &needs)?;
+    let mut needs = stages.needs;
+    if let Some(before) = edits.before {
+        // What finishes a packet is there before anything that begins it, and stays longer.
+        needs.insert(0, before);
+    }
+    let rule = Rule { table: stages.table, priority: 0, items: stages.items, actions: edits.actions };
+    Ok(Chain { needs, rule })
+}
+
+/// What the actions of a rule that forwards depend on.
+pub(super) fn needs(direction: &Direction, rewrite: &Rewrite<'_>, tag: Kept, profile: &NicProfile) -> Needs {
+    Needs {
+        tag,
+        tos: rewrite.encap.is_some(),
+        max_len: (rewrite.limit < profile.arrives(direction)).then_some(rewrite.limit),
+    }
+}
+
+/// Does the NIC lead this way at all?
+pub(super) fn check_way(direction: &Direction, rewrite: &Rewrite<'_>, profile: &NicProfile) -> Result<(), Unsupported> {
     let does = &profile.does;
     let arrival = &direction.arrival;
     if rewrite.seal.is_some() && !(profile.seals_between_ports() && profile.layout == Layout::Switch) {
@@ -111,25 +136,11 @@ fn forward(direction: &Direction, profile: &NicProfile) -> Result<Chain, Unsuppo
         // Who cannot count can't tell that a flow is in use.
         return Err(Unsupported::Match);
     }
-    check_ttl(&rewrite, direction, profile)?;
-    let edits = edits::edits(direction, &rewrite, profile)?;
-    let needs = Needs {
-        tag: edits.kept,
-        tos: rewrite.encap.is_some(),
-        max_len: (rewrite.limit < profile.arrives(direction)).then_some(rewrite.limit),
-    };
-    let stages = pattern::exact(direction, table(direction, profile), profile, &needs)?;
-    let mut needs = stages.needs;
-    if let Some(before) = edits.before {
-        // What finishes a packet is there before anything that begins it, and stays longer.
-        needs.insert(0, before);
-    }
-    let rule = Rule { table: stages.table, priority: 0, items: stages.items, actions: edits.actions };
-    Ok(Chain { needs, rule })
+    Ok(())
 }
 
 /// What the rule of a program that forwards does.
-fn rewrite(direction: &Direction) -> Result<Rewrite<'_>, Unsupported> {
+pub(super) fn rewrite(direction: &Direction) -> Result<Rewrite<'_>, Unsupported> {
     let forward = direction.program.forward().ok_or(Unsupported::Drop)?;
     // MSS is clamped on SYNs alone: those are software's.
     let Forward { decap, ttl, mss: _, shift, size, encap, l2, egress } = forward;
@@ -148,16 +159,16 @@ fn rewrite(direction: &Direction) -> Result<Rewrite<'_>, Unsupported> {
     let out = direction.egress_port.ok_or(Unsupported::ForeignPort)?;
     // What is larger is software's, whatever becomes of it.
     let limit = size.map_or(u16::MAX, |size| size.mtu);
-    Ok(Rewrite { ttl: *ttl, limit, encap: encap.as_ref(), l2, out, seal })
+    Ok(Rewrite { ttl: *ttl, decrement: false, limit, encap: encap.as_ref(), l2, out, seal })
 }
 
-fn check_ttl(rewrite: &Rewrite<'_>, direction: &Direction, profile: &NicProfile) -> Result<(), Unsupported> {
+pub(super) fn check_ttl(rewrite: &Rewrite<'_>, direction: &Direction, profile: &NicProfile) -> Result<(), Unsupported> {
     // What has too little left is answered in software.
     if direction.arrival.ttl <= rewrite.ttl {
         return Err(Unsupported::Ttl);
     }
     match (rewrite.ttl, profile.does.ttl.value) {
-        (0, _) | (_, TtlRewrite::Set) | (1, TtlRewrite::Decrement) => Ok(()),
+        (0, _) | (_, TtlRewrite::Set | TtlRewrite::SetOrDecrement) | (1, TtlRewrite::Decrement) => Ok(()),
         _ => Err(Unsupported::Ttl),
     }
 }

@@ -71,6 +71,7 @@ mod shape;
 mod stages;
 #[cfg(test)]
 mod tests;
+mod transit;
 mod version;
 
 pub use abilities::{Abilities, Ability};
@@ -92,4 +93,5 @@ pub use reason::{FailureClass, NotOffloaded, Unsupported};
 pub use role::{PortFacts, Role};
 pub use rule::{Action, Field, Item, Rule, Session, Stage, Table};
 pub use shape::{L4, Origin, Outcome, Shape};
+pub use transit::transit;
 pub use version::DpdkVersion;

@@ -50,6 +50,12 @@ pub(super) fn exact(
     profile: &NicProfile,
     needs: &Needs,
 ) -> Result<Stages, Unsupported> {
+    check_exact(direction, profile, needs)?;
+    staged(direction, table, profile, Some(needs))
+}
+
+/// Can the NIC match all that software reads or checks of the packets of a direction?
+pub(super) fn check_exact(direction: &Direction, profile: &NicProfile, needs: &Needs) -> Result<(), Unsupported> {
     let Direction { key, arrival, .. } = direction;
     let can = &profile.matches;
     check_family(key, can)?;
@@ -72,7 +78,7 @@ pub(super) fn exact(
     if needs.max_len.is_some() && !can.length.value {
         return Err(Unsupported::Oversize);
     }
-    staged(direction, table, profile, Some(needs))
+    Ok(())
 }
 
 /// The match of a rule that drops: the key and what leads to it, since whatever else they say, such packets are dropped in
@@ -109,7 +115,41 @@ fn staged(
 ) -> Result<Stages, Unsupported> {
     let Direction { key, arrival, .. } = direction;
     let can = &profile.matches;
-    let is4 = key.family() == Family::Inet;
+    let mut stages = outside(arrival, key.family(), table, profile, needs.map_or(Kept::None, |needs| needs.tag))?;
+    let mut tos = ANY;
+    let mut l3 = match needs {
+        Some(needs) => {
+            if needs.tos {
+                tos = Field { spec: arrival.tos, mask: 0xff };
+            }
+            ip(key, tos, Some(arrival.ttl), needs.max_len)
+        }
+        None => ip(key, tos, None, None),
+    };
+    match &mut l3 {
+        Item::Ipv4 { no_options, whole, .. } => (*no_options, *whole) = (can.no_options.value, can.whole.value),
+        Item::Ipv6 { whole, .. } => *whole = can.whole6.value,
+        _ => {}
+    }
+    if can.ipv6.value == Ipv6Match::TwoRules {
+        split_addresses(&mut stages, &mut l3);
+    }
+    stages.items.push(l3);
+    let flags = can.tcp_flags.value & TCP_ORDINARY.mask == TCP_ORDINARY.mask;
+    push_l4(&mut stages.items, key, if flags { TCP_ORDINARY } else { ANY });
+    Ok(stages)
+}
+
+/// The match up to the (inner) IP header: port, Ethernet, tags, and the tunnel with its label.
+pub(super) fn outside(
+    arrival: &Arrival,
+    family: Family,
+    table: Table,
+    profile: &NicProfile,
+    kept: Kept,
+) -> Result<Stages, Unsupported> {
+    let can = &profile.matches;
+    let is4 = family == Family::Inet;
     if arrival.tunnel.is_some() && !is4 && can.ipv6.value == Ipv6Match::TwoRules && profile.layout == Layout::Switch {
         // Port, stage, label and an address of IPv6 are more than a definer holds (judged); in a port of its own the port is no field.
         return Err(Unsupported::Family6);
@@ -139,32 +179,11 @@ fn staged(
     }
     stages.items.push(eth);
     if !stages.is_untagged() {
-        push_tags(&mut stages.items, arrival, needs.map_or(Kept::None, |needs| needs.tag), can)?;
+        push_tags(&mut stages.items, arrival, kept, can)?;
     }
     if let Some(tunnel) = &arrival.tunnel {
         push_tunnel(&mut stages, tunnel, can, in_two.then_some(is4))?;
     }
-    let mut tos = ANY;
-    let mut l3 = match needs {
-        Some(needs) => {
-            if needs.tos {
-                tos = Field { spec: arrival.tos, mask: 0xff };
-            }
-            ip(key, tos, Some(arrival.ttl), needs.max_len)
-        }
-        None => ip(key, tos, None, None),
-    };
-    match &mut l3 {
-        Item::Ipv4 { no_options, whole, .. } => (*no_options, *whole) = (can.no_options.value, can.whole.value),
-        Item::Ipv6 { whole, .. } => *whole = can.whole6.value,
-        _ => {}
-    }
-    if can.ipv6.value == Ipv6Match::TwoRules {
-        split_addresses(&mut stages, &mut l3);
-    }
-    stages.items.push(l3);
-    let flags = can.tcp_flags.value & TCP_ORDINARY.mask == TCP_ORDINARY.mask;
-    push_l4(&mut stages.items, key, if flags { TCP_ORDINARY } else { ANY });
     Ok(stages)
 }
 
@@ -368,7 +387,7 @@ fn tunnel_items(tunnel: &TunnelArrival, can: &Matches, whole: bool) -> Result<[I
 }
 
 /// Is it of a header on the wire?
-const fn is_header(item: &Item) -> bool {
+pub(super) const fn is_header(item: &Item) -> bool {
     !matches!(
         item,
         Item::Port(_) | Item::Meta(_) | Item::Tag(_) | Item::ToSend(_) | Item::AnyToSend | Item::Integrity { .. }
@@ -395,7 +414,7 @@ pub(super) const fn any_ip(family: Family) -> Item {
 }
 
 /// The header alone: its fields have been matched by a stage.
-fn bare(item: &Item) -> Item {
+pub(super) fn bare(item: &Item) -> Item {
     match item {
         Item::Eth { .. } => Item::Eth { dst: None, has_vlan: None },
         Item::Ipv4 { .. } => any_ip(Family::Inet),

@@ -49,7 +49,7 @@ pub fn proactive(snapshot: &Snapshot, profile: &NicProfile) -> Vec<Rule> {
     if profile.layout == Layout::Switch {
         return rules;
     }
-    for table in [Table::Tenant, Table::Tunnel, Table::Untagged, Table::Inner, Table::Source6] {
+    for table in [Table::Tenant, Table::Tunnel, Table::Untagged, Table::Inner, Table::Source6, Table::Transit] {
         for port in ports() {
             let (items, actions) = (vec![Item::Port(port)], vec![Action::Rss]);
             rules.push(Rule { table, priority: priority::DEFAULT + 1, items, actions });

@@ -31,6 +31,8 @@ pub enum TtlRewrite {
     Set,
     /// Only one less (`DEC_TTL`): a rule that matches TTL n and sets n - 1.
     Decrement,
+    /// Either: to any value, and one less whatever it is.
+    SetOrDecrement,
 }
 
 /// Where rules are, and how they lead from port to port.

@@ -5,8 +5,10 @@ use std::{
     sync::Arc,
 };
 
+use ipnet::IpNet;
+
 use super::Meta;
-use crate::{Label, MacAddr, VifId};
+use crate::{Label, MacAddr, VifId, classify::Side};
 
 /// An IPsec session in the NIC, by the number that the session backend's caller has chosen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -52,7 +54,9 @@ pub enum Table {
     Inner,
     /// Group 7: the source of an IPv6 packet has been matched; flows by the rest.
     Source6,
-    /// Group 8: without rules. What comes here leaves the NIC to software as it is.
+    /// Group 8: admitted by their source, without a flow; by their destination.
+    Transit,
+    /// Group 9: without rules. What comes here leaves the NIC to software as it is.
     Software,
     /// On the side of sending, group 0: everything goes on to [`Table::Egress`].
     EgressFirst,
@@ -125,6 +129,13 @@ pub enum Item {
         whole: bool,
         /// Payload length at most this (a range: `last`): total length less 40.
         max_len: Option<u16>,
+    },
+    /// The IP header of the item before has an address of this prefix; part of that item in rte_flow.
+    Prefix {
+        /// Which address.
+        of: Side,
+        /// The prefix.
+        net: IpNet,
     },
     /// UDP.
     Udp {
@@ -227,6 +238,8 @@ pub enum Action {
         /// The value.
         ttl: u8,
     },
+    /// Take one off IPv4 TTL (the header checksum follows) or IPv6 hop limit; a rule with it meets no packet at its end.
+    DecTtl,
     /// Write the metadata that the next tables, or software, see.
     SetMeta(Meta),
     /// Write a stage into the TAG register: for the next tables.

@@ -44,18 +44,36 @@ impl Stages {
         self.end(table, Vec::new());
     }
 
-    fn end(&mut self, table: Table, mut actions: Vec<Action>) {
+    /// Ends a stage that admits packets by more than what it stands for: behind it, all that it admits are alike, whatever their source and
+    /// that of their tunnel.
+    pub(super) fn admit(&mut self, table: Table, by: Option<Item>) {
+        let stands_for = Stage::Matched(self.items.iter().map(of_any_source).collect());
+        self.items.extend(by);
+        self.end_as(stands_for, table, Vec::new());
+    }
+
+    /// What leaves a packet to software as it came in.
+    pub(super) fn to_software(&self) -> Vec<Action> {
+        let tag = self.popped.map(|(tpid, tci)| Action::PushVlan { tpid, tci });
+        let to_software = match self.layout {
+            Layout::Switch => Action::Jump(Table::Software),
+            Layout::Hairpin | Layout::Receive => Action::Rss,
+        };
+        tag.into_iter().chain([to_software]).collect()
+    }
+
+    fn end(&mut self, table: Table, actions: Vec<Action>) {
+        let stage = Stage::Matched(self.items.as_slice().into());
+        self.end_as(stage, table, actions);
+    }
+
+    fn end_as(&mut self, stage: Stage, table: Table, mut actions: Vec<Action>) {
         let items = std::mem::take(&mut self.items);
-        let stage = Stage::Matched(items.as_slice().into());
         self.items = vec![Item::Port(self.port), Item::Tag(stage.clone())];
-        if let Some((tpid, tci)) = self.popped {
+        if self.popped.is_some() {
             // There before the first packet without its tag comes.
             let items = self.items.clone();
-            let to_software = match self.layout {
-                Layout::Switch => Action::Jump(Table::Software),
-                Layout::Hairpin | Layout::Receive => Action::Rss,
-            };
-            let actions = vec![Action::PushVlan { tpid, tci }, to_software];
+            let actions = self.to_software();
             self.needs.push(Rule { table, priority: priority::DEFAULT, items, actions });
         }
         actions.push(Action::SetTag(stage));
@@ -63,4 +81,15 @@ impl Stages {
         self.needs.push(Rule { table: self.table, priority: priority::STAGE, items, actions });
         self.table = table;
     }
+}
+
+/// The same of packets from elsewhere.
+fn of_any_source(item: &Item) -> Item {
+    let mut item = item.clone();
+    match &mut item {
+        Item::Ipv4 { src, .. } => *src = None,
+        Item::Tag(Stage::Matched(items)) => *items = items.iter().map(of_any_source).collect(),
+        _ => {}
+    }
+    item
 }

@@ -199,7 +199,7 @@ fn without_a_switch_each_group_ends_in_software_and_none_is_unfinished() {
     let twin = NicProfile::by_name("twin").unwrap().with_layout(Layout::Hairpin);
     let rules = proactive(&snapshot(state()), &twin);
     for port in [1, 2].map(vif_id) {
-        for table in [Table::Tenant, Table::Tunnel, Table::Untagged, Table::Inner, Table::Source6] {
+        for table in [Table::Tenant, Table::Tunnel, Table::Untagged, Table::Inner, Table::Source6, Table::Transit] {
             let last = rules.iter().filter(|rule| rule.table == table).max_by_key(|rule| rule.priority).unwrap();
             assert_eq!(last.actions, [Action::Rss], "{table}");
         }

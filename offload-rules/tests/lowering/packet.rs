@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use offload_rules::{
     MacAddr,
+    classify::Side,
     lower::{Action, Chain, Field, Item, Meta, Rule, Stage, Table},
 };
 
@@ -141,6 +142,11 @@ fn hits(rule: &Rule, packet: &Packet) -> bool {
                 && field8(tos, ip.tos)
                 && is(*ttl, ip.ttl)
                 && max_len.is_none_or(|max| ip.len - 40 <= max)
+        }
+        // Of the IP header before it.
+        Item::Prefix { of, net } => {
+            let ip = outer.filter(|_| in_outer).map_or(&packet.ip, |outer| &outer.ip);
+            net.contains(if *of == Side::Source { &ip.src } else { &ip.dst })
         }
         Item::Udp { sport, dport, no_checksum } => {
             let (s, d, zero) = match outer.filter(|_| in_outer) {

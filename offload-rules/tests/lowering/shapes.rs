@@ -20,7 +20,7 @@ fn rank(action: &Action, order: Order, at: usize) -> u8 {
         Action::SetVlan { .. } => 3,
         Action::PushVlan { .. } => 3 + 4 * u8::from(tags_last),
         Action::SetMacs { .. } => 4,
-        Action::SetTtl { .. } => 5,
+        Action::SetTtl { .. } | Action::DecTtl => 5,
         Action::SetMeta(_) | Action::SetTag(_) | Action::SetToSend(_) => 6,
         Action::Reformat { .. } => 8,
         Action::Security(_) => 9,

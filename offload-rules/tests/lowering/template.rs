@@ -2,6 +2,7 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
+use ipnet::IpNet;
 use offload_rules::{
     Label, MacAddr, VifId,
     lower::{Action, Field, Item, Meta, Rule, Session, Stage, Table},
@@ -63,6 +64,7 @@ fn item(item: &Item) -> Item {
             whole: *whole,
             max_len: max_len.map(|_| 0),
         },
+        Item::Prefix { of, net } => Item::Prefix { of: *of, net: of_length(net) },
         Item::Udp { sport, dport, no_checksum } => {
             Item::Udp { sport: sport.map(|_| 0), dport: dport.map(|_| 0), no_checksum: *no_checksum }
         }
@@ -77,6 +79,15 @@ fn item(item: &Item) -> Item {
         Item::ToSend(_) => Item::ToSend(no_stage()),
         Item::Integrity { .. } | Item::AnyToSend => item.clone(),
     }
+}
+
+/// The prefix of this length and family without its bits.
+fn of_length(net: &IpNet) -> IpNet {
+    let zero = match net {
+        IpNet::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        IpNet::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    IpNet::new(zero, net.prefix_len()).unwrap_or(*net)
 }
 
 const fn blank(meta: Meta) -> Meta {
@@ -105,6 +116,8 @@ fn action(action: &Action) -> Action {
         Action::Port(_) => Action::Port(VifId::TUNNEL),
         Action::Security(_) => Action::Security(Session(0)),
         Action::SetMeta(meta) => Action::SetMeta(blank(*meta)),
-        Action::PopVlan | Action::Count | Action::Jump(_) | Action::Drop | Action::Rss => action.clone(),
+        Action::PopVlan | Action::Count | Action::DecTtl | Action::Jump(_) | Action::Drop | Action::Rss => {
+            action.clone()
+        }
     }
 }

@@ -385,7 +385,11 @@ impl Ipsec {
                 }
                 None
             }
-            Report::State { .. } | Report::Marked { .. } | Report::Counted { .. } | Report::Gone { .. } => None,
+            Report::State { .. }
+            | Report::Marked { .. }
+            | Report::Counted { .. }
+            | Report::Transit { .. }
+            | Report::Gone { .. } => None,
         }
     }
 

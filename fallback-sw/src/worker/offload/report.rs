@@ -37,6 +37,9 @@ impl Worker {
                         self.counted(index, direction.into(), Traffic { packets, bytes }, last_hit);
                     }
                 }
+                Report::Transit { ref direction, packets, bytes, .. } => {
+                    self.merge(direction, Traffic { packets, bytes });
+                }
                 Report::Gone { id } => {
                     if let Some(index) = self.offloads.find(id) {
                         self.gone(index);

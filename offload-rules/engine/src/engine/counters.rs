@@ -94,9 +94,13 @@ impl<B: RuleBackend, L: Lowering> Engine<B, L> {
     fn lost(&mut self, token: Token) {
         let Some(entry) = self.rules.get(token) else { return };
         self.totals.lost += 1;
-        if let Owner::Flow(id, _) = entry.owner {
-            tracing::warn!(token, "a rule has vanished from the NIC");
-            self.reinstall(id);
+        match entry.owner {
+            Owner::Flow(id, _) => {
+                tracing::warn!(token, "a rule has vanished from the NIC");
+                self.reinstall(id);
+            }
+            Owner::Transit => self.transit_lost(token),
+            Owner::Shared | Owner::Proactive | Owner::Session(_) | Owner::Canary(_) => {}
         }
     }
 
@@ -109,12 +113,18 @@ impl<B: RuleBackend, L: Lowering> Engine<B, L> {
         entry.told = Hits { packets: entry.told.packets + packets, bytes: entry.told.bytes + bytes };
         // Software counts the frame as it came.
         let bytes = bytes.saturating_add(packets.saturating_mul(entry.uncounted.into()));
-        let Owner::Flow(id, direction) = entry.owner else { return };
+        let owner = entry.owner;
+        if !matches!(owner, Owner::Flow(..) | Owner::Transit) {
+            return;
+        }
         self.egress_check.counted(entry.egress, entry.shape, packets);
         if packets > 0 || bytes > 0 {
             if let Some(shape) = entry.shape.and_then(|shape| self.shapes.get_mut(shape)) {
                 (shape.proven, shape.doubts) = (true, 0);
             }
+        }
+        let Owner::Flow(id, direction) = owner else { return self.report_transit(token, Hits { packets, bytes }) };
+        if packets > 0 || bytes > 0 {
             self.outbox.push(Report::Counted { id, direction, packets, bytes, last_hit: now });
         }
         if let Some(rate) = bytes.saturating_mul(1000).checked_div(elapsed) {

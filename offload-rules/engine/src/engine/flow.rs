@@ -310,6 +310,7 @@ impl<B: RuleBackend, L: Lowering> Engine<B, L> {
         for id in self.ids(relies) {
             self.reinstall(id);
         }
+        self.withdraw_transit(dead);
     }
 
     /// Takes a flow out of the NIC, and installs it again as soon as nothing is in the way.

@@ -6,7 +6,7 @@ use std::{
 };
 
 use offload_rules::{
-    lower::NotOffloaded,
+    lower::{NotOffloaded, Rule},
     place::{self, Difference},
 };
 
@@ -24,7 +24,27 @@ use crate::{
 const fn flow_of(owner: Owner) -> Option<(OffloadId, u8)> {
     match owner {
         Owner::Flow(id, direction) => Some((id, direction)),
-        Owner::Shared | Owner::Proactive | Owner::Session(_) | Owner::Canary(_) => None,
+        Owner::Shared | Owner::Proactive | Owner::Transit | Owner::Session(_) | Owner::Canary(_) => None,
+    }
+}
+
+/// What of the desired rules was found in the NIC, and what was not.
+#[derive(Default)]
+pub(super) struct Comparison {
+    expected: BTreeSet<Token>,
+    found: Vec<Mismatch>,
+}
+
+impl Comparison {
+    /// A rule that belongs to no flow is there, and what it needs.
+    pub(super) fn is_there(&mut self, token: Token, needs: BTreeSet<Token>) {
+        self.expected.insert(token);
+        self.expected.extend(needs);
+    }
+
+    /// A rule that belongs to no flow is not.
+    pub(super) fn is_missing(&mut self, rule: Arc<Rule>) {
+        self.found.push(Mismatch { kind: MismatchKind::Missing, flow: None, rule });
     }
 }
 
@@ -75,6 +95,7 @@ impl<B: RuleBackend, L: Lowering> Engine<B, L> {
             latency_p50: self.latencies.percentile(50),
             latency_p99: self.latencies.percentile(99),
             totals: self.totals,
+            transit: self.transit_status(),
         }
     }
 
@@ -114,8 +135,9 @@ impl<B: RuleBackend, L: Lowering> Engine<B, L> {
     /// A flow is desired unless it waits for room, is switched off, or cannot be in the NIC. What the NIC has lost without an event
     /// shows at the next reading of its counter.
     pub fn diff(&mut self) -> Vec<Mismatch> {
-        let mut found = Vec::new();
-        let mut expected = BTreeSet::new();
+        let mut comparison = Comparison::default();
+        self.diff_transit(&mut comparison);
+        let Comparison { mut expected, mut found } = comparison;
         for id in self.ids(|_| true) {
             self.diff_flow(id, &mut expected, &mut found);
         }

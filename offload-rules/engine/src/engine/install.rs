@@ -161,7 +161,7 @@ impl<B: RuleBackend, L: Lowering> Engine<B, L> {
                         flow.awaits.push(token);
                     }
                 }
-                Claim::Taken => conflict = true,
+                Claim::Taken(_) => conflict = true,
             }
         }
         for (chain, _) in lowered.rules.iter().flatten() {

@@ -15,6 +15,7 @@ mod proactive;
 mod probe;
 mod rules;
 mod sessions;
+mod transit;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
@@ -39,6 +40,7 @@ use proactive::Proactive;
 use probe::Probe;
 use rules::{Rules, ShapeIndex};
 use sessions::Sessions;
+use transit::Transit;
 
 /// The state of all flows while offload is off.
 const SWITCHED_OFF: State = (Tier::Software, Some(NotOffloaded::Off));
@@ -106,6 +108,7 @@ pub struct Engine<B: RuleBackend, L: Lowering> {
     probe: Probe,
     proactive: Proactive,
     sessions: Sessions,
+    transit: Transit,
     tiers: [usize; 4],
     reasons: BTreeMap<NotOffloaded, usize>,
     totals: Totals,
@@ -150,6 +153,7 @@ impl<B: RuleBackend, L: Lowering> Engine<B, L> {
             probe: Probe::default(),
             proactive: Proactive::default(),
             sessions: Sessions::above(config.sessions_above),
+            transit: Transit::default(),
             tiers: [0; 4],
             reasons: BTreeMap::new(),
             totals: Totals::default(),
@@ -160,6 +164,7 @@ impl<B: RuleBackend, L: Lowering> Engine<B, L> {
         };
         engine.plan_probe();
         engine.plan_proactive();
+        engine.plan_transit();
         engine
     }
 
@@ -191,6 +196,7 @@ impl<B: RuleBackend, L: Lowering> Engine<B, L> {
             self.advance_sessions(now);
             self.unblock();
             self.advance_scheduled(now);
+            self.advance_transit(now);
             self.issue(now);
             self.sweep(now);
             self.advance_scheduled(now);
@@ -204,8 +210,7 @@ impl<B: RuleBackend, L: Lowering> Engine<B, L> {
         if self.enabled && !self.probe.planned {
             self.plan_probe();
         }
-        self.replan_proactive(&before);
-        self.recheck_sessions();
+        self.follow_changes(&before);
         self.advance_scheduled(now);
     }
 
@@ -233,6 +238,7 @@ impl<B: RuleBackend, L: Lowering> Engine<B, L> {
             self.abandon_probe();
         }
         self.plan_proactive();
+        self.plan_transit();
         // Also where the same are wanted: rules that had to wait for those of flows may not have left yet.
         self.proactive.dirty = true;
         if !enabled {
@@ -252,6 +258,7 @@ impl<B: RuleBackend, L: Lowering> Engine<B, L> {
             && !self.unclean
             && !self.probe.under_way()
             && !self.proactive.dirty
+            && (!self.transit.busy() || self.blocked.is_some())
             && !self.sessions.busy()
     }
 

@@ -77,6 +77,7 @@ impl<B: RuleBackend, L: Lowering> Engine<B, L> {
         self.full_until = 0;
         self.probe.interrupted();
         self.proactive.lost();
+        self.transit.lost();
         self.egress_check.forget();
         self.sessions_lost();
         self.update_blocked();
@@ -150,6 +151,7 @@ impl<B: RuleBackend, L: Lowering> Engine<B, L> {
             Owner::Flow(id, _) => self.flow_created(id, now),
             Owner::Shared => self.prerequisite_created(token),
             Owner::Proactive => self.proactive.dirty = true,
+            Owner::Transit => self.transit_created(),
             Owner::Session(offer) => self.session_rule_created(offer),
             Owner::Canary(_) => {
                 self.rules.unwant(token);
@@ -191,8 +193,9 @@ impl<B: RuleBackend, L: Lowering> Engine<B, L> {
             Owner::Shared => self.prerequisite_failed(token, failure, now),
             Owner::Canary(shape) => self.canary_failed(token, shape, failure),
             Owner::Proactive if wanted => self.proactive_failed(failure, now),
+            Owner::Transit if wanted => self.transit_failed(token, failure, now),
             Owner::Session(offer) => self.session_rule_failed(offer, failure, now),
-            Owner::Flow(..) | Owner::Proactive => {}
+            Owner::Flow(..) | Owner::Proactive | Owner::Transit => {}
         }
         self.ended(token);
     }
@@ -224,6 +227,7 @@ impl<B: RuleBackend, L: Lowering> Engine<B, L> {
         let more_follows = self.release_prerequisites(token, &entry);
         // Switched off, they have waited for this.
         self.proactive.dirty |= !self.enabled && self.rules.of_flows == 0;
+        self.transit.other_ended(token);
         match entry.owner {
             Owner::Flow(id, _) => {
                 if let Some(flow) = self.flows.get_mut(&id) {
@@ -233,6 +237,7 @@ impl<B: RuleBackend, L: Lowering> Engine<B, L> {
             }
             Owner::Shared => {}
             Owner::Proactive => self.proactive.ended(token),
+            Owner::Transit => self.transit_ended(token),
             Owner::Session(offer) => self.session_rule_ended(offer, token),
             Owner::Canary(shape) => self.canary_ended(token, shape),
         }
@@ -355,7 +360,7 @@ impl<B: RuleBackend, L: Lowering> Engine<B, L> {
             Owner::Proactive if wanted => self.proactive_failed(&failure, now),
             Owner::Canary(shape) => self.canary_failed(token, shape, &failure),
             Owner::Session(offer) if wanted => self.session_rule_failed(offer, &failure, now),
-            Owner::Flow(..) | Owner::Proactive | Owner::Session(_) => {}
+            Owner::Flow(..) | Owner::Proactive | Owner::Transit | Owner::Session(_) => {}
         }
     }
 

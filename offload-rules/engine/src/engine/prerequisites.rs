@@ -30,7 +30,7 @@ pub(super) enum Claim {
     /// Something with its match is on its way out.
     Leaving(Token),
     /// Another rule has its match.
-    Taken,
+    Taken(Token),
 }
 
 /// What became of a rule that one dependent less needs.
@@ -51,7 +51,7 @@ impl Rules {
         match self.get(token) {
             Some(entry) if !entry.wanted() => Claim::Leaving(token),
             Some(entry) if entry.owner == Owner::Shared && entry.rule.actions == need.actions => Claim::Shared(token),
-            _ => Claim::Taken,
+            _ => Claim::Taken(token),
         }
     }
 
@@ -66,7 +66,7 @@ impl Rules {
                     held.retain(|other| *other != token && !older.contains(other));
                     token
                 }
-                Claim::New | Claim::Leaving(_) | Claim::Taken => {
+                Claim::New | Claim::Leaving(_) | Claim::Taken(_) => {
                     let prerequisites = std::mem::take(&mut held);
                     self.insert(Arc::new(need), NewRule { prerequisites, ..NewRule::of(Owner::Shared) })
                 }

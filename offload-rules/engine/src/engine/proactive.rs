@@ -10,7 +10,7 @@ use std::{
 
 use offload_rules::{
     VrfId,
-    forwarding::Snapshot,
+    forwarding::{Snapshot, VersionChanges},
     lower::{FailureClass, NotOffloaded, Rule, Table},
 };
 
@@ -66,9 +66,10 @@ fn steering_differs(before: &Snapshot, after: &Snapshot) -> bool {
 
 impl<B: RuleBackend, L: Lowering> Engine<B, L> {
     /// After a change of the snapshot: nothing where it concerns neither vifs nor the ends of tunnels, nor the NIC's ports.
-    pub(super) fn replan_proactive(&mut self, before: &Snapshot) {
+    pub(super) fn replan_proactive(&mut self, before: &Snapshot, changes: &[VersionChanges]) {
         let ports = self.lowering.ports_version();
-        if self.proactive.ports != Some(ports) || steering_differs(before, &self.snapshot) {
+        let touched = || changes.iter().any(|changes| changes.touches_arrivals() || changes.touches_vrfs());
+        if self.proactive.ports != Some(ports) || touched() && steering_differs(before, &self.snapshot) {
             self.plan_proactive();
         }
     }

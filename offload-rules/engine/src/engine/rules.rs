@@ -27,6 +27,8 @@ pub(super) enum Owner {
     Shared,
     /// Steering, which belongs to no flow.
     Proactive,
+    /// Forwards without flows.
+    Transit,
     /// Opens or seals by the session of an offer.
     Session(OfferId),
     /// The start-up probe.
@@ -34,9 +36,9 @@ pub(super) enum Owner {
 }
 
 impl Owner {
-    /// A rule of a flow, or a prerequisite of one: its packets come by proactive rules.
+    /// A rule of a flow or for transit, or a prerequisite of one: its packets come by proactive rules.
     pub(super) const fn is_of_flows(self) -> bool {
-        matches!(self, Self::Flow(..) | Self::Shared)
+        matches!(self, Self::Flow(..) | Self::Shared | Self::Transit)
     }
 }
 
@@ -148,7 +150,7 @@ pub(super) struct Rules {
     by_match: HashMap<u64, Token, Quick>,
     pub(super) creates: VecDeque<Token>,
     pub(super) destroys: VecDeque<Token>,
-    /// Rules of flows, and what these need.
+    /// Rules of flows and for transit, and what these need.
     pub(super) of_flows: usize,
     pub(super) in_flight: usize,
     /// Of those, late.

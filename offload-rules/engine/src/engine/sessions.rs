@@ -6,7 +6,8 @@ use std::{collections::BTreeMap, ops::Range, sync::Arc};
 
 use offload_rules::{
     VifId,
-    forwarding::{Lifetime, Sa, SaDirection},
+    flow::Dependency,
+    forwarding::{Lifetime, Sa, SaDirection, VersionChanges},
     lower::{Meta, Rule, Session, priority},
 };
 
@@ -91,6 +92,8 @@ pub(super) struct Sessions {
     counted_at: u64,
     /// Tunnels that were reported to workers as sealed by the NIC.
     sealed: BTreeMap<VifId, bool>,
+    /// Version of the NIC's ports that these are on.
+    ports: u64,
 }
 
 impl Sessions {
@@ -390,7 +393,12 @@ impl<B: RuleBackend, L: Lowering> Engine<B, L> {
     }
 
     /// After a change of the snapshot: sessions that would be on another port now, or whose rule would match otherwise, are recalled.
-    pub(super) fn recheck_sessions(&mut self) {
+    /// Nothing where no change concerns what that depends on.
+    pub(super) fn recheck_sessions(&mut self, changes: &[VersionChanges]) {
+        let ports = self.lowering.ports_version();
+        if std::mem::replace(&mut self.sessions.ports, ports) == ports && !self.concerns_sessions(changes) {
+            return;
+        }
         let mut stale = Vec::new();
         for (offer, held) in &self.sessions.held {
             let Some((session, place)) = held.session else { continue };
@@ -403,6 +411,19 @@ impl<B: RuleBackend, L: Lowering> Engine<B, L> {
             }
         }
         stale.into_iter().for_each(|offer| self.recall(offer));
+    }
+
+    /// Do the changes touch vifs, nexthops, SAs, or the route to the far end of a tunnel?
+    fn concerns_sessions(&self, changes: &[VersionChanges]) -> bool {
+        let read = |object: &Dependency| {
+            !matches!(object, Dependency::Acl(_) | Dependency::Neighbour(..) | Dependency::PathMtu(_))
+        };
+        let covered = |changes: &VersionChanges| {
+            let tunnels =
+                self.sessions.held.values().filter_map(|held| self.snapshot.vif(held.offered.vif)?.kind.tunnel());
+            tunnels.into_iter().any(|tunnel| changes.covers(tunnel.vrf, tunnel.destination.into()))
+        };
+        changes.iter().any(|changes| changes.touches_arrivals() || changes.touches(read) || covered(changes))
     }
 
     /// The NIC has lost all.

@@ -9,6 +9,7 @@ mod faults;
 mod moves;
 mod property;
 mod sessions;
+mod transit;
 
 use std::{
     collections::BTreeMap,
@@ -24,7 +25,11 @@ use offload_rules::{
     MacAddr, NexthopId, VifId, VrfId,
     flow::{Decided, Egress, FlowKey, Forward, Operations, Program},
     forwarding::{Sa, Snapshot},
-    lower::{Action, Arrival, Chain, Direction, Item, Meta, NotOffloaded, Rule, Session, Table, Unsupported, priority},
+    lower::{
+        Action, Arrival, Chain, Direction, Item, Meta, NicProfile, NotOffloaded, Rule, Session, Table, Unsupported,
+        priority,
+    },
+    transit::TransitRule,
 };
 
 use super::{Config, Engine, Lowering, NicBackend, SessionKind, SessionPlace};
@@ -188,6 +193,8 @@ struct Toy {
     steering: Arc<Mutex<Vec<Rule>>>,
     /// Times that the proactive rules were asked for.
     plans: Arc<AtomicU64>,
+    /// Rules for transit that were asked for.
+    transits: Arc<AtomicU64>,
     /// The port of each tunnel.
     underlay: Arc<Mutex<BTreeMap<VifId, VifId>>>,
     canaries: Vec<u8>,
@@ -228,6 +235,7 @@ impl Lowering for Toy {
         // Tests change the steering at will.
         let mut hasher = crate::hash::QuickHasher::default();
         self.steering.lock().unwrap().hash(&mut hasher);
+        self.underlay.lock().unwrap().hash(&mut hasher);
         hasher.finish()
     }
 
@@ -281,6 +289,12 @@ impl Lowering for Toy {
         ];
         let rule = rule_of(direction, Table::Tenant, priority, actions);
         Ok((chained(rule, direction.arrival.tos), direction.key.proto))
+    }
+
+    fn transit(&self, snapshot: &Snapshot, rule: &TransitRule) -> Result<(Chain, Option<u8>), Unsupported> {
+        self.transits.fetch_add(1, Ordering::Relaxed);
+        let (chain, shape) = Lowering::transit(&NicProfile::by_name("twin").unwrap(), snapshot, rule)?;
+        Ok((chain, shape.map(|_| 201)))
     }
 
     fn partial(

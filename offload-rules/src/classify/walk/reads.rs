@@ -109,7 +109,7 @@ impl<'a> Reads<'a> {
     }
 
     /// What was read of the packet, when it was asked for and can be told.
-    pub(super) fn take_trace(&mut self) -> Option<Trace> {
+    pub(in crate::classify) fn take_trace(&mut self) -> Option<Trace> {
         self.tracer.take()?.finish()
     }
 }

@@ -55,7 +55,7 @@ const DOES: Does = Does {
         "rdma-core dr_action.c, DR_ACTION_TYP_VPORT: dropped silently; guides/nics/mlx5.rst (24.11): use hairpin queues",
     ),
     set_macs: fact(true, ACTIONS),
-    ttl: fact(TtlRewrite::Set, ACTIONS),
+    ttl: fact(TtlRewrite::SetOrDecrement, ACTIONS),
     vlan_tags: fact(1, "one VLAN layer in a pattern, so one in the actions"),
     set_vlan: fact(false, "judged: set VLAN PCP action must follow the push VLAN action"),
     raw_encap: fact(true, "guides/nics/mlx5.rst: the input buffer, used as outer header, is not validated"),
@@ -112,6 +112,10 @@ pub(in crate::lower) fn mlx5_hws(version: DpdkVersion) -> NicProfile {
         decap_on_function: fact(true, "judged: taken on either half"),
         push_on_receive: fact(true, "judged: taken in ingress templates"),
         order: fact(Order::TagsFirst, "judged: Invalid action_type sequence for PUSH_VLAN behind MODIFY_FIELD"),
+        ttl: fact(
+            TtlRewrite::Set,
+            "offload: MODIFY_FIELD replaces SET_* and DEC_TTL; with SET as its only operation in 22.11",
+        ),
         rewrite: fact(FieldRewrite::ModifyField, "offload: MODIFY_FIELD replaces SET_* and DEC_TTL"),
         ..DOES
     };

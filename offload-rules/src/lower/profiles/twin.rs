@@ -44,7 +44,7 @@ pub(in crate::lower) const fn twin() -> NicProfile {
             port_to_port: fact(true, GUIDE),
             wire_to_wire: fact(true, GUIDE),
             set_macs: fact(true, GUIDE),
-            ttl: fact(TtlRewrite::Set, GUIDE),
+            ttl: fact(TtlRewrite::SetOrDecrement, GUIDE),
             vlan_tags: fact(2, GUIDE),
             set_vlan: fact(true, GUIDE),
             raw_encap: fact(true, GUIDE),

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use offload_engine::{EngineStatus, Failures, InstalledRule, Mismatch, MismatchKind, ProbeResult, ShapeStatus};
+use offload_engine::{
+    EngineStatus, Failures, InstalledRule, Mismatch, MismatchKind, ProbeResult, ShapeStatus, TransitStatus,
+};
 use offload_rules::lower::{Action, NotOffloaded, PortFacts};
 use proto::v1 as pb;
 
@@ -59,6 +61,21 @@ pub(super) fn status(status: &EngineStatus, nic: &AboutNic) -> pb::OffloadStatus
         ports: nic.ports.iter().map(port).collect(),
         findings: nic.findings.clone(),
         abilities: nic.abilities.clone(),
+        transit: Some(transit(&status.transit)),
+    }
+}
+
+fn transit(status: &TransitStatus) -> pb::OffloadTransit {
+    let TransitStatus { rules, wanted, most, ingresses, prefixes, reasons } = status;
+    let reason =
+        |(reason, prefixes): &(String, usize)| pb::TransitReason { reason: reason.clone(), prefixes: *prefixes as u64 };
+    pb::OffloadTransit {
+        rules: *rules as u64,
+        wanted: *wanted as u64,
+        limit: *most as u64,
+        ingresses: *ingresses as u64,
+        prefixes: *prefixes as u64,
+        reasons: reasons.iter().map(reason).collect(),
     }
 }
 

@@ -5,6 +5,7 @@ use std::fmt::{Display, Write as _};
 
 use offload_rules::{
     VifId,
+    classify::Side,
     lower::{Action, Field, Item, Rule, Table},
 };
 
@@ -42,6 +43,7 @@ pub(super) const fn table(table: Table) -> &'static str {
         Table::Untagged => "untagged",
         Table::Inner => "inner",
         Table::Source6 => "source6",
+        Table::Transit => "transit",
         Table::Software => "software",
         Table::EgressFirst => "egress first",
         Table::Egress => "egress",
@@ -69,6 +71,8 @@ pub fn item(item: &Item) -> String {
             let text = Text::new("ipv6").is("src", src).is("dst", dst).is("proto", proto).masked("tc", tos);
             text.is("has_frag_ext", &whole.then_some(0)).is("hop", ttl).up_to("payload_length", max_len).0
         }
+        Item::Prefix { of: Side::Source, net } => format!("src prefix {net}"),
+        Item::Prefix { of: Side::Destination, net } => format!("dst prefix {net}"),
         Item::Udp { sport, dport, no_checksum } => {
             let text = Text::new("udp").is("src", sport).is("dst", dport);
             if *no_checksum { text.is("checksum", &Some(0)).0 } else { text.0 }
@@ -104,6 +108,7 @@ pub fn action(action: &Action) -> String {
         Action::PushVlan { tpid, tci } => format!("of_push_vlan ethertype {tpid:#06x} tci {tci:#06x}"),
         Action::SetVlan { tci } => format!("of_set_vlan tci {tci:#06x}"),
         Action::SetMacs { dst, src } => format!("set_mac_dst {dst} set_mac_src {src}"),
+        Action::DecTtl => "dec_ttl".to_owned(),
         Action::SetTtl { version: 6, ttl } => format!("set_hop {ttl}"),
         Action::SetTtl { ttl, .. } => format!("set_ttl {ttl}"),
         Action::Security(session) => format!("security session {}", session.0),
