@@ -12,7 +12,7 @@ use offload_rules::{
     forwarding::Snapshot,
 };
 
-use crate::worker::ingress::Context;
+use crate::worker::context::Context;
 
 const TCP: u8 = 6;
 

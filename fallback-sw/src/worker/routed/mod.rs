@@ -20,10 +20,13 @@ use offload_rules::{
 
 use super::{
     ProgramId, Worker,
-    admit::SlowPath,
-    batch::{BATCH, Disposition, framing},
-    counters::Traffic,
-    ingress::{Context, Path},
+    carry::{Exit, exit, kind_of},
+    context::{Context, Path},
+    counters::{Ledger, Traffic},
+    env::{BATCH, Env},
+    flow_state::FlowState,
+    hit::SlowPath,
+    outcome::Outcome,
 };
 use crate::{
     exec::{self, Operands},
@@ -73,6 +76,13 @@ enum Mode {
     Walked,
 }
 
+/// What a walk has ended in.
+#[derive(Debug, Clone, Copy)]
+struct Walked<'a> {
+    program: &'a Program,
+    fixed: &'a [classify::FixedRoute],
+}
+
 /// The decisions that one worker has for packets without flows.
 pub(super) struct Routed {
     cache: Cache,
@@ -111,31 +121,40 @@ impl Worker {
     pub const fn routed_len(&self) -> usize {
         self.routed.cache.len()
     }
+}
 
+impl Routed {
     /// Second stage of a batch, for packets without flows: routes of all of them, then decisions.
     #[inline(never)]
-    pub(super) fn find_decisions(&mut self, contexts: &[Context], decisions: &mut [Found]) {
+    pub(super) fn find_decisions(
+        &mut self,
+        env: &Env,
+        state: &mut FlowState,
+        contexts: &[Context],
+        decisions: &mut [Found],
+    ) {
         let mut asked = [None; BATCH];
         for (context, asked) in contexts.iter().zip(&mut asked) {
-            *asked = self.look_up_addresses(context);
+            *asked = self.look_up_addresses(env, context);
         }
         for ((context, asked), decision) in contexts.iter().zip(&asked).zip(decisions) {
-            *decision = asked.as_ref().map_or(Found::NONE, |asked| self.take_decision(asked, context));
+            *decision = asked.as_ref().map_or(Found::NONE, |asked| self.take_decision(env, state, asked, context));
         }
     }
 
     /// The decision for a packet without a flow, when one is kept that holds for it.
-    fn find_decision(&mut self, context: &Context) -> Found {
-        self.look_up_addresses(context).map_or(Found::NONE, |asked| self.take_decision(&asked, context))
+    fn find_decision(&mut self, env: &Env, state: &mut FlowState, context: &Context) -> Found {
+        self.look_up_addresses(env, context)
+            .map_or(Found::NONE, |asked| self.take_decision(env, state, &asked, context))
     }
 
     /// Looks up the addresses of a packet without a flow.
     #[inline]
-    fn look_up_addresses(&self, context: &Context) -> Option<Asked> {
-        let start = self.routed.start(context)?;
-        let matches = Matches::of(&self.snapshot, &context.key, start);
+    fn look_up_addresses(&self, env: &Env, context: &Context) -> Option<Asked> {
+        let start = self.start(context)?;
+        let matches = Matches::of(&env.snapshot, &context.key, start);
         let (arrival, departure) = (Key::arrival(context, matches), Key::departure(context, start, matches));
-        let cache = &self.routed.cache;
+        let cache = &self.cache;
         let (arrival, departure) = ((cache.hash(&arrival), arrival), (cache.hash(&departure), departure));
         cache.prefetch(arrival.0);
         cache.prefetch(departure.0);
@@ -143,25 +162,31 @@ impl Worker {
     }
 
     #[inline]
-    fn take_decision(&mut self, asked: &Asked, context: &Context) -> Found {
-        if self.descend(asked.arrival, context).is_none() {
+    fn take_decision(&mut self, env: &Env, state: &mut FlowState, asked: &Asked, context: &Context) -> Found {
+        if self.descend(env, state, asked.arrival, context).is_none() {
             return Found::NONE;
         }
-        match self.descend(asked.departure, context) {
-            Some(program) => Found { program, epoch: self.routed.cache.epoch },
+        match self.descend(env, state, asked.departure, context) {
+            Some(program) => Found { program, epoch: self.cache.epoch },
             None => Found::NONE,
         }
     }
 
     /// The program at the end of a way through a tree.
     #[inline]
-    fn descend(&mut self, (mut hash, mut key): (u64, Key), context: &Context) -> Option<ProgramId> {
-        let Self { routed: Routed { cache, .. }, programs, snapshot, version, .. } = self;
+    fn descend(
+        &mut self,
+        env: &Env,
+        state: &mut FlowState,
+        (mut hash, mut key): (u64, Key),
+        context: &Context,
+    ) -> Option<ProgramId> {
+        let (cache, Env { snapshot, version, .. }) = (&mut self.cache, env);
         for _ in 0..=DEPTH {
             let place = cache.find(hash, &key)?;
-            if !cache.is_current(place, *version, snapshot, programs) {
+            if !cache.is_current(place, *version, snapshot, &mut state.programs) {
                 if let Some(program) = cache.remove(place) {
-                    self.release_program(program);
+                    state.release_program(program);
                 }
                 return None;
             }
@@ -184,97 +209,118 @@ impl Worker {
     #[inline]
     pub(super) fn route(
         &mut self,
+        env: &Env,
+        state: &mut FlowState,
+        ledger: &mut Ledger,
         found: Found,
         context: &mut Context,
         packet: &mut Packet,
-    ) -> Result<Disposition, SlowPath> {
-        let found = if found.epoch == self.routed.cache.epoch { found } else { self.find_decision(context) };
-        let Some(entry) = self.programs.get_mut(found.program) else { return Err(SlowPath::StaleProgram) };
+    ) -> Result<Outcome, SlowPath> {
+        let found = if found.epoch == self.cache.epoch { found } else { self.find_decision(env, state, context) };
+        let Some(entry) = state.programs.get_mut(found.program) else { return Err(SlowPath::StaleProgram) };
         let plan = &entry.plan;
         exec::admit(plan, &context.ip, packet.is_reassembled())?;
-        let disposition = Disposition::of(plan.target, found.program)?;
         entry.packets += 1;
         entry.routed.add(Traffic { packets: 1, bytes: packet.len() as u64 });
-        self.counters.account.routed += 1;
+        ledger.route();
         let mut operands = Operands::default();
         if plan.is_tunnel() {
             // Of no flow: each outer header has an identification of its own.
-            operands.outer_id = self.ip_id;
-            self.ip_id = self.ip_id.wrapping_add(1);
+            operands.outer_id = state.ip_ids.next();
             let entropy = || rewrite::entropy_port(context.key.spread() as u32);
-            operands.tunnel_sport = self.config.entropy.unwrap_or_else(entropy);
+            operands.tunnel_sport = env.config.entropy.unwrap_or_else(entropy);
         }
-        let framing = framing(context);
+        let (framing, by) = (context.framing(), Exit { kind: kind_of(plan), blame: context.vif });
         Ok(match exec::execute(plan, packet, &mut context.ip, &framing, &operands) {
-            Ok(()) => disposition,
-            Err(reason) => Disposition::Drop(reason),
+            Ok(()) => exit(plan, by),
+            Err(reason) => Outcome::drop(context.vif, reason),
         })
     }
 
     /// Walks for a packet without a flow, and keeps the decision for those that the walk would treat alike.
-    pub(super) fn walk_and_keep(&mut self, context: &Context, inquiry: &Inquiry<'_>) -> Verdict {
-        if self.routed.start(context) != Some(inquiry.start) {
-            return classify::classify(&self.snapshot, inquiry);
+    pub(super) fn walk_and_keep(
+        &mut self,
+        env: &Env,
+        state: &mut FlowState,
+        context: &Context,
+        inquiry: &Inquiry<'_>,
+    ) -> Verdict {
+        if self.start(context) != Some(inquiry.start) {
+            return classify::classify(&env.snapshot, inquiry);
         }
-        let traced = classify::classify_traced(&self.snapshot, inquiry);
+        let traced = classify::classify_traced(&env.snapshot, inquiry);
         if let (Verdict::Forward(decision), Some(trace)) = (&traced.verdict, traced.trace) {
-            self.keep(context, inquiry.start, &decision.program, trace);
+            self.keep(env, state, context, inquiry.start, &decision.program, trace);
         }
         traced.verdict
     }
 
-    fn keep(&mut self, context: &Context, start: Start, program: &Program, trace: Trace) {
+    fn keep(
+        &mut self,
+        env: &Env,
+        state: &mut FlowState,
+        context: &Context,
+        start: Start,
+        program: &Program,
+        trace: Trace,
+    ) {
         let Trace { arrival, departure, fixed } = trace;
         if arrival.len().max(departure.len()) > DEPTH {
             return;
         }
-        let matches = Matches::of(&self.snapshot, &context.key, start);
+        let matches = Matches::of(&env.snapshot, &context.key, start);
         let further = |reads: Vec<PacketRead>, of| {
             reads.into_iter().filter(move |read| !key::is_first(read, &context.key, start, of))
         };
+        let walked = Walked { program, fixed: &fixed };
         let first = Key::arrival(context, matches);
-        self.keep_tree(context, first, further(arrival, Side::Source), program, &fixed);
+        self.keep_tree(env, state, context, first, further(arrival, Side::Source), walked);
         let first = Key::departure(context, start, matches);
-        self.keep_tree(context, first, further(departure, Side::Destination), program, &fixed);
+        self.keep_tree(env, state, context, first, further(departure, Side::Destination), walked);
     }
 
     fn keep_tree(
         &mut self,
+        env: &Env,
+        state: &mut FlowState,
         context: &Context,
         first: Key,
         reads: impl Iterator<Item = PacketRead>,
-        program: &Program,
-        fixed: &[classify::FixedRoute],
+        walked: Walked<'_>,
     ) {
-        let snapshot = Arc::clone(&self.snapshot);
+        let snapshot = Arc::clone(&env.snapshot);
         let (mut key, mut lost) = (first, Vec::new());
         for next in reads.map(Next::Read).chain(std::iter::once(Next::End)) {
             let value = match &next {
                 Next::Read(read) => Some(key::value(read, &snapshot, &context.key)),
                 Next::End => None,
             };
-            let id = self.programs.intern(program.clone(), context.key.vrf, &snapshot);
-            let new =
-                NewNode { next, program: id, fixed: fixed.into(), tenant: context.tenant(), version: self.version };
-            let number = self.routed.cache.insert(key, new, &mut lost);
+            let id = state.programs.intern(walked.program.clone(), context.key.vrf, &snapshot);
+            let new = NewNode {
+                next,
+                program: id,
+                fixed: walked.fixed.into(),
+                tenant: context.tenant(),
+                version: env.version,
+            };
+            let number = self.cache.insert(key, new, &mut lost);
             if let Some(value) = value {
                 key = Key::below(number, value);
             }
         }
-        self.release_all(lost);
+        release_all(lost, state);
     }
 
     /// Takes out some of the decisions that no longer hold.
-    pub(super) fn sweep_routed(&mut self) {
-        let Self { routed: Routed { cache, .. }, programs, snapshot, version, .. } = self;
+    pub(super) fn sweep(&mut self, env: &Env, state: &mut FlowState) {
         let mut lost = Vec::new();
-        cache.sweep(STEP, *version, snapshot, programs, &mut lost);
-        self.release_all(lost);
+        self.cache.sweep(STEP, env.version, &env.snapshot, &mut state.programs, &mut lost);
+        release_all(lost, state);
     }
+}
 
-    fn release_all(&mut self, programs: Vec<ProgramId>) {
-        for program in programs {
-            self.release_program(program);
-        }
+fn release_all(programs: Vec<ProgramId>, state: &mut FlowState) {
+    for program in programs {
+        state.release_program(program);
     }
 }
