@@ -122,8 +122,25 @@ impl Worker {
             // Invariant: a full batch is worked off before the next packet.
             return self.settle(packet, Outcome::drop(arrived.port, DropReason::InvalidPacket), out);
         };
-        if let Some(outcome) = self.sort(&mut packet, arrived, context, out) {
-            return self.settle(packet, outcome, out);
+        match self.interfaces.sort(&self.env.snapshot, &packet, arrived.port, arrived.head, context) {
+            // The usual case, apart from the others for speed.
+            Ok(FrameKind::Ip) => {
+                if self.env.config.workers > 1
+                    && let Some(worker) = other_owner(&self.env, context)
+                {
+                    let origin = Origin::Port(arrived);
+                    return self.settle(packet, Outcome::HandOver { worker, origin }, out);
+                }
+                match context.sealed_on {
+                    None => self.counters.count_in(context.vif, packet.len(), arrived.counted),
+                    Some(link) => self.count_opened(link, context.vif, packet.data(), arrived.counted),
+                }
+            }
+            sorted => {
+                if let Some(outcome) = self.sort_on(sorted, &mut packet, arrived, context, out) {
+                    return self.settle(packet, outcome, out);
+                }
+            }
         }
         *slot = flow_table::NONE;
         if matches!(context.path, Path::Walk(_) | Path::Resume) {
@@ -140,37 +157,39 @@ impl Worker {
         batch.packets.push(packet);
     }
 
-    /// Fills the context of a packet that is to be looked up; of another one, what becomes of it. What is taken out of ESP is sorted
-    /// once more.
-    #[inline]
-    fn sort(
+    /// Goes on with a frame that was sorted once. `None`: its context is that of a packet to be looked up; else what becomes of it. What
+    /// is taken out of ESP is sorted once more.
+    #[inline(never)]
+    fn sort_on(
         &mut self,
+        mut sorted: Result<FrameKind, Refused>,
         packet: &mut Packet,
         mut arrived: Arrived,
         context: &mut Context,
         out: &mut Outbox,
     ) -> Option<Outcome> {
-        loop {
-            match self.interfaces.sort(&self.env.snapshot, packet, &arrived, context) {
-                Ok(FrameKind::Ip) => {
-                    if self.env.config.workers > 1
-                        && let Some(worker) = other_owner(&self.env, context)
-                    {
-                        return Some(Outcome::HandOver { worker, origin: Origin::Port(arrived) });
-                    }
-                    match context.sealed_on {
-                        None => self.counters.count_in(context.vif, packet.len(), arrived.counted),
-                        Some(link) => self.count_opened(link, context.vif, packet.data(), arrived.counted),
-                    }
-                    return None;
-                }
-                Ok(FrameKind::Resume) => return None,
-                Ok(FrameKind::Esp { at }) => match self.open(packet, context, at, arrived, out) {
-                    Outcome::Again(inside) => arrived = inside,
-                    other => return Some(other),
-                },
-                other => return Some(self.sorted_out(other, context, packet, arrived, out)),
+        while let Ok(FrameKind::Esp { at }) = sorted {
+            match self.open(packet, context, at, arrived, out) {
+                Outcome::Again(inside) => arrived = inside,
+                other => return Some(other),
             }
+            sorted = self.interfaces.sort(&self.env.snapshot, packet, arrived.port, arrived.head, context);
+        }
+        match sorted {
+            Ok(FrameKind::Ip) => {
+                if self.env.config.workers > 1
+                    && let Some(worker) = other_owner(&self.env, context)
+                {
+                    return Some(Outcome::HandOver { worker, origin: Origin::Port(arrived) });
+                }
+                match context.sealed_on {
+                    None => self.counters.count_in(context.vif, packet.len(), arrived.counted),
+                    Some(link) => self.count_opened(link, context.vif, packet.data(), arrived.counted),
+                }
+                None
+            }
+            Ok(FrameKind::Resume) => None,
+            other => Some(self.sorted_out(other, context, packet, arrived, out)),
         }
     }
 
@@ -254,28 +273,37 @@ impl Worker {
         }
         let looked_up = packets.drain(..).zip(contexts).zip(hashes).zip(slots).zip(decisions);
         for ((((mut packet, context), hash), slot), decision) in looked_up {
-            let ran = match context.path {
-                Path::Flow if *slot == flow_table::NONE => Err(SlowPath::Miss),
+            let why = match context.path {
+                Path::Flow if *slot == flow_table::NONE => SlowPath::Miss,
                 Path::Flow if !context.special => {
                     let found = Found { slot: *slot, marked: *hash == MARKED };
-                    self.state.hit(&self.env, &mut self.counters.account, found, context, &mut packet)
+                    match self.state.hit(&self.env, &mut self.counters.account, found, context, &mut packet) {
+                        Ok(outcome) => {
+                            self.settle_hit(packet, outcome, out);
+                            continue;
+                        }
+                        Err(why) => why,
+                    }
                 }
-                // What its plan cannot do, a walk says again.
                 Path::Walk(_) if decision.is_some() => {
                     let Self { env, state, routed, counters, .. } = &mut *self;
-                    let routed = routed.route(env, state, &mut counters.account, *decision, context, &mut packet);
-                    routed.map_err(|_| SlowPath::Special)
+                    let ran = routed.route(env, state, &mut counters.account, *decision, context, &mut packet);
+                    if let Ok(outcome) = ran {
+                        self.settle_hit(packet, outcome, out);
+                        continue;
+                    }
+                    // What its plan cannot do, a walk says again.
+                    SlowPath::Special
                 }
-                Path::Resume => Ok(ipsec::resume(&self.env.snapshot, &mut packet, context)),
-                Path::Flow | Path::Walk(_) | Path::Reassemble => Err(SlowPath::Special),
+                Path::Resume => {
+                    let outcome = ipsec::resume(&self.env.snapshot, &mut packet, context);
+                    self.settle(packet, outcome, out);
+                    continue;
+                }
+                Path::Flow | Path::Walk(_) | Path::Reassemble => SlowPath::Special,
             };
-            match ran {
-                Ok(outcome) => self.settle(packet, outcome, out),
-                Err(why) => {
-                    let hash = if *hash == MARKED { self.state.flows.hash(&context.key) } else { *hash };
-                    self.decide_and_settle(packet, context, LookedUp { why, slot: *slot, hash }, out);
-                }
-            }
+            let hash = if *hash == MARKED { self.state.flows.hash(&context.key) } else { *hash };
+            self.decide_and_settle(packet, context, LookedUp { why, slot: *slot, hash }, out);
         }
         self.seal_pending(out);
     }
@@ -291,7 +319,8 @@ impl Worker {
     /// A packet enters at the first stage again, by itself: it was put together, or its first fragment has told the ports.
     pub(super) fn take_in_again(&mut self, mut packet: Packet, arrived: Arrived, out: &mut Outbox) {
         let mut context = Context::blank();
-        let outcome = match self.sort(&mut packet, arrived, &mut context, out) {
+        let sorted = self.interfaces.sort(&self.env.snapshot, &packet, arrived.port, arrived.head, &mut context);
+        let outcome = match self.sort_on(sorted, &mut packet, arrived, &mut context, out) {
             Some(outcome) => outcome,
             None => {
                 let hash = self.state.flows.hash(&context.key);
@@ -365,7 +394,8 @@ impl Worker {
     pub(super) fn context_of(&self, delivery: &Delivery) -> Option<Context> {
         let Origin::Port(arrived) = delivery.origin else { return None };
         let mut context = Context::blank();
-        let sorted = self.interfaces.sort(&self.env.snapshot, &delivery.packet, &arrived, &mut context);
+        let sorted =
+            self.interfaces.sort(&self.env.snapshot, &delivery.packet, arrived.port, arrived.head, &mut context);
         matches!(sorted, Ok(FrameKind::Ip)).then_some(context)
     }
 }

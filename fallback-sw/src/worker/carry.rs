@@ -90,9 +90,19 @@ pub(super) fn exit(plan: &Plan, Exit { kind, blame }: Exit) -> Outcome {
     }
 }
 
+/// What becomes of a received packet on which a plan was carried out. `blame`: as in [`Exit`].
+#[inline(always)]
+pub(super) fn exit_received(plan: &Plan, blame: VifId) -> Outcome {
+    match (plan.target, plan.seal.as_deref()) {
+        (Target::Output { vif, port }, _) => Outcome::Send { vif, port, kind: TxKind::Forwarded },
+        (Target::Punt { vif, port }, _) => Outcome::Send { vif, port, kind: TxKind::Punted },
+        (Target::Seal, Some(egress)) => Outcome::Seal(SealRequest::new(*egress, TxKind::Forwarded, blame)),
+        (Target::Seal | Target::Drop(_), _) => Outcome::drop(blame, DropReason::InvalidNh),
+    }
+}
+
 /// The kind of a received packet that a plan sends.
-#[inline]
-pub(super) const fn kind_of(plan: &Plan) -> TxKind {
+const fn kind_of(plan: &Plan) -> TxKind {
     if matches!(plan.target, Target::Punt { .. }) { TxKind::Punted } else { TxKind::Forwarded }
 }
 

@@ -3,7 +3,7 @@
 use offload_rules::flow::{SequenceShift, tcp::Segment};
 
 use super::{
-    carry::{Exit, exit, kind_of},
+    carry::exit_received,
     context::Context,
     counters::{Ledger, Traffic},
     env::Env,
@@ -124,9 +124,9 @@ impl FlowState {
             self.offloads.sample(&mut self.flows, env, slot, context, packet.data());
         }
         ledger.hit();
-        let (framing, by) = (context.framing(), Exit { kind: kind_of(plan), blame: context.vif });
+        let framing = context.framing();
         Ok(match exec::execute(plan, packet, &mut context.ip, &framing, &operands) {
-            Ok(()) => exit(plan, by),
+            Ok(()) => exit_received(plan, context.vif),
             Err(reason) => Outcome::drop(context.vif, reason),
         })
     }

@@ -13,7 +13,7 @@ use offload_rules::{
 use super::{
     context::{Context, ICMP6, Outer, Path},
     decap_cache::{Decap, DecapKey, label_word},
-    delivery::Arrived,
+    fragments::Head,
     interfaces::{Interface, Interfaces},
 };
 use crate::{
@@ -66,10 +66,10 @@ impl Interfaces {
         &self,
         snapshot: &Snapshot,
         packet: &Packet,
-        arrived: &Arrived,
+        port: VifId,
+        head: Option<Head>,
         context: &mut Context,
     ) -> Result<FrameKind, Refused> {
-        let port = arrived.port;
         context.port = port;
         if let NicNote::ToSeal(tunnel) = packet.note() {
             (context.vif, context.path) = (tunnel, Path::Resume);
@@ -77,7 +77,7 @@ impl Interfaces {
         }
         let frame = packet.data();
         let device = self.get(port).ok_or((port, DropReason::InvalidIf))?;
-        context.head = arrived.head;
+        context.head = head;
         context.sealed_on = None;
         if device.raw_ip {
             let version = frame.first().ok_or((port, DropReason::Truncated))? >> 4;

@@ -59,19 +59,11 @@ impl Counters {
 
 impl Worker {
     /// Carries out what a stage has decided: the only way on which a packet leaves the stages.
-    #[inline]
+    #[inline(never)]
     pub(in crate::worker) fn settle(&mut self, packet: Packet, outcome: Outcome, out: &mut Outbox) {
         match outcome {
             Outcome::Send { vif, port, kind } => self.transmit(port, TxMeta { vif, kind }, packet, out),
             Outcome::Seal(request) => self.pending.seal.push((packet, request)),
-            other => self.settle_apart(packet, other, out),
-        }
-    }
-
-    #[inline(never)]
-    fn settle_apart(&mut self, packet: Packet, outcome: Outcome, out: &mut Outbox) {
-        match outcome {
-            Outcome::Send { .. } | Outcome::Seal(_) => self.settle(packet, outcome, out),
             Outcome::Drop { blame, reason } => {
                 self.counters.count_drop(blame, reason);
                 out.recycle(packet);
@@ -90,8 +82,17 @@ impl Worker {
         }
     }
 
+    /// The same where most packets are sent.
+    #[inline(always)] // the outcome of a hit stays in registers
+    pub(in crate::worker) fn settle_hit(&mut self, packet: Packet, outcome: Outcome, out: &mut Outbox) {
+        match outcome {
+            Outcome::Send { vif, port, kind } => self.transmit(port, TxMeta { vif, kind }, packet, out),
+            other => self.settle(packet, other, out),
+        }
+    }
+
     /// Hands a finished frame to a port and counts it.
-    #[inline]
+    #[inline(always)]
     fn transmit(&mut self, port: VifId, meta: TxMeta, packet: Packet, out: &mut Outbox) {
         match meta.kind {
             TxKind::Forwarded => self.counters.account.0.forwarded += 1,

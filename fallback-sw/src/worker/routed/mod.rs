@@ -20,7 +20,7 @@ use offload_rules::{
 
 use super::{
     ProgramId, Worker,
-    carry::{Exit, exit, kind_of},
+    carry::exit_received,
     context::{Context, Path},
     counters::{Ledger, Traffic},
     env::{BATCH, Env},
@@ -230,9 +230,9 @@ impl Routed {
             let entropy = || rewrite::entropy_port(context.key.spread() as u32);
             operands.tunnel_sport = env.config.entropy.unwrap_or_else(entropy);
         }
-        let (framing, by) = (context.framing(), Exit { kind: kind_of(plan), blame: context.vif });
+        let framing = context.framing();
         Ok(match exec::execute(plan, packet, &mut context.ip, &framing, &operands) {
-            Ok(()) => exit(plan, by),
+            Ok(()) => exit_received(plan, context.vif),
             Err(reason) => Outcome::drop(context.vif, reason),
         })
     }
