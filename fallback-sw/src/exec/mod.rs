@@ -8,7 +8,7 @@ mod admit;
 mod plan;
 
 pub use admit::{Exception, admit, check};
-pub use plan::{Plan, SealLeg, Target};
+pub use plan::{EspEgress, Plan, Target};
 
 use offload_rules::{DropReason, flow::SequenceShift};
 

@@ -34,7 +34,7 @@ pub enum Target {
 
 /// How a packet goes on once the tunnel has it.
 #[derive(Debug, Clone, Copy)]
-pub struct SealLeg {
+pub struct EspEgress {
     /// The tunnel.
     pub tunnel: VifId,
     /// Outer DSCP; `None` copies.
@@ -78,7 +78,7 @@ pub struct Plan {
     /// Outer headers.
     pub encap: Option<Encap>,
     /// With [`Target::Seal`]: what follows.
-    pub seal: Option<Box<SealLeg>>,
+    pub seal: Option<Box<EspEgress>>,
 }
 
 impl Plan {
@@ -116,7 +116,7 @@ impl Plan {
                         (u16::MAX, u16::MAX)
                     }
                 };
-                let leg = SealLeg {
+                let egress = EspEgress {
                     tunnel: header.vif,
                     dscp: header.dscp,
                     df: header.df,
@@ -126,7 +126,7 @@ impl Plan {
                     whole,
                     fragment,
                 };
-                (Target::Seal, None, Some(Box::new(leg)))
+                (Target::Seal, None, Some(Box::new(egress)))
             }
         };
         Self { target, checks, mss, shift, l2, encap, seal }

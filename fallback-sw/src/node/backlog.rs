@@ -26,7 +26,7 @@ impl Backlog {
             events.retain(|event| match event {
                 Event::Sa { .. } => true,
                 Event::Needed { .. } | Event::PathMtu { .. } => !full,
-                Event::Neighbour { told, .. } => told.is_answer() && !full,
+                Event::Neighbour { claim, .. } => claim.is_answer() && !full,
             });
             self.lost.fetch_add((told - events.len()) as u64, Ordering::Relaxed);
         }
@@ -51,15 +51,15 @@ mod tests {
     use offload_rules::{MacAddr, SaId, VifId};
 
     use super::*;
-    use crate::worker::{SaNews, Tenant, Told};
+    use crate::worker::{NeighbourClaim, SaNews, Tenant};
 
     #[test]
     fn unsolicited_claims_are_shed_before_questions_and_sa_events_never() {
         let vif = VifId::new(1).unwrap();
         let neighbour = (vif, IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1)));
-        let heard = Event::Neighbour { neighbour, told: Told::Request { mac: MacAddr([2, 0, 0, 0, 0, 1]) } };
-        let told = Told::Advertisement { mac: None, solicited: true, replace: false };
-        let answer = Event::Neighbour { neighbour, told };
+        let heard = Event::Neighbour { neighbour, claim: NeighbourClaim::Request { mac: MacAddr([2, 0, 0, 0, 0, 1]) } };
+        let claim = NeighbourClaim::Advertisement { mac: None, solicited: true, replace: false };
+        let answer = Event::Neighbour { neighbour, claim };
         let needed = Event::Needed { neighbour, tenant: Tenant::Vif(vif) };
         let sa = Event::Sa { sa: SaId::new(1).unwrap(), news: SaNews::Expiring };
         let backlog = Backlog::default();

@@ -327,10 +327,10 @@ impl Control {
                     }
                     actions.sas.push((sa, news));
                 }
-                Event::Neighbour { neighbour, told } => {
+                Event::Neighbour { neighbour, claim } => {
                     // The vif may have gone while the packet was under way.
                     if self.snapshot.is_up(neighbour.0) {
-                        let effects = self.neighbours.told(neighbour, told, self.limits(), now);
+                        let effects = self.neighbours.told(neighbour, claim, self.limits(), now);
                         self.follow(effects, &mut actions);
                         let news = self.gateways.told(neighbour, &self.neighbours, now);
                         self.learn_of_gateways(news.as_slice(), &mut actions);

@@ -1,28 +1,28 @@
-//! A batch in three stages: sort all frames, look all of them up, then run each to completion.
+//! A batch in stages: sort all frames, look all of them up, run each to completion, seal what is to be sealed.
 //!
 //! Budget of the hot path: no allocation, no lock, no formatting; flow records are prefetched while others are worked on.
 
+use offload_rules::{DropReason, VifId, flow::VrfCounter};
+
 use super::{
-    Delivery, Origin, Outbox, ProgramId, TxKind, TxMeta, Worker,
-    admit::{SlowPath, admit},
-    counters::Traffic,
-    flows::flag,
-    fragments::Head,
-    ingress::{Context, Kind, Path, Refused},
-    routed::Found,
+    Worker,
+    context::{Context, Path},
+    delivery::{Arrived, Delivery, Origin},
+    env::{BATCH, Env},
+    flow_state::FlowState,
+    hit::{Found, SlowPath},
+    ingress::{FrameKind, Refused},
+    ipsec::{self, SealRequest, Sealer},
+    outbox::Outbox,
+    outcome::{Outcome, OwnNext, OwnPath},
+    respond::Responder,
+    routed,
+    slow::{Decider, LookedUp},
 };
 use crate::{
-    exec::{self, Framing, Operands, Plan, Target},
-    flow_table::{self, BindingAt, Record},
-    packet::{NicNote, Packet},
+    flow_table,
+    packet::{NicNote, Packet, parse},
 };
-use offload_rules::{
-    DropReason, VifId,
-    flow::{SequenceShift, tcp::Segment},
-};
-
-/// Frames that are worked on together: enough loads in flight to hide memory, little enough to stay in the first-level cache.
-pub(super) const BATCH: usize = 32;
 
 /// In the place of the hash of a packet that was not hashed: the NIC's mark has told its slot, or it has no flow. A packet whose hash it
 /// is by chance is hashed twice.
@@ -41,7 +41,7 @@ pub(super) struct Batch {
     /// How many have no flow to look up.
     flowless: usize,
     /// What was found for those; means nothing while there are none.
-    decisions: [Found; BATCH],
+    decisions: [routed::Found; BATCH],
 }
 
 impl Default for Batch {
@@ -53,36 +53,7 @@ impl Default for Batch {
             slots: [flow_table::NONE; BATCH],
             marked: 0,
             flowless: 0,
-            decisions: [Found::NONE; BATCH],
-        }
-    }
-}
-
-/// What becomes of a packet that has run a program.
-pub(super) enum Disposition {
-    /// Sent as it is now.
-    Transmit {
-        vif: VifId,
-        port: VifId,
-        kind: TxKind,
-    },
-    /// Sealed, as this program says.
-    Seal(ProgramId),
-    Drop(DropReason),
-}
-
-impl Disposition {
-    /// Of what a program sends to its target.
-    ///
-    /// # Errors
-    /// It sends nothing.
-    #[inline(always)]
-    pub(super) const fn of(target: Target, program: ProgramId) -> Result<Self, SlowPath> {
-        match target {
-            Target::Output { vif, port } => Ok(Self::Transmit { vif, port, kind: TxKind::Forwarded }),
-            Target::Punt { vif, port } => Ok(Self::Transmit { vif, port, kind: TxKind::Punted }),
-            Target::Seal => Ok(Self::Seal(program)),
-            Target::Drop(_) => Err(SlowPath::Plan(exec::Exception::Denied)),
+            decisions: [routed::Found::NONE; BATCH],
         }
     }
 }
@@ -90,18 +61,18 @@ impl Disposition {
 impl Worker {
     /// Takes in frames received on the device of `port` and empties `frames`. `now` is in milliseconds of the node's clock.
     pub fn receive(&mut self, port: VifId, frames: &mut Vec<Packet>, now: u64, out: &mut Outbox) {
-        self.clock = now;
+        self.env.clock = now;
         self.count_received(port, frames);
         let mut batch = self.batch.take().unwrap_or_default();
         for packet in frames.drain(..) {
-            self.sort_into(&mut batch, packet, (port, None, false), out);
+            self.take_in(&mut batch, packet, Arrived::new(port), out);
             if batch.packets.len() == BATCH {
-                self.work_off(&mut batch, now, out);
+                self.work_off(&mut batch, out);
             }
         }
-        self.work_off(&mut batch, now, out);
+        self.work_off(&mut batch, out);
         self.batch = Some(batch);
-        self.settle_offload(now, out);
+        self.finish(out);
     }
 
     /// Counts frames of a device; not those that a NIC has forwarded, and counted, up to a tunnel that software seals.
@@ -109,7 +80,7 @@ impl Worker {
     fn count_received(&mut self, port: VifId, frames: &[Packet]) {
         let new = frames.iter().filter(|packet| !matches!(packet.note(), NicNote::ToSeal(_)));
         let (count, octets) = new.fold((0, 0), |(count, octets), packet| (count + 1, octets + packet.len() as u64));
-        self.counters.account.received += count;
+        self.counters.account.receive(count);
         if let Some(counters) = self.counters.port(port) {
             counters.rx_packets += count;
             counters.rx_bytes += octets;
@@ -118,167 +89,169 @@ impl Worker {
 
     /// Takes in packets that were received already: handed over by another worker, or waited for something.
     pub fn deliver_all(&mut self, deliveries: Vec<Delivery>, now: u64, out: &mut Outbox) {
+        self.env.advance_clock(now);
         let mut batch = self.batch.take().unwrap_or_default();
         for Delivery { packet, origin } in deliveries {
             match origin {
-                Origin::Port { port, head, counted } => {
-                    self.sort_into(&mut batch, packet, (port, head, counted), out);
+                Origin::Port(arrived) => self.take_in(&mut batch, packet, arrived, out),
+                Origin::Own(vrf) => self.send_own(packet, OwnNext::Path(OwnPath::Route(vrf)), out),
+                Origin::Sealing(sealing) => {
+                    self.settle(packet, Outcome::Seal(SealRequest::of_other(sealing)), out);
                 }
-                Origin::Own(vrf) => self.send_own(vrf, packet, now, out),
-                Origin::Sealing(sealing) => self.seal_for_other(&sealing, packet, out),
-                Origin::Quoting(quote) => self.take_quote_for_other(&quote, packet, out),
+                Origin::Quoting(quote) => {
+                    let outcome = self.decider(out).outer_error_of_other(&quote);
+                    self.settle(packet, outcome, out);
+                }
             }
             if batch.packets.len() == BATCH {
-                self.work_off(&mut batch, now, out);
+                self.work_off(&mut batch, out);
             }
         }
-        self.work_off(&mut batch, now, out);
+        self.work_off(&mut batch, out);
         self.batch = Some(batch);
-        self.settle_offload(now, out);
+        self.finish(out);
     }
 
     /// First stage: fills the batch's next place, or does at once what needs no look-up.
     #[inline]
-    fn sort_into(
-        &mut self,
-        batch: &mut Batch,
-        packet: Packet,
-        (port, head, counted): (VifId, Option<Head>, bool),
-        out: &mut Outbox,
-    ) {
+    fn take_in(&mut self, batch: &mut Batch, mut packet: Packet, arrived: Arrived, out: &mut Outbox) {
         let at = batch.packets.len();
         let (Some(context), Some(hash), Some(slot)) =
             (batch.contexts.get_mut(at), batch.hashes.get_mut(at), batch.slots.get_mut(at))
         else {
             // Invariant: a full batch is worked off before the next packet.
-            return self.drop_packet(port, packet, DropReason::InvalidPacket, out);
+            return self.settle(packet, Outcome::drop(arrived.port, DropReason::InvalidPacket), out);
         };
-        if let NicNote::ToSeal(tunnel) = packet.note() {
-            return self.seal_for_nic(tunnel, packet, port, out);
-        }
-        match self.sort_to(&packet, port, head, context) {
-            Ok(Kind::Ip) => {
-                if self.config.workers > 1
-                    && let Some(owner) = self.other_owner(context)
+        match self.interfaces.sort(&self.env.snapshot, &packet, arrived.port, arrived.head, context) {
+            // The usual case, apart from the others for speed.
+            Ok(FrameKind::Ip) => {
+                if self.env.config.workers > 1
+                    && let Some(worker) = other_owner(&self.env, context)
                 {
-                    out.handoff.push((owner, Delivery { packet, origin: Origin::Port { port, head, counted } }));
-                    return;
+                    let origin = Origin::Port(arrived);
+                    return self.settle(packet, Outcome::HandOver { worker, origin }, out);
                 }
                 match context.sealed_on {
-                    None => self.count_in(context.vif, packet.len(), counted),
-                    Some(link) => self.count_opened(link, context.vif, packet.data(), counted),
+                    None => self.counters.count_in(context.vif, packet.len(), arrived.counted),
+                    Some(link) => self.count_opened(link, context.vif, packet.data(), arrived.counted),
                 }
-                *slot = flow_table::NONE;
-                if matches!(context.path, Path::Walk(_)) {
-                    *hash = MARKED;
-                    batch.flowless += 1;
-                } else if let Some(known) = packet.mark().and_then(|mark| self.marked(mark, &context.key)) {
-                    (*slot, *hash) = (known, MARKED);
-                    self.flows.prefetch_record(known);
-                    batch.marked += 1;
-                } else {
-                    *hash = self.flows.hash(&context.key);
-                    self.flows.prefetch(*hash);
+            }
+            sorted => {
+                if let Some(outcome) = self.sort_on(sorted, &mut packet, arrived, context, out) {
+                    return self.settle(packet, outcome, out);
                 }
-                batch.packets.push(packet);
             }
-            Ok(Kind::Esp { at }) => {
-                let context = *context;
-                self.sort_esp(batch, packet, (&context, at, head, counted), out);
+        }
+        *slot = flow_table::NONE;
+        if matches!(context.path, Path::Walk(_) | Path::Resume) {
+            *hash = MARKED;
+            batch.flowless += 1;
+        } else if let Some(known) = packet.mark().and_then(|mark| self.state.marked(mark, &context.key)) {
+            (*slot, *hash) = (known, MARKED);
+            self.state.flows.prefetch_record(known);
+            batch.marked += 1;
+        } else {
+            *hash = self.state.flows.hash(&context.key);
+            self.state.flows.prefetch(*hash);
+        }
+        batch.packets.push(packet);
+    }
+
+    /// Goes on with a frame that was sorted once. `None`: its context is that of a packet to be looked up; else what becomes of it. What
+    /// is taken out of ESP is sorted once more.
+    #[inline(never)]
+    fn sort_on(
+        &mut self,
+        mut sorted: Result<FrameKind, Refused>,
+        packet: &mut Packet,
+        mut arrived: Arrived,
+        context: &mut Context,
+        out: &mut Outbox,
+    ) -> Option<Outcome> {
+        while let Ok(FrameKind::Esp { at }) = sorted {
+            match self.open(packet, context, at, arrived, out) {
+                Outcome::Again(inside) => arrived = inside,
+                other => return Some(other),
             }
-            other => {
-                let context = *context;
-                self.sorted_out(other, &context, packet, counted, out);
+            sorted = self.interfaces.sort(&self.env.snapshot, packet, arrived.port, arrived.head, context);
+        }
+        match sorted {
+            Ok(FrameKind::Ip) => {
+                if self.env.config.workers > 1
+                    && let Some(worker) = other_owner(&self.env, context)
+                {
+                    return Some(Outcome::HandOver { worker, origin: Origin::Port(arrived) });
+                }
+                match context.sealed_on {
+                    None => self.counters.count_in(context.vif, packet.len(), arrived.counted),
+                    Some(link) => self.count_opened(link, context.vif, packet.data(), arrived.counted),
+                }
+                None
             }
+            Ok(FrameKind::Resume) => None,
+            other => Some(self.sorted_out(other, context, packet, arrived, out)),
         }
     }
 
-    /// An ESP packet: the packet inside takes its place.
-    fn sort_esp(
+    /// The stage that opens ESP.
+    fn open(
         &mut self,
-        batch: &mut Batch,
-        packet: Packet,
-        (context, at, head, counted): (&Context, usize, Option<Head>, bool),
+        packet: &mut Packet,
+        context: &Context,
+        at: usize,
+        arrived: Arrived,
         out: &mut Outbox,
-    ) {
-        if self.config.workers > 1
-            && let Some(owner) = self.other_opener(packet.data(), at)
+    ) -> Outcome {
+        if self.env.config.workers > 1
+            && let Some(worker) = ipsec::other_opener(&self.env, packet.data(), at)
         {
-            let origin = Origin::Port { port: context.port, head, counted };
-            return out.handoff.push((owner, Delivery { packet, origin }));
+            return Outcome::HandOver { worker, origin: Origin::Port(arrived) };
         }
-        self.count_in(context.vif, packet.len(), counted);
-        if let Some((tunnel, packet)) = self.open_esp(packet, context, at, out) {
-            self.sort_into(batch, packet, (tunnel, None, false), out);
-        }
+        self.counters.count_in(context.vif, packet.len(), arrived.counted);
+        self.ipsec.open(&self.env, packet, context, at, &mut out.events)
     }
 
     /// What is no IP packet to forward.
     #[cold]
     fn sorted_out(
         &mut self,
-        sorted: Result<Kind, Refused>,
+        sorted: Result<FrameKind, Refused>,
         context: &Context,
-        packet: Packet,
-        counted: bool,
+        packet: &Packet,
+        arrived: Arrived,
         out: &mut Outbox,
-    ) {
+    ) -> Outcome {
+        let vif = match sorted {
+            Ok(FrameKind::Arp { vif, .. }) | Err((vif, _)) => vif,
+            Ok(_) => context.vif,
+        };
+        self.counters.count_in(vif, packet.len(), arrived.counted);
         match sorted {
-            Ok(Kind::Arp { vif, at }) => {
-                self.count_in(vif, packet.len(), counted);
-                self.arp(vif, at, packet, out);
+            Ok(FrameKind::Arp { vif, at }) => self.responder(out).arp(vif, at, packet),
+            Ok(FrameKind::Nd) => self.responder(out).neighbour_discovery(context, packet),
+            Ok(FrameKind::Keepalive) => Outcome::Consume,
+            // Invariant: these have been sorted.
+            Ok(FrameKind::Ip | FrameKind::Esp { .. } | FrameKind::Resume) => {
+                Outcome::drop(vif, DropReason::InvalidPacket)
             }
-            Ok(Kind::Keepalive) => {
-                self.count_in(context.vif, packet.len(), counted);
-                self.consume(packet, out);
-            }
-            Ok(Kind::Ip | Kind::Nd | Kind::Esp { .. }) => {
-                self.count_in(context.vif, packet.len(), counted);
-                self.neighbour_discovery(context, packet, out);
-            }
-            Err((vif, reason)) => {
-                self.count_in(vif, packet.len(), counted);
-                if let Some(vrf) = self.vif_fast(vif).map(|vif| vif.vrf) {
-                    self.discard_in(vrf);
+            Err((_, reason)) => {
+                if let Some(interface) = self.interfaces.get(vif) {
+                    self.counters.pass(interface.vrf, VrfCounter::Discard, 1);
                 }
-                self.drop_packet(vif, packet, reason, out);
+                Outcome::drop(vif, reason)
             }
-        }
-    }
-
-    /// The worker that owns the packet's flow, when it is another one. Fragments whose head has not told yet belong to the
-    /// owner of their addresses. A packet that is walked by itself has no flow: whole, or once its head has told, it stays where
-    /// it is.
-    #[inline]
-    pub(super) fn other_owner(&self, context: &Context) -> Option<usize> {
-        if matches!(context.path, Path::Walk(_)) && !context.lacks_head() {
-            return None;
-        }
-        let spread = u128::from(context.key.owner_hash()) * self.config.workers as u128;
-        let owner = (spread >> 64) as usize;
-        (owner != self.config.id).then_some(owner)
-    }
-
-    #[inline]
-    fn count_in(&mut self, vif: VifId, octets: usize, counted: bool) {
-        if counted {
-            return;
-        }
-        if let Some(counters) = self.counters.vif(vif) {
-            counters.rx_packets += 1;
-            counters.rx_bytes += octets as u64;
         }
     }
 
     /// Counts a packet that the NIC has opened: on the tunnel, and on the vif that it came in on, as small as it is now.
     fn count_opened(&mut self, link: VifId, tunnel: VifId, frame: &[u8], counted: bool) {
-        let ethernet = crate::packet::parse::ethernet(frame).map_or(0, |ethernet| ethernet.len);
-        self.count_in(link, frame.len(), counted);
-        self.count_in(tunnel, frame.len() - ethernet.min(frame.len()), counted);
+        let ethernet = parse::ethernet(frame).map_or(0, |ethernet| ethernet.len);
+        self.counters.count_in(link, frame.len(), counted);
+        self.counters.count_in(tunnel, frame.len() - ethernet.min(frame.len()), counted);
     }
 
-    /// Second and third stage.
-    fn work_off(&mut self, batch: &mut Batch, now: u64, out: &mut Outbox) {
+    /// The stages behind the first one.
+    fn work_off(&mut self, batch: &mut Batch, out: &mut Outbox) {
         let Batch { packets, contexts, hashes, slots, marked, flowless, decisions } = batch;
         let count = packets.len();
         if count == 0 {
@@ -291,47 +264,143 @@ impl Worker {
         };
         let (marked, flowless) = (std::mem::take(marked), std::mem::take(flowless));
         if marked > 0 {
-            self.look_up_others(contexts, hashes, slots);
+            self.state.look_up_others(contexts, hashes, slots);
         } else if flowless < count {
-            self.flows.lookup_asked(contexts, |context| &context.key, hashes, slots);
+            self.state.flows.lookup_asked(contexts, |context| &context.key, hashes, slots);
         }
         if flowless > 0 {
-            self.find_decisions(contexts, decisions);
+            self.routed.find_decisions(&self.env, &mut self.state, contexts, decisions);
         }
         let looked_up = packets.drain(..).zip(contexts).zip(hashes).zip(slots).zip(decisions);
         for ((((mut packet, context), hash), slot), decision) in looked_up {
-            let outcome = match context.path {
-                Path::Flow if *slot == flow_table::NONE => Err(SlowPath::Miss),
-                Path::Flow if !context.special => self.hit(*slot, (context, *hash == MARKED), &mut packet, now),
-                // What its plan cannot do, a walk says again.
-                Path::Walk(_) if decision.is_some() => {
-                    self.route(*decision, context, &mut packet).map_err(|_| SlowPath::Special)
-                }
-                Path::Flow | Path::Walk(_) | Path::Reassemble => Err(SlowPath::Special),
-            };
-            match outcome {
-                Ok(Disposition::Transmit { vif, port, kind }) => self.transmit(vif, port, kind, packet, out),
-                Ok(Disposition::Seal(program)) => {
-                    let leg = self.programs.get(program).and_then(|entry| entry.plan.seal.as_deref()).copied();
-                    match leg {
-                        Some(leg) => self.seal(&leg, (TxKind::Forwarded, context.vif), packet, out),
-                        None => self.drop_packet(context.vif, packet, DropReason::InvalidNh, out),
-                    }
-                }
-                Ok(Disposition::Drop(reason)) => self.drop_packet(context.vif, packet, reason, out),
-                Err(why) => {
-                    let hash = if *hash == MARKED { self.flows.hash(&context.key) } else { *hash };
-                    match why {
-                        SlowPath::Miss | SlowPath::Special => self.slow(packet, context, hash, now, out),
-                        SlowPath::StaleProgram | SlowPath::IngressMoved | SlowPath::TcpControl | SlowPath::Plan(_) => {
-                            self.slow_flow(*slot, packet, context, hash, now, out)
+            let why = match context.path {
+                Path::Flow if *slot == flow_table::NONE => SlowPath::Miss,
+                Path::Flow if !context.special => {
+                    let found = Found { slot: *slot, marked: *hash == MARKED };
+                    match self.state.hit(&self.env, &mut self.counters.account, found, context, &mut packet) {
+                        Ok(outcome) => {
+                            self.settle_hit(packet, outcome, out);
+                            continue;
                         }
+                        Err(why) => why,
                     }
                 }
+                Path::Walk(_) if decision.is_some() => {
+                    let Self { env, state, routed, counters, .. } = &mut *self;
+                    let ran = routed.route(env, state, &mut counters.account, *decision, context, &mut packet);
+                    if let Ok(outcome) = ran {
+                        self.settle_hit(packet, outcome, out);
+                        continue;
+                    }
+                    // What its plan cannot do, a walk says again.
+                    SlowPath::Special
+                }
+                Path::Resume => {
+                    let outcome = ipsec::resume(&self.env.snapshot, &mut packet, context);
+                    self.settle(packet, outcome, out);
+                    continue;
+                }
+                Path::Flow | Path::Walk(_) | Path::Reassemble => SlowPath::Special,
+            };
+            let hash = if *hash == MARKED { self.state.flows.hash(&context.key) } else { *hash };
+            self.decide_and_settle(packet, context, LookedUp { why, slot: *slot, hash }, out);
+        }
+        self.seal_pending(out);
+    }
+
+    /// The slow path of one packet, and all that comes of it, before the next one.
+    #[inline(never)]
+    fn decide_and_settle(&mut self, mut packet: Packet, context: &Context, found: LookedUp, out: &mut Outbox) {
+        let outcome = self.decider(out).decide(&mut packet, context, found);
+        self.settle(packet, outcome, out);
+        self.run_pending(out);
+    }
+
+    /// A packet enters at the first stage again, by itself: it was put together, or its first fragment has told the ports.
+    pub(super) fn take_in_again(&mut self, mut packet: Packet, arrived: Arrived, out: &mut Outbox) {
+        let mut context = Context::blank();
+        let sorted = self.interfaces.sort(&self.env.snapshot, &packet, arrived.port, arrived.head, &mut context);
+        let outcome = match self.sort_on(sorted, &mut packet, arrived, &mut context, out) {
+            Some(outcome) => outcome,
+            None => {
+                let hash = self.state.flows.hash(&context.key);
+                let found = LookedUp { why: SlowPath::Special, slot: flow_table::NONE, hash };
+                self.decider(out).decide(&mut packet, &context, found)
             }
+        };
+        self.settle(packet, outcome, out);
+    }
+
+    /// The stage that seals, for all that was left for it.
+    #[inline]
+    fn seal_pending(&mut self, out: &mut Outbox) {
+        while !self.pending.seal.is_empty() {
+            self.seal_all(out);
         }
     }
 
+    #[inline(never)]
+    fn seal_all(&mut self, out: &mut Outbox) {
+        let mut queue = std::mem::take(&mut self.pending.seal);
+        for (mut packet, request) in queue.drain(..) {
+            let mut sealer = Sealer {
+                env: &self.env,
+                ipsec: &mut self.ipsec,
+                ip_ids: &mut self.state.ip_ids,
+                counters: &mut self.counters,
+                emit: self.pending.emit(&mut out.events, &mut out.spare),
+            };
+            let outcome = sealer.seal(&mut packet, &request);
+            self.settle(packet, outcome, out);
+            // Other fragments of it.
+            self.run_pending(out);
+        }
+        if self.pending.seal.is_empty() {
+            self.pending.seal = queue;
+        }
+    }
+
+    /// Sees to all that the stages have left, and hands over what the engine is asked.
+    pub(super) fn finish(&mut self, out: &mut Outbox) {
+        self.run_pending(out);
+        self.seal_pending(out);
+        self.ask_engine(out);
+    }
+
+    /// The stage that decides.
+    pub(super) fn decider<'a>(&'a mut self, out: &'a mut Outbox) -> Decider<'a> {
+        Decider {
+            env: &self.env,
+            state: &mut self.state,
+            routed: &mut self.routed,
+            ipsec: &self.ipsec,
+            limits: &mut self.limits,
+            counters: &mut self.counters,
+            emit: self.pending.emit(&mut out.events, &mut out.spare),
+        }
+    }
+
+    /// The stage that answers.
+    pub(super) fn responder<'a>(&'a mut self, out: &'a mut Outbox) -> Responder<'a> {
+        Responder {
+            env: &self.env,
+            limits: &mut self.limits,
+            counters: &mut self.counters,
+            emit: self.pending.emit(&mut out.events, &mut out.spare),
+        }
+    }
+
+    /// The context of a packet that waits; `None` when it is no IP packet to forward any more.
+    pub(super) fn context_of(&self, delivery: &Delivery) -> Option<Context> {
+        let Origin::Port(arrived) = delivery.origin else { return None };
+        let mut context = Context::blank();
+        let sorted =
+            self.interfaces.sort(&self.env.snapshot, &delivery.packet, arrived.port, arrived.head, &mut context);
+        matches!(sorted, Ok(FrameKind::Ip)).then_some(context)
+    }
+}
+
+impl FlowState {
     /// Looks up those that no mark has told the slot of.
     fn look_up_others(&self, contexts: &[Context], hashes: &[u64], slots: &mut [u32]) {
         for ((context, hash), slot) in contexts.iter().zip(hashes).zip(slots) {
@@ -340,117 +409,16 @@ impl Worker {
             }
         }
     }
-
-    /// Runs the program of a flow on an ordinary packet.
-    ///
-    /// # Errors
-    /// Why the packet, which is as it was, takes the slow path.
-    #[inline]
-    fn hit(
-        &mut self,
-        slot: u32,
-        (context, marked): (&mut Context, bool),
-        packet: &mut Packet,
-        now: u64,
-    ) -> Result<Disposition, SlowPath> {
-        const TCP: u8 = 6;
-        if !self.following.is_done() && self.catches_up(slot) {
-            return Err(SlowPath::StaleProgram);
-        }
-        let Some((record, binding)) = self.flows.record_and_binding(slot) else { return Err(SlowPath::Miss) };
-        admit(record, context)?;
-        let Some(entry) = self.programs.get_mut(record.program).filter(|entry| entry.is_current()) else {
-            return Err(SlowPath::StaleProgram);
-        };
-        let plan = &entry.plan;
-        exec::admit(plan, &context.ip, packet.is_reassembled())?;
-        let disposition = Disposition::of(plan.target, record.program)?;
-        let operands = operands(plan, record, binding);
-        if context.ip.proto == TCP {
-            let mut segment = segment(packet.data(), context);
-            if plan.shift == Some(SequenceShift::Acknowledgement) {
-                segment.ack = segment.ack.wrapping_sub(operands.sequence_shift);
-            }
-            let mut direction = record.tcp_direction();
-            if !direction.on_data(&segment) {
-                return Err(SlowPath::TcpControl);
-            }
-            record.set_tcp_direction(direction);
-        }
-        record.packets += 1;
-        record.bytes += packet.len() as u64;
-        record.last_seen = now as u32;
-        entry.packets += 1;
-        entry.bytes += packet.len() as u64;
-        if marked {
-            entry.partial.add(Traffic { packets: 1, bytes: packet.len() as u64 });
-        }
-        if record.flags & flag::SAMPLE != 0 {
-            self.offloads.sample(&mut self.flows, &self.snapshot, (slot, context), packet.data(), now);
-        }
-        self.counters.account.flow_hits += 1;
-        let framing = framing(context);
-        let ip = &mut context.ip;
-        Ok(match exec::execute(plan, packet, ip, &framing, &operands) {
-            Ok(()) => disposition,
-            Err(reason) => Disposition::Drop(reason),
-        })
-    }
-
-    /// Hands a finished frame to a port and counts it.
-    #[inline]
-    pub(super) fn transmit(&mut self, vif: VifId, port: VifId, kind: TxKind, packet: Packet, out: &mut Outbox) {
-        match kind {
-            TxKind::Forwarded => self.counters.account.forwarded += 1,
-            TxKind::Punted => self.counters.account.punted += 1,
-            TxKind::Originated => {}
-            TxKind::Resumed => return out.send(port, packet, TxMeta { vif, kind }),
-        }
-        let octets = packet.len() as u64;
-        if let Some(counters) = self.counters.vif(vif) {
-            counters.tx_packets += 1;
-            counters.tx_bytes += octets;
-        }
-        if let Some(counters) = self.counters.port(port) {
-            counters.tx_packets += 1;
-            counters.tx_bytes += octets;
-        }
-        out.send(port, packet, TxMeta { vif, kind });
-    }
 }
 
-/// How a packet was framed when it came in.
+/// The worker that owns the packet's flow, when it is another one. Fragments whose head has not told yet belong to the owner of their
+/// addresses. A packet that is walked by itself has no flow: whole, or once its head has told, it stays where it is.
 #[inline]
-pub(super) fn framing(context: &Context) -> Framing {
-    Framing {
-        l3: usize::from(context.l3),
-        outer_tos: context.outer.map(|outer| outer.tos),
-        pcp: (context.tci != 0).then_some((context.tci >> 13) as u8),
+fn other_owner(env: &Env, context: &Context) -> Option<usize> {
+    if matches!(context.path, Path::Walk(_)) && !context.lacks_head() {
+        return None;
     }
-}
-
-/// What a plan leaves to a flow.
-#[inline]
-pub(super) fn operands(plan: &Plan, record: &Record, binding: BindingAt<'_>) -> Operands {
-    Operands {
-        tunnel_sport: record.tunnel_sport,
-        outer_id: record.ip_id,
-        sequence_shift: if plan.shift.is_some() { binding.get().sequence_shift } else { 0 },
-    }
-}
-
-/// The TCP segment of a packet whose header the parser has found whole.
-#[inline]
-pub(super) fn segment(frame: &[u8], context: &Context) -> Segment {
-    let at = usize::from(context.l3) + usize::from(context.ip.header_len);
-    let Some(header) = frame.get(at..).and_then(|l4| l4.first_chunk::<20>()) else {
-        return Segment { flags: 0, seq: 0, ack: 0, payload_len: 0 };
-    };
-    let header_len = u32::from(header[12] >> 4) * 4;
-    Segment {
-        flags: context.ip.tcp_flags,
-        seq: u32::from_be_bytes([header[4], header[5], header[6], header[7]]),
-        ack: u32::from_be_bytes([header[8], header[9], header[10], header[11]]),
-        payload_len: u32::from(context.ip.payload_len()).saturating_sub(header_len),
-    }
+    let spread = u128::from(context.key.owner_hash()) * env.config.workers as u128;
+    let owner = (spread >> 64) as usize;
+    (owner != env.config.id).then_some(owner)
 }

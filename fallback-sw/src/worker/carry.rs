@@ -1,16 +1,25 @@
-//! Carrying out a program on a packet, with all that may come in its way.
+//! Executing a plan on a packet that may not run it as it is: fragments, ICMP errors.
 
-use offload_rules::{DropReason, VifId, classify::Checks, flow::IPV6_MIN_MTU};
+use offload_rules::{
+    DropReason, VifId,
+    classify::Checks,
+    flow::{IPV6_MIN_MTU, Program},
+};
 
 use super::{
-    Outbox, TxKind, Worker,
-    batch::{framing, operands},
+    context::Context,
+    env::IpIds,
     flows::flag,
-    ingress::Context,
+    hit::operands,
+    ipsec::SealRequest,
+    outbox::TxKind,
+    outcome::{Blame, Emit, Outcome},
+    own::fragment_id,
+    slow::Decider,
 };
 use crate::{
     exec::{self, Exception, Operands, Plan, Target},
-    packet::{Packet, fragment, parse::Ip, rewrite},
+    packet::{Packet, fragment, icmp::IcmpError, parse::Ip, rewrite},
 };
 
 /// What has decided on a packet.
@@ -37,6 +46,14 @@ impl Bound {
             Self::ToFlow(operands) | Self::ToPacket(operands) => operands,
         }
     }
+
+    /// The operands of the next frame.
+    fn next(self, plan: &Plan, ip_ids: &mut IpIds) -> Operands {
+        match self {
+            Self::ToPacket(operands) if plan.is_tunnel() => Operands { outer_id: ip_ids.next(), ..operands },
+            Self::ToFlow(operands) | Self::ToPacket(operands) => operands,
+        }
+    }
 }
 
 /// An IP packet without anything before it, and the plan that it is to run.
@@ -49,27 +66,92 @@ pub(super) struct Stripped<'a> {
     pub(super) operands: Operands,
 }
 
-impl Worker {
+/// How a packet that leaves by a plan is counted.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Exit {
+    pub(super) kind: TxKind,
+    /// The vif on which a received packet is counted when it is dropped after all.
+    pub(super) blame: VifId,
+}
+
+impl Exit {
+    const fn drop(self, reason: DropReason) -> Outcome {
+        Outcome::Drop { blame: Blame::of(self.kind, self.blame), reason }
+    }
+}
+
+/// What becomes of a packet on which a plan was carried out.
+#[inline]
+pub(super) fn exit(plan: &Plan, Exit { kind, blame }: Exit) -> Outcome {
+    match (plan.target, plan.seal.as_deref()) {
+        (Target::Output { vif, port } | Target::Punt { vif, port }, _) => Outcome::Send { vif, port, kind },
+        (Target::Seal, Some(egress)) => Outcome::Seal(SealRequest::new(*egress, kind, blame)),
+        (Target::Seal | Target::Drop(_), _) => Exit { kind, blame }.drop(DropReason::InvalidNh),
+    }
+}
+
+/// What becomes of a received packet on which a plan was carried out. `blame`: as in [`Exit`].
+#[inline(always)]
+pub(super) fn exit_received(plan: &Plan, blame: VifId) -> Outcome {
+    match (plan.target, plan.seal.as_deref()) {
+        (Target::Output { vif, port }, _) => Outcome::Send { vif, port, kind: TxKind::Forwarded },
+        (Target::Punt { vif, port }, _) => Outcome::Send { vif, port, kind: TxKind::Punted },
+        (Target::Seal, Some(egress)) => Outcome::Seal(SealRequest::new(*egress, TxKind::Forwarded, blame)),
+        (Target::Seal | Target::Drop(_), _) => Outcome::drop(blame, DropReason::InvalidNh),
+    }
+}
+
+/// The kind of a received packet that a plan sends.
+const fn kind_of(plan: &Plan) -> TxKind {
+    if matches!(plan.target, Target::Punt { .. }) { TxKind::Punted } else { TxKind::Forwarded }
+}
+
+/// Sends an IPv6 packet whole whose outer packet is too large for the path: in fragments (RFC 2473 §7.1). Each outer packet has an
+/// identification of its own, not its flow's (RFC 6864 §4.3).
+pub(super) fn send_in_outer_fragments(
+    stripped: &Stripped<'_>,
+    mtu: u16,
+    packet: &mut Packet,
+    by: Exit,
+    ip_ids: &mut IpIds,
+    emit: &mut Emit<'_>,
+) -> Outcome {
+    let Stripped { plan, ip, pcp, operands } = *stripped;
+    let operands = Operands { outer_id: ip_ids.next_of_flow(), ..operands };
+    if plan.encap.is_none() {
+        // The ESP packet is fragmented, by who seals it.
+        return match exec::run(plan, packet, ip, pcp, &operands) {
+            Ok(()) => exit(plan, by),
+            Err(reason) => by.drop(reason),
+        };
+    }
+    let mut bare = plan.clone();
+    let l2 = bare.l2.take();
+    let pieces = exec::run(&bare, packet, ip, pcp, &operands)
+        .and_then(|()| fragment::outer(packet, mtu, (l2.as_ref(), pcp), emit.spare));
+    match pieces {
+        Ok(pieces) => {
+            let sent = emit.split(packet, pieces, by.kind, |kind| exit(plan, Exit { kind, ..by }));
+            sent.unwrap_or_else(|| by.drop(DropReason::InvalidPacket))
+        }
+        Err(reason) => by.drop(reason),
+    }
+}
+
+impl Decider<'_> {
     /// Carries out a flow's program on one of its packets.
-    pub(super) fn run_flow(
-        &mut self,
-        slot: u32,
-        packet: Packet,
-        (context, by): (&Context, DecidedBy),
-        now: u64,
-        out: &mut Outbox,
-    ) {
-        let Some((record, binding)) = self.flows.record_and_binding(slot) else {
-            return self.drop_packet(context.vif, packet, DropReason::InvalidNh, out);
+    pub(super) fn run_flow(&mut self, slot: u32, packet: &mut Packet, context: &Context, by: DecidedBy) -> Outcome {
+        let Some((record, binding)) = self.state.flows.record_and_binding(slot) else {
+            return Outcome::drop(context.vif, DropReason::InvalidNh);
         };
         // An error rides the flow but is none of its packets: it shows no answer and keeps nothing alive (RFC 5508 §4.3).
         if !context.ip.is_icmp_error {
             record.packets += 1;
             record.bytes += packet.len() as u64;
-            record.last_seen = now as u32;
+            record.last_seen = self.env.clock as u32;
         }
-        let Some(entry) = self.programs.get_mut(record.program) else {
-            return self.drop_packet(context.vif, packet, DropReason::InvalidNh, out);
+        let Some(entry) = self.state.programs.get_mut(record.program) else {
+            return Outcome::drop(context.vif, DropReason::InvalidNh);
         };
         entry.packets += 1;
         match by {
@@ -79,93 +161,94 @@ impl Worker {
         let plan = entry.plan.clone();
         let bound = Bound::ToFlow(operands(&plan, record, binding));
         if by == DecidedBy::Walk && matches!(plan.target, Target::Punt { .. }) {
-            self.walked_to_host(context.key.vrf, packet.len());
+            self.counters.walked_to_host(context.key.vrf, packet.len());
         }
         if matches!(plan.target, Target::Drop(_)) && by == DecidedBy::Flow && !context.special {
-            self.sample(slot, context, packet.data(), now);
+            self.sample(slot, context, packet.data());
         }
-        self.carry_out(&plan, packet, context, bound, now, out);
+        self.carry_out(&plan, packet, context, bound)
     }
 
     /// Shows a packet to offloading, if it wants to see one.
-    fn sample(&mut self, slot: u32, context: &Context, frame: &[u8], now: u64) {
-        if self.flows.record(slot).is_some_and(|record| record.flags & flag::SAMPLE != 0) {
-            self.offloads.sample(&mut self.flows, &self.snapshot, (slot, context), frame, now);
+    fn sample(&mut self, slot: u32, context: &Context, frame: &[u8]) {
+        if self.state.flows.record(slot).is_some_and(|record| record.flags & flag::SAMPLE != 0) {
+            self.state.sample(self.env, slot, context, frame);
         }
     }
 
-    /// Gives back a packet that passes the checks, if in fragments; another one is answered and dropped.
-    pub(super) fn pass_checks(
-        &mut self,
-        checks: Checks,
-        packet: Packet,
-        context: &Context,
-        now: u64,
-        out: &mut Outbox,
-    ) -> Option<Packet> {
+    /// Carries out a program on one packet without keeping it.
+    pub(super) fn run_once(&mut self, program: &Program, packet: &mut Packet, context: &Context) -> Outcome {
+        for (vrf, what) in &program.passes {
+            self.counters.pass(*vrf, *what, 1);
+        }
+        let plan = Plan::new(program, &self.env.snapshot);
+        if matches!(plan.target, Target::Punt { .. }) {
+            self.counters.walked_to_host(context.key.vrf, packet.len());
+        }
+        let entropy = || rewrite::entropy_port(context.key.spread() as u32);
+        let tunnel_sport = self.env.config.entropy.unwrap_or_else(entropy);
+        let bound = Bound::ToPacket(Operands { tunnel_sport, ..Operands::default() });
+        self.carry_out(&plan, packet, context, bound)
+    }
+
+    /// `None`: the packet passes the checks, if in fragments. Another one is answered and dropped.
+    pub(super) fn fails_checks(&mut self, checks: Checks, packet: &Packet, context: &Context) -> Option<Outcome> {
         match exec::check(&checks, &context.ip, packet.is_reassembled()) {
-            Ok(()) | Err(Exception::Fragment | Exception::FragmentOuter { .. }) => return Some(packet),
-            Err(Exception::TtlExpired) => self.refuse_ttl(packet, context, now, out),
-            Err(Exception::TooBig) => self.refuse_size(packet, context, checks.size.mtu, now, out),
+            Ok(()) | Err(Exception::Fragment | Exception::FragmentOuter { .. }) => None,
+            Err(Exception::TtlExpired) => Some(self.refuse_ttl(packet, context)),
+            Err(Exception::TooBig) => Some(self.refuse_size(packet, context, checks.size.mtu)),
             // Only a plan says so.
-            Err(Exception::Denied) => self.drop_packet(context.vif, packet, DropReason::FlowActionDrop, out),
+            Err(Exception::Denied) => Some(Outcome::drop(context.vif, DropReason::FlowActionDrop)),
         }
-        None
     }
 
-    /// Answers a packet whose TTL or hop limit is used up (RFC 1812 §5.3.1), and drops it.
-    fn refuse_ttl(&mut self, packet: Packet, context: &Context, now: u64, out: &mut Outbox) {
-        self.time_exceeded(&packet, context, now, out);
-        self.drop_packet(context.vif, packet, DropReason::TtlExceeded, out);
+    /// Answers a packet whose TTL or hop limit is used up with "time exceeded" (RFC 1812 §5.3.1, RFC 4443 §3.3), and drops it.
+    fn refuse_ttl(&mut self, packet: &Packet, context: &Context) -> Outcome {
+        self.responder().icmp_error(packet, context, IcmpError::TimeExceeded);
+        Outcome::drop(context.vif, DropReason::TtlExceeded)
     }
 
-    /// Answers what is too large (RFC 1191 §4), and drops it. No IPv6 host is told less than 1280 (RFC 8200 §5, RFC 8201 §4): that an IPv6 packet of no more than
-    /// that does not fit is a fault of the link, and said so (RFC 4443 §3.1, code 3).
-    fn refuse_size(&mut self, packet: Packet, context: &Context, mtu: u16, now: u64, out: &mut Outbox) {
-        match context.ip.version {
-            6 if context.ip.total_len <= IPV6_MIN_MTU => self.link_too_narrow(&packet, context, now, out),
-            6 => self.too_big(&packet, context, mtu.max(IPV6_MIN_MTU), now, out),
-            _ => self.too_big(&packet, context, mtu, now, out),
-        }
-        self.drop_packet(context.vif, packet, DropReason::PacketTooBig, out);
+    /// Answers what is too large with "fragmentation needed" (RFC 1191 §4) or "packet too big" (RFC 4443 §3.2), and drops it. No IPv6
+    /// host is told less than 1280 (RFC 8200 §5, RFC 8201 §4): that an IPv6 packet of no more than that does not fit is a fault of the
+    /// link, and said so with "address unreachable" (RFC 4443 §3.1, code 3).
+    fn refuse_size(&mut self, packet: &Packet, context: &Context, mtu: u16) -> Outcome {
+        let error = match context.ip.version {
+            6 if context.ip.total_len <= IPV6_MIN_MTU => IcmpError::HostUnreachable,
+            6 => IcmpError::TooBig { mtu: mtu.max(IPV6_MIN_MTU) },
+            _ => IcmpError::TooBig { mtu },
+        };
+        self.responder().icmp_error(packet, context, error);
+        Outcome::drop(context.vif, DropReason::PacketTooBig)
     }
 
     /// Carries out a plan, with all that may come in its way.
-    fn carry_out(
-        &mut self,
-        plan: &Plan,
-        mut packet: Packet,
-        context: &Context,
-        bound: Bound,
-        now: u64,
-        out: &mut Outbox,
-    ) {
-        let kind = if matches!(plan.target, Target::Punt { .. }) { TxKind::Punted } else { TxKind::Forwarded };
-        let (mut ip, framing, sender) = (context.ip, framing(context), (kind, context.vif));
+    fn carry_out(&mut self, plan: &Plan, packet: &mut Packet, context: &Context, bound: Bound) -> Outcome {
+        let by = Exit { kind: kind_of(plan), blame: context.vif };
+        let (mut ip, framing) = (context.ip, context.framing());
         let exception = match exec::admit(plan, &ip, packet.is_reassembled()) {
             Ok(()) => {
-                let operands = self.next_operands(plan, bound);
-                return match exec::execute(plan, &mut packet, &mut ip, &framing, &operands) {
-                    Ok(()) => self.send_off(plan, sender, packet, out),
-                    Err(reason) => self.drop_packet(context.vif, packet, reason, out),
+                let operands = bound.next(plan, &mut self.state.ip_ids);
+                return match exec::execute(plan, packet, &mut ip, &framing, &operands) {
+                    Ok(()) => exit(plan, by),
+                    Err(reason) => by.drop(reason),
                 };
             }
             Err(exception) => exception,
         };
         let outer_mtu = match exception {
-            Exception::Denied => return self.drop_packet(context.vif, packet, DropReason::FlowActionDrop, out),
-            Exception::TtlExpired => return self.refuse_ttl(packet, context, now, out),
-            Exception::TooBig => return self.refuse_size(packet, context, plan.checks.size.mtu, now, out),
+            Exception::Denied => return by.drop(DropReason::FlowActionDrop),
+            Exception::TtlExpired => return self.refuse_ttl(packet, context),
+            Exception::TooBig => return self.refuse_size(packet, context, plan.checks.size.mtu),
             Exception::Fragment => None,
             Exception::FragmentOuter { mtu } => Some(mtu),
         };
-        if let Err(reason) = exec::strip(&mut packet, &mut ip, &framing) {
-            return self.drop_packet(context.vif, packet, reason, out);
+        if let Err(reason) = exec::strip(packet, &mut ip, &framing) {
+            return by.drop(reason);
         }
         let stripped = Stripped { plan, ip: &ip, pcp: framing.pcp, operands: bound.operands() };
         match outer_mtu {
-            None => self.send_in_fragments(&stripped, bound, packet, (kind, context), out),
-            Some(mtu) => self.send_in_outer_fragments(&stripped, mtu, packet, sender, out),
+            None => self.send_in_fragments(&stripped, bound, packet, context, by),
+            Some(mtu) => send_in_outer_fragments(&stripped, mtu, packet, by, &mut self.state.ip_ids, &mut self.emit),
         }
     }
 
@@ -175,122 +258,32 @@ impl Worker {
         &mut self,
         stripped: &Stripped<'_>,
         bound: Bound,
-        mut packet: Packet,
-        (mut kind, context): (TxKind, &Context),
-        out: &mut Outbox,
-    ) {
+        packet: &mut Packet,
+        context: &Context,
+        by: Exit,
+    ) -> Outcome {
         let Stripped { plan, ip, pcp, operands } = *stripped;
-        let limit = plan.checks.size.mtu;
+        let (limit, ip_ids) = (plan.checks.size.mtu, &mut self.state.ip_ids);
         let ttl = match rewrite::decrement_ttl(packet.data_mut(), plan.checks.ttl) {
             Ok(ttl) => ttl,
-            Err(reason) => return self.drop_packet(context.vif, packet, reason, out),
+            Err(reason) => return by.drop(reason),
         };
-        exec::shift(plan, &mut packet, ip, operands.sequence_shift);
+        exec::shift(plan, packet, ip, operands.sequence_shift);
         let mut pieces = Vec::new();
         let split = if ip.version == 6 {
-            let id = self.fragment_id(&context.key);
-            fragment::split_at_source(packet.data(), ip, limit, id, &mut out.spare, &mut pieces)
+            let id = fragment_id(&context.key, ip_ids);
+            fragment::split_at_source(packet.data(), ip, limit, id, self.emit.spare, &mut pieces)
         } else {
-            fragment::split(packet.data(), ip, limit, &mut out.spare, &mut pieces)
+            fragment::split(packet.data(), ip, limit, self.emit.spare, &mut pieces)
         };
-        if let Err(reason) = split {
-            return self.drop_packet(context.vif, packet, reason, out);
+        let wrapped = split.and_then(|()| {
+            let wrap = |piece: &mut Packet| exec::wrap(plan, piece, ip, ttl, pcp, &bound.next(plan, ip_ids));
+            pieces.iter_mut().try_for_each(wrap)
+        });
+        if let Err(reason) = wrapped {
+            return by.drop(reason);
         }
-        out.recycle(packet);
-        for mut piece in pieces {
-            let operands = self.next_operands(plan, bound);
-            if exec::wrap(plan, &mut piece, ip, ttl, pcp, &operands).is_ok() {
-                if kind == TxKind::Originated {
-                    self.counters.account.originated += 1;
-                }
-                self.send_off(plan, (kind, context.vif), piece, out);
-                // The datagram was received once: the other pieces are the node's own.
-                kind = TxKind::Originated;
-            }
-        }
-    }
-
-    /// Sends an IPv6 packet whole whose outer packet is too large for the path: in fragments (RFC 2473 §7.1). Each outer packet has
-    /// an identification of its own, not its flow's (RFC 6864 §4.3).
-    pub(super) fn send_in_outer_fragments(
-        &mut self,
-        stripped: &Stripped<'_>,
-        mtu: u16,
-        mut packet: Packet,
-        (kind, blame): (TxKind, VifId),
-        out: &mut Outbox,
-    ) {
-        let Stripped { plan, ip, pcp, operands } = *stripped;
-        let operands = Operands { outer_id: self.flow_ip_id(), ..operands };
-        if plan.encap.is_none() {
-            // The ESP packet is fragmented, by who seals it.
-            return match exec::run(plan, &mut packet, ip, pcp, &operands) {
-                Ok(()) => self.send_off(plan, (kind, blame), packet, out),
-                Err(reason) => self.lose_on_way((kind, blame), packet, reason, out),
-            };
-        }
-        let mut bare = plan.clone();
-        let l2 = bare.l2.take();
-        let pieces = exec::run(&bare, &mut packet, ip, pcp, &operands)
-            .and_then(|()| fragment::outer(&packet, mtu, (l2.as_ref(), pcp), &mut out.spare));
-        match pieces {
-            Ok(pieces) => {
-                out.recycle(packet);
-                self.send_pieces(pieces, kind, out, |worker, piece, kind, out| {
-                    worker.send_off(plan, (kind, blame), piece, out);
-                });
-            }
-            Err(reason) => self.lose_on_way((kind, blame), packet, reason, out),
-        }
-    }
-
-    /// Sends the fragments of a packet: it was received, or made, once; the other ones are the node's own.
-    pub(super) fn send_pieces(
-        &mut self,
-        pieces: Vec<Packet>,
-        mut kind: TxKind,
-        out: &mut Outbox,
-        send: impl Fn(&mut Self, Packet, TxKind, &mut Outbox),
-    ) {
-        let own = (pieces.len() as u64).saturating_sub(1);
-        self.counters.account.originated += own;
-        for piece in pieces {
-            send(self, piece, kind, out);
-            kind = TxKind::Originated;
-        }
-    }
-
-    /// The operands of the next frame.
-    fn next_operands(&mut self, plan: &Plan, bound: Bound) -> Operands {
-        match bound {
-            Bound::ToFlow(operands) => operands,
-            Bound::ToPacket(operands) => self.with_outer_id(plan, operands),
-        }
-    }
-
-    /// With an identification that no other outer header has, if there is one at all.
-    pub(super) fn with_outer_id(&mut self, plan: &Plan, operands: Operands) -> Operands {
-        if plan.is_tunnel() { Operands { outer_id: self.next_ip_id(), ..operands } } else { operands }
-    }
-
-    /// Carries out a program on one packet without keeping it.
-    pub(super) fn run_once(
-        &mut self,
-        program: offload_rules::flow::Program,
-        packet: Packet,
-        context: &Context,
-        now: u64,
-        out: &mut Outbox,
-    ) {
-        for (vrf, what) in &program.passes {
-            self.counters.pass(*vrf, *what, 1);
-        }
-        let plan = Plan::new(&program, &self.snapshot);
-        if matches!(plan.target, Target::Punt { .. }) {
-            self.walked_to_host(context.key.vrf, packet.len());
-        }
-        let tunnel_sport = self.config.entropy.unwrap_or_else(|| rewrite::entropy_port(context.key.spread() as u32));
-        let bound = Bound::ToPacket(Operands { tunnel_sport, ..Operands::default() });
-        self.carry_out(&plan, packet, context, bound, now, out);
+        let sent = self.emit.split(packet, pieces, by.kind, |kind| exit(plan, Exit { kind, ..by }));
+        sent.unwrap_or_else(|| by.drop(DropReason::InvalidPacket))
     }
 }

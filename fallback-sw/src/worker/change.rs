@@ -19,7 +19,10 @@ use offload_rules::{
     forwarding::{Snapshot, VersionChanges},
 };
 
-use super::{Delivery, Outbox, Programs, TO_BE_DERIVED, Worker, flows::flag, readers::has_longer_match};
+use super::{
+    Delivery, Outbox, Programs, TO_BE_DERIVED, Worker, env::Env, flow_state::FlowState, flows::flag,
+    readers::has_longer_match,
+};
 use crate::flow_table::Record;
 
 /// Changed prefixes, groups of records and records that are looked at when a snapshot comes in; packets wait meanwhile. The same in
@@ -87,75 +90,63 @@ impl Worker {
     /// From now on packets are judged by this snapshot. Flows that its changes concern are derived anew as their packets come, and by
     /// [`Worker::tick`]. Packets that waited for what the snapshot brings go on.
     pub fn adopt(&mut self, snapshot: Arc<Snapshot>, now: u64, out: &mut Outbox) {
-        self.clock = self.clock.max(now);
-        let changes = snapshot.changes_since(&self.snapshot);
-        let before = self.snapshot.version();
-        self.version = snapshot.version() as u32;
-        self.snapshot = snapshot;
+        self.env.advance_clock(now);
+        let changes = snapshot.changes_since(&self.env.snapshot);
+        let before = self.env.snapshot.version();
+        self.env.adopt(snapshot);
         let touches = |of: fn(&Dependency) -> bool| changes.iter().any(|version| version.touches(of));
         let arrivals = changes.iter().any(|version| version.touches_arrivals());
         if arrivals || touches(|object| *object == Dependency::Addresses) {
-            self.routed.read_addresses(&self.snapshot);
+            self.routed.read_addresses(&self.env.snapshot);
         }
         let vifs = touches(|object| matches!(object, Dependency::Vif(_)));
         if vifs {
             self.read_vifs();
         }
         if vifs || touches(|object| matches!(object, Dependency::Sa(_))) {
-            self.read_tunnels();
-            self.offer_sas(now);
+            self.ipsec.adopt(&self.env);
+            self.ipsec.offer(self.env.clock);
+            self.state.offloads.keep_tunnels(&self.env.snapshot);
         }
         if vifs || changes.iter().any(|version| version.touches_vrfs()) {
-            self.forget_tenants();
+            self.limits.retain(&self.env.snapshot);
         }
         for version in &changes {
-            self.tunnels.follow(version, &self.snapshot);
-            self.programs.follow(version, &self.snapshot);
+            self.interfaces.decap.follow(version, &self.env.snapshot);
+            self.state.programs.follow(version, &self.env.snapshot);
         }
-        self.begin_routes(&changes);
-        self.follow_routes();
-        self.sweep_offloads(&changes, now);
+        self.state.begin_routes(&self.env, &changes);
+        self.state.follow_routes(&self.env);
+        self.state.sweep_offloads(&self.env, &changes);
         let frees = |object: &Dependency| {
             use Dependency::{Gateway, Neighbour, Oper, Vif};
             matches!(object, Neighbour(..) | Gateway(..) | Vif(_) | Oper(_))
         };
-        let free = if !self.held.is_empty() && touches(frees) { self.release(before) } else { Vec::new() };
-        self.settle_offload(now, out);
+        let free = if !self.waiting.held.is_empty() && touches(frees) { self.release(before) } else { Vec::new() };
+        self.ask_engine(out);
         self.deliver_all(free, now, out);
-    }
-
-    /// All changed routes are followed to the end.
-    pub(super) fn is_in_line(&self) -> bool {
-        self.following.is_done()
-    }
-
-    /// Brings SAs and tunnels in line with the snapshot.
-    pub(super) fn read_tunnels(&mut self) {
-        self.ipsec.adopt(&self.snapshot, (self.config.id, self.config.workers), self.clock);
-    }
-
-    /// Forgets the rates of vifs and VRFs that are gone.
-    fn forget_tenants(&mut self) {
-        let current = Arc::clone(&self.snapshot);
-        self.icmp_rate.retain(|tenant| tenant.exists(&current));
-        self.new_flow_rate.retain(|tenant| tenant.exists(&current));
-        self.event_rate.retain(|(vif, _)| current.vif(vif).is_some());
-        self.need_rate.retain(|tenant| tenant.exists(&current));
     }
 
     /// Packets that wait for a neighbour no longer. `before`: version of the snapshot before.
     fn release(&mut self, before: u64) -> Vec<Delivery> {
-        let current = Arc::clone(&self.snapshot);
-        self.held.release(|(vif, address)| {
+        let current = Arc::clone(&self.env.snapshot);
+        self.waiting.held.release(|(vif, address)| {
             // What waits for a gateway that has just been found dead may have another one to go to.
             let has_died = || current.gateway_dead_since(vif, address).is_some_and(|since| since > before);
             current.neighbour(vif, address).is_some() || current.vif(vif).is_none() || !current.is_up(vif) || has_died()
         })
     }
+}
+
+impl FlowState {
+    /// All changed routes are followed to the end.
+    pub(super) fn is_in_line(&self) -> bool {
+        self.following.is_done()
+    }
 
     /// Changed routes are to be followed.
-    fn begin_routes(&mut self, changes: &[VersionChanges]) {
-        let version = self.version;
+    fn begin_routes(&mut self, env: &Env, changes: &[VersionChanges]) {
+        let version = env.version;
         let new = changes.iter().filter(|changes| !changes.routes().is_empty());
         self.following.waiting.extend(new.map(|changes| Unfinished { changes: changes.clone(), version, done: 0 }));
         while self.following.waiting.len() > WAITING {
@@ -167,7 +158,7 @@ impl Worker {
     }
 
     /// Goes on with the changed routes: marks the flows whose addresses they cover.
-    pub(super) fn follow_routes(&mut self) {
+    pub(super) fn follow_routes(&mut self, env: &Env) {
         let mut most = MOST;
         while let Some(unfinished) = self.following.waiting.front() {
             let Unfinished { changes, version, done } = unfinished;
@@ -176,7 +167,7 @@ impl Worker {
                 continue;
             };
             let is_first = most == MOST;
-            if most == 0 || self.follow_route((vrf, prefix), version, &mut most) == Followed::TooMany {
+            if most == 0 || self.follow_route(env, (vrf, prefix), version, &mut most) == Followed::TooMany {
                 if !is_first {
                     break;
                 }
@@ -190,8 +181,8 @@ impl Worker {
     }
 
     /// Marks what one prefix covers.
-    fn follow_route(&mut self, (vrf, prefix): (VrfId, IpNet), version: u32, most: &mut usize) -> Followed {
-        let snapshot = Arc::clone(&self.snapshot);
+    fn follow_route(&mut self, env: &Env, (vrf, prefix): (VrfId, IpNet), version: u32, most: &mut usize) -> Followed {
+        let snapshot = Arc::clone(&env.snapshot);
         // All addresses of a group have a longer match.
         let skip = |group: IpNet| {
             let route = snapshot.route(vrf, group.addr()).map_or(0, |route| route.prefix.prefix_len());
@@ -210,17 +201,17 @@ impl Worker {
                 continue;
             }
             let back = record.reverse;
-            self.mark(slot, Dependency::Destination(vrf), version);
+            self.mark(env, slot, Dependency::Destination(vrf), version);
             // The other direction has it as its source. A denied flow has none, and needs none: whatever the route to its source
             // is, it stays denied.
-            self.mark(back, Dependency::Source(vrf), version);
+            self.mark(env, back, Dependency::Source(vrf), version);
         }
         Followed::Whole
     }
 
     /// A direction that was derived before this version is to be derived anew, if it depends on this.
-    fn mark(&mut self, slot: u32, what: Dependency, version: u32) {
-        let now = self.version;
+    fn mark(&mut self, env: &Env, slot: u32, what: Dependency, version: u32) {
+        let now = env.version;
         let Some(record) = self.flows.record_mut(slot) else { return };
         let is_older = record.program != TO_BE_DERIVED && is_before(record.version, version, now);
         if is_older && record.flags & flag::STALE == 0 && self.programs.depends_on(record.program, what) {
@@ -232,8 +223,8 @@ impl Worker {
     /// Is a flow that is about to be used among those that changed routes cover which have not been followed to the end? Then it is
     /// marked.
     #[cold]
-    pub(super) fn catches_up(&mut self, slot: u32) -> bool {
-        let version = self.version;
+    pub(super) fn catches_up(&mut self, env: &Env, slot: u32) -> bool {
+        let version = env.version;
         let Some(record) = self.flows.record_mut(slot).filter(|record| record.version != version) else { return false };
         if self.following.concern(&self.programs, record, version) {
             record.flags |= flag::STALE;

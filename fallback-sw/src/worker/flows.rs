@@ -9,7 +9,7 @@ use offload_rules::{
     },
 };
 
-use super::{NeighbourKey, TO_BE_DERIVED, Tenant, Worker, ingress::Context};
+use super::{NeighbourKey, TO_BE_DERIVED, Tenant, context::Context, env::Env, flow_state::FlowState};
 use crate::{flow_table::Record, packet::rewrite::entropy_port};
 
 /// Bits of [`Record::flags`].
@@ -52,19 +52,19 @@ pub(super) enum Derived {
     Refused(DropReason),
 }
 
-impl Worker {
+impl FlowState {
     /// Makes a flow of a decision. The pair takes the place of one that has its reverse key. Both directions get the bits
     /// `flags` of [`flag`].
     pub(super) fn install(
         &mut self,
+        env: &Env,
         context: &Context,
         decision: Decision,
         flags: u8,
-        now: u64,
     ) -> Result<u32, DropReason> {
         let forward = context.key;
         let reverse = decision.reverse_key;
-        let (slot, back) = self.insert(forward, reverse, now)?;
+        let (slot, back) = self.insert(env, forward, reverse)?;
         // Before there are programs: they depend on it.
         let sample = self.candidate(forward.proto, flags);
         for (slot, side) in [(slot, flag::INITIATOR), (back, 0)] {
@@ -74,43 +74,43 @@ impl Worker {
         }
         let ingress = context.ingress();
         let egress = expected_ingress(&decision.program);
-        self.set_program(slot, decision, ingress, now);
+        self.set_program(env, slot, decision, ingress);
         for slot in [slot, back] {
             if let Some(record) = self.flows.record_mut(slot) {
-                record.last_seen = now as u32;
+                record.last_seen = env.clock as u32;
             }
             if let Some(times) = self.flows.times_mut(slot) {
-                times.created = now as u32;
+                times.created = env.clock as u32;
             }
         }
         if let Some(record) = self.flows.record_mut(back) {
-            record.tunnel_sport = self.config.entropy.unwrap_or_else(|| entropy_port(reverse.spread() as u32));
+            record.tunnel_sport = env.config.entropy.unwrap_or_else(|| entropy_port(reverse.spread() as u32));
         }
         if slot != back
             && let Some(egress) = egress
         {
             // When it cannot be derived yet (a neighbour is missing), its first packet does it.
-            self.derive(back, egress, now);
+            self.derive(env, back, egress);
         }
         Ok(slot)
     }
 
     /// Remembers that the policy denies a flow.
-    pub(super) fn install_denied(&mut self, context: &Context, program: Program, now: u64) {
-        let Some(slot) = self.insert_denied(context.key, now) else { return };
-        let id = self.programs.intern(program, context.key.vrf, &self.snapshot);
+    pub(super) fn install_denied(&mut self, env: &Env, context: &Context, program: Program) {
+        let Some(slot) = self.insert_denied(env, context.key) else { return };
+        let id = self.programs.intern(program, context.key.vrf, &env.snapshot);
         self.programs.used_by(id, [context.key.vrf; 2]);
-        let version = self.version;
+        let version = env.version;
         let sample = self.candidate(context.key.proto, 0);
         if let Some(record) = self.flows.record_mut(slot) {
             record.program = id;
             record.version = version;
             record.flags = flag::INITIATOR | flag::DENIED | sample;
-            record.last_seen = now as u32;
+            record.last_seen = env.clock as u32;
             remember_ingress(record, context.ingress());
         }
         if let Some(times) = self.flows.times_mut(slot) {
-            (times.created, times.changed) = (now as u32, now as u32);
+            (times.created, times.changed) = (env.clock as u32, env.clock as u32);
         }
     }
 
@@ -156,7 +156,7 @@ impl Worker {
             return;
         }
         if let Some(last) = self.programs.release(program) {
-            last.count_into(&mut self.counters);
+            last.count_into(&mut self.released);
         }
     }
 
@@ -192,19 +192,19 @@ impl Worker {
     }
 
     /// A flow that the policy denied, decided on something that has changed since?
-    pub(super) fn is_stale_denial(&self, slot: u32) -> bool {
-        self.flows.record(slot).is_some_and(|record| record.flags & flag::DENIED != 0 && !self.is_current(record))
+    pub(super) fn is_stale_denial(&self, env: &Env, slot: u32) -> bool {
+        self.flows.record(slot).is_some_and(|record| record.flags & flag::DENIED != 0 && !self.is_current(env, record))
     }
 
     /// Is what a record runs what a walk would end in now?
-    pub(super) fn is_current(&self, record: &Record) -> bool {
+    pub(super) fn is_current(&self, env: &Env, record: &Record) -> bool {
         record.flags & flag::STALE == 0
             && self.programs.is_current(record.program)
-            && (self.following.is_done() || !self.following.concern(&self.programs, record, self.version))
+            && (self.following.is_done() || !self.following.concern(&self.programs, record, env.version))
     }
 
     /// Stores a decision in a record.
-    fn set_program(&mut self, slot: u32, mut decision: Decision, ingress: Ingress, now: u64) {
+    fn set_program(&mut self, env: &Env, slot: u32, mut decision: Decision, ingress: Ingress) {
         if let Some(shift) = self.flows.record(slot).and_then(splice_of) {
             decision.program.splice(shift);
         }
@@ -212,13 +212,13 @@ impl Worker {
         let same_bytes = kept.is_some_and(|kept| kept.program.ops == decision.program.ops);
         let Some((from, back)) = self.flows.record(slot).map(|record| (record.key.vrf, record.reverse)) else { return };
         let back = self.flows.record(back).map_or(from, |other| other.key.vrf);
-        let id = self.programs.intern(decision.program, from, &self.snapshot);
+        let id = self.programs.intern(decision.program, from, &env.snapshot);
         self.programs.used_by(id, [from, back]);
-        let version = self.version;
-        let entropy = self.config.entropy;
+        let version = env.version;
+        let entropy = env.config.entropy;
         let draws = self.programs.get(id).is_some_and(|entry| entry.plan.is_tunnel())
             && self.flows.record(slot).is_some_and(|record| record.ip_id == 0);
-        let drawn = if draws { self.flow_ip_id() } else { 0 };
+        let drawn = if draws { self.ip_ids.next_of_flow() } else { 0 };
         let Some(record) = self.flows.record_mut(slot) else { return };
         if draws {
             record.ip_id = drawn;
@@ -232,7 +232,7 @@ impl Worker {
         remember_ingress(record, ingress);
         self.release_program(old);
         if !same_bytes {
-            self.note_change(slot, now);
+            self.note_change(env, slot);
         }
         if old != id {
             self.offload_changed(slot);
@@ -240,15 +240,15 @@ impl Worker {
     }
 
     /// What the packets of a direction become is another thing from now on.
-    fn note_change(&mut self, slot: u32, now: u64) {
+    fn note_change(&mut self, env: &Env, slot: u32) {
         if let Some(times) = self.flows.times_mut(slot) {
-            times.changed = now as u32;
+            times.changed = env.clock as u32;
         }
     }
 
     /// Derives the program of a direction whose packets come in at `ingress`, with the choices that it has. The flow stays as it
     /// is, without a program, when that is not possible.
-    pub(super) fn derive(&mut self, slot: u32, ingress: Ingress, now: u64) -> Derived {
+    pub(super) fn derive(&mut self, env: &Env, slot: u32, ingress: Ingress) -> Derived {
         let Some(record) = self.flows.record_mut(slot) else { return Derived::Refused(DropReason::InvalidNh) };
         record.flags &= !flag::STALE;
         self.derivations += 1;
@@ -273,9 +273,9 @@ impl Worker {
             other_ingress,
             hash: key.spread(),
         };
-        match classify::classify(&self.snapshot, &inquiry) {
+        match classify::classify(&env.snapshot, &inquiry) {
             Verdict::Forward(decision) => {
-                self.set_program(slot, *decision, ingress, now);
+                self.set_program(env, slot, *decision, ingress);
                 Derived::Runs
             }
             Verdict::Resolve { vif, target, checks } => {
@@ -287,16 +287,16 @@ impl Worker {
                 Derived::Refused(DropReason::NoListener)
             }
             Verdict::Drop { reason, acl: Some(_) } => {
-                let denial = classify::drop_program(&self.snapshot, &inquiry, reason);
+                let denial = classify::drop_program(&env.snapshot, &inquiry, reason);
                 let other = other.map_or(key.vrf, |other| other.key.vrf);
-                let id = self.programs.intern(denial, key.vrf, &self.snapshot);
+                let id = self.programs.intern(denial, key.vrf, &env.snapshot);
                 self.programs.used_by(id, [key.vrf, other]);
-                let version = self.version;
+                let version = env.version;
                 if let Some(record) = self.flows.record_mut(slot) {
                     record.program = id;
                     record.version = version;
                 }
-                self.note_change(slot, now);
+                self.note_change(env, slot);
                 self.release_program(program);
                 self.offload_changed(slot);
                 Derived::Runs
@@ -319,10 +319,10 @@ impl Worker {
     }
 
     /// Brings a record up to the snapshot in force: kept when nothing that it depends on has changed, else derived anew.
-    pub(super) fn refresh(&mut self, slot: u32, ingress: Ingress, now: u64) -> Derived {
+    pub(super) fn refresh(&mut self, env: &Env, slot: u32, ingress: Ingress) -> Derived {
         match self.flows.record(slot) {
-            Some(record) if self.is_current(record) => Derived::Runs,
-            Some(_) => self.derive(slot, ingress, now),
+            Some(record) if self.is_current(env, record) => Derived::Runs,
+            Some(_) => self.derive(env, slot, ingress),
             None => Derived::Refused(DropReason::InvalidNh),
         }
     }
@@ -333,9 +333,9 @@ impl Worker {
     }
 
     /// Idle for longer than its protocol and state allow?
-    pub(super) fn is_idle(&self, slot: u32, now: u64) -> bool {
+    pub(super) fn is_idle(&self, env: &Env, slot: u32) -> bool {
         let Some(record) = self.flows.record(slot) else { return false };
-        let timeouts = &self.snapshot.settings().timeouts;
+        let timeouts = &env.snapshot.settings().timeouts;
         let seconds = match (record.key.proto, self.phase(record)) {
             _ if record.flags & flag::DENIED != 0 => timeouts.other.min(timeouts.icmp),
             (_, Some(TcpPhase::Opening)) => timeouts.tcp_opening,
@@ -351,7 +351,7 @@ impl Worker {
             (_, None) => timeouts.other,
         };
         let limit = seconds.saturating_mul(1000);
-        let idle = |record: &Record| (now as u32).wrapping_sub(record.last_seen) >= limit;
+        let idle = |record: &Record| (env.clock as u32).wrapping_sub(record.last_seen) >= limit;
         idle(record) && self.flows.record(record.reverse).is_none_or(idle)
     }
 }

@@ -9,9 +9,18 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use offload_rules::{DropReason, NexthopId, VifId, VrfId, forwarding::is_link_local};
+use offload_rules::{
+    DropReason, NexthopId, VifId, VrfId,
+    classify::Start,
+    forwarding::{Snapshot, is_link_local},
+};
 
-use super::{Delivery, Tenant};
+use super::{
+    context::{Context, Path},
+    delivery::Delivery,
+    env::Env,
+    held::Tenant,
+};
 use crate::{
     packet::parse::{FragmentInfo, Ip},
     shares::{Rank, Shares, Ticket},
@@ -48,6 +57,17 @@ pub enum Protection {
 }
 
 impl DatagramKey {
+    /// The datagram that a received packet is a fragment of.
+    pub(super) fn of_packet(context: &Context, snapshot: &Snapshot) -> Option<Self> {
+        let nexthop = match context.path {
+            Path::Walk(Start::Nexthop(nexthop)) => nexthop,
+            Path::Walk(Start::Route) | Path::Flow | Path::Reassemble | Path::Resume => NexthopId::NONE,
+        };
+        let is_tunnel = snapshot.vif(context.vif).is_some_and(|vif| vif.kind.tunnel().is_some());
+        let protection = if is_tunnel { Protection::Ipsec } else { Protection::Clear };
+        Self::of((context.key.vrf, nexthop), (context.vif, protection), &context.ip)
+    }
+
     /// The datagram that a packet, received on a vif, is a fragment of; `None` when it is whole. `nexthop` is that of the label which
     /// the packet came with, or [`NexthopId::NONE`] when it is routed in the VRF.
     #[must_use]
@@ -96,9 +116,29 @@ struct Held {
     ticket: Ticket,
 }
 
-/// What to do with a fragment.
+/// A fragment, as the tables take it in.
+#[derive(Debug, Clone, Copy)]
+pub struct Fragment<'a> {
+    /// The datagram that it is a fragment of.
+    pub datagram: DatagramKey,
+    /// As parsed from it.
+    pub ip: &'a Ip,
+    /// Who has sent it.
+    pub tenant: Tenant,
+    /// Where it came in.
+    pub vif: VifId,
+}
+
+impl<'a> Fragment<'a> {
+    /// A received fragment of a datagram.
+    pub(super) fn of(datagram: DatagramKey, ip: &'a Ip, context: &Context) -> Self {
+        Self { datagram, ip, tenant: context.tenant(), vif: context.vif }
+    }
+}
+
+/// What becomes of a fragment that was taken in.
 #[derive(Debug)]
-pub enum Fate {
+pub enum Tracked {
     /// It may go on with what the head told; after it, those that waited for it.
     Go(Head, Delivery, Vec<Delivery>),
     /// It waits for its head.
@@ -116,6 +156,18 @@ pub struct FragmentLimits {
     pub held: usize,
     /// Milliseconds.
     pub timeout: u64,
+}
+
+impl FragmentLimits {
+    /// A worker's share of what may be held and tracked of fragments.
+    pub(super) fn of(env: &Env) -> Self {
+        let (settings, workers) = (env.snapshot.settings(), env.workers());
+        Self {
+            datagrams: (settings.max_fragmented_datagrams as usize).div_ceil(workers),
+            held: (settings.max_held as usize).div_ceil(workers),
+            timeout: u64::from(settings.fragment_timeout_secs) * 1000,
+        }
+    }
 }
 
 /// The fragments that one worker tracks.
@@ -149,17 +201,15 @@ impl FragmentTable {
         self.waiting.len()
     }
 
-    /// Takes in a fragment of a tenant's. `ip` was parsed from it; it must be a fragment of the datagram `key`. What gives way to it
-    /// is added to `lost`.
+    /// Takes in a fragment, whose packet this is. What gives way to it is added to `lost`.
     pub fn take(
         &mut self,
-        (key, ip): (DatagramKey, &Ip),
+        Fragment { datagram: key, ip, tenant, .. }: Fragment<'_>,
         packet: Delivery,
-        tenant: Tenant,
         limits: FragmentLimits,
         now: u64,
         lost: &mut Vec<Delivery>,
-    ) -> Fate {
+    ) -> Tracked {
         let (offset, more) = match ip.fragment {
             FragmentInfo::None => (0, false),
             FragmentInfo::First { .. } => (0, true),
@@ -170,14 +220,14 @@ impl FragmentTable {
             self.begin(key, tenant, limits, now, lost);
         }
         let Some(datagram) = self.datagrams.get_mut(&key) else {
-            return Fate::Drop(DropReason::FragmentTableFull, packet, Vec::new());
+            return Tracked::Drop(DropReason::FragmentTableFull, packet, Vec::new());
         };
         if !datagram.spoilt && datagram.pieces.contains(&(offset, end)) {
-            return Fate::Drop(DropReason::FragmentErr, packet, Vec::new());
+            return Tracked::Drop(DropReason::FragmentErr, packet, Vec::new());
         }
         if datagram.spoilt || !datagram.admits(offset, end, more, ip) {
             datagram.spoilt = true;
-            return Fate::Drop(DropReason::FragmentErr, packet, self.let_go(key));
+            return Tracked::Drop(DropReason::FragmentErr, packet, self.let_go(key));
         }
         if offset == 0 {
             let head = Head { proto: ip.proto, sport: ip.sport, dport: ip.dport, icmp_type: ip.icmp_type };
@@ -193,7 +243,7 @@ impl FragmentTable {
             self.remove(key);
             self.tidy(limits.datagrams);
         }
-        Fate::Go(head, packet, waiting)
+        Tracked::Go(head, packet, waiting)
     }
 
     /// Begins to track a datagram.
@@ -228,7 +278,7 @@ impl FragmentTable {
         tenant: Tenant,
         limits: FragmentLimits,
         lost: &mut Vec<Delivery>,
-    ) -> Fate {
+    ) -> Tracked {
         while self.waiting.len() >= limits.held.max(1)
             && let Some(victim) = self.waiting.victim(tenant)
         {
@@ -238,12 +288,12 @@ impl FragmentTable {
             }
         }
         let Some(datagram) = self.datagrams.get_mut(&key).filter(|datagram| !datagram.spoilt) else {
-            return Fate::Drop(DropReason::FragmentTableFull, delivery, Vec::new());
+            return Tracked::Drop(DropReason::FragmentTableFull, delivery, Vec::new());
         };
         datagram.pieces.push(piece);
         let ticket = self.waiting.enter(tenant, Rank::Low, key);
         datagram.held.push_back(Held { delivery, tenant, ticket });
-        Fate::Held
+        Tracked::Held
     }
 
     /// Takes out what waits of a datagram.

@@ -12,7 +12,7 @@ use std::{
 
 use offload_rules::{DropReason, VifId, VrfId, forwarding::Snapshot};
 
-use super::Delivery;
+use super::delivery::Delivery;
 use crate::shares::{Rank, Shares, Ticket};
 
 /// Milliseconds that a packet waits at most: longer than control asks.

@@ -13,7 +13,7 @@
 //!
 //! [`Binding::leases`]: crate::flow_table::Binding::leases
 
-use super::Worker;
+use super::flow_state::FlowState;
 
 /// No leases.
 pub const NONE: u32 = 0;
@@ -104,7 +104,7 @@ impl Lease {
     }
 }
 
-impl Worker {
+impl FlowState {
     /// Gives back what the direction in this slot holds.
     pub(super) fn give_back_leases(&mut self, slot: u32) {
         let first = self.flows.binding(slot).leases;
@@ -128,7 +128,7 @@ mod tests {
     use offload_rules::{VifId, VrfId, flow::FlowKey, forwarding::Snapshot};
 
     use super::*;
-    use crate::worker::WorkerConfig;
+    use crate::worker::{Worker, WorkerConfig};
 
     #[test]
     fn each_lease_comes_back_once_and_its_place_is_used_again() {
@@ -160,14 +160,15 @@ mod tests {
         let forward = FlowKey::new(vrf, vif, src, dst, 17, 1000, 53);
         let back = Arc::new(AtomicU32::new(0));
         for expected in [2, 4] {
-            let (slot, other) = worker.flows.insert_pair(forward, forward.reversed(vrf, vif)).unwrap();
-            assert_eq!(worker.flows.binding(slot).leases, NONE, "nothing is left from the flow before");
+            let (slot, other) = worker.state.flows.insert_pair(forward, forward.reversed(vrf, vif)).unwrap();
+            assert_eq!(worker.state.flows.binding(slot).leases, NONE, "nothing is left from the flow before");
             for _ in 0..2 {
-                let first = worker.leases.add(worker.flows.binding(slot).leases, Lease::Counted(Arc::clone(&back)));
-                worker.flows.binding_mut(slot).unwrap().leases = first;
+                let first =
+                    worker.state.leases.add(worker.state.flows.binding(slot).leases, Lease::Counted(Arc::clone(&back)));
+                worker.state.flows.binding_mut(slot).unwrap().leases = first;
             }
-            worker.remove_flow(other);
-            assert_eq!((back.load(Ordering::Relaxed), worker.leases.held()), (expected, 0));
+            worker.state.remove_flow(other);
+            assert_eq!((back.load(Ordering::Relaxed), worker.state.leases.held()), (expected, 0));
         }
     }
 }

@@ -2,9 +2,12 @@
 
 use std::{collections::HashMap, hash::Hash};
 
-use offload_rules::VifId;
+use offload_rules::{VifId, forwarding::Snapshot};
 
-use super::Event;
+use super::{
+    held::{NeighbourKey, Tenant},
+    outbox::Event,
+};
 
 /// A token bucket that holds one second's worth. Time comes from outside, in milliseconds.
 #[derive(Debug, Clone, Copy)]
@@ -61,27 +64,67 @@ impl<K: Copy + Eq + Hash> RateLimit<K> {
     }
 
     /// Forgets those that are gone.
-    pub(super) fn retain(&mut self, keep: impl Fn(K) -> bool) {
+    fn retain(&mut self, keep: impl Fn(K) -> bool) {
         self.buckets.retain(|whose, _| keep(*whose));
     }
 }
 
-/// What an event is about, each with a rate of its own: a storm of announcements must not drown what a gateway answers, or it would
-/// be taken for dead.
+/// Events of one class that the packets of one vif (or tenant) may cause in a second: a flood of ARP must neither fill the queue to
+/// control nor keep the forwarding state changing.
+const MAX_EVENTS: u32 = 1000;
+
+/// Classes of events, each with a rate of its own: a storm of announcements must not drown what a gateway answers, or it would be
+/// taken for dead.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) enum Topic {
-    /// Answers to the node.
-    Answer,
-    /// All else.
-    Hearsay,
+enum EventClass {
+    /// Answers to questions of the node.
+    Solicited,
+    /// All others.
+    Unsolicited,
 }
 
-impl Topic {
-    pub(super) const fn of(event: &Event) -> Self {
+impl EventClass {
+    const fn of(event: &Event) -> Self {
         match event {
-            Event::Neighbour { told, .. } if told.is_answer() => Self::Answer,
-            _ => Self::Hearsay,
+            Event::Neighbour { claim, .. } if claim.is_answer() => Self::Solicited,
+            _ => Self::Unsolicited,
         }
+    }
+}
+
+/// What the packets of a vif or tenant may make a worker do in a second.
+#[derive(Default)]
+pub(super) struct Limits {
+    pub(super) icmp_errors: RateLimit<Tenant>,
+    pub(super) new_flows: RateLimit<Tenant>,
+    events: RateLimit<(VifId, EventClass)>,
+    /// Neighbours that are asked for.
+    neighbours: RateLimit<Tenant>,
+}
+
+impl Limits {
+    /// Tells the rest of the node what a packet of this vif has said, unless the vif says more than can be listened to.
+    pub(super) fn tell(&mut self, vif: VifId, event: Event, now: u64, events: &mut Vec<Event>) {
+        if self.events.allow((vif, EventClass::of(&event)), MAX_EVENTS, now) {
+            events.push(event);
+        }
+    }
+
+    /// Asks control for a neighbour, unless the tenant asks for more than can be looked for.
+    pub(super) fn need(&mut self, neighbour: NeighbourKey, tenant: Tenant, now: u64, events: &mut Vec<Event>) -> bool {
+        let allowed = self.neighbours.allow(tenant, MAX_EVENTS, now);
+        if allowed {
+            events.push(Event::Needed { neighbour, tenant });
+        }
+        allowed
+    }
+
+    /// Forgets vifs and VRFs that are gone.
+    pub(super) fn retain(&mut self, snapshot: &Snapshot) {
+        self.icmp_errors.retain(|tenant| tenant.exists(snapshot));
+        self.new_flows.retain(|tenant| tenant.exists(snapshot));
+        self.events.retain(|(vif, _)| snapshot.vif(vif).is_some());
+        self.neighbours.retain(|tenant| tenant.exists(snapshot));
     }
 }
 

@@ -3,17 +3,20 @@
 //!
 //! Bounded in datagrams, in fragments, and in time, and shared among tenants: the oldest of the one that has most in the table gives
 //! way. Of a datagram's fragments the last to come becomes the whole packet and
-//! meets its fate; the others are used up.
+//! goes on; the others are consumed.
 
 use std::collections::{BTreeMap, HashMap};
 
 use offload_rules::{DropReason, VifId};
 
 use super::{
-    Delivery, Origin, Outbox, Tenant, Worker,
-    batch::framing,
-    fragments::{DatagramKey, FragmentLimits},
-    ingress::Context,
+    context::Context,
+    delivery::Arrived,
+    fragments::{DatagramKey, Fragment, FragmentLimits},
+    held::Tenant,
+    local::answering_source,
+    outcome::{Hold, Outcome, OwnPath},
+    slow::Decider,
 };
 use crate::{
     exec,
@@ -59,10 +62,11 @@ pub(super) struct ReassemblyTable {
     waiting: Shares<Tenant, DatagramKey>,
 }
 
-/// What became of a fragment.
+/// What became of a fragment that was taken in.
 #[derive(Debug)]
-enum Outcome {
-    Held,
+pub(super) enum Joined {
+    /// It waits among the others.
+    Waits,
     /// The datagram; it had this many fragments.
     Whole(Packet, u64),
     /// To drop, with the vifs of the fragments that are lost with it.
@@ -76,29 +80,29 @@ impl ReassemblyTable {
     }
 
     /// Takes in a fragment of a tenant's, which came in on a vif. The vifs of those that give way to it are added to `lost`.
-    fn take(
+    pub(super) fn take(
         &mut self,
-        (key, ip): (DatagramKey, &parse::Ip),
+        fragment: Fragment<'_>,
         packet: Packet,
-        (vif, tenant): (VifId, Tenant),
         limits: FragmentLimits,
         now: u64,
         lost: &mut Vec<VifId>,
-    ) -> Outcome {
+    ) -> Joined {
+        let Fragment { datagram: key, ip, tenant, .. } = fragment;
         if !self.datagrams.contains_key(&key) {
             self.begin(key, tenant, limits, now, lost);
         }
         let Some(datagram) = self.datagrams.get_mut(&key) else {
-            return Outcome::Drop(DropReason::FragmentTableFull, packet, Vec::new());
+            return Joined::Drop(DropReason::FragmentTableFull, packet, Vec::new());
         };
         let Some(pieces) = &mut datagram.pieces else {
-            return Outcome::Drop(DropReason::FragmentErr, packet, Vec::new());
+            return Joined::Drop(DropReason::FragmentErr, packet, Vec::new());
         };
         match pieces.add(packet, ip) {
             Ok(Progress::Complete) => self.complete(key),
-            Ok(Progress::Missing) => self.hold(key, (vif, tenant), limits, lost),
-            Err((packet, Refusal::Duplicate)) => Outcome::Drop(DropReason::FragmentErr, packet, Vec::new()),
-            Err((packet, Refusal::Bad)) => Outcome::Drop(DropReason::FragmentErr, packet, self.let_go(key)),
+            Ok(Progress::Missing) => self.hold(fragment, limits, lost),
+            Err((packet, Refusal::Duplicate)) => Joined::Drop(DropReason::FragmentErr, packet, Vec::new()),
+            Err((packet, Refusal::Bad)) => Joined::Drop(DropReason::FragmentErr, packet, self.let_go(key)),
         }
     }
 
@@ -119,18 +123,17 @@ impl ReassemblyTable {
     /// Counts a fragment that is among the pieces as one that waits. A datagram that loses one of them is of no use any more.
     fn hold(
         &mut self,
-        key: DatagramKey,
-        (vif, tenant): (VifId, Tenant),
+        Fragment { datagram: key, tenant, vif, .. }: Fragment<'_>,
         limits: FragmentLimits,
         lost: &mut Vec<VifId>,
-    ) -> Outcome {
+    ) -> Joined {
         while self.waiting.len() >= limits.held.max(1)
             && let Some(victim) = self.waiting.victim(tenant)
         {
             let pieces = self.datagrams.get_mut(&victim.key).and_then(|datagram| datagram.pieces.take());
             let vifs = self.let_go(victim.key);
             if victim.key == key {
-                return Outcome::Drop(DropReason::FragmentTableFull, any_of(pieces.unwrap_or_default()), vifs);
+                return Joined::Drop(DropReason::FragmentTableFull, any_of(pieces.unwrap_or_default()), vifs);
             }
             lost.extend(vifs);
         }
@@ -138,7 +141,7 @@ impl ReassemblyTable {
         if let Some(datagram) = self.datagrams.get_mut(&key) {
             datagram.held.push(Held { vif, tenant, ticket });
         }
-        Outcome::Held
+        Joined::Waits
     }
 
     /// Gives up the pieces of a datagram. Where its fragments came in.
@@ -161,18 +164,18 @@ impl ReassemblyTable {
     }
 
     /// Takes out a datagram of which nothing is missing. Its last fragment was not counted as held.
-    fn complete(&mut self, key: DatagramKey) -> Outcome {
+    fn complete(&mut self, key: DatagramKey) -> Joined {
         let pieces = self.datagrams.get_mut(&key).and_then(|datagram| datagram.pieces.take()).unwrap_or_default();
         let vifs = self.let_go(key);
         self.remove(key);
         match pieces.whole() {
-            Ok(whole) => Outcome::Whole(whole, pieces.len() as u64),
-            Err(reason) => Outcome::Drop(reason, any_of(pieces), vifs),
+            Ok(whole) => Joined::Whole(whole, pieces.len() as u64),
+            Err(reason) => Joined::Drop(reason, any_of(pieces), vifs),
         }
     }
 
     /// Forgets datagrams whose time is over. The vifs of the fragments that are lost.
-    fn expire(&mut self, now: u64) -> Vec<VifId> {
+    pub(super) fn expire(&mut self, now: u64) -> Vec<VifId> {
         let mut lost = Vec::new();
         while let Some((_, key)) = self.deadlines.first_key_value().filter(|(deadline, _)| deadline.0 <= now) {
             let key = *key;
@@ -189,68 +192,39 @@ fn any_of(pieces: Reassembly) -> Packet {
     pieces.into_packets().last().unwrap_or_else(|| Packet::with_capacity(0))
 }
 
-impl Worker {
-    /// Takes in a fragment of something that is for the node itself. When it is the last one that was missing, the whole
-    /// packet goes on in its place.
-    pub(super) fn reassemble(&mut self, mut packet: Packet, context: &Context, now: u64, out: &mut Outbox) {
-        let note = packet.note();
-        let Some(key) = self.datagram(context) else {
-            return self.drop_packet(context.vif, packet, DropReason::FragmentErr, out);
+impl Decider<'_> {
+    /// A fragment of something that is for the node itself waits for the others of its datagram.
+    pub(super) fn reassemble(&self, packet: &mut Packet, context: &Context) -> Outcome {
+        let Some(datagram) = DatagramKey::of_packet(context, &self.env.snapshot) else {
+            return Outcome::drop(context.vif, DropReason::FragmentErr);
         };
         // Goes before the whole again, so that it can be read like any frame.
-        let link =
-            packet.data().get(..usize::from(context.l3)).filter(|_| context.outer.is_none()).unwrap_or(&[]).to_vec();
-        let mut ip = context.ip;
-        if let Err(reason) = exec::strip(&mut packet, &mut ip, &framing(context)) {
-            return self.drop_packet(context.vif, packet, reason, out);
-        }
-        let (limits, sender, mut lost) = (self.fragment_limits(), (context.vif, context.tenant()), Vec::new());
-        let outcome = self.reassembly.take((key, &ip), packet, sender, limits, now, &mut lost);
-        for vif in lost {
-            self.count_drop(vif, DropReason::FragmentTableFull);
-        }
-        match outcome {
-            Outcome::Held => {}
-            Outcome::Drop(reason, packet, lost) => {
-                for vif in lost {
-                    self.count_drop(vif, reason);
-                }
-                self.drop_packet(context.vif, packet, reason, out);
-            }
-            Outcome::Whole(mut whole, fragments) => {
-                whole.set_note(note);
-                self.counters.account.consumed += fragments.saturating_sub(1);
-                self.go_on_whole(whole, &link, context, now, out);
-            }
+        let link = packet.data().get(..usize::from(context.l3)).filter(|_| context.outer.is_none()).unwrap_or(&[]);
+        let (link, mut ip) = (link.to_vec(), context.ip);
+        match exec::strip(packet, &mut ip, &context.framing()) {
+            Ok(()) => Outcome::Hold(Box::new(Hold::Datagram { datagram, ip, link, context: *context })),
+            Err(reason) => Outcome::drop(context.vif, reason),
         }
     }
 
-    fn go_on_whole(&mut self, mut whole: Packet, link: &[u8], context: &Context, now: u64, out: &mut Outbox) {
+    /// What was in fragments is whole, without anything before the IP packet; `link` was before the fragment that came last.
+    pub(super) fn reassembled(&self, whole: &mut Packet, link: &[u8], context: &Context) -> Outcome {
         if context.outer.is_none() {
-            match whole.prepend(link.len()) {
-                Ok(room) => room.copy_from_slice(link),
-                Err(_) => return self.drop_packet(context.vif, whole, DropReason::NoHeadroom, out),
-            }
-            let origin = Origin::Port { port: context.port, head: None, counted: true };
-            return self.resume(Delivery { packet: whole, origin }, None, now, out);
+            return match whole.prepend(link.len()) {
+                Ok(room) => {
+                    room.copy_from_slice(link);
+                    Outcome::Again(Arrived::again(context.port, None))
+                }
+                Err(_) => Outcome::drop(context.vif, DropReason::NoHeadroom),
+            };
         }
         // From a tunnel: there is no outer packet that it could have been in, but only an echo request comes here.
-        let source = self.answering_source(context);
+        let source = answering_source(&self.env.snapshot, context);
         let answered =
             parse::ip(whole.data(), context.ip.version).and_then(|ip| icmp::echo_reply(&ip, whole.data_mut(), source));
         match answered {
-            Ok(()) => {
-                self.counters.account.consumed += 1;
-                self.originate(context.key.vrf, whole, now, out);
-            }
-            Err(reason) => self.drop_packet(context.vif, whole, reason, out),
-        }
-    }
-
-    /// Gives up what was not complete in time.
-    pub(super) fn expire_reassembly(&mut self, now: u64) {
-        for vif in self.reassembly.expire(now) {
-            self.count_drop(vif, DropReason::FragmentTimeout);
+            Ok(()) => Outcome::Answer(OwnPath::Route(context.key.vrf)),
+            Err(reason) => Outcome::drop(context.vif, reason),
         }
     }
 }

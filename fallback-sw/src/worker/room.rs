@@ -8,7 +8,7 @@
 
 use offload_rules::{DropReason, flow::FlowKey, flow::tcp::TcpPhase};
 
-use super::{Tenant, Worker, flows::flag};
+use super::{Tenant, env::Env, flow_state::FlowState, flows::flag};
 use crate::flow_table::{Class, Holder, InsertError, Record};
 
 /// Flows that are looked at, at most, for one that gives way.
@@ -40,19 +40,19 @@ impl Tenant {
     }
 }
 
-impl Worker {
+impl FlowState {
     /// Records that this worker may have. The table was made for the limit at the start; a lower one of a later state holds at once.
-    pub(super) fn record_limit(&self) -> u32 {
-        let share = self.snapshot.settings().max_flows / self.config.workers.max(1) as u32;
+    pub(super) fn record_limit(&self, env: &Env) -> u32 {
+        let share = env.snapshot.settings().max_flows / env.config.workers.max(1) as u32;
         share.max(64).min(self.flows.capacity())
     }
 
     /// Adds a pair. It takes the place of one that has its keys, and when there is no room, that of one that gives way to it.
-    pub(super) fn insert(&mut self, forward: FlowKey, reverse: FlowKey, now: u64) -> Result<(u32, u32), DropReason> {
+    pub(super) fn insert(&mut self, env: &Env, forward: FlowKey, reverse: FlowKey) -> Result<(u32, u32), DropReason> {
         let holder = self.holdings.holder(Tenant::of(&forward).number());
         // A denial that gives way is one record; a pair needs two.
         for _ in 0..2 {
-            if self.flows.len() + 2 > self.record_limit() && !self.make_room(holder, now) {
+            if self.flows.len() + 2 > self.record_limit(env) && !self.make_room(env, holder) {
                 return Err(DropReason::FlowTableFull);
             }
         }
@@ -60,7 +60,7 @@ impl Worker {
         for _ in 0..3 {
             match self.flows.insert_pair(forward, reverse) {
                 Ok(slots) => {
-                    self.holdings.file(slots.0, holder, Class::Unanswered, now as u32);
+                    self.holdings.file(slots.0, holder, Class::Unanswered, env.clock as u32);
                     return Ok(slots);
                 }
                 Err(InsertError::Exists(slot)) => self.remove_flow(slot),
@@ -73,9 +73,9 @@ impl Worker {
 
     /// Adds the record of a denial. Denials are cheap to find out again: the last eighth of the table is for traffic, and in the rest
     /// one gives way to that of a tenant that has fewer.
-    pub(super) fn insert_denied(&mut self, key: FlowKey, now: u64) -> Option<u32> {
+    pub(super) fn insert_denied(&mut self, env: &Env, key: FlowKey) -> Option<u32> {
         let holder = self.holdings.holder(Tenant::of(&key).number());
-        let limit = self.record_limit();
+        let limit = self.record_limit(env);
         if self.flows.len() >= limit - limit / 8 {
             let most = self.holdings.most(Class::Denied)?;
             if self.holdings.count(most, Class::Denied) <= self.holdings.count(holder, Class::Denied) + 1 {
@@ -85,13 +85,13 @@ impl Worker {
             self.remove_flow(oldest);
         }
         let slot = self.flows.insert_one(key).ok()?;
-        self.holdings.file(slot, holder, Class::Denied, now as u32);
+        self.holdings.file(slot, holder, Class::Denied, env.clock as u32);
         Some(slot)
     }
 
     /// Removes a flow that gives way to a new one of this holder, if one does.
-    fn make_room(&mut self, newcomer: Holder, now: u64) -> bool {
-        if self.holdings.count(newcomer, Class::Unanswered) > self.allowance() {
+    fn make_room(&mut self, env: &Env, newcomer: Holder) -> bool {
+        if self.holdings.count(newcomer, Class::Unanswered) > self.allowance(env) {
             self.file_answered(newcomer);
         }
         for trust in [Trust::AsLookedAt, Trust::AsFiled] {
@@ -99,18 +99,18 @@ impl Worker {
             while looks > 0 {
                 // What was filed first may turn out to be something else: then another one is chosen.
                 looks -= 1;
-                let Some(whose) = self.who_gives_way(newcomer, trust) else { break };
-                if let Some(slot) = self.gives_way(whose, now, &mut looks) {
+                let Some(whose) = self.who_gives_way(env, newcomer, trust) else { break };
+                if let Some(slot) = self.gives_way(env, whose, &mut looks) {
                     self.remove_flow(slot);
                     return true;
                 }
             }
         }
-        self.remove_overdue(newcomer, now)
+        self.remove_overdue(env, newcomer)
     }
 
     /// Whose flow gives way, and of which class.
-    fn who_gives_way(&self, newcomer: Holder, trust: Trust) -> Option<(Holder, Class)> {
+    fn who_gives_way(&self, env: &Env, newcomer: Holder, trust: Trust) -> Option<(Holder, Class)> {
         let held = &self.holdings;
         for class in [Class::Over, Class::Denied] {
             if let Some(holder) = held.most(class) {
@@ -121,36 +121,36 @@ impl Worker {
         if trust == Trust::AsLookedAt
             && let Some(holder) = held.most(Class::Unanswered)
             && held.count(holder, Class::Unanswered) > own
-            && !self.is_protected(holder, newcomer)
+            && !self.is_protected(env, holder, newcomer)
         {
             return Some((holder, Class::Unanswered));
         }
-        let holder = held.most_of_all().filter(|_| own <= self.allowance())?;
+        let holder = held.most_of_all().filter(|_| own <= self.allowance(env))?;
         let has_answered = held.count(holder, Class::Answered) > 0;
         let class = if has_answered { Class::Answered } else { Class::Unanswered };
         (held.total(holder) > held.total(newcomer) + 1).then_some((holder, class))
     }
 
     /// Flows that a tenant may have when all that hold some have as many.
-    fn equal_share(&self) -> u32 {
-        self.record_limit() / 2 / self.holdings.holding().max(2)
+    fn equal_share(&self, env: &Env) -> u32 {
+        self.record_limit(env) / 2 / self.holdings.holding().max(2)
     }
 
     /// A few unanswered flows are connections on their way: they do not give way to a tenant that has its share and more.
-    fn is_protected(&self, holder: Holder, newcomer: Holder) -> bool {
-        let (share, has) = (self.equal_share(), self.holdings.total(newcomer));
+    fn is_protected(&self, env: &Env, holder: Holder, newcomer: Holder) -> bool {
+        let (share, has) = (self.equal_share(env), self.holdings.total(newcomer));
         let is_richer = has >= share && has > self.holdings.total(holder);
         is_richer && self.holdings.count(holder, Class::Unanswered) <= share / 2
     }
 
     /// Unanswered flows with which a tenant may still take the place of what others have established: two thirds of an equal share, so
     /// that a flood that nobody answers costs them no more.
-    fn allowance(&self) -> u32 {
-        self.equal_share() * 2 / 3
+    fn allowance(&self, env: &Env) -> u32 {
+        self.equal_share(env) * 2 / 3
     }
 
     /// The flow of a holder and class that is of use for longest ago. `None`: those that were looked at are of another class by now.
-    fn gives_way(&mut self, (holder, class): (Holder, Class), now: u64, looks: &mut u32) -> Option<u32> {
+    fn gives_way(&mut self, env: &Env, (holder, class): (Holder, Class), looks: &mut u32) -> Option<u32> {
         let mut first = None;
         while let Some(slot) = self.holdings.first(holder, class) {
             if *looks == 0 {
@@ -167,7 +167,7 @@ impl Worker {
                 return None;
             }
             let is_newer = seen.wrapping_sub(self.holdings.at(slot)).cast_signed() > 0;
-            if !is_newer || self.is_idle(slot, now) {
+            if !is_newer || self.is_idle(env, slot) {
                 return Some(slot);
             }
             // It was of use since it was filed: others are asked first.
@@ -179,12 +179,12 @@ impl Worker {
     }
 
     /// Removes a flow that is over its time, if the oldest of those that could have given way are.
-    fn remove_overdue(&mut self, newcomer: Holder, now: u64) -> bool {
+    fn remove_overdue(&mut self, env: &Env, newcomer: Holder) -> bool {
         let most = self.holdings.most_of_all().unwrap_or(newcomer);
         for holder in [newcomer, most] {
             for class in [Class::Unanswered, Class::Answered] {
                 if let Some(slot) = self.holdings.first(holder, class)
-                    && self.is_idle(slot, now)
+                    && self.is_idle(env, slot)
                 {
                     self.remove_flow(slot);
                     return true;
@@ -223,7 +223,7 @@ impl Worker {
     }
 
     /// Files a connection as what a segment of this direction has made of it.
-    pub(super) fn file_connection(&mut self, slot: u32, back: u32, phase: TcpPhase) {
+    pub(super) fn file_connection(&mut self, env: &Env, slot: u32, back: u32, phase: TcpPhase) {
         let is = match phase {
             TcpPhase::Dead | TcpPhase::Closed => Class::Over,
             // This direction speaks now.
@@ -235,7 +235,7 @@ impl Worker {
                 && known != is
                 && known != Class::Denied
             {
-                self.holdings.refile(slot, is, self.clock as u32);
+                self.holdings.refile(slot, is, env.clock as u32);
             }
         }
     }
@@ -251,8 +251,8 @@ impl Worker {
     }
 
     /// Is it time to know of each flow what it is?
-    pub(super) fn is_crowded(&self) -> bool {
-        let limit = self.record_limit();
+    pub(super) fn is_crowded(&self, env: &Env) -> bool {
+        let limit = self.record_limit(env);
         self.flows.len() >= limit - limit / 4
     }
 

@@ -17,7 +17,7 @@
 use std::collections::{BTreeSet, HashMap};
 
 use offload_rules::{
-    DropReason,
+    DropReason, VifId,
     flow::{
         FlowKey, Program,
         tcp::{Segment, flag as tcp_flag},
@@ -25,12 +25,16 @@ use offload_rules::{
 };
 
 use super::{
-    Outbox, TxKind, Worker,
-    batch::{framing, operands, segment},
-    carry::DecidedBy,
+    carry::{DecidedBy, Exit, exit},
+    context::{Context, Outer},
     cookie::{self, Cookie},
-    flows::flag,
-    ingress::{Context, Outer},
+    env::Env,
+    flow_state::FlowState,
+    flows::{Derived, flag, ingress_of},
+    hit::{operands, segment},
+    outbox::TxKind,
+    outcome::{Emit, Outcome, OwnPath},
+    slow::Decider,
 };
 use crate::{
     exec::{self, Operands, Target},
@@ -62,6 +66,8 @@ struct Opening {
 pub(super) struct Openings {
     all: HashMap<u32, Opening>,
     due: BTreeSet<(u64, u32)>,
+    /// By vif: until when an ACK may hold a cookie that was given on it.
+    cookies_until: Vec<u64>,
 }
 
 impl Openings {
@@ -76,6 +82,21 @@ impl Openings {
         if let Some(old) = self.all.remove(&slot) {
             self.due.remove(&(old.due, slot));
         }
+    }
+
+    /// A cookie was given on a vif.
+    fn give_cookie(&mut self, vif: VifId, now: u64) {
+        if self.cookies_until.len() <= vif.index() {
+            self.cookies_until.resize(vif.index() + 1, 0);
+        }
+        if let Some(until) = self.cookies_until.get_mut(vif.index()) {
+            *until = now + cookie::VALID_MS;
+        }
+    }
+
+    /// May an ACK on this vif hold a cookie?
+    fn may_hold_cookie(&self, vif: VifId, now: u64) -> bool {
+        self.cookies_until.get(vif.index()).is_some_and(|until| now < *until)
     }
 
     fn next_due(&self, now: u64) -> Option<(u32, Opening)> {
@@ -98,92 +119,7 @@ pub(super) enum SpliceState {
     OldConnection,
 }
 
-impl Worker {
-    /// May a SYN that would go beyond the share of half-open flows be answered with a cookie?
-    pub(super) fn gives_cookies(&self, context: &Context) -> bool {
-        context.ip.fragment == FragmentInfo::None
-            && self.snapshot.vif(context.vif).is_some_and(|vif| vif.flags.syn_cookies)
-    }
-
-    /// Answers a SYN whose flow would follow this program. Nothing is remembered of it.
-    pub(super) fn give_cookie(
-        &mut self,
-        program: &Program,
-        packet: Packet,
-        context: &Context,
-        now: u64,
-        out: &mut Outbox,
-    ) {
-        let default = if context.ip.version == 4 { 536 } else { 1220 };
-        let path = program.forward().and_then(|forward| forward.mss);
-        let syn = segment(packet.data(), context);
-        let l4 = usize::from(context.l3) + usize::from(context.ip.header_len);
-        let mss = tcp::mss(packet.data().get(l4..).unwrap_or(&[])).unwrap_or(default);
-        let shown = cookie::make(self.config.cookie_secret, &context.key, syn.seq, mss, now);
-        let answer = Bare {
-            seq: shown,
-            ack: syn.seq.wrapping_add(1),
-            flags: tcp_flag::SYN | tcp_flag::ACK,
-            window: 0,
-            mss: Some(path.unwrap_or(default)),
-        };
-        if let Some(until) = self.cookies_until.get_mut(context.vif.index()) {
-            *until = now + cookie::VALID_MS;
-        }
-        if let Some(answer) = tcp::build(&back(&context.key), &answer) {
-            self.originate(context.key.vrf, answer, now, out);
-        }
-        self.consume(packet, out);
-    }
-
-    /// The cookie in an ACK that belongs to no flow, on a vif that has given cookies of late. `None`: the packet has nothing
-    /// to do with cookies.
-    ///
-    /// # Errors
-    /// [`DropReason::SynCookieInvalid`].
-    pub(super) fn cookie_of(&self, packet: &Packet, context: &Context, now: u64) -> Result<Option<Cookie>, DropReason> {
-        const MASK: u8 = tcp_flag::SYN | tcp_flag::RST | tcp_flag::ACK;
-        let given = self.cookies_until.get(context.vif.index()).is_some_and(|until| now < *until);
-        if !given
-            || context.ip.proto != TCP
-            || context.ip.tcp_flags & MASK != tcp_flag::ACK
-            || !self.gives_cookies(context)
-        {
-            return Ok(None);
-        }
-        let Segment { seq, ack, .. } = segment(packet.data(), context);
-        cookie::check(self.config.cookie_secret, &context.key, seq, ack, now)
-            .map(Some)
-            .ok_or(DropReason::SynCookieInvalid)
-    }
-
-    /// The client has come back with its cookie, and its flow was made: its ACK becomes the SYN to the server.
-    pub(super) fn open(
-        &mut self,
-        (slot, cookie): (u32, Cookie),
-        mut packet: Packet,
-        context: &Context,
-        now: u64,
-        out: &mut Outbox,
-    ) {
-        let window = window(packet.data(), context);
-        let mut ip = context.ip;
-        let syn = Bare { seq: cookie.isn, ack: 0, flags: tcp_flag::SYN, window, mss: Some(cookie.mss) };
-        if let Err(reason) = exec::strip(&mut packet, &mut ip, &framing(context)) {
-            self.remove_flow(slot);
-            return self.drop_packet(context.vif, packet, reason, out);
-        }
-        let Some((packet, ip)) = tcp::replace(packet, &ip, &syn) else {
-            self.remove_flow(slot);
-            return self.drop_packet(context.vif, Packet::with_capacity(0), DropReason::InvalidPacket, out);
-        };
-        let context = bare(context, ip);
-        self.openings.put(slot, Opening { cookie, window, tries: 0, due: now + RETRY_MS });
-        self.track(slot, &packet, &context);
-        self.enter_half_open(slot);
-        self.run_flow(slot, packet, (&context, DecidedBy::Walk), now, out);
-    }
-
+impl FlowState {
     /// What a packet of a known flow means, if the server has still to answer.
     pub(super) fn splice_state(&mut self, slot: u32, packet: &Packet, context: &Context) -> SpliceState {
         let Some(record) = self.flows.record(slot) else { return SpliceState::Ordinary };
@@ -221,77 +157,6 @@ impl Worker {
         if segment.flags & tcp_flag::SYN != 0 { SpliceState::Connected } else { SpliceState::TooEarly }
     }
 
-    /// A segment from the server that acknowledges what the node never sent on this connection belongs to an older one: it is
-    /// reset, as the client would do (RFC 9293 §3.5.2), and the next SYN finds the server free.
-    pub(super) fn refuse_old(&mut self, slot: u32, packet: &Packet, context: &Context, now: u64, out: &mut Outbox) {
-        let Some(record) = self.flows.record(slot) else { return };
-        let client = record.reverse;
-        let segment = segment(packet.data(), context);
-        let reset = Bare { seq: segment.ack, ack: 0, flags: tcp_flag::RST, window: 0, mss: None };
-        self.send_on_flow(client, &reset, now, out);
-    }
-
-    /// The server's SYN-ACK, which has been tracked: answered, and turned into the ACK that opens the client's window.
-    pub(super) fn connect(&mut self, slot: u32, mut packet: Packet, context: &Context, now: u64, out: &mut Outbox) {
-        let client = self.flows.record(slot).map_or(slot, |record| record.reverse);
-        let Some(opening) = self.openings.all.get(&client).copied() else {
-            return self.run_flow(slot, packet, (context, DecidedBy::Flow), now, out);
-        };
-        let theirs = segment(packet.data(), context);
-        let window = window(packet.data(), context);
-        let mut ip = context.ip;
-        if let Err(reason) = exec::strip(&mut packet, &mut ip, &framing(context)) {
-            return self.drop_packet(context.vif, packet, reason, out);
-        }
-        let update = Bare { seq: theirs.seq.wrapping_add(1), ack: theirs.ack, flags: tcp_flag::ACK, window, mss: None };
-        let Some((packet, ip)) = tcp::replace(packet, &ip, &update) else {
-            return self.drop_packet(context.vif, Packet::with_capacity(0), DropReason::InvalidPacket, out);
-        };
-        let by = opening.cookie.shown.wrapping_sub(theirs.seq);
-        self.is_open(client);
-        self.set_sequence_shift(client, by);
-        // As the client sees it: the program subtracts.
-        let answer = Bare {
-            seq: theirs.ack,
-            ack: theirs.seq.wrapping_add(1).wrapping_add(by),
-            flags: tcp_flag::ACK,
-            window: opening.window,
-            mss: None,
-        };
-        self.send_on_flow(client, &answer, now, out);
-        let context = bare(context, ip);
-        self.track(slot, &packet, &context);
-        self.run_flow(slot, packet, (&context, DecidedBy::Flow), now, out);
-    }
-
-    /// Repeats SYNs that were not answered; tells clients whose servers are not there.
-    pub(super) fn tick_openings(&mut self, now: u64, out: &mut Outbox) {
-        while let Some((slot, mut opening)) = self.openings.next_due(now) {
-            let Cookie { shown, isn, mss } = opening.cookie;
-            if opening.tries < TRIES {
-                opening.tries += 1;
-                opening.due = now + (RETRY_MS << opening.tries);
-                self.openings.put(slot, opening);
-                let syn = Bare { seq: isn, ack: 0, flags: tcp_flag::SYN, window: opening.window, mss: Some(mss) };
-                self.send_on_flow(slot, &syn, now, out);
-                continue;
-            }
-            self.openings.remove(slot);
-            let Some(key) = self.flows.record(slot).map(|record| record.key) else { continue };
-            self.remove_flow(slot);
-            let reset = Bare {
-                seq: shown.wrapping_add(1),
-                ack: isn.wrapping_add(1),
-                flags: tcp_flag::RST | tcp_flag::ACK,
-                window: 0,
-                mss: None,
-            };
-            if let Some(reset) = tcp::build(&back(&key), &reset) {
-                self.originate(key.vrf, reset, now, out);
-            }
-        }
-    }
-
     /// The server has answered, or need not any more.
     fn is_open(&mut self, client: u32) {
         self.openings.remove(client);
@@ -313,39 +178,201 @@ impl Worker {
         }
     }
 
-    /// Sends a segment of the node's own the way of a flow's packets.
-    fn send_on_flow(&mut self, slot: u32, what: &Bare, now: u64, out: &mut Outbox) {
-        let Some(record) = self.flows.record(slot) else { return };
-        let key = record.key;
-        let ingress = super::flows::ingress_of(record);
-        self.counters.account.originated += 1;
-        let ends = Ends { version: key.version, src: key.src, dst: key.dst, sport: key.sport, dport: key.dport };
-        let ready = ingress.is_some_and(|ingress| self.refresh(slot, ingress, now) == super::flows::Derived::Runs);
-        let built = tcp::build(&ends, what).filter(|_| ready);
-        let program = self.flows.record(slot).map_or(0, |record| record.program);
-        let (Some(mut packet), Some(entry)) = (built, self.programs.get_mut(program)) else {
-            self.counters.account.originated_dropped += 1;
-            return;
-        };
-        let plan = entry.plan.clone();
-        let bound = self.flows.record_and_binding(slot).map(|(record, binding)| operands(&plan, record, binding));
-        let (Target::Output { .. } | Target::Punt { .. } | Target::Seal, Ok(ip)) =
-            (plan.target, parse::ip(packet.data(), key.version))
-        else {
-            self.counters.account.originated_dropped += 1;
-            return out.recycle(packet);
-        };
-        let own = Segment { flags: what.flags, seq: what.seq, ack: what.ack, payload_len: 0 };
-        self.track_segment(slot, own);
-        let outer_id = if plan.is_tunnel() { self.next_ip_id() } else { 0 };
-        match exec::run(&plan, &mut packet, &ip, None, &Operands { outer_id, ..bound.unwrap_or_default() }) {
-            Ok(()) => self.send_off(&plan, (TxKind::Originated, key.vif), packet, out),
-            Err(_) => {
-                self.counters.account.originated_dropped += 1;
-                out.recycle(packet);
+    /// Repeats SYNs that were not answered; tells clients whose servers are not there.
+    pub(super) fn tick_openings(&mut self, env: &Env, emit: &mut Emit<'_>) {
+        let now = env.clock;
+        while let Some((slot, mut opening)) = self.openings.next_due(now) {
+            let Cookie { shown, isn, mss } = opening.cookie;
+            if opening.tries < TRIES {
+                opening.tries += 1;
+                opening.due = now + (RETRY_MS << opening.tries);
+                self.openings.put(slot, opening);
+                let syn = Bare { seq: isn, ack: 0, flags: tcp_flag::SYN, window: opening.window, mss: Some(mss) };
+                self.send_on_flow(env, slot, &syn, emit);
+                continue;
+            }
+            self.openings.remove(slot);
+            let Some(key) = self.flows.record(slot).map(|record| record.key) else { continue };
+            self.remove_flow(slot);
+            let reset = Bare {
+                seq: shown.wrapping_add(1),
+                ack: isn.wrapping_add(1),
+                flags: tcp_flag::RST | tcp_flag::ACK,
+                window: 0,
+                mss: None,
+            };
+            if let Some(reset) = tcp::build(&back(&key), &reset) {
+                emit.originate(reset, OwnPath::Route(key.vrf));
             }
         }
     }
+
+    /// Sends a segment of the node's own the way of a flow's packets.
+    fn send_on_flow(&mut self, env: &Env, slot: u32, what: &Bare, emit: &mut Emit<'_>) {
+        let Some(record) = self.flows.record(slot) else { return };
+        let key = record.key;
+        match self.segment_on_flow(env, slot, &key, what, emit) {
+            Some((packet, outcome)) => emit.originate_done(packet, outcome),
+            None => emit.lose(),
+        }
+    }
+
+    /// A segment of the node's own that has run its flow's program.
+    fn segment_on_flow(
+        &mut self,
+        env: &Env,
+        slot: u32,
+        key: &FlowKey,
+        what: &Bare,
+        emit: &mut Emit<'_>,
+    ) -> Option<(Packet, Outcome)> {
+        let ingress = self.flows.record(slot).and_then(ingress_of)?;
+        if self.refresh(env, slot, ingress) != Derived::Runs {
+            return None;
+        }
+        let ends = Ends { version: key.version, src: key.src, dst: key.dst, sport: key.sport, dport: key.dport };
+        let mut packet = tcp::build(&ends, what)?;
+        let (record, binding) = self.flows.record_and_binding(slot)?;
+        let plan = self.programs.get(record.program)?.plan.clone();
+        let operands = operands(&plan, record, binding);
+        let (Target::Output { .. } | Target::Punt { .. } | Target::Seal, Ok(ip)) =
+            (plan.target, parse::ip(packet.data(), key.version))
+        else {
+            emit.recycle(packet);
+            return None;
+        };
+        let own = Segment { flags: what.flags, seq: what.seq, ack: what.ack, payload_len: 0 };
+        self.track_segment(env, slot, own);
+        let outer_id = if plan.is_tunnel() { self.ip_ids.next() } else { 0 };
+        match exec::run(&plan, &mut packet, &ip, None, &Operands { outer_id, ..operands }) {
+            Ok(()) => Some((packet, exit(&plan, Exit { kind: TxKind::Originated, blame: key.vif }))),
+            Err(_) => {
+                emit.recycle(packet);
+                None
+            }
+        }
+    }
+}
+
+impl Decider<'_> {
+    /// May a SYN that would go beyond the share of half-open flows be answered with a cookie?
+    pub(super) fn gives_cookies(&self, context: &Context) -> bool {
+        context.ip.fragment == FragmentInfo::None
+            && self.env.snapshot.vif(context.vif).is_some_and(|vif| vif.flags.syn_cookies)
+    }
+
+    /// Answers a SYN whose flow would follow this program. Nothing is remembered of it.
+    pub(super) fn give_cookie(&mut self, program: &Program, packet: &Packet, context: &Context) -> Outcome {
+        let default = if context.ip.version == 4 { 536 } else { 1220 };
+        let path = program.forward().and_then(|forward| forward.mss);
+        let syn = segment(packet.data(), context);
+        let l4 = usize::from(context.l3) + usize::from(context.ip.header_len);
+        let mss = tcp::mss(packet.data().get(l4..).unwrap_or(&[])).unwrap_or(default);
+        let shown = cookie::make(self.env.config.cookie_secret, &context.key, syn.seq, mss, self.env.clock);
+        let answer = Bare {
+            seq: shown,
+            ack: syn.seq.wrapping_add(1),
+            flags: tcp_flag::SYN | tcp_flag::ACK,
+            window: 0,
+            mss: Some(path.unwrap_or(default)),
+        };
+        self.state.openings.give_cookie(context.vif, self.env.clock);
+        if let Some(answer) = tcp::build(&back(&context.key), &answer) {
+            self.emit.originate(answer, OwnPath::Route(context.key.vrf));
+        }
+        Outcome::Consume
+    }
+
+    /// The cookie in an ACK that belongs to no flow, on a vif that has given cookies of late. `None`: the packet has nothing
+    /// to do with cookies.
+    ///
+    /// # Errors
+    /// [`DropReason::SynCookieInvalid`].
+    pub(super) fn cookie_of(&self, packet: &Packet, context: &Context) -> Result<Option<Cookie>, DropReason> {
+        const MASK: u8 = tcp_flag::SYN | tcp_flag::RST | tcp_flag::ACK;
+        let now = self.env.clock;
+        if !self.state.openings.may_hold_cookie(context.vif, now)
+            || context.ip.proto != TCP
+            || context.ip.tcp_flags & MASK != tcp_flag::ACK
+            || !self.gives_cookies(context)
+        {
+            return Ok(None);
+        }
+        let Segment { seq, ack, .. } = segment(packet.data(), context);
+        cookie::check(self.env.config.cookie_secret, &context.key, seq, ack, now)
+            .map(Some)
+            .ok_or(DropReason::SynCookieInvalid)
+    }
+
+    /// The client has come back with its cookie, and its flow was made: its ACK becomes the SYN to the server.
+    pub(super) fn open(&mut self, slot: u32, cookie: Cookie, packet: &mut Packet, context: &Context) -> Outcome {
+        let window = window(packet.data(), context);
+        let syn = Bare { seq: cookie.isn, ack: 0, flags: tcp_flag::SYN, window, mss: Some(cookie.mss) };
+        let context = match replace_segment(packet, context, &syn) {
+            Ok(context) => context,
+            Err(reason) => {
+                self.state.remove_flow(slot);
+                return Outcome::drop(context.vif, reason);
+            }
+        };
+        let due = self.env.clock + RETRY_MS;
+        self.state.openings.put(slot, Opening { cookie, window, tries: 0, due });
+        self.state.track(self.env, slot, packet, &context);
+        self.state.enter_half_open(slot);
+        self.run_flow(slot, packet, &context, DecidedBy::Walk)
+    }
+
+    /// A segment from the server that acknowledges what the node never sent on this connection belongs to an older one: it is
+    /// reset, as the client would do (RFC 9293 §3.5.2), and the next SYN finds the server free.
+    pub(super) fn refuse_old(&mut self, slot: u32, packet: &Packet, context: &Context) {
+        let Some(record) = self.state.flows.record(slot) else { return };
+        let client = record.reverse;
+        let segment = segment(packet.data(), context);
+        let reset = Bare { seq: segment.ack, ack: 0, flags: tcp_flag::RST, window: 0, mss: None };
+        self.state.send_on_flow(self.env, client, &reset, &mut self.emit);
+    }
+
+    /// The server's SYN-ACK, which has been tracked: answered, and turned into the ACK that opens the client's window.
+    pub(super) fn connect(&mut self, slot: u32, packet: &mut Packet, context: &Context) -> Outcome {
+        let client = self.state.flows.record(slot).map_or(slot, |record| record.reverse);
+        let Some(opening) = self.state.openings.all.get(&client).copied() else {
+            return self.run_flow(slot, packet, context, DecidedBy::Flow);
+        };
+        let theirs = segment(packet.data(), context);
+        let window = window(packet.data(), context);
+        let update = Bare { seq: theirs.seq.wrapping_add(1), ack: theirs.ack, flags: tcp_flag::ACK, window, mss: None };
+        let context = match replace_segment(packet, context, &update) {
+            Ok(context) => context,
+            Err(reason) => return Outcome::drop(context.vif, reason),
+        };
+        let by = opening.cookie.shown.wrapping_sub(theirs.seq);
+        self.state.is_open(client);
+        self.state.set_sequence_shift(client, by);
+        // As the client sees it: the program subtracts.
+        let answer = Bare {
+            seq: theirs.ack,
+            ack: theirs.seq.wrapping_add(1).wrapping_add(by),
+            flags: tcp_flag::ACK,
+            window: opening.window,
+            mss: None,
+        };
+        self.state.send_on_flow(self.env, client, &answer, &mut self.emit);
+        self.state.track(self.env, slot, packet, &context);
+        self.run_flow(slot, packet, &context, DecidedBy::Flow)
+    }
+}
+
+/// Strips a packet and puts another segment in the place of its own. Its context from then on.
+///
+/// # Errors
+/// As [`exec::strip`]; [`DropReason::InvalidPacket`].
+fn replace_segment(packet: &mut Packet, context: &Context, what: &Bare) -> Result<Context, DropReason> {
+    let mut ip = context.ip;
+    exec::strip(packet, &mut ip, &context.framing())?;
+    let taken = std::mem::replace(packet, Packet::with_capacity(0));
+    let (replaced, ip) = tcp::replace(taken, &ip, what).ok_or(DropReason::InvalidPacket)?;
+    *packet = replaced;
+    Ok(bare(context, ip))
 }
 
 /// The context of a packet that [`exec::strip`] has laid bare and whose segment was replaced.

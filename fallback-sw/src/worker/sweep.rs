@@ -5,6 +5,8 @@ use offload_rules::DropReason;
 
 use super::{
     GiveUp, Outbox, TO_BE_DERIVED, Worker,
+    env::Env,
+    flow_state::FlowState,
     flows::{Derived, flag, ingress_of},
 };
 
@@ -17,34 +19,52 @@ impl Worker {
     /// Lets time pass; to be called every few milliseconds. `now` is in milliseconds of the node's clock. Returns whether the
     /// whole flow table has been looked at since the last time it said so.
     pub fn tick(&mut self, now: u64, out: &mut Outbox) -> bool {
-        self.clock = now;
-        for delivery in self.fragments.expire(now) {
+        self.env.clock = now;
+        for delivery in self.waiting.fragments.expire(now) {
             self.drop_delivery(delivery, DropReason::FragmentTimeout, out);
         }
-        self.expire_reassembly(now);
-        self.tick_openings(now, out);
-        for neighbour in self.held.overdue(now) {
+        let lost = self.waiting.reassembly.expire(now);
+        self.count_lost(lost, DropReason::FragmentTimeout);
+        let mut emit = self.pending.emit(&mut out.events, &mut out.spare);
+        self.state.tick_openings(&self.env, &mut emit);
+        self.run_pending(out);
+        for neighbour in self.waiting.held.overdue(now) {
             self.give_up(neighbour, GiveUp::Unresolved, now, out);
         }
-        self.tick_ipsec(now, out);
-        self.sweep_routed();
-        self.follow_routes();
-        self.tick_offloads(now);
-        let whole = self.sweep(STEP, now);
-        self.settle_offload(now, out);
+        self.ipsec.tick(&self.env, &mut self.pending.emit(&mut out.events, &mut out.spare));
+        self.run_pending(out);
+        self.routed.sweep(&mut self.state);
+        self.state.follow_routes(&self.env);
+        self.state.tick_offloads(&self.env);
+        let whole = self.state.sweep(&self.env, STEP);
+        self.finish(out);
         whole
     }
 
+    /// Brings the whole flow table up to the snapshot, now.
+    pub fn sweep_all(&mut self, now: u64) {
+        self.env.advance_clock(now);
+        let Self { env, state, .. } = self;
+        while !state.is_in_line() {
+            state.follow_routes(env);
+        }
+        state.sweep_all_offloads(env);
+        state.sweep_at = 0;
+        while !state.sweep(env, STEP) {}
+    }
+}
+
+impl FlowState {
     /// Looks at up to `step` flow records: removes idle ones, derives those anew that changes concern.
-    fn sweep(&mut self, step: u32, now: u64) -> bool {
-        let is_crowded = self.is_crowded();
+    fn sweep(&mut self, env: &Env, step: u32) -> bool {
+        let is_crowded = self.is_crowded(env);
         for _ in 0..step {
             let Some(slot) = self.flows.next_occupied(self.sweep_at) else {
                 self.sweep_at = 0;
                 return true;
             };
             self.sweep_at = slot + 1;
-            if self.is_idle(slot, now) {
+            if self.is_idle(env, slot) {
                 self.remove_flow(slot);
                 continue;
             }
@@ -55,8 +75,8 @@ impl Worker {
             if record.program == TO_BE_DERIVED {
                 continue;
             }
-            if self.is_current(record) {
-                self.keep_near(slot);
+            if self.is_current(env, record) {
+                self.keep_near(env, slot);
                 continue;
             }
             let denied = record.flags & flag::DENIED != 0;
@@ -65,7 +85,7 @@ impl Worker {
                 self.remove_flow(slot);
                 continue;
             }
-            if let Derived::Refused(_) = self.refresh(slot, ingress, now) {
+            if let Derived::Refused(_) = self.refresh(env, slot, ingress) {
                 self.remove_flow(slot);
             }
         }
@@ -73,23 +93,12 @@ impl Worker {
     }
 
     /// Versions are kept in 32 bits: that of a record is not left so far behind that it would seem to be a new one.
-    fn keep_near(&mut self, slot: u32) {
-        let version = self.version;
+    fn keep_near(&mut self, env: &Env, slot: u32) {
         if self.is_in_line()
             && let Some(record) = self.flows.record_mut(slot)
-            && version.wrapping_sub(record.version) > FAR
+            && env.version.wrapping_sub(record.version) > FAR
         {
-            record.version = version;
+            record.version = env.version;
         }
-    }
-
-    /// Brings the whole flow table up to the snapshot, now.
-    pub fn sweep_all(&mut self, now: u64) {
-        while !self.is_in_line() {
-            self.follow_routes();
-        }
-        self.sweep_all_offloads(now);
-        self.sweep_at = 0;
-        while !self.sweep(STEP, now) {}
     }
 }

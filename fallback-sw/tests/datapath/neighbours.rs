@@ -14,7 +14,7 @@ use crate::common::{
 use fallback_sw::{
     node::{control::Control, machine::Sent},
     packet::Packet,
-    worker::{Event, Outbox, Told, Worker, WorkerConfig},
+    worker::{Event, NeighbourClaim, Outbox, Worker, WorkerConfig},
 };
 use offload_rules::{MacAddr, flow::VrfCounter};
 
@@ -491,16 +491,16 @@ fn what_answers_the_node_is_heard_through_a_flood_of_announcements() {
     }
     out.events.clear();
     worker.receive(vif(LAN1), &mut vec![Packet::from_frame(&i_have(HOST_MAC, HOST))], 1000, &mut out);
-    let told = Told::Advertisement { mac: Some(MacAddr(HOST_MAC)), solicited: true, replace: true };
-    assert_eq!(out.events, [Event::Neighbour { neighbour: (vif(LAN1), addr(HOST)), told }]);
+    let claim = NeighbourClaim::Advertisement { mac: Some(MacAddr(HOST_MAC)), solicited: true, replace: true };
+    assert_eq!(out.events, [Event::Neighbour { neighbour: (vif(LAN1), addr(HOST)), claim }]);
 }
 
 #[test]
 fn what_is_heard_on_a_vif_that_is_gone_forgets_no_neighbour() {
     let settings = r#""generation": "1", "settings": {"maxNeighbours": 1},"#;
     let mut control = Control::new(snapshot(&altered(CE1, &[(r#""generation": "1","#, settings)])));
-    let told = Told::Request { mac: MacAddr(HOST_MAC) };
-    let heard = |port: u32| Event::Neighbour { neighbour: (vif(port), addr(HOST)), told };
+    let claim = NeighbourClaim::Request { mac: MacAddr(HOST_MAC) };
+    let heard = |port: u32| Event::Neighbour { neighbour: (vif(port), addr(HOST)), claim };
     assert!(control.handle([heard(LAN1)], 1000).snapshot.is_some());
     assert_eq!(control.tick(26_000).ask, [], "doubtful");
     let actions = control.handle([heard(77)], 26_001);

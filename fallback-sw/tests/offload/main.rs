@@ -274,8 +274,9 @@ fn counters_are_those_of_a_run_in_software_alone() {
     }
     assert_eq!(mixed.vrfs, plain.vrfs);
     assert_eq!((mixed.account.hardware, mixed.account.flow_hits + 20), (20, plain.account.flow_hits));
-    let account = fallback_sw::worker::Account { hardware: 0, flow_hits: plain.account.flow_hits, ..mixed.account };
-    assert_eq!(account, plain.account);
+    let account =
+        fallback_sw::worker::Account { hardware: 0, flow_hits: plain.account.flow_hits, ..(*mixed.account).clone() };
+    assert_eq!(account, *plain.account);
     let (hard, soft) = (mixed.tiers.values().next().unwrap(), plain.tiers.values().next().unwrap());
     assert_eq!((hard.hardware.packets, soft.hardware.packets, hard.software.packets), (20, 0, 2));
     assert_eq!(hard.hardware.bytes + hard.software.bytes, soft.software.bytes);

@@ -5,7 +5,7 @@ use offload_rules::{MacAddr, VifId};
 use super::*;
 use crate::{
     node::neighbours::Limits,
-    worker::{GiveUp, Told},
+    worker::{GiveUp, NeighbourClaim},
 };
 
 const LIMITS: Limits = Limits { known: 100, asked: 100 };
@@ -16,12 +16,12 @@ fn key(host: u8) -> NeighbourKey {
     (VifId::new(2).unwrap(), IpAddr::from([198, 51, 100, host]))
 }
 
-fn answer(mac: MacAddr) -> Told {
-    Told::Advertisement { mac: Some(mac), solicited: true, replace: true }
+fn answer(mac: MacAddr) -> NeighbourClaim {
+    NeighbourClaim::Advertisement { mac: Some(mac), solicited: true, replace: true }
 }
 
-fn announcement(mac: MacAddr) -> Told {
-    Told::Advertisement { mac: Some(mac), solicited: false, replace: true }
+fn announcement(mac: MacAddr) -> NeighbourClaim {
+    NeighbourClaim::Advertisement { mac: Some(mac), solicited: false, replace: true }
 }
 
 /// A cache with its gateways, and what they ask and find out, with the time.
@@ -67,7 +67,7 @@ impl Bed {
         }
     }
 
-    fn tell(&mut self, key: NeighbourKey, told: Told) -> Option<GatewayChange> {
+    fn tell(&mut self, key: NeighbourKey, told: NeighbourClaim) -> Option<GatewayChange> {
         self.cache.told(key, told, LIMITS, self.now);
         self.gateways.told(key, &self.cache, self.now)
     }

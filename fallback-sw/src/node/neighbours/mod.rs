@@ -24,7 +24,7 @@ use offload_rules::{MacAddr, VifId};
 
 use crate::{
     shares::{Rank, Shares, Ticket},
-    worker::{GiveUp, NeighbourKey, Tenant, Told},
+    worker::{GiveUp, NeighbourClaim, NeighbourKey, Tenant},
 };
 use nud::{Cell, Input, Poll, Question, State, Step};
 
@@ -108,10 +108,10 @@ impl Neighbours {
     }
 
     /// A neighbour has advertised its MAC.
-    pub fn told(&mut self, neighbour: NeighbourKey, told: Told, limits: Limits, now: u64) -> Effects {
+    pub fn told(&mut self, neighbour: NeighbourKey, told: NeighbourClaim, limits: Limits, now: u64) -> Effects {
         let mut effects = Effects::default();
         if self.entries.contains_key(&neighbour) {
-            self.step(neighbour, Input::Told(told), limits, now, &mut effects);
+            self.step(neighbour, Input::Claim(told), limits, now, &mut effects);
         } else if let Some((mut cell, step)) = Cell::introduced(told, now)
             && self.make_room(neighbour.0, limits, &mut effects)
         {

@@ -12,7 +12,7 @@
 
 use offload_rules::MacAddr;
 
-use crate::worker::Told;
+use crate::worker::NeighbourClaim;
 
 /// Milliseconds that an answer is believed (RFC 4861 §6.3.2, REACHABLE_TIME).
 pub const REACHABLE_MS: u64 = 25_000;
@@ -84,7 +84,7 @@ pub enum Input {
     /// A packet is to be sent to it.
     Used,
     /// It, or a proxy for it, advertised its MAC.
-    Told(Told),
+    Claim(NeighbourClaim),
     /// The time in [`Cell::due`] has come.
     Timeout,
 }
@@ -150,11 +150,11 @@ impl Cell {
     /// A neighbour that advertises itself unsolicited; `None` when that makes no entry: what is advertised is for
     /// those who asked (RFC 4861 §7.2.5), a question to the node is not (§7.2.3, RFC 826).
     #[must_use]
-    pub fn introduced(told: Told, now: u64) -> Option<(Self, Step)> {
+    pub fn introduced(told: NeighbourClaim, now: u64) -> Option<(Self, Step)> {
         let (state, mac) = match told {
-            Told::Advertisement { .. } => return None,
-            Told::Solicitation { mac } => (State::Stale, mac),
-            Told::Request { mac } => (State::Reachable, mac),
+            NeighbourClaim::Advertisement { .. } => return None,
+            NeighbourClaim::Solicitation { mac } => (State::Stale, mac),
+            NeighbourClaim::Request { mac } => (State::Reachable, mac),
         };
         let due = if state == State::Reachable { now.saturating_add(REACHABLE_MS) } else { u64::MAX };
         let cell = Self { state, mac: Some(mac), asked: 0, asked_at: None, confirmed: now, due };
@@ -183,7 +183,7 @@ impl Cell {
     pub fn step(&mut self, input: Input, now: u64) -> Step {
         match input {
             Input::Used => self.used(now),
-            Input::Told(told) => self.told(told, now),
+            Input::Claim(told) => self.told(told, now),
             Input::Timeout if now < self.due => Step::default(),
             Input::Timeout => self.timeout(now),
         }
@@ -284,16 +284,16 @@ impl Cell {
         self.state.is_asking() || self.asked_at.is_some_and(|at| now < at.saturating_add(RETRANS_MS))
     }
 
-    fn told(&mut self, told: Told, now: u64) -> Step {
+    fn told(&mut self, told: NeighbourClaim, now: u64) -> Step {
         match told {
-            Told::Advertisement { mac, solicited, replace } => {
+            NeighbourClaim::Advertisement { mac, solicited, replace } => {
                 self.advertised(mac, solicited && self.is_answer(now), replace, now)
             }
             // RFC 4861 §7.2.3: another MAC is recorded, and is Stale; the same changes nothing.
-            Told::Solicitation { mac } if self.mac == Some(mac) => Step::default(),
-            Told::Solicitation { mac } => self.record(mac, false, now),
+            NeighbourClaim::Solicitation { mac } if self.mac == Some(mac) => Step::default(),
+            NeighbourClaim::Solicitation { mac } => self.record(mac, false, now),
             // RFC 826 has no other confirmation than to hear of the station; a changed MAC is asked about all the same.
-            Told::Request { mac } => self.record(mac, self.mac.is_none_or(|known| known == mac), now),
+            NeighbourClaim::Request { mac } => self.record(mac, self.mac.is_none_or(|known| known == mac), now),
         }
     }
 

@@ -18,12 +18,12 @@ fn mac(host: u8) -> MacAddr {
     MacAddr([2, 0, 0, 0, 0, host])
 }
 
-fn request(host: u8) -> Told {
-    Told::Request { mac: mac(host) }
+fn request(host: u8) -> NeighbourClaim {
+    NeighbourClaim::Request { mac: mac(host) }
 }
 
-fn answer(host: u8) -> Told {
-    Told::Advertisement { mac: Some(mac(host)), solicited: true, replace: true }
+fn answer(host: u8) -> NeighbourClaim {
+    NeighbourClaim::Advertisement { mac: Some(mac(host)), solicited: true, replace: true }
 }
 
 fn tenant(id: u32) -> Tenant {
@@ -65,7 +65,12 @@ fn what_does_not_answer_gives_way_to_a_neighbour_of_the_same_vif() {
     let mut cache = Neighbours::default();
     (1..=8).for_each(|host| _ = cache.told(key(1, host), request(host), LIMITS, NOW));
     // One is announced with another MAC, and in doubt.
-    cache.told(key(1, 5), Told::Advertisement { mac: Some(mac(77)), solicited: false, replace: true }, LIMITS, NOW);
+    cache.told(
+        key(1, 5),
+        NeighbourClaim::Advertisement { mac: Some(mac(77)), solicited: false, replace: true },
+        LIMITS,
+        NOW,
+    );
     let effects = cache.told(key(1, 9), request(9), LIMITS, NOW);
     assert_eq!(effects.macs, [(key(1, 5), None), (key(1, 9), Some(mac(9)))]);
 }
@@ -130,7 +135,7 @@ fn timers_and_shares_are_those_of_the_entries() {
             0 | 1 => _ = cache.need(neighbour, tenant(on + 1), limits, now),
             2 => _ = cache.told(neighbour, answer(host), limits, now),
             3 => _ = cache.told(neighbour, request(host), limits, now),
-            4 => _ = cache.told(neighbour, Told::Solicitation { mac: mac(host) }, limits, now),
+            4 => _ = cache.told(neighbour, NeighbourClaim::Solicitation { mac: mac(host) }, limits, now),
             5 if host == 0 => _ = cache.forget(|key| key.0 == neighbour.0),
             6 if host < 2 => _ = cache.keep(&BTreeSet::from([neighbour]), limits, now),
             _ => _ = cache.tick(limits, now * 10),

@@ -11,22 +11,15 @@ use offload_rules::{
 };
 
 use super::{
+    history::{MAX_FORMER, MAX_FORMER_OF_TUNNEL, QuotableSa, RetiredSa, SPAN_MS},
     outbound::Outbound,
     table::{Ipsec, Tunnel, sealer},
 };
 use crate::{
     esp,
     packet::parse::{Embedded, PROTO_UDP},
-    worker::outer_error::{Reason, VerifiedBy},
+    worker::{context::Context, env::Env, quote::Reason},
 };
-
-/// Milliseconds of a span: what was sent in this one and in the last one was sent lately. Longer than an error takes to come
-/// back, and short enough that what was recorded once is of no use.
-const SPAN_MS: u64 = 10_000;
-/// SAs of a worker that are gone, and may still be quoted.
-const MAX_FORMER: usize = 64;
-/// The same of a tunnel.
-const MAX_FORMER_OF_TUNNEL: usize = 8;
 
 /// An error that quotes ESP of an own tunnel, on its way to the worker that owns the SA.
 #[derive(Debug, Clone, Copy)]
@@ -47,54 +40,15 @@ pub(in crate::worker) enum Quoted {
     Foreign,
     /// ESP of an own tunnel, with a number that none of its SAs has sent lately.
     NotSent,
-    /// Of an SA that this worker knows to be in use, or another one does.
-    Sent(VerifiedBy, EspQuote),
-}
-
-/// An SA that a tunnel sends with, or has lately.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Used {
-    spi: u32,
-    /// Its worker.
-    owner: usize,
-    /// Milliseconds of the node's clock after which nobody quotes it any more.
-    until: u64,
-}
-
-/// What is left of an SA that is gone.
-#[derive(Debug)]
-pub(super) struct Former {
-    tunnel: VifId,
-    spi: u32,
-    sent: [Range<u64>; 2],
-    until: u64,
-}
-
-/// When spans begin.
-#[derive(Debug, Default)]
-pub(super) struct Spans {
-    /// `None` before the first look.
-    next: Option<u64>,
-}
-
-impl Spans {
-    /// How many have begun since the last look, as far as it matters.
-    fn begun(&mut self, now: u64) -> u64 {
-        let begun = match self.next {
-            Some(next) if now < next => return 0,
-            Some(next) => 1 + (now - next) / SPAN_MS,
-            None => 0,
-        };
-        self.next = Some(now + SPAN_MS);
-        begun.min(2)
-    }
-}
-
-impl Outbound {
-    /// Numbers sent lately: here, and by the NIC.
-    fn sent_lately(&self) -> [Range<u64>; 2] {
-        [self.sa.sent_lately(), self.hold.sent_lately()]
-    }
+    /// Of an SA of this worker, which has sent it lately.
+    Sent(EspQuote),
+    /// Of an SA of another worker, which may have sent it.
+    SentByOther {
+        /// The worker.
+        owner: usize,
+        /// To be verified there.
+        quote: EspQuote,
+    },
 }
 
 /// Is there a number with these lower 32 bits in the range?
@@ -103,15 +57,16 @@ fn holds(range: &Range<u64>, low: u32) -> bool {
 }
 
 impl Ipsec {
-    /// Looks for the SA whose packet an error quotes. `quoted` was parsed from `l3`; `vrf` is the one that the error came in.
+    /// Looks for the SA whose packet an error quotes. `quoted` was parsed from `l3`; the context is that of the error.
     pub(in crate::worker) fn quoted(
         &self,
-        (vif, vrf): (VifId, VrfId),
+        context: &Context,
         quoted: &Embedded,
         l3: &[u8],
         reason: Reason,
-        (me, now): (usize, u64),
+        env: &Env,
     ) -> Quoted {
+        let (now, vif, vrf) = (env.clock, context.vif, context.key.vrf);
         let l4 = quoted.l4(l3);
         let (udp, esp) = match quoted.proto {
             esp::PROTOCOL => (None, l4),
@@ -141,10 +96,10 @@ impl Ipsec {
                     reason => reason,
                 };
                 let quote = EspQuote { vif, tunnel: tunnel.vif, spi, sequence, reason };
-                return match used.owner == me {
-                    true if self.has_sent_lately(&quote, now) => Quoted::Sent(VerifiedBy::This, quote),
+                return match used.owner == env.config.id {
+                    true if self.has_sent_lately(&quote, now) => Quoted::Sent(quote),
                     true => Quoted::NotSent,
-                    false => Quoted::Sent(VerifiedBy::Other(used.owner), quote),
+                    false => Quoted::SentByOther { owner: used.owner, quote },
                 };
             }
         }
@@ -166,27 +121,23 @@ impl Ipsec {
     /// Has an SA of this worker sent what is quoted, and lately?
     pub(in crate::worker) fn has_sent_lately(&self, quote: &EspQuote, now: u64) -> bool {
         let outbound = self.outbound.iter().filter(|sa| (sa.vif, sa.sa.spi()) == (quote.tunnel, quote.spi));
-        let former = self.former.iter().filter(|sa| (sa.tunnel, sa.spi) == (quote.tunnel, quote.spi));
+        let retired = self.retired.iter().filter(|sa| (sa.tunnel, sa.spi) == (quote.tunnel, quote.spi));
         outbound.flat_map(Outbound::sent_lately).any(|sent| holds(&sent, quote.sequence))
-            || former.filter(|sa| sa.until > now).flat_map(|sa| &sa.sent).any(|sent| holds(sent, quote.sequence))
+            || retired.filter(|sa| sa.until > now).flat_map(|sa| &sa.sent).any(|sent| holds(sent, quote.sequence))
     }
 
     /// The SAs that a tunnel may be quoted with from now on: those that it names, and those that it named until now.
-    pub(super) fn used(
-        snapshot: &offload_rules::forwarding::Snapshot,
-        ipsec: &IpsecTunnel,
-        before: &[Used],
-        (workers, now): (usize, u64),
-    ) -> Vec<Used> {
+    pub(super) fn quotable(env: &Env, ipsec: &IpsecTunnel, before: &[QuotableSa]) -> Vec<QuotableSa> {
+        let (snapshot, now) = (&env.snapshot, env.clock);
         let named = ipsec.outbound.iter().filter_map(|id| snapshot.sa(*id));
-        let mut used: Vec<Used> =
-            named.map(|sa| Used { spi: sa.spi, owner: sealer(sa, workers), until: u64::MAX }).collect();
+        let mut used: Vec<QuotableSa> =
+            named.map(|sa| QuotableSa { spi: sa.spi, owner: sealer(sa, env), until: u64::MAX }).collect();
         let named = used.len();
         for old in before.iter().filter(|old| old.until > now) {
             if used.len() < named + MAX_FORMER_OF_TUNNEL
                 && !used.iter().any(|used| (used.spi, used.owner) == (old.spi, old.owner))
             {
-                used.push(Used { until: old.until.min(now + 2 * SPAN_MS), ..*old });
+                used.push(QuotableSa { until: old.until.min(now + 2 * SPAN_MS), ..*old });
             }
         }
         used
@@ -194,12 +145,12 @@ impl Ipsec {
 
     /// An SA goes: what it has sent lately may still be quoted.
     pub(super) fn remember(&mut self, sa: &Outbound, now: u64) {
-        self.former.retain(|former| former.until > now);
-        if self.former.len() >= MAX_FORMER {
-            self.former.remove(0);
+        self.retired.retain(|retired| retired.until > now);
+        if self.retired.len() >= MAX_FORMER {
+            self.retired.remove(0);
         }
         let (tunnel, spi, sent) = (sa.vif, sa.sa.spi(), sa.sent_lately());
-        self.former.push(Former { tunnel, spi, sent, until: now + 2 * SPAN_MS });
+        self.retired.push(RetiredSa { tunnel, spi, sent, until: now + 2 * SPAN_MS });
     }
 
     /// Time passes.
@@ -207,7 +158,7 @@ impl Ipsec {
         for _ in 0..self.spans.begun(now) {
             for sa in &mut self.outbound {
                 sa.sa.begin_span();
-                sa.hold.begin_span();
+                sa.nic.begin_span();
             }
         }
     }
@@ -215,7 +166,7 @@ impl Ipsec {
 
 #[cfg(test)]
 mod tests {
-    use super::{SPAN_MS, Spans, holds};
+    use super::holds;
 
     #[test]
     fn a_number_is_known_by_its_lower_half_also_where_that_wraps() {
@@ -225,16 +176,5 @@ mod tests {
         }
         assert!(!holds(&(1..1), 1), "nothing sent");
         assert!(!holds(&(1..1), 0));
-    }
-
-    #[test]
-    fn after_a_long_silence_both_spans_are_over() {
-        let mut spans = Spans::default();
-        // Whatever the clock says at first.
-        let start = 1_700_000_000_000;
-        assert_eq!(spans.begun(start), 0);
-        assert_eq!(spans.begun(start + SPAN_MS - 1), 0);
-        assert_eq!(spans.begun(start + SPAN_MS), 1);
-        assert_eq!(spans.begun(start + 10 * SPAN_MS), 2);
     }
 }

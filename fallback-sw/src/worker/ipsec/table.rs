@@ -9,49 +9,55 @@ use std::{
 
 use offload_rules::{
     DropReason, SaId, VifId, VrfId,
-    forwarding::{IpsecTunnel, NatT, Sa, Snapshot},
+    forwarding::{IpsecTunnel, NatT, Sa},
 };
 
 use super::{
-    Grant, LOOK_MS, Refused, SaNews, SaStatus, Usage,
+    history::{QuotableSa, RetiredSa, Spans},
     inbound::Inbound,
-    nic::{Desk, Hold},
+    nic_state::{NicOffers, NicState},
     outbound::Outbound,
-    quoted::{Former, Spans, Used},
+    sa::{Grant, Refused, SaNews, SaStatus, Usage},
 };
 use crate::{
     esp::{self, InboundConfig, InboundSa, Key, OutboundConfig, OutboundSa},
-    packet::checksum,
+    packet::{Packet, checksum},
+    worker::{
+        env::Env,
+        outbox::Event,
+        outcome::{Emit, OwnPath},
+    },
 };
 
-/// With what a tunnel sends.
+/// Milliseconds between two looks at lifetimes in seconds and at keepalives.
+const LOOK_MS: u64 = 1000;
+
+/// The SA that seals what goes into a tunnel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::worker) enum Way {
-    /// An SA of this worker: its place.
-    Here(usize),
-    /// An SA of another worker.
-    There(usize),
-    /// None that is of use.
-    Nowhere(DropReason),
+pub(in crate::worker) enum SealedBy {
+    /// One of this worker: its place.
+    This(usize),
+    /// One of another worker.
+    Other(usize),
+    /// No SA is usable.
+    None(DropReason),
 }
 
 /// A tunnel of the node.
 pub(super) struct Tunnel {
     pub(super) vif: VifId,
     pub(super) ipsec: IpsecTunnel,
-    way: Way,
+    sealed_by: SealedBy,
     /// When this worker sent something last; `None`: never, so that no NAT on the way knows of the tunnel.
     sent: Option<u64>,
-    /// What rules of the NIC forward into it is sealed there.
-    pub(super) sealed_by_nic: bool,
     /// SAs of any worker that its packets may be quoted with.
-    pub(super) used: Vec<Used>,
+    pub(super) used: Vec<QuotableSa>,
 }
 
 impl Tunnel {
     /// Does it send with this worker's SA at that place?
     pub(super) fn sends_with(&self, place: usize) -> bool {
-        self.way == Way::Here(place)
+        self.sealed_by == SealedBy::This(place)
     }
 }
 
@@ -60,18 +66,16 @@ pub(in crate::worker) struct Ipsec {
     pub(super) outbound: Vec<Outbound>,
     pub(super) inbound: HashMap<u32, Inbound, BuildHasherDefault<SpiHasher>>,
     /// Not named by a tunnel at the moment. Their windows are kept: they may be again.
-    pub(super) parked: Vec<Inbound>,
+    pub(super) inactive: Vec<Inbound>,
     pub(super) tunnels: Vec<Tunnel>,
-    pub(super) desk: Desk,
+    pub(super) offers: NicOffers,
     /// SAs of this worker that are gone.
-    pub(super) former: Vec<Former>,
+    pub(super) retired: Vec<RetiredSa>,
     pub(super) spans: Spans,
     /// By vif: place of its tunnel and one; 0: none.
     by_vif: Vec<u32>,
     /// Outsides of tunnels, VRF, source and destination, with their places; in order.
     pub(super) outsides: Vec<((VrfId, Ipv4Addr, Ipv4Addr), usize)>,
-    /// Where tunnels end: VRF and address, in order.
-    ends: Vec<(VrfId, Ipv4Addr)>,
     /// Numbers of SAs that have not begun.
     grants: HashMap<SaId, Grant>,
     next_look: u64,
@@ -99,12 +103,24 @@ impl Hasher for SpiHasher {
 
 /// The worker that opens packets with this index.
 #[inline]
-pub(in crate::worker) fn opener(spi: u32, workers: usize) -> usize {
-    spi as usize % workers.max(1)
+fn opener(spi: u32, env: &Env) -> usize {
+    spi as usize % env.workers()
 }
 
-pub(super) fn sealer(sa: &Sa, workers: usize) -> usize {
-    sa.worker as usize % workers.max(1)
+/// The worker that opens the ESP packet at `at` of a frame, when it is another one.
+#[inline]
+pub(in crate::worker) fn other_opener(env: &Env, frame: &[u8], at: usize) -> Option<usize> {
+    let owner = opener(spi(frame.get(at..)?)?, env);
+    (owner != env.config.id).then_some(owner)
+}
+
+#[inline]
+pub(super) fn spi(esp: &[u8]) -> Option<u32> {
+    esp.first_chunk().map(|octets| u32::from_be_bytes(*octets))
+}
+
+pub(super) fn sealer(sa: &Sa, env: &Env) -> usize {
+    sa.worker as usize % env.workers()
 }
 
 const fn outside(ipsec: &IpsecTunnel) -> esp::Tunnel {
@@ -121,34 +137,16 @@ impl Ipsec {
         Self {
             outbound: Vec::new(),
             inbound: HashMap::default(),
-            parked: Vec::new(),
+            inactive: Vec::new(),
             tunnels: Vec::new(),
-            desk: Desk::new(worker as u16, nic),
-            former: Vec::new(),
+            offers: NicOffers::new(worker as u16, nic),
+            retired: Vec::new(),
             spans: Spans::default(),
             by_vif: Vec::new(),
             outsides: Vec::new(),
-            ends: Vec::new(),
             grants: HashMap::new(),
             next_look: 0,
         }
-    }
-
-    /// Does the NIC seal what its rules forward into this tunnel?
-    pub(in crate::worker) fn is_sealed_by_nic(&self, vif: VifId) -> bool {
-        self.tunnel_place(vif).and_then(|place| self.tunnels.get(place)).is_some_and(|tunnel| tunnel.sealed_by_nic)
-    }
-
-    pub(super) fn tunnel_mut(&mut self, vif: VifId) -> Option<&mut Tunnel> {
-        let place = self.tunnel_place(vif)?;
-        self.tunnels.get_mut(place)
-    }
-
-    /// Does a tunnel end at this address?
-    #[inline]
-    pub(in crate::worker) fn ends_at(&self, vrf: VrfId, address: [u8; 16]) -> bool {
-        let [a, b, c, d, ..] = address;
-        !self.ends.is_empty() && self.ends.binary_search(&(vrf, Ipv4Addr::new(a, b, c, d))).is_ok()
     }
 
     #[inline]
@@ -168,9 +166,9 @@ impl Ipsec {
 
     /// With what a tunnel sends now.
     #[inline]
-    pub(super) fn way(&self, vif: VifId) -> Way {
+    pub(super) fn sealed_by(&self, vif: VifId) -> SealedBy {
         let tunnel = self.tunnel_place(vif).and_then(|place| self.tunnels.get(place));
-        tunnel.map_or(Way::Nowhere(DropReason::NoSa), |tunnel| tunnel.way)
+        tunnel.map_or(SealedBy::None(DropReason::NoSa), |tunnel| tunnel.sealed_by)
     }
 
     /// A packet went into a tunnel.
@@ -182,23 +180,22 @@ impl Ipsec {
     }
 
     /// Brings SAs and tunnels in line with a snapshot. What has not changed keeps its numbers and its window.
-    pub(in crate::worker) fn adopt(&mut self, snapshot: &Snapshot, me: (usize, usize), now: u64) {
-        let (id, workers) = me;
+    pub(in crate::worker) fn adopt(&mut self, env: &Env) {
+        let (snapshot, id, now) = (&env.snapshot, env.config.id, env.clock);
         let mut outbound: HashMap<SaId, Outbound> = self.outbound.drain(..).map(|sa| (sa.usage.sa.id, sa)).collect();
-        let known = self.inbound.drain().map(|(_, sa)| sa).chain(self.parked.drain(..));
+        let known = self.inbound.drain().map(|(_, sa)| sa).chain(self.inactive.drain(..));
         let mut inbound: HashMap<SaId, Inbound> = known.map(|sa| (sa.usage.sa.id, sa)).collect();
         let mut before: HashMap<VifId, Tunnel> = self.tunnels.drain(..).map(|tunnel| (tunnel.vif, tunnel)).collect();
         self.by_vif.clear();
         self.outsides.clear();
-        self.ends.clear();
         for vif in snapshot.vifs() {
             let Some(ipsec) = vif.kind.tunnel() else { continue };
-            for sa in ipsec.outbound.iter().filter_map(|sa| snapshot.sa(*sa)).filter(|sa| sealer(sa, workers) == id) {
+            for sa in ipsec.outbound.iter().filter_map(|sa| snapshot.sa(*sa)).filter(|sa| sealer(sa, env) == id) {
                 let known = outbound.remove(&sa.id);
                 if let Some(other) = known.as_ref().filter(|known| *known.usage.sa != **sa) {
                     self.remember(other, now);
                 }
-                let kept = known.and_then(|known| keep(&mut self.desk, known, |known| *known.usage.sa == **sa));
+                let kept = known.and_then(|known| keep(&mut self.offers, known, |known| *known.usage.sa == **sa));
                 let Some(mut made) = kept.or_else(|| self.new_outbound(sa, vif.id, ipsec, now)) else { continue };
                 made.sa.set_tunnel(outside(ipsec));
                 made.vif = vif.id;
@@ -207,22 +204,19 @@ impl Ipsec {
                 }
                 self.outbound.push(made);
             }
-            for sa in ipsec.inbound.iter().filter_map(|sa| snapshot.sa(*sa)).filter(|sa| opener(sa.spi, workers) == id)
-            {
+            for sa in ipsec.inbound.iter().filter_map(|sa| snapshot.sa(*sa)).filter(|sa| opener(sa.spi, env) == id) {
                 let known = inbound.remove(&sa.id);
-                let kept = known.and_then(|known| keep(&mut self.desk, known, |known| *known.usage.sa == **sa));
+                let kept = known.and_then(|known| keep(&mut self.offers, known, |known| *known.usage.sa == **sa));
                 let Some(mut made) = kept.or_else(|| new_inbound(sa, vif.id, ipsec, now)) else { continue };
                 (made.vif, made.end) = (vif.id, (ipsec.vrf, ipsec.source));
                 self.inbound.insert(sa.spi, made);
             }
-            self.ends.push((ipsec.vrf, ipsec.source));
             let before = before.remove(&vif.id);
-            let (sent, sealed_by_nic) =
-                before.as_ref().map_or((None, false), |tunnel| (tunnel.sent, tunnel.sealed_by_nic));
-            let way = Way::Nowhere(DropReason::NoSa);
+            let sent = before.as_ref().and_then(|tunnel| tunnel.sent);
+            let sealed_by = SealedBy::None(DropReason::NoSa);
             let used = before.as_ref().map_or(&[][..], |tunnel| &tunnel.used);
-            let used = Self::used(snapshot, ipsec, used, (workers, now));
-            let tunnel = Tunnel { vif: vif.id, ipsec: ipsec.clone(), way, sent, sealed_by_nic, used };
+            let used = Self::quotable(env, ipsec, used);
+            let tunnel = Tunnel { vif: vif.id, ipsec: ipsec.clone(), sealed_by, sent, used };
             self.outsides.push(((ipsec.vrf, ipsec.source, ipsec.destination), self.tunnels.len()));
             self.tunnels.push(tunnel);
             if self.by_vif.len() <= vif.id.index() {
@@ -233,8 +227,8 @@ impl Ipsec {
             }
         }
         // What no tunnel names the NIC need not hold.
-        outbound.values_mut().for_each(|sa| self.desk.give_back(&mut sa.hold, false));
-        inbound.values_mut().for_each(|sa| self.desk.give_back(&mut sa.hold, false));
+        outbound.values_mut().for_each(|sa| self.offers.give_back(&mut sa.nic, false));
+        inbound.values_mut().for_each(|sa| self.offers.give_back(&mut sa.nic, false));
         // Numbers and windows go with the SA, not with the tunnel: none may begin anew.
         let stays = |sa: &Arc<Sa>| snapshot.sa(sa.id).is_some_and(|now| now == sa);
         for sa in outbound.into_values() {
@@ -244,12 +238,10 @@ impl Ipsec {
                 self.remember(&sa, now);
             }
         }
-        self.parked.extend(inbound.into_values().filter(|sa| stays(&sa.usage.sa)));
+        self.inactive.extend(inbound.into_values().filter(|sa| stays(&sa.usage.sa)));
         self.outsides.sort_unstable();
-        self.ends.sort_unstable();
-        self.ends.dedup();
         self.grants.retain(|id, grant| snapshot.sa(*id).is_some_and(|sa| *sa == grant.sa));
-        self.choose_all(snapshot, me);
+        self.choose_all(env);
     }
 
     /// An SA that begins. Its numbers are taken: should the same SA go and come again, it waits for others.
@@ -265,52 +257,80 @@ impl Ipsec {
     }
 
     /// Chooses anew with which SA each tunnel sends: the first of use that is this worker's, else the first of use.
-    pub(super) fn choose_all(&mut self, snapshot: &Snapshot, (_, workers): (usize, usize)) {
+    pub(super) fn choose_all(&mut self, env: &Env) {
+        let snapshot = &env.snapshot;
         for tunnel in &mut self.tunnels {
-            let mut way = Way::Nowhere(DropReason::NoSa);
+            let mut sealed_by = SealedBy::None(DropReason::NoSa);
             for id in &tunnel.ipsec.outbound {
                 match self.outbound.iter().position(|sa| sa.usage.sa.id == *id) {
                     Some(place) => match self.outbound.get(place).and_then(|sa| sa.usage.ended) {
                         None => {
-                            way = Way::Here(place);
+                            sealed_by = SealedBy::This(place);
                             break;
                         }
-                        Some(reason) if way == Way::Nowhere(DropReason::NoSa) => way = Way::Nowhere(reason),
+                        Some(reason) if sealed_by == SealedBy::None(DropReason::NoSa) => {
+                            sealed_by = SealedBy::None(reason)
+                        }
                         Some(_) => {}
                     },
-                    None if !matches!(way, Way::There(_)) && snapshot.is_sa_usable(*id) => {
+                    None if !matches!(sealed_by, SealedBy::Other(_)) && snapshot.is_sa_usable(*id) => {
                         if let Some(sa) = snapshot.sa(*id) {
-                            way = Way::There(sealer(sa, workers));
+                            sealed_by = SealedBy::Other(sealer(sa, env));
                         }
                     }
                     None => {}
                 }
             }
-            tunnel.way = way;
+            tunnel.sealed_by = sealed_by;
         }
         // What was sealed with before, the NIC must not go on to seal with: the peer may let go of it.
         for (place, sa) in self.outbound.iter_mut().enumerate() {
             if !self.tunnels.iter().any(|tunnel| tunnel.sends_with(place)) {
-                self.desk.give_back(&mut sa.hold, false);
+                self.offers.give_back(&mut sa.nic, false);
             }
         }
         // What has never sent has a keepalive to send, now.
-        if self.tunnels.iter().any(|tunnel| tunnel.sent.is_none() && matches!(tunnel.way, Way::Here(_))) {
+        if self.tunnels.iter().any(|tunnel| tunnel.sent.is_none() && matches!(tunnel.sealed_by, SealedBy::This(_))) {
             self.next_look = 0;
         }
     }
 
-    pub(super) fn grant(&mut self, grants: &[Grant], id: usize, workers: usize) {
-        for grant in grants.iter().filter(|grant| sealer(&grant.sa, workers) == id) {
+    pub(in crate::worker) fn grant(&mut self, grants: &[Grant], env: &Env) {
+        let id = env.config.id;
+        for grant in grants.iter().filter(|grant| sealer(&grant.sa, env) == id) {
             match self.outbound.iter_mut().find(|sa| *sa.usage.sa == *grant.sa) {
                 Some(sa) => sa.grant(grant),
                 None => _ = self.grants.insert(grant.sa.id, grant.clone()),
             }
         }
+        self.offer(env.clock);
     }
 
-    /// What time does: lifetimes in seconds, and the keepalives that are due, each with the VRF that it is routed in.
-    pub(super) fn tick(&mut self, now: u64, news: &mut Vec<(SaId, SaNews)>) -> Vec<(VrfId, [u8; 29])> {
+    /// What time does to SAs and tunnels.
+    pub(in crate::worker) fn tick(&mut self, env: &Env, emit: &mut Emit<'_>) {
+        let mut news = Vec::new();
+        let keepalives = self.look(env.clock, &mut news);
+        for (sa, news) in news {
+            self.tell(sa, news, env, emit.events);
+        }
+        self.offer(env.clock);
+        for (vrf, keepalive) in keepalives {
+            emit.originate(Packet::from_frame(&keepalive), OwnPath::Route(vrf));
+        }
+    }
+
+    /// Tells the node of an SA; never left out, each is told once.
+    pub(super) fn tell(&mut self, sa: SaId, news: SaNews, env: &Env, events: &mut Vec<Event>) {
+        if matches!(news, SaNews::Ended(_)) {
+            self.end_in_nic(sa);
+            self.offer(env.clock);
+            self.choose_all(env);
+        }
+        events.push(Event::Sa { sa, news });
+    }
+
+    /// Lifetimes in seconds, and the keepalives that are due, each with the VRF that it is routed in.
+    fn look(&mut self, now: u64, news: &mut Vec<(SaId, SaNews)>) -> Vec<(VrfId, [u8; 29])> {
         if now < self.next_look {
             return Vec::new();
         }
@@ -332,7 +352,7 @@ impl Ipsec {
             // Of the workers, those keep the binding that send. The first one makes it: what the other end sends by itself would
             // find no way in.
             let idle = tunnel.sent.is_none_or(|sent| now.saturating_sub(sent) >= pause);
-            if matches!(tunnel.way, Way::Here(_)) && idle {
+            if matches!(tunnel.sealed_by, SealedBy::This(_)) && idle {
                 tunnel.sent = Some(now);
                 due.push((tunnel.ipsec.vrf, keepalive(&tunnel.ipsec, nat_t)));
             }
@@ -340,7 +360,7 @@ impl Ipsec {
         due
     }
 
-    pub(super) fn statuses(&self, now: u64) -> Vec<SaStatus> {
+    pub(in crate::worker) fn statuses(&self, now: u64) -> Vec<SaStatus> {
         let active = |place| self.tunnels.iter().any(|tunnel| tunnel.sends_with(place));
         let outbound = self.outbound.iter().enumerate().map(|(place, sa)| sa.status(active(place), now));
         outbound.chain(self.inbound.values().map(|sa| sa.status(now))).collect()
@@ -348,28 +368,28 @@ impl Ipsec {
 }
 
 /// An SA that is the one that the state names; another one goes, and the NIC lets go of it.
-fn keep<T: Held>(desk: &mut Desk, mut known: T, same: impl FnOnce(&T) -> bool) -> Option<T> {
+fn keep<T: InNic>(offers: &mut NicOffers, mut known: T, same: impl FnOnce(&T) -> bool) -> Option<T> {
     if same(&known) {
         return Some(known);
     }
-    desk.give_back(known.hold_mut(), false);
+    offers.give_back(known.nic_mut(), false);
     None
 }
 
 /// What a NIC may hold.
-trait Held {
-    fn hold_mut(&mut self) -> &mut Hold;
+trait InNic {
+    fn nic_mut(&mut self) -> &mut NicState;
 }
 
-impl Held for Outbound {
-    fn hold_mut(&mut self) -> &mut Hold {
-        &mut self.hold
+impl InNic for Outbound {
+    fn nic_mut(&mut self) -> &mut NicState {
+        &mut self.nic
     }
 }
 
-impl Held for Inbound {
-    fn hold_mut(&mut self) -> &mut Hold {
-        &mut self.hold
+impl InNic for Inbound {
+    fn nic_mut(&mut self) -> &mut NicState {
+        &mut self.nic
     }
 }
 
@@ -383,7 +403,7 @@ fn new_inbound(sa: &Arc<Sa>, vif: VifId, ipsec: &IpsecTunnel, now: u64) -> Optio
         vif,
         end: (ipsec.vrf, ipsec.source),
         refused: Refused::default(),
-        hold: Hold::default(),
+        nic: NicState::default(),
     })
 }
 

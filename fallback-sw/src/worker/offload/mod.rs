@@ -2,7 +2,7 @@
 //!
 //! The worker owns every decision on a flow, an engine owns the rules of a NIC ([`offload_engine`]). A flow that is a candidate
 //! carries [`flag::SAMPLE`] until an ordinary packet of each direction has shown how it arrives (`sample.rs`); from then on one
-//! function, [`Worker::review`], compares what is in force with what was asked for and asks for the difference (`review.rs`).
+//! function, [`FlowState::review`], compares what is in force with what was asked for and asks for the difference (`review.rs`).
 //! Whatever may change the answer (a packet, a change of the forwarding state, the engine, time) only calls for a review.
 
 mod report;
@@ -18,9 +18,15 @@ use offload_rules::{
 
 pub(super) use slab::Offloads;
 
-use super::{Outbox, Worker, counters::Traffic, flows::flag};
+use super::{
+    Outbox, Worker,
+    counters::Traffic,
+    env::Env,
+    flow_state::FlowState,
+    flows::{flag, ingress_of},
+};
 use crate::{exec::Target, flow_table::Record};
-use offload_engine::protocol::{OffloadId, Request, Tier};
+use offload_engine::protocol::{OffloadId, Tier};
 
 const ICMP: [u8; 2] = [1, 58];
 
@@ -39,10 +45,52 @@ impl Worker {
     /// Where the flow in this slot runs; `None` when the slot is vacant.
     #[must_use]
     pub fn offload_status(&self, slot: u32) -> Option<OffloadStatus> {
+        self.state.offload_status(&self.env, slot)
+    }
+
+    /// The id under which the engine knows the flow in this slot.
+    #[must_use]
+    pub fn offload_id(&self, slot: u32) -> Option<OffloadId> {
+        self.state.offload_id(slot)
+    }
+
+    /// `host-ctl offload on|off`: nothing is asked while it is off. What was asked for, the engine removes.
+    pub fn offload_enabled(&mut self, on: bool) {
+        self.state.offloads.on = on;
+        self.state.offloads.sweep_all();
+        self.ipsec.switch(on, self.env.clock);
+    }
+
+    /// Reviews what has called for it, and hands over what is asked.
+    #[inline]
+    pub(super) fn ask_engine(&mut self, out: &mut Outbox) {
+        if self.state.offloads.present && (self.state.offloads.is_busy() || !self.ipsec.requests().is_empty()) {
+            self.review_and_ask(out);
+        }
+    }
+
+    #[cold]
+    fn review_and_ask(&mut self, out: &mut Outbox) {
+        let Self { env, state, ipsec, .. } = self;
+        state.offloads.requests.append(ipsec.requests());
+        // Reviews may call for others: those wait for the next time.
+        for _ in 0..state.offloads.called() {
+            if let Some(index) = state.offloads.next_called() {
+                state.review(env, index);
+            }
+        }
+        out.offload.append(&mut state.offloads.requests);
+    }
+}
+
+impl FlowState {
+    /// Where the flow in this slot runs; `None` when the slot is vacant.
+    #[must_use]
+    fn offload_status(&self, env: &Env, slot: u32) -> Option<OffloadStatus> {
         let record = self.flows.record(slot)?;
         let direction = usize::from(record.flags & flag::INITIATOR == 0);
         let Some(entry) = self.offloads.of(&self.flows, slot) else {
-            let reason = Some(self.reason(slot, record));
+            let reason = Some(self.no_offload_reason(env, slot, record));
             return Some(OffloadStatus { tier: Tier::Software, reason, hardware: Traffic::default() });
         };
         let hardware = entry.total.get(direction).copied().unwrap_or_default();
@@ -56,14 +104,14 @@ impl Worker {
             tier => {
                 let unmarked = tier == Tier::Partial && entry.marked.get(direction) == Some(&false);
                 let tier = if unmarked { Tier::Software } else { tier };
-                let reason = entry.reason.unwrap_or_else(|| self.reason(slot, record));
+                let reason = entry.reason.unwrap_or_else(|| self.no_offload_reason(env, slot, record));
                 OffloadStatus { tier, reason: Some(reason), hardware }
             }
         })
     }
 
     /// Why nothing was asked for a flow.
-    fn reason(&self, slot: u32, record: &Record) -> NotOffloaded {
+    fn no_offload_reason(&self, env: &Env, slot: u32, record: &Record) -> NotOffloaded {
         if !self.offloads.present {
             return NotOffloaded::NoHardware;
         }
@@ -72,12 +120,12 @@ impl Worker {
         }
         let other = self.flows.record(record.reverse).filter(|_| record.reverse != slot);
         let is_raw = |record: &Record| {
-            super::flows::ingress_of(record)
-                .and_then(|ingress| self.vif_fast(self.snapshot.port_of(ingress.vif)))
-                .is_some_and(|port| port.raw_ip)
+            ingress_of(record)
+                .and_then(|ingress| env.snapshot.vif(env.snapshot.port_of(ingress.vif)))
+                .is_some_and(|port| !port.has_ethernet())
         };
         let is_tunnel = |record: &Record| {
-            let ingress = super::flows::ingress_of(record).and_then(|ingress| self.snapshot.vif(ingress.vif));
+            let ingress = ingress_of(record).and_then(|ingress| env.snapshot.vif(ingress.vif));
             ingress.is_some_and(|vif| vif.kind.tunnel().is_some())
         };
         let unsupported = if ICMP.contains(&record.key.proto) {
@@ -102,34 +150,9 @@ impl Worker {
         self.programs.get(record.program).is_some_and(|entry| matches!(entry.plan.target, Target::Punt { .. }))
     }
 
-    /// `host-ctl offload on|off`: nothing is asked while it is off. What was asked for, the engine removes.
-    pub fn offload_enabled(&mut self, on: bool) {
-        self.offloads.on = on;
-        self.offloads.sweep_all();
-        self.switch_sas(on);
-    }
-
-    /// The engine's queue did not take a request.
-    pub fn offload_refused(&mut self, request: &Request) {
-        match request.id() {
-            Some(_) => self.offloads.refused(request, self.clock),
-            None => self.sa_request_refused(request, self.clock),
-        }
-    }
-
-    /// Requests that are not about flows go the same way.
-    pub(super) fn offload_requests(&mut self, requests: &mut Vec<Request>) {
-        self.offloads.requests.append(requests);
-    }
-
-    /// What flows of tunnels may have in the NIC has changed.
-    pub(super) fn sweep_offloads_soon(&mut self) {
-        self.offloads.sweep_all();
-    }
-
     /// The flow that a NIC's mark on a packet means, if it has the packet's key.
     #[inline]
-    pub(super) fn marked(&self, mark: u32, key: &offload_rules::flow::FlowKey) -> Option<u32> {
+    pub(in crate::worker) fn marked(&self, mark: u32, key: &offload_rules::flow::FlowKey) -> Option<u32> {
         let entry = self.offloads.get(mark)?;
         let first = entry.slot;
         let same = |slot: u32| {
@@ -186,28 +209,9 @@ impl Worker {
         }
     }
 
-    /// Reviews what has called for it, and hands over what is asked.
-    #[inline]
-    pub(super) fn settle_offload(&mut self, now: u64, out: &mut Outbox) {
-        if self.offloads.present && self.offloads.is_busy() {
-            self.settle(now, out);
-        }
-    }
-
-    #[cold]
-    fn settle(&mut self, now: u64, out: &mut Outbox) {
-        // Reviews may call for others: those wait for the next time.
-        for _ in 0..self.offloads.called() {
-            if let Some(index) = self.offloads.next_called() {
-                self.review(index, now);
-            }
-        }
-        out.offload.append(&mut self.offloads.requests);
-    }
-
     /// The id under which the engine knows the flow in this slot.
     #[must_use]
-    pub fn offload_id(&self, slot: u32) -> Option<OffloadId> {
+    fn offload_id(&self, slot: u32) -> Option<OffloadId> {
         self.offloads.of(&self.flows, slot)?;
         self.offloads.id(self.offloads.number_of(&self.flows, slot)?)
     }

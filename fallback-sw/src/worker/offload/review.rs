@@ -9,10 +9,11 @@ use std::sync::Arc;
 
 use super::slab::{Entry, Pair};
 use crate::{
-    exec::Target,
+    exec::{EspEgress, Target},
     flow_table::Record,
     worker::{
-        Worker,
+        env::Env,
+        flow_state::FlowState,
         flows::{Derived, flag, ingress_of},
     },
 };
@@ -33,9 +34,9 @@ enum Wanted {
     Nothing(NotOffloaded),
 }
 
-impl Worker {
+impl FlowState {
     /// Compares what the engine was asked for with what it should be asked for, and asks for the difference.
-    pub(super) fn review(&mut self, index: u32, now: u64) {
+    pub(super) fn review(&mut self, env: &Env, index: u32) {
         let Some(entry) = self.offloads.get_mut(index) else { return };
         if entry.closing {
             if std::mem::take(&mut entry.again) {
@@ -51,32 +52,32 @@ impl Worker {
         // A pair's other direction; a denied flow has none, and some flows are their own.
         let back = (record.reverse != slot && self.flows.record(record.reverse).is_some()).then_some(record.reverse);
         for slot in [Some(slot), back].into_iter().flatten() {
-            if !self.bring_up(slot, now) {
+            if !self.bring_up(env, slot) {
                 // Gone with its entry, or as soon as the engine is done with it.
                 return self.remove_flow(slot);
             }
         }
-        self.check_arrivals(index, slot, back);
-        if self.is_as_asked(index, slot, back) {
+        self.check_arrivals(env, index, slot, back);
+        if self.is_as_asked(env, index, slot, back) {
             return;
         }
-        let wanted = self.wanted(index, slot, back, now);
-        self.ask_for(index, wanted, now);
+        let wanted = self.wanted(env, index, slot, back);
+        self.ask_for(env, index, wanted);
     }
 
     /// Brings a direction up to the snapshot in force; false when its flow may not go on.
-    fn bring_up(&mut self, slot: u32, now: u64) -> bool {
+    fn bring_up(&mut self, env: &Env, slot: u32) -> bool {
         let Some(record) = self.flows.record(slot) else { return false };
         if record.flags & flag::DENIED != 0 {
-            return !self.is_stale_denial(slot);
+            return !self.is_stale_denial(env, slot);
         }
         let Some(ingress) = ingress_of(record) else { return true };
-        !matches!(self.refresh(slot, ingress, now), Derived::Refused(_))
+        !matches!(self.refresh(env, slot, ingress), Derived::Refused(_))
     }
 
     /// Forgets arrivals that lead to the flow no more, and wants to see another packet of those directions.
-    fn check_arrivals(&mut self, index: u32, slot: u32, back: Option<u32>) {
-        let snapshot = Arc::clone(&self.snapshot);
+    fn check_arrivals(&mut self, env: &Env, index: u32, slot: u32, back: Option<u32>) {
+        let snapshot = Arc::clone(&env.snapshot);
         let slots = [Some(slot), back];
         let Some(entry) = self.offloads.get_mut(index) else { return };
         for (arrival, slot) in entry.arrivals.iter_mut().zip(slots) {
@@ -93,7 +94,7 @@ impl Worker {
     }
 
     /// The usual case, told without building anything: the same programs, the same arrivals, and the engine has been told.
-    fn is_as_asked(&self, index: u32, slot: u32, back: Option<u32>) -> bool {
+    fn is_as_asked(&self, env: &Env, index: u32, slot: u32, back: Option<u32>) -> bool {
         let Some(entry) = self.offloads.get(index) else { return true };
         let Some(asked) = entry.asked() else { return false };
         if entry.again || entry.reason == Some(NotOffloaded::Off) {
@@ -104,7 +105,7 @@ impl Worker {
             (Some(asked), Some(slot)) => {
                 let same = |record: &Record| {
                     let still_sealed = |entry: &crate::worker::programs::Entry| {
-                        entry.plan.seal.as_deref().is_none_or(|leg| self.ipsec.is_sealed_by_nic(leg.tunnel))
+                        entry.plan.seal.as_deref().is_none_or(|egress| self.offloads.is_sealed_by_nic(egress.tunnel))
                     };
                     let program = self.programs.get(record.program);
                     record.key == asked.key
@@ -114,27 +115,27 @@ impl Worker {
                 };
                 arrival.is_some_and(|arrival| arrival == asked.arrival)
                     && self.flows.record(slot).is_some_and(same)
-                    && ingress_mtu(&self.snapshot, &asked.arrival) == asked.ingress_mtu
-                    && asked.program.egress().map(|vif| self.snapshot.port_of(vif)) == asked.egress_port
+                    && ingress_mtu(&env.snapshot, &asked.arrival) == asked.ingress_mtu
+                    && asked.program.egress().map(|vif| env.snapshot.port_of(vif)) == asked.egress_port
             }
             (None, None) => true,
             _ => false,
         })
     }
 
-    fn wanted(&mut self, index: u32, slot: u32, back: Option<u32>, now: u64) -> Wanted {
+    fn wanted(&mut self, env: &Env, index: u32, slot: u32, back: Option<u32>) -> Wanted {
         let Some(entry) = self.offloads.get(index) else { return Wanted::Nothing(NotOffloaded::OneSided) };
         let [first, second] = entry.arrivals;
         let one_sided = Wanted::Nothing(NotOffloaded::OneSided);
         let (Some(first), Some(record)) = (first, self.flows.record(slot)) else { return one_sided };
-        let forward = match self.direction(record, first) {
+        let forward = match self.direction(env, record, first) {
             Ok(direction) => direction,
             Err(reason) => return Wanted::Nothing(reason),
         };
         let Some(back) = back else { return Wanted::Rules(Arc::new([Some(forward), None])) };
         let Some(reverse) = self.flows.record(back) else { return one_sided };
         if let Some(second) = second {
-            return match self.direction(reverse, second) {
+            return match self.direction(env, reverse, second) {
                 Ok(reverse) => Wanted::Rules(Arc::new([Some(forward), Some(reverse)])),
                 Err(reason) => Wanted::Nothing(reason),
             };
@@ -142,23 +143,24 @@ impl Worker {
         if record.key.proto != UDP || reverse.packets > 0 {
             return one_sided;
         }
-        let age = u64::from((now as u32).wrapping_sub(self.flows.times(slot).created));
+        let age = u64::from((env.clock as u32).wrapping_sub(self.flows.times(slot).created));
         if record.packets >= ONE_WAY_PACKETS && age >= ONE_WAY_MS {
             return Wanted::Rules(Arc::new([Some(forward), None]));
         }
-        self.offloads.call_at(index, now + ONE_WAY_MS);
+        self.offloads.call_at(index, env.clock + ONE_WAY_MS);
         one_sided
     }
 
     /// One direction as it should be.
-    fn direction(&self, record: &Record, arrival: Arrival) -> Result<Direction, NotOffloaded> {
+    fn direction(&self, env: &Env, record: &Record, arrival: Arrival) -> Result<Direction, NotOffloaded> {
         let entry = self.programs.get(record.program).ok_or(NotOffloaded::Changing)?;
         let egress_port = match entry.plan.target {
             Target::Output { port, .. } => Some(port),
             Target::Punt { .. } => return Err(NotOffloaded::Unsupported(Unsupported::Punt)),
             Target::Seal => {
-                let leg = entry.plan.seal.as_deref().filter(|leg| self.ipsec.is_sealed_by_nic(leg.tunnel));
-                Some(leg.ok_or(NotOffloaded::Unsupported(Unsupported::Ipsec))?.port)
+                let sealed = |egress: &&EspEgress| self.offloads.is_sealed_by_nic(egress.tunnel);
+                let egress = entry.plan.seal.as_deref().filter(sealed);
+                Some(egress.ok_or(NotOffloaded::Unsupported(Unsupported::Ipsec))?.port)
             }
             Target::Drop(_) => None,
         };
@@ -167,19 +169,19 @@ impl Worker {
             arrival,
             program: Arc::clone(&entry.program),
             egress_port,
-            ingress_mtu: ingress_mtu(&self.snapshot, &arrival),
+            ingress_mtu: ingress_mtu(&env.snapshot, &arrival),
             tunnel_sport: record.tunnel_sport,
             ip_id: record.ip_id,
         })
     }
 
-    fn ask_for(&mut self, index: u32, wanted: Wanted, now: u64) {
+    fn ask_for(&mut self, env: &Env, index: u32, wanted: Wanted) {
         let on = self.offloads.on;
         let Some(entry) = self.offloads.get_mut(index) else { return };
         let rules = match wanted {
             Wanted::Rules(rules) => rules,
             Wanted::Nothing(reason) if entry.asked.is_some() => {
-                entry.rest_until = entry.rest_until.max(now + SETTLE_MS);
+                entry.rest_until = entry.rest_until.max(env.clock + SETTLE_MS);
                 let reason = if reason == NotOffloaded::OneSided { NotOffloaded::Changing } else { reason };
                 return self.withdraw(index, reason);
             }
@@ -195,7 +197,7 @@ impl Worker {
                 entry.asked = Some(rules);
                 return self.remember_asked(index);
             }
-            if !same_fate(asked, &rules) {
+            if !same_action(asked, &rules) {
                 // Permitted or denied: never the one by the rules of the other.
                 return self.withdraw(index, NotOffloaded::Changing);
             }
@@ -204,16 +206,16 @@ impl Worker {
             entry.reason = Some(NotOffloaded::Off);
             return;
         }
-        if now < entry.rest_until {
+        if env.clock < entry.rest_until {
             let at = entry.rest_until;
             return self.offloads.call_at(index, at);
         }
-        self.install_rules(index, rules, now);
+        self.install_rules(env, index, rules);
     }
 
     /// Asks for rules.
-    fn install_rules(&mut self, index: u32, rules: Directions, now: u64) {
-        let rate = self.rate(index, now);
+    fn install_rules(&mut self, env: &Env, index: u32, rules: Directions) {
+        let rate = self.rate(env, index);
         let Some(id) = self.offloads.id(index) else { return };
         let Some(entry) = self.offloads.get_mut(index) else { return };
         entry.again = false;
@@ -258,7 +260,7 @@ impl Worker {
     }
 
     /// Octets a second of both directions, as far as is known; over one second at least.
-    fn rate(&self, index: u32, now: u64) -> u64 {
+    fn rate(&self, env: &Env, index: u32) -> u64 {
         let Some(entry) = self.offloads.get(index) else { return 0 };
         if entry.pace.at != 0 && entry.pace.rate != 0 {
             return entry.pace.rate;
@@ -266,7 +268,7 @@ impl Worker {
         if self.flows.record(entry.slot).is_none() {
             return 0;
         }
-        let age = u64::from((now as u32).wrapping_sub(self.flows.times(entry.slot).created)).max(1000);
+        let age = u64::from((env.clock as u32).wrapping_sub(self.flows.times(entry.slot).created)).max(1000);
         self.carried(entry).0.saturating_mul(1000) / age
     }
 
@@ -304,7 +306,7 @@ fn same(asked: &Pair<Option<Direction>>, wanted: &Pair<Option<Direction>>) -> bo
 }
 
 /// Does each direction that has rules go on as before, forwarded or dropped, where the same packets come in?
-fn same_fate(asked: &Pair<Option<Direction>>, wanted: &Pair<Option<Direction>>) -> bool {
+fn same_action(asked: &Pair<Option<Direction>>, wanted: &Pair<Option<Direction>>) -> bool {
     asked.iter().zip(wanted).all(|pair| match pair {
         (Some(asked), Some(wanted)) => asked.program.drops().is_some() == wanted.program.drops().is_some(),
         (Some(_), None) => false,

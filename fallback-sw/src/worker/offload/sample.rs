@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 
 use offload_rules::{
     Label,
-    forwarding::{Snapshot, VlanTag},
+    forwarding::VlanTag,
     lower::{Arrival, NotOffloaded, TunnelArrival},
 };
 
@@ -12,7 +12,7 @@ use super::{Offloads, slab::Entry};
 use crate::{
     flow_table::FlowTable,
     packet::parse,
-    worker::{flows::flag, ingress::Context},
+    worker::{context::Context, env::Env, flows::flag},
 };
 use offload_engine::protocol::{Request, Tier};
 
@@ -30,11 +30,12 @@ impl Offloads {
     pub(in crate::worker) fn sample(
         &mut self,
         flows: &mut FlowTable,
-        snapshot: &Snapshot,
-        (slot, context): (u32, &Context),
+        env: &Env,
+        slot: u32,
+        context: &Context,
         frame: &[u8],
-        now: u64,
     ) {
+        let (snapshot, now) = (&env.snapshot, env.clock);
         if snapshot.vif(context.port).is_none_or(|port| !port.has_ethernet()) {
             if snapshot.vif(context.port).is_some_and(|port| port.kind.tunnel().is_some()) {
                 // Opened in software. When the NIC does it, the flow is looked at again.

@@ -3,7 +3,9 @@
 use std::collections::{BTreeSet, VecDeque};
 
 use offload_rules::{
+    VifId,
     flow::Dependency,
+    forwarding::Snapshot,
     lower::{Arrival, Direction, NotOffloaded},
 };
 
@@ -101,7 +103,7 @@ struct Place {
 #[derive(Debug, Default)]
 pub(in crate::worker) struct Offloads {
     /// There is an engine.
-    pub(super) present: bool,
+    pub(in crate::worker) present: bool,
     /// The operator wants it.
     pub(super) on: bool,
     worker: u16,
@@ -119,11 +121,37 @@ pub(in crate::worker) struct Offloads {
     arrivals: BTreeSet<Dependency>,
     /// Where the look at rates goes on, and since when.
     pub(super) paced: (u32, u64),
+    /// Tunnels in which the NIC seals what its rules forward into them.
+    sealed_by_nic: BTreeSet<VifId>,
 }
 
 impl Offloads {
     pub(in crate::worker) fn new(present: bool, worker: usize) -> Self {
         Self { present, on: true, worker: worker as u16, ..Self::default() }
+    }
+
+    /// Does the NIC seal what its rules forward into this tunnel?
+    pub(super) fn is_sealed_by_nic(&self, tunnel: VifId) -> bool {
+        self.sealed_by_nic.contains(&tunnel)
+    }
+
+    /// It does from now on, or does so no more.
+    pub(super) fn set_sealed_by_nic(&mut self, tunnel: VifId, sealed: bool) {
+        if sealed {
+            self.sealed_by_nic.insert(tunnel);
+        } else {
+            self.sealed_by_nic.remove(&tunnel);
+        }
+    }
+
+    /// The engine has been started anew: the NIC seals for no tunnel.
+    pub(super) fn forget_tunnels(&mut self) {
+        self.sealed_by_nic.clear();
+    }
+
+    /// Forgets tunnels that are gone.
+    pub(in crate::worker) fn keep_tunnels(&mut self, snapshot: &Snapshot) {
+        self.sealed_by_nic.retain(|vif| snapshot.vif(*vif).is_some_and(|vif| vif.kind.tunnel().is_some()));
     }
 
     /// Is anything to be done?
@@ -250,7 +278,7 @@ impl Offloads {
     }
 
     /// All entries are to be looked at.
-    pub(super) fn sweep_all(&mut self) {
+    pub(in crate::worker) fn sweep_all(&mut self) {
         self.sweep.1 = self.len();
     }
 
@@ -308,7 +336,7 @@ impl Offloads {
     }
 
     /// The queue did not take a request: once more, soon.
-    pub(super) fn refused(&mut self, request: &Request, now: u64) {
+    pub(in crate::worker) fn refused(&mut self, request: &Request, now: u64) {
         let Some(index) = request.id().and_then(|id| self.find(id)) else { return };
         let Some(entry) = self.get_mut(index) else { return };
         match request {

@@ -2,7 +2,7 @@
 
 use offload_rules::{flow::Dependency, forwarding::VersionChanges, lower::NotOffloaded};
 
-use crate::worker::{Worker, flows::flag};
+use crate::worker::{env::Env, flow_state::FlowState, flows::flag};
 use offload_engine::protocol::{Request, Tier};
 
 /// Entries looked at in one tick after a change of the forwarding state, before anything else is swept.
@@ -18,10 +18,10 @@ const PACE_MS: u64 = 1000;
 /// Packets in software, while a NIC that carries the flow counts none, that make it worth a look how they arrive.
 const STRAY: u64 = 64;
 
-impl Worker {
+impl FlowState {
     /// The forwarding state has changed: what is in hardware by a program that is stale is reviewed before anything else. All flows
     /// are, when what they arrive by has changed.
-    pub(in crate::worker) fn sweep_offloads(&mut self, changes: &[VersionChanges], now: u64) {
+    pub(in crate::worker) fn sweep_offloads(&mut self, env: &Env, changes: &[VersionChanges]) {
         if !self.offloads.present {
             return;
         }
@@ -29,27 +29,27 @@ impl Worker {
         if changes.iter().any(|version| version.touches_ends() || version.touches(is_used)) {
             self.offloads.sweep_all();
         }
-        self.sweep_on(FIRST, now);
+        self.sweep_on(env, FIRST);
     }
 
-    /// Reviews all entries, now.
-    pub(in crate::worker) fn sweep_all_offloads(&mut self, now: u64) {
+    /// Reviews all entries, env.clock.
+    pub(in crate::worker) fn sweep_all_offloads(&mut self, env: &Env) {
         self.offloads.sweep_all();
         while self.offloads.sweep.1 > 0 || !self.offloads.listed.is_empty() {
-            self.sweep_on(SWEEP, now);
+            self.sweep_on(env, SWEEP);
         }
     }
 
-    pub(in crate::worker) fn tick_offloads(&mut self, now: u64) {
+    pub(in crate::worker) fn tick_offloads(&mut self, env: &Env) {
         if !self.offloads.present {
             return;
         }
-        self.sweep_on(SWEEP, now);
-        self.offloads.call_due(now, DUE);
-        self.pace_all(now);
+        self.sweep_on(env, SWEEP);
+        self.offloads.call_due(env.clock, DUE);
+        self.pace_all(env);
     }
 
-    fn sweep_on(&mut self, step: u32, now: u64) {
+    fn sweep_on(&mut self, env: &Env, step: u32) {
         self.offloads.listed.extend(self.programs.take_asked());
         let mut step = step;
         while step > 0
@@ -57,7 +57,7 @@ impl Worker {
         {
             match list.pop() {
                 Some(index) => {
-                    self.review(index, now);
+                    self.review(env, index);
                     step -= 1;
                 }
                 None => _ = self.offloads.listed.pop(),
@@ -68,40 +68,40 @@ impl Worker {
         let step = step.min(left);
         for _ in 0..step {
             at = if at >= len { 0 } else { at };
-            self.review(at, now);
+            self.review(env, at);
             at += 1;
         }
         self.offloads.sweep = (at, left - step);
     }
 
     /// Looks at the rates of as many entries as is due, so that each has its turn about once a second.
-    fn pace_all(&mut self, now: u64) {
+    fn pace_all(&mut self, env: &Env) {
         let len = self.offloads.len();
         let (from, since) = self.offloads.paced;
         if len == 0 {
             return;
         }
-        let elapsed = now.saturating_sub(since).min(PACE_MS);
+        let elapsed = env.clock.saturating_sub(since).min(PACE_MS);
         let step = (u64::from(len) * elapsed).div_ceil(PACE_MS).min(PACED).min(u64::from(len)) as u32;
         let mut index = from;
         for _ in 0..step {
             index = if index >= len { 0 } else { index };
-            self.pace(index, now);
+            self.pace(env, index);
             index += 1;
         }
-        self.offloads.paced = (index, now);
+        self.offloads.paced = (index, env.clock);
     }
 
-    fn pace(&mut self, index: u32, now: u64) {
+    fn pace(&mut self, env: &Env, index: u32) {
         let Some(entry) = self.offloads.get(index).filter(|entry| !entry.orphan) else { return };
         let (bytes, packets) = self.carried(entry);
         let Some(id) = self.offloads.id(index) else { return };
         let Some(entry) = self.offloads.get_mut(index) else { return };
         let hardware = entry.total.iter().map(|count| count.packets).sum();
         let last = entry.pace;
-        let elapsed = now.saturating_sub(last.at);
+        let elapsed = env.clock.saturating_sub(last.at);
         if last.at == 0 {
-            (entry.pace.at, entry.pace.bytes) = (now, bytes);
+            (entry.pace.at, entry.pace.bytes) = (env.clock, bytes);
             (entry.pace.packets, entry.pace.hardware) = (packets, hardware);
             return;
         }
@@ -110,7 +110,7 @@ impl Worker {
             return;
         }
         let rate = bytes.saturating_sub(last.bytes).saturating_mul(1000) / elapsed;
-        entry.pace = super::slab::Pace { at: now, bytes, packets, hardware, rate, told: last.told };
+        entry.pace = super::slab::Pace { at: env.clock, bytes, packets, hardware, rate, told: last.told };
         if entry.closing {
             return;
         }

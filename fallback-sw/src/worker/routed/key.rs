@@ -10,7 +10,7 @@ use offload_rules::{
     forwarding::{Fib, RouteAnswer, Snapshot},
 };
 
-use crate::worker::ingress::Context;
+use crate::worker::context::Context;
 
 const TCP: u8 = 6;
 

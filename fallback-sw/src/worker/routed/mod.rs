@@ -22,10 +22,13 @@ use offload_rules::{
 
 use super::{
     ProgramId, Programs, Worker,
-    admit::SlowPath,
-    batch::{Disposition, framing},
-    counters::Traffic,
-    ingress::{Context, Path},
+    carry::exit_received,
+    context::{Context, Path},
+    counters::{Ledger, Traffic},
+    env::Env,
+    flow_state::FlowState,
+    hit::SlowPath,
+    outcome::Outcome,
 };
 use crate::{
     exec::{self, Operands},
@@ -235,14 +238,21 @@ impl Worker {
     pub const fn routed_len(&self) -> usize {
         self.routed.cache.len()
     }
+}
 
+impl Routed {
     /// Second stage of a batch, for packets without flows.
     #[inline(never)]
-    pub(super) fn find_decisions(&mut self, contexts: &[Context], decisions: &mut [Found]) {
-        let Self { routed, snapshot, programs, .. } = self;
+    pub(super) fn find_decisions(
+        &mut self,
+        env: &Env,
+        state: &FlowState,
+        contexts: &[Context],
+        decisions: &mut [Found],
+    ) {
         let mut last = LastPacket::default();
         for (context, decision) in contexts.iter().zip(decisions) {
-            *decision = routed.decision(snapshot, programs, context, &mut last);
+            *decision = self.decision(&env.snapshot, &state.programs, context, &mut last);
         }
     }
 
@@ -253,95 +263,118 @@ impl Worker {
     #[inline]
     pub(super) fn route(
         &mut self,
+        env: &Env,
+        state: &mut FlowState,
+        ledger: &mut Ledger,
         found: Found,
         context: &mut Context,
         packet: &mut Packet,
-    ) -> Result<Disposition, SlowPath> {
-        let found = if found.epoch == self.routed.cache.epoch {
+    ) -> Result<Outcome, SlowPath> {
+        let found = if found.epoch == self.cache.epoch {
             found
         } else {
             // An earlier packet of the batch has changed decisions.
-            self.routed.decision(&self.snapshot, &self.programs, context, &mut LastPacket::default())
+            self.decision(&env.snapshot, &state.programs, context, &mut LastPacket::default())
         };
-        let Some(entry) = self.programs.get_mut(found.program).filter(|entry| entry.is_current()) else {
+        let Some(entry) = state.programs.get_mut(found.program).filter(|entry| entry.is_current()) else {
             return Err(SlowPath::StaleProgram);
         };
         let plan = &entry.plan;
         exec::admit(plan, &context.ip, packet.is_reassembled())?;
-        let disposition = Disposition::of(plan.target, found.program)?;
         entry.packets += 1;
         entry.routed.add(Traffic { packets: 1, bytes: packet.len() as u64 });
-        self.counters.account.routed += 1;
+        ledger.route();
         let mut operands = Operands::default();
         if plan.is_tunnel() {
             // Of no flow: each outer header has an identification of its own.
-            operands.outer_id = self.ip_id;
-            self.ip_id = self.ip_id.wrapping_add(1);
+            operands.outer_id = state.ip_ids.next();
             let entropy = || rewrite::entropy_port(context.key.spread() as u32);
-            operands.tunnel_sport = self.config.entropy.unwrap_or_else(entropy);
+            operands.tunnel_sport = env.config.entropy.unwrap_or_else(entropy);
         }
-        let framing = framing(context);
+        let framing = context.framing();
         Ok(match exec::execute(plan, packet, &mut context.ip, &framing, &operands) {
-            Ok(()) => disposition,
-            Err(reason) => Disposition::Drop(reason),
+            Ok(()) => exit_received(plan, context.vif),
+            Err(reason) => Outcome::drop(context.vif, reason),
         })
     }
 
     /// Walks for a packet without a flow, and keeps the decision for those that the walk would treat alike.
-    pub(super) fn walk_and_keep(&mut self, context: &Context, inquiry: &Inquiry<'_>) -> Verdict {
-        if self.routed.start(context) != Some(inquiry.start) {
-            return classify::classify(&self.snapshot, inquiry);
+    pub(super) fn walk_and_keep(
+        &mut self,
+        env: &Env,
+        state: &mut FlowState,
+        context: &Context,
+        inquiry: &Inquiry<'_>,
+    ) -> Verdict {
+        if self.start(context) != Some(inquiry.start) {
+            return classify::classify(&env.snapshot, inquiry);
         }
-        let traced = classify::classify_traced(&self.snapshot, inquiry);
+        let traced = classify::classify_traced(&env.snapshot, inquiry);
         if let (Verdict::Forward(decision), Some(trace)) = (&traced.verdict, traced.trace) {
-            self.keep(context, inquiry.start, &decision.program, trace);
+            self.keep(env, state, context, inquiry.start, &decision.program, trace);
         }
         traced.verdict
     }
 
-    fn keep(&mut self, context: &Context, start: Start, program: &Program, trace: Trace) {
+    fn keep(
+        &mut self,
+        env: &Env,
+        state: &mut FlowState,
+        context: &Context,
+        start: Start,
+        program: &Program,
+        trace: Trace,
+    ) {
         let Trace { arrival, departure } = trace;
         if arrival.len().max(departure.len()) > DEPTH {
             return;
         }
-        let matches = Matches::of(self.snapshot.fib(context.key.vrf), &context.key, start);
+        let matches = Matches::of(env.snapshot.fib(context.key.vrf), &context.key, start);
         let further = |reads: Vec<PacketRead>, of| {
             reads.into_iter().filter(move |read| !key::is_first(read, &context.key, start, of))
         };
         let first = Key::arrival(context, matches);
-        self.keep_tree(context, first, further(arrival, Side::Source), program);
+        self.keep_tree(env, state, context, first, further(arrival, Side::Source), program);
         let first = Key::departure(context, start).with_match(matches.destination);
-        self.keep_tree(context, first, further(departure, Side::Destination), program);
+        self.keep_tree(env, state, context, first, further(departure, Side::Destination), program);
     }
 
-    fn keep_tree(&mut self, context: &Context, first: Key, reads: impl Iterator<Item = PacketRead>, program: &Program) {
-        let snapshot = Arc::clone(&self.snapshot);
+    fn keep_tree(
+        &mut self,
+        env: &Env,
+        state: &mut FlowState,
+        context: &Context,
+        first: Key,
+        reads: impl Iterator<Item = PacketRead>,
+        program: &Program,
+    ) {
+        let snapshot = Arc::clone(&env.snapshot);
         let (mut key, mut lost) = (first, Vec::new());
         for next in reads.map(Next::Read).chain(std::iter::once(Next::End)) {
             let value = match &next {
                 Next::Read(read) => Some(key::value(read, &snapshot, &context.key)),
                 Next::End => None,
             };
-            let id = self.programs.intern(program.clone(), context.key.vrf, &snapshot);
+            let id = state.programs.intern(program.clone(), context.key.vrf, &snapshot);
             let new = NewNode { next, program: id, tenant: context.tenant() };
-            let number = self.routed.cache.insert(key, new, &mut lost);
+            let number = self.cache.insert(key, new, &mut lost);
             if let Some(value) = value {
                 key = Key::below(number, value);
             }
         }
-        self.release_all(lost);
+        release_all(lost, state);
     }
 
     /// Takes out some of the decisions that no longer hold.
-    pub(super) fn sweep_routed(&mut self) {
+    pub(super) fn sweep(&mut self, state: &mut FlowState) {
         let mut lost = Vec::new();
-        self.routed.cache.sweep(STEP, &self.programs, &mut lost);
-        self.release_all(lost);
+        self.cache.sweep(STEP, &state.programs, &mut lost);
+        release_all(lost, state);
     }
+}
 
-    fn release_all(&mut self, programs: Vec<ProgramId>) {
-        for program in programs {
-            self.release_program(program);
-        }
+fn release_all(programs: Vec<ProgramId>, state: &mut FlowState) {
+    for program in programs {
+        state.release_program(program);
     }
 }

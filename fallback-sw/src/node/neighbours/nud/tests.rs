@@ -15,7 +15,7 @@ fn cell(state: State) -> Cell {
 }
 
 fn advertisement(mac: Option<MacAddr>, solicited: bool, replace: bool) -> Input {
-    Input::Told(Told::Advertisement { mac, solicited, replace })
+    Input::Claim(NeighbourClaim::Advertisement { mac, solicited, replace })
 }
 
 /// What an input makes of a cell: state and MAC.
@@ -108,33 +108,33 @@ fn a_solicited_flag_that_answers_no_question_is_not_believed() {
 
 #[test]
 fn a_solicitation_makes_or_changes_an_entry_and_leaves_it_stale() {
-    let told = Input::Told(Told::Solicitation { mac: NEW });
+    let told = Input::Claim(NeighbourClaim::Solicitation { mac: NEW });
     assert_eq!(after(State::Incomplete, told), (State::Stale, Some(NEW)));
     for state in WITH_MAC {
         assert_eq!(after(state, told), (State::Stale, Some(NEW)), "{state:?}");
-        let same = Input::Told(Told::Solicitation { mac: OLD });
+        let same = Input::Claim(NeighbourClaim::Solicitation { mac: OLD });
         assert_eq!(after(state, same), (state, Some(OLD)), "{state:?}");
     }
-    let (made, step) = Cell::introduced(Told::Solicitation { mac: NEW }, NOW).unwrap();
+    let (made, step) = Cell::introduced(NeighbourClaim::Solicitation { mac: NEW }, NOW).unwrap();
     assert_eq!((made.state(), made.mac(), step.mac_changed), (State::Stale, Some(NEW), true));
 }
 
 #[test]
 fn an_advertisement_makes_no_entry() {
     for solicited in BOTH {
-        let told = Told::Advertisement { mac: Some(NEW), solicited, replace: true };
+        let told = NeighbourClaim::Advertisement { mac: Some(NEW), solicited, replace: true };
         assert_eq!(Cell::introduced(told, NOW), None);
     }
 }
 
 #[test]
 fn an_arp_request_makes_an_entry_and_a_changed_mac_makes_it_stale() {
-    let (made, _) = Cell::introduced(Told::Request { mac: NEW }, NOW).unwrap();
+    let (made, _) = Cell::introduced(NeighbourClaim::Request { mac: NEW }, NOW).unwrap();
     assert_eq!((made.state(), made.mac()), (State::Reachable, Some(NEW)));
     for state in WITH_MAC {
-        let changed = after(state, Input::Told(Told::Request { mac: NEW }));
+        let changed = after(state, Input::Claim(NeighbourClaim::Request { mac: NEW }));
         assert_eq!(changed, (State::Stale, Some(NEW)), "{state:?}");
-        let heard = after(state, Input::Told(Told::Request { mac: OLD }));
+        let heard = after(state, Input::Claim(NeighbourClaim::Request { mac: OLD }));
         assert_eq!(heard, (State::Reachable, Some(OLD)), "{state:?}");
     }
 }
@@ -165,7 +165,7 @@ fn an_incomplete_entry_fails_a_second_after_three_questions() {
 
 #[test]
 fn a_stale_entry_in_use_is_probed_by_unicast_after_the_delay() {
-    let (mut cell, _) = Cell::introduced(Told::Solicitation { mac: OLD }, NOW).unwrap();
+    let (mut cell, _) = Cell::introduced(NeighbourClaim::Solicitation { mac: OLD }, NOW).unwrap();
     assert_eq!((cell.due(), cell.step(Input::Timeout, NOW + 1_000_000)), (u64::MAX, Step::default()));
     cell.step(Input::Used, NOW);
     assert_eq!((cell.state(), cell.due()), (State::Delay, NOW + 5000));
@@ -175,8 +175,8 @@ fn a_stale_entry_in_use_is_probed_by_unicast_after_the_delay() {
 
 #[test]
 fn a_reachable_entry_is_stale_25_seconds_after_its_confirmation() {
-    let (mut cell, _) = Cell::introduced(Told::Request { mac: OLD }, NOW).unwrap();
-    cell.step(Input::Told(Told::Request { mac: OLD }), NOW + 10_000);
+    let (mut cell, _) = Cell::introduced(NeighbourClaim::Request { mac: OLD }, NOW).unwrap();
+    cell.step(Input::Claim(NeighbourClaim::Request { mac: OLD }), NOW + 10_000);
     let (asked, gone) = life(cell);
     assert_eq!((asked.first(), gone), (Some(&(40_000, Question::Station(OLD))), 43_000));
 }

@@ -1,4 +1,4 @@
-//! What the tables say of the outside of packets out of tunnels, remembered.
+//! What decapsulation of MPLS over UDP has looked up, by outer header and label.
 //!
 //! Whether a tunnel ends here, whether the source may be and may come by this vif, where the label leads: look-ups whose answers are
 //! the same for all packets of a tunnel and label while what they read is the same.
@@ -14,9 +14,9 @@ use offload_rules::{
     forwarding::{Changes, Snapshot},
 };
 
-use super::{ingress::Path, readers::Readers};
+use super::{context::Path, readers::Readers};
 
-/// Tunnels and labels that are remembered at once.
+/// DecapCache and labels that are remembered at once.
 const SLOTS: usize = 256;
 
 /// What was read for them, at most: beyond, everything is looked up anew.
@@ -24,7 +24,7 @@ const READS: usize = 4096;
 
 /// What the look-ups depend on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Outside {
+pub(super) struct DecapKey {
     /// The vif that it came in on: an IPsec tunnel, or one of the underlay.
     pub(super) vif: VifId,
     /// VRF of the underlay.
@@ -37,40 +37,40 @@ pub(super) struct Outside {
 
 /// What they say: only of packets that may go on.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Inside {
+pub(super) struct Decap {
     /// VRF of the tenant.
     pub(super) vrf: VrfId,
     pub(super) path: Path,
 }
 
 /// One answer, with what it was asked.
-type Slot = Cell<Option<(Outside, Inside)>>;
+type Slot = Cell<Option<(DecapKey, Decap)>>;
 
-/// The memory; each outside has one place in it.
-pub(super) struct Tunnels {
+/// The cache; each key has one place in it.
+pub(super) struct DecapCache {
     slots: Box<[Slot; SLOTS]>,
     /// What may make an answer another one, beside what arrivals depend on.
     reads: RefCell<Readers>,
 }
 
-impl Default for Tunnels {
+impl Default for DecapCache {
     fn default() -> Self {
         Self { slots: Box::new([const { Cell::new(None) }; SLOTS]), reads: RefCell::default() }
     }
 }
 
-impl Tunnels {
+impl DecapCache {
     #[inline]
-    pub(super) fn get(&self, outside: &Outside) -> Option<Inside> {
-        match self.slot(outside)?.get() {
-            Some((known, inside)) if known == *outside => Some(inside),
+    pub(super) fn get(&self, key: &DecapKey) -> Option<Decap> {
+        match self.slot(key)?.get() {
+            Some((known, decap)) if known == *key => Some(decap),
             _ => None,
         }
     }
 
-    pub(super) fn put(&self, outside: Outside, inside: Inside) {
-        if let Some(slot) = self.slot(&outside) {
-            slot.set(Some((outside, inside)));
+    pub(super) fn put(&self, key: DecapKey, decap: Decap) {
+        if let Some(slot) = self.slot(&key) {
+            slot.set(Some((key, decap)));
         }
     }
 
@@ -97,8 +97,8 @@ impl Tunnels {
     }
 
     #[inline]
-    fn slot(&self, outside: &Outside) -> Option<&Cell<Option<(Outside, Inside)>>> {
-        let mixed = (outside.source.to_bits() ^ outside.label.rotate_left(16)).wrapping_mul(0x9e37_79b1);
+    fn slot(&self, key: &DecapKey) -> Option<&Cell<Option<(DecapKey, Decap)>>> {
+        let mixed = (key.source.to_bits() ^ key.label.rotate_left(16)).wrapping_mul(0x9e37_79b1);
         self.slots.get(mixed as usize >> 24)
     }
 }

@@ -1,6 +1,8 @@
 //! Counters of one worker. Plain integers: nobody else writes them.
 
-use std::collections::BTreeMap;
+mod settle;
+
+use std::{collections::BTreeMap, ops::Deref};
 
 use offload_rules::{DropReason, VifId, VrfId, flow::VrfCounter};
 
@@ -167,11 +169,78 @@ impl Account {
     }
 }
 
+/// The account of packets. All may read it; what it balances is written by [`settle`] alone, which carries outcomes out.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Ledger(Account);
+
+impl Deref for Ledger {
+    type Target = Account;
+
+    fn deref(&self) -> &Account {
+        &self.0
+    }
+}
+
+impl Ledger {
+    /// Adds another worker's.
+    pub(super) fn add(&mut self, other: &Self) {
+        self.0.add(&other.0);
+    }
+
+    /// Packets come in.
+    #[inline]
+    pub(super) const fn receive(&mut self, packets: u64) {
+        self.0.received += packets;
+    }
+
+    /// A packet was found its flow.
+    #[inline]
+    pub(super) const fn hit(&mut self) {
+        self.0.flow_hits += 1;
+    }
+
+    /// A packet without a flow goes by a decision that was kept.
+    #[inline]
+    pub(super) const fn route(&mut self) {
+        self.0.routed += 1;
+    }
+
+    /// A packet walks the tables.
+    pub(super) const fn walk(&mut self) {
+        self.0.slow_path += 1;
+    }
+
+    /// A NIC has forwarded packets by itself.
+    pub(super) const fn forward_in_hardware(&mut self, packets: u64) {
+        self.0.received += packets;
+        self.0.hardware += packets;
+        self.0.forwarded += packets;
+    }
+
+    /// A NIC has dropped packets by itself.
+    pub(super) fn drop_in_hardware(&mut self, packets: u64, reason: DropReason) {
+        self.0.received += packets;
+        self.0.hardware += packets;
+        self.dropped(reason, packets);
+    }
+
+    /// The node makes packets.
+    const fn originate(&mut self, packets: u64) {
+        self.0.originated += packets;
+    }
+
+    fn dropped(&mut self, reason: DropReason, packets: u64) {
+        if let Some(count) = self.0.dropped.get_mut(reason.index()) {
+            *count += packets;
+        }
+    }
+}
+
 /// All counters of one worker.
 #[derive(Debug, Clone, Default)]
 pub struct Counters {
     /// The account of packets.
-    pub account: Account,
+    pub account: Ledger,
     /// By vif number: packets of the vif.
     vifs: Vec<VifCounters>,
     /// By vif number: frames of the device.
@@ -224,6 +293,32 @@ impl Counters {
     /// Which way the packets of a VRF went, to add to.
     pub fn tier(&mut self, vrf: VrfId) -> &mut TierTraffic {
         self.tiers.entry(vrf).or_default()
+    }
+
+    /// A received packet walks the tables.
+    pub(super) fn walks(&mut self, vrf: VrfId, octets: usize) {
+        self.account.walk();
+        self.tier(vrf).slow_path.add(Traffic { packets: 1, bytes: octets as u64 });
+    }
+
+    /// One that has walked ends at the host.
+    pub(super) fn walked_to_host(&mut self, vrf: VrfId, octets: usize) {
+        let one = Traffic { packets: 1, bytes: octets as u64 };
+        let tiers = self.tier(vrf);
+        tiers.slow_path = tiers.slow_path.less(one);
+        tiers.punt.add(one);
+    }
+
+    /// Counts a received packet, if it was not counted before.
+    #[inline]
+    pub(super) fn count_in(&mut self, vif: VifId, octets: usize, counted: bool) {
+        if counted {
+            return;
+        }
+        if let Some(counters) = self.vif(vif) {
+            counters.rx_packets += 1;
+            counters.rx_bytes += octets as u64;
+        }
     }
 
     /// Adds another worker's.

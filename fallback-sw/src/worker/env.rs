@@ -1,0 +1,89 @@
+//! What every stage may read and none may write: who the worker is, the forwarding state in force, the time.
+
+use std::sync::Arc;
+
+use offload_rules::forwarding::Snapshot;
+
+/// Frames that are worked on together: enough loads in flight to hide memory, little enough to stay in the first-level cache.
+pub(super) const BATCH: usize = 32;
+
+/// How a worker is set up.
+#[derive(Debug, Clone)]
+pub struct WorkerConfig {
+    /// Its number, from 0.
+    pub id: usize,
+    /// How many there are.
+    pub workers: usize,
+    /// First IP identification that it uses.
+    pub ip_id: u16,
+    /// Fixed UDP source port of tunnels instead of the flow's entropy: for reproducing a packet.
+    pub entropy: Option<u16>,
+    /// Secret of SYN cookies. Whoever knows it opens connections from addresses that are not theirs.
+    pub cookie_secret: [u64; 2],
+    /// There is an engine that offloads flows to a NIC.
+    pub offload: bool,
+}
+
+/// What every stage may read.
+pub(super) struct Env {
+    pub(super) config: WorkerConfig,
+    /// The snapshot in force.
+    pub(super) snapshot: Arc<Snapshot>,
+    /// Low bits of the snapshot's version, as flow records keep them.
+    pub(super) version: u32,
+    /// Milliseconds of the node's clock when the worker last looked.
+    pub(super) clock: u64,
+}
+
+impl Env {
+    pub(super) fn new(config: WorkerConfig, snapshot: Arc<Snapshot>) -> Self {
+        Self { config, version: snapshot.version() as u32, snapshot, clock: 0 }
+    }
+
+    /// Packets are judged by this snapshot from now on.
+    pub(super) fn adopt(&mut self, snapshot: Arc<Snapshot>) {
+        self.version = snapshot.version() as u32;
+        self.snapshot = snapshot;
+    }
+
+    /// Time goes on; it does not go back.
+    pub(super) fn advance_clock(&mut self, now: u64) {
+        self.clock = self.clock.max(now);
+    }
+
+    /// Workers of the node, 1 at least.
+    pub(super) fn workers(&self) -> usize {
+        self.config.workers.max(1)
+    }
+
+    /// This worker's share of a rate or number of the node's, rounded up.
+    pub(super) fn share_of(&self, total: u32) -> u32 {
+        total.div_ceil(u32::try_from(self.workers()).unwrap_or(u32::MAX))
+    }
+}
+
+/// IP identifications of packets and outer headers, in turn.
+#[derive(Debug)]
+pub(super) struct IpIds(u16);
+
+impl IpIds {
+    pub(super) const fn beginning_with(first: u16) -> Self {
+        Self(first)
+    }
+
+    /// For a packet that belongs to no flow.
+    #[inline]
+    pub(super) const fn next(&mut self) -> u16 {
+        let id = self.0;
+        self.0 = self.0.wrapping_add(1);
+        id
+    }
+
+    /// For all outer headers of a direction of a flow: not 0, which means none.
+    pub(super) const fn next_of_flow(&mut self) -> u16 {
+        match self.next() {
+            0 => self.next(),
+            id => id,
+        }
+    }
+}
