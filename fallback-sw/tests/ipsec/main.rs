@@ -13,6 +13,7 @@ mod narrow;
 mod net;
 mod nic;
 mod numbers;
+mod order;
 mod outside;
 mod path_mtu;
 mod protect;

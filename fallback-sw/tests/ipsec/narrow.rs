@@ -13,12 +13,12 @@ use crate::{
     net::{CE1_MAC, CE1_UP, CE1_WAN, LAN, Net, WAN, ce1, ce2, re, to},
 };
 
-const CLIENT6: &str = "fd00:1::100";
-const SERVER6: &str = "fd00:2::100";
+pub const CLIENT6: &str = "fd00:1::100";
+pub const SERVER6: &str = "fd00:2::100";
 
 /// How a tenant's IPv6 goes.
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Through {
+pub enum Through {
     /// In MPLS over UDP, in ESP.
     Mpls,
     /// In ESP alone.
@@ -26,7 +26,7 @@ enum Through {
 }
 
 /// Walk A for IPv6; the tunnels of all nodes have this MTU.
-fn net(through: Through, mtu: u16, config: MachineConfig) -> Net {
+pub fn narrow(through: Through, mtu: u16, config: MachineConfig) -> Net {
     let width = ("\"mtu\": 1400", &*format!("\"mtu\": {mtu}"));
     let second = |sa: u32| (format!("\"outboundSas\": [{sa}]"), "\"outboundSas\": []".to_owned());
     let lan = |own: &str, own6: &str| (format!("\"{own}/24\"]"), format!("\"{own}/24\", \"{own6}/64\"]"));
@@ -103,7 +103,7 @@ impl Net {
 #[test]
 fn mpls_over_udp_is_fragmented_before_esp_and_no_fragment_is_on_the_wire() {
     for mtu in [576, 577, 800, 1000, 1279, 1280, 1300, 1311, 1312, 1313] {
-        let mut net = net(Through::Mpls, mtu, MachineConfig::default());
+        let mut net = narrow(Through::Mpls, mtu, MachineConfig::default());
         for len in [100, 500, 1000, 1200, 1247, 1248, 1249, 1279, 1280] {
             let wire = across(&mut net, len, 2);
             assert_eq!(wire.len() > 1, len + 32 > mtu.into(), "{len} over {mtu}");
@@ -121,7 +121,7 @@ fn mpls_over_udp_is_fragmented_before_esp_and_no_fragment_is_on_the_wire() {
 #[test]
 fn without_mpls_the_esp_packet_is_fragmented_and_reassembled() {
     for mtu in [576, 800, 1000, 1279, 1280, 1400] {
-        let mut net = net(Through::EspAlone, mtu, MachineConfig::default());
+        let mut net = narrow(Through::EspAlone, mtu, MachineConfig::default());
         let mut ids = Vec::new();
         for len in [100, 570, 576, 1000, 1200, 1279, 1280] {
             let wire = across(&mut net, len, 3);
@@ -148,7 +148,7 @@ fn without_mpls_the_esp_packet_is_fragmented_and_reassembled() {
 fn a_path_that_turns_out_narrow_is_told_to_ipv6_hosts_as_1280() {
     for (through, hops) in [(Through::Mpls, 2), (Through::EspAlone, 3)] {
         let df = (r#""natT": {}"#, r#""natT": {}, "df": "DF_SET""#);
-        let mut net = net(through, 1400, MachineConfig::default());
+        let mut net = narrow(through, 1400, MachineConfig::default());
         let vif = altered(&ce1(), &[df, ("\"outboundSas\": [18]", "\"outboundSas\": []")]);
         let start = vif.find(r#"{"id": 4111"#).unwrap();
         let end = vif.find(r#",{"id": 4109"#).unwrap();
@@ -173,7 +173,7 @@ fn a_path_that_turns_out_narrow_is_told_to_ipv6_hosts_as_1280() {
 fn several_workers_seal_in_fragments_as_one_does() {
     for through in [Through::Mpls, Through::EspAlone] {
         let hops = if through == Through::Mpls { 2 } else { 3 };
-        let mut net = net(through, 700, MachineConfig { workers: 3, ..MachineConfig::default() });
+        let mut net = narrow(through, 700, MachineConfig { workers: 3, ..MachineConfig::default() });
         for len in [1280, 650, 1000, 1280] {
             across(&mut net, len, hops);
         }
@@ -183,7 +183,7 @@ fn several_workers_seal_in_fragments_as_one_does() {
 
 #[test]
 fn an_sa_in_the_nic_comes_back_for_what_the_nic_cannot_fragment() {
-    let mut net = net(Through::EspAlone, 1000, with_engine());
+    let mut net = narrow(Through::EspAlone, 1000, with_engine());
     net.ce1.wait(100);
     let requests = net.ce1.machine.take_offload_requests();
     let offer = requests.into_iter().find_map(|request| match request {

@@ -2,14 +2,20 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use fallback_sw::{node::machine::MachineConfig, packet::Packet};
+use fallback_sw::{
+    node::machine::MachineConfig,
+    packet::{NicNote, Packet},
+    worker::{Outbox, Worker, WorkerConfig},
+};
+use offload_rules::DropReason;
 
 use crate::{
     common::{
+        hex,
         packets::{Frame, udp},
-        vif, walk_a,
+        snapshot, vif, walk_a,
     },
-    net::{CE1_UP, CLIENT, LAN, Net, Pair, SERVER, ce1, ce2, re},
+    net::{CE1_UP, CLIENT, END1, END2, LAN, Net, Pair, RE_MAC, SERVER, TUNNELS, WAN, ce1, ce2, re, to},
 };
 
 fn three() -> MachineConfig {
@@ -111,4 +117,22 @@ fn a_worker_whose_sa_has_ended_hands_its_packets_to_another_one() {
     assert_eq!(found[&pairs[0].spi()].len(), 5);
     assert_eq!(found[&pairs[1].spi()].len(), 95);
     assert_eq!(net.all_drops(), [vec![], vec![], vec![]]);
+}
+
+#[test]
+fn a_packet_of_the_nics_lost_between_workers_is_accounted_for() {
+    // The first worker owns the SAs.
+    let config = WorkerConfig { id: 1, workers: 2, ip_id: 1, entropy: None, cookie_secret: [0; 2], offload: true };
+    let (mut worker, mut out) = (Worker::new(config, snapshot(&ce1())).unwrap(), Outbox::default());
+    // A rule of the NIC has forwarded it into the tunnel, and counted it: it is not received here.
+    let mut ready = Packet::from_frame(&to(RE_MAC, &udp(END1, END2, 50_000, 6635, &hex("00118140")).ip()));
+    ready.set_note(NicNote::ToSeal(vif(TUNNELS[0])));
+    worker.receive(vif(WAN), &mut vec![ready], 1000, &mut out);
+    assert_eq!((worker.account().received, out.handoff.len()), (0, 1));
+    let (owner, delivery) = out.handoff.remove(0);
+    assert_eq!(owner, 0);
+    worker.lose(&delivery, DropReason::HandoffFull);
+    let account = worker.account();
+    assert_eq!((account.received, account.dropped_total(), account.unaccounted(0)), (1, 1, 0));
+    assert_eq!(account.dropped[DropReason::HandoffFull.index()], 1);
 }
