@@ -206,11 +206,12 @@ impl Lowering for NicLowering {
     fn open_rule(
         &self,
         snapshot: &Snapshot,
-        place: (VifId, SessionPlace),
+        vif: VifId,
+        place: SessionPlace,
         sa: &Sa,
         session: Session,
     ) -> Result<Rule, Unsupported> {
-        self.profile.open_rule(snapshot, place, sa, session)
+        self.profile.open_rule(snapshot, vif, place, sa, session)
     }
 
     fn seal_rule(

@@ -45,7 +45,8 @@ impl SwitchManagers {
     pub(super) fn of(
         &mut self,
         eal: &Arc<Eal>,
-        (device, wanted): (&str, Wanted<'_>),
+        device: &str,
+        wanted: &Wanted<'_>,
         known: Option<Use>,
         prepare: Option<&dyn Prepare>,
     ) -> Result<Arc<Ethdev>, PortError> {
@@ -60,7 +61,7 @@ impl SwitchManagers {
         if let Some(running) = running.upgrade() {
             return Ok(running);
         }
-        let started = Arc::new(Ethdev::start(eal, &wanted, used, prepare)?);
+        let started = Arc::new(Ethdev::start(eal, wanted, used, prepare)?);
         tracing::info!(device = started.name(), port = device, "started for its switch: no vif is on it");
         *running = Arc::downgrade(&started);
         Ok(started)

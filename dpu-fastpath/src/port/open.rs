@@ -195,7 +195,7 @@ impl OpenPorts for DpdkPorts {
             Some((name, known)) => {
                 let wanted = Wanted { name, mtu: vif.mtu, workers: 1, below: None, manager: None };
                 let (device, prepare) = (mapped.ethdev.as_str(), self.prepare.as_deref());
-                Some(self.managers.of(&self.eal, (device, wanted), known.clone(), prepare)?)
+                Some(self.managers.of(&self.eal, device, &wanted, known.clone(), prepare)?)
             }
             None => None,
         };

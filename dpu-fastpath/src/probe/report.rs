@@ -11,7 +11,7 @@ use super::{
     ask::{Answer, rules},
     questions::Question,
 };
-use fallback_sw::node::offload::AboutNic;
+use fallback_sw::node::offload::{AboutNic, AboutPort};
 
 /// Answers as they come.
 pub(super) struct Report {
@@ -34,7 +34,9 @@ impl Report {
         if self.json {
             let ports: BTreeMap<_, _> = ports
                 .iter()
-                .map(|(device, ethdev, facts)| (device, json!({"ethdev": ethdev, "role": facts.role.to_string()})))
+                .map(|AboutPort { device, ethdev, facts }| {
+                    (device, json!({"ethdev": ethdev, "role": facts.role.to_string()}))
+                })
                 .collect();
             return tell(&json!({
                 "profile": profile, "driver": driver, "dpdk": dpdk, "layout": layout, "engine": engine, "ports": ports,
@@ -43,7 +45,7 @@ impl Report {
         }
         line(&format!("profile {profile}, driver {driver}, DPDK {dpdk}, layout {layout}, rules {engine}"));
         line(&format!("by its profile the NIC {abilities}"));
-        for (device, ethdev, facts) in ports {
+        for AboutPort { device, ethdev, facts } in ports {
             line(&format!("port {device}: {ethdev}, {}", facts.role));
         }
         for finding in findings {

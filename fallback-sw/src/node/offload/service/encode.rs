@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 
 use offload_engine::{EngineStatus, Failures, InstalledRule, Mismatch, MismatchKind, ProbeResult, ShapeStatus};
-use offload_rules::lower::{Action, NotOffloaded, PortFacts};
+use offload_rules::lower::{Action, NotOffloaded};
 use proto::v1 as pb;
 
-use super::{AboutNic, rule_text};
+use super::{AboutNic, AboutPort, rule_text};
 
 /// The engine's state.
 pub(super) fn status(status: &EngineStatus, nic: &AboutNic) -> pb::OffloadStatus {
@@ -62,7 +62,7 @@ pub(super) fn status(status: &EngineStatus, nic: &AboutNic) -> pb::OffloadStatus
     }
 }
 
-fn port((device, ethdev, facts): &(String, String, PortFacts)) -> pb::OffloadPort {
+fn port(AboutPort { device, ethdev, facts }: &AboutPort) -> pb::OffloadPort {
     pb::OffloadPort {
         device: device.clone(),
         ethdev: ethdev.clone(),
