@@ -17,6 +17,7 @@ use fallback_sw::{
 };
 use offload_rules::{VifId, forwarding::Snapshot};
 use proto::v1 as pb;
+pub(crate) use test_kit::snapshot;
 
 /// What happens in a case, one after the other.
 #[derive(Debug, Clone)]
@@ -77,12 +78,6 @@ pub(crate) struct Outcome {
     pub(crate) frames: u64,
     pub(crate) hardware: u64,
     pub(crate) partial: u64,
-}
-
-pub(crate) fn snapshot(json: &str) -> Arc<Snapshot> {
-    let message: pb::ForwardingState = proto::json::parse(json, "state").unwrap();
-    let state = decode::state(&message).unwrap_or_else(|errors| panic!("{errors}\n{json}"));
-    Arc::new(Snapshot::empty().with_state(state).unwrap_or_else(|errors| panic!("{errors}\n{json}")))
 }
 
 fn change(machine: &mut Machine, json: &str, now: u64) {
