@@ -20,20 +20,20 @@ use offload_engine::{Lowering, SessionKind, SessionPlace};
 pub struct NicLowering {
     profile: NicProfile,
     ports: NicPorts,
-    tried: bool,
+    skip_canaries: bool,
 }
 
 impl NicLowering {
     /// For this profile and these ports.
     #[must_use]
     pub const fn new(profile: NicProfile, ports: NicPorts) -> Self {
-        Self { profile, ports, tried: false }
+        Self { profile, ports, skip_canaries: false }
     }
 
     /// The NIC has been tried in this process: no canaries. What it refuses all the same, it refuses flow by flow.
     #[must_use]
-    pub fn tried(self) -> Self {
-        Self { tried: true, ..self }
+    pub fn without_canaries(self) -> Self {
+        Self { skip_canaries: true, ..self }
     }
 
     /// The port of a device.
@@ -153,7 +153,7 @@ impl Lowering for NicLowering {
     }
 
     fn canaries(&self, snapshot: &Snapshot) -> Vec<(Shape, Chain)> {
-        if self.tried {
+        if self.skip_canaries {
             return Vec::new();
         }
         let samples = self.samples(snapshot, Shape::representatives).into_iter();

@@ -68,7 +68,7 @@ impl SwitchManagers {
     }
 
     /// An attempt to start a device for a vif has ended so. While ports of its switch run, it cannot be stopped, nor started anew.
-    pub(super) fn tried(&mut self, device: &str, outcome: Result<(), &PortError>) {
+    pub(super) fn start_attempted(&mut self, device: &str, outcome: Result<(), &PortError>) {
         match outcome {
             Err(PortError::Os { source, .. }) if source.raw_os_error() == Some(libc::EBUSY) => {
                 self.awaited.insert(device.to_owned());
@@ -80,7 +80,7 @@ impl SwitchManagers {
     }
 
     /// May an open device stay so?
-    pub(super) fn may_stay(&self, device: &Ethdev) -> Result<(), PortError> {
+    pub(super) fn check_may_run(&self, device: &Ethdev) -> Result<(), PortError> {
         let makes_way = device.manager().is_some_and(|manager| self.awaited.contains(manager.name()));
         if makes_way { Err(waiting(device.name())) } else { Ok(()) }
     }

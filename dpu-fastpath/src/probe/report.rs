@@ -38,7 +38,7 @@ impl Report {
                     (device, json!({"ethdev": ethdev, "role": facts.role.to_string()}))
                 })
                 .collect();
-            return tell(&json!({
+            return print_json(&json!({
                 "profile": profile, "driver": driver, "dpdk": dpdk, "layout": layout, "engine": engine, "ports": ports,
                 "findings": findings, "abilities": abilities,
             }));
@@ -57,7 +57,7 @@ impl Report {
     pub(super) fn asks(&self, question: &Question) {
         if let (true, Ok(chain)) = (self.json, &question.chain) {
             let rules: Vec<String> = rules(chain).map(ToString::to_string).collect();
-            tell(&json!({"asks": question.name, "rules": rules}));
+            print_json(&json!({"asks": question.name, "rules": rules}));
         }
     }
 
@@ -69,7 +69,7 @@ impl Report {
             Answer::Refused { .. } => self.refused += 1,
         }
         if self.json {
-            return tell(&as_json(&question.name, answer));
+            return print_json(&as_json(&question.name, answer));
         }
         match answer {
             Answer::Unsupported(reason) if self.verbose => line(&format!("unsupported  {}: {reason}", question.name)),
@@ -91,7 +91,7 @@ impl Report {
     pub(super) fn end(&self) -> usize {
         let unsupported: usize = self.unsupported.values().sum();
         if self.json {
-            tell(&json!({"created": self.created, "refused": self.refused, "unsupported": unsupported}));
+            print_json(&json!({"created": self.created, "refused": self.refused, "unsupported": unsupported}));
         } else {
             for (reason, count) in &self.unsupported {
                 line(&format!("{count:5} not asked: {reason}"));
@@ -117,7 +117,7 @@ fn as_json(name: &str, answer: &Answer) -> Value {
     }
 }
 
-fn tell(value: &Value) {
+fn print_json(value: &Value) {
     line(&value.to_string());
 }
 

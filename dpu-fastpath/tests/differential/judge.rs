@@ -127,7 +127,7 @@ impl<'a> Side<'a> {
                 let mut software: Vec<Packet> = match &mut self.front {
                     None => vec![Packet::from_frame(frame)],
                     Some(front) => {
-                        let met = front.meet(vif, frame, now).unwrap();
+                        let met = front.receive(vif, frame, now).unwrap();
                         out.extend(met.sent.iter().map(|(port, sent)| (port.get().into(), sent.data().to_vec())));
                         met.software
                     }
