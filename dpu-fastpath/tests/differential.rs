@@ -16,9 +16,6 @@ mod judge;
 mod moments;
 #[path = "differential/named.rs"]
 mod named;
-#[allow(dead_code, unreachable_pub, reason = "shared with other tests")]
-#[path = "../../fallback-sw/tests/common/packets.rs"]
-mod packets;
 #[path = "differential/rng.rs"]
 mod rng;
 #[path = "differential/traffic.rs"]
@@ -36,6 +33,8 @@ use std::{
     process::{Command, Output},
     sync::Mutex,
 };
+
+use test_kit::packets;
 
 use bench::Judged;
 use judge::{Case, Event, Outcome};

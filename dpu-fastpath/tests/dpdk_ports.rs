@@ -8,13 +8,13 @@ use std::{
 };
 
 use dpdk_sys as sys;
-use dpu_fastpath::port::{DpdkPorts, Eal, EalArgs, EalError, Memory, PortMap, UnknownEthdev, eal};
+use dpu_fastpath::{
+    nic::NicPorts,
+    port::{DpdkPorts, Eal, EalArgs, EalError, Memory, PortMap, UnknownEthdev, eal},
+};
 use fallback_sw::{
     io::{KernelPorts, OpenPorts as _, Port, PortError},
-    node::{
-        decode,
-        runtime::{Config, Runtime},
-    },
+    node::runtime::{Config, Runtime},
     packet::{HEADROOM, NicNote, Packet},
 };
 use offload_rules::{
@@ -41,11 +41,6 @@ const STATE: &str = r#"{
     {"vrf": 1, "prefix": "10.9.0.0/16", "nexthop": 85}
   ]
 }"#;
-
-fn snapshot() -> Snapshot {
-    let message: proto::v1::ForwardingState = proto::json::parse(STATE, "test state").unwrap();
-    Snapshot::empty().with_state(decode::state(&message).unwrap()).unwrap()
-}
 
 /// EAL, once for all tests of this program. They take turns: devices and threads are shared.
 fn eal() -> (MutexGuard<'static, ()>, Arc<Eal>) {
@@ -93,7 +88,7 @@ fn map(device: &str, ethdev: &str) -> PortMap {
 }
 
 fn vif(number: u32) -> Arc<Vif> {
-    snapshot().vif(VifId::new(number).unwrap()).map(Arc::clone).unwrap()
+    test_kit::snapshot(STATE).vif(test_kit::vif(number)).map(Arc::clone).unwrap()
 }
 
 /// The pool that an open device receives into, for frames of 1500 octets. The node never frees it.
@@ -178,15 +173,19 @@ fn forward(count: u32, workers: usize, mut each: impl FnMut(&[u8])) {
     let (wan, wan_peer) = wire(&format!("wan{workers}"));
     let (mut from, mut to) = (open(&eal, &lan_peer), open(&eal, &wan_peer));
     let ports = DpdkPorts::new(Arc::clone(&eal), &[map("lan", &lan), map("wan", &wan)], Box::new(KernelPorts)).unwrap();
+    let started = NicPorts::new(false).expecting(2);
+    let ports = ports.prepared_by(Box::new(started.clone()));
     let config = Config {
         workers,
         ports: Box::new(ports),
         on_worker_start: Some(Arc::new(|_| eal::register_thread())),
         ..Config::default()
     };
-    let runtime = Runtime::start(config, snapshot()).unwrap();
+    let runtime = Runtime::start(config, Snapshot::clone(&test_kit::snapshot(STATE))).unwrap();
     let deadline = Instant::now() + Duration::from_secs(30);
-    let pools = until(deadline, "open ports", || Some([Mbufs::of(&lan)?, Mbufs::of(&wan)?]));
+    started.wait(Duration::from_secs(30));
+    assert!([1, 2].iter().all(|number| started.has(test_kit::vif(*number))), "ports are not open");
+    let pools = [&lan, &wan].map(|ethdev| Mbufs::of(ethdev).unwrap());
 
     let (mut sent, mut received) = (0, 0);
     while received < count {
@@ -204,16 +203,6 @@ fn forward(count: u32, workers: usize, mut each: impl FnMut(&[u8])) {
     runtime.stop();
     for pool in pools.into_iter().chain([from.mbufs, to.mbufs]) {
         assert_eq!(pool.available(), pool.size(), "mbufs are missing");
-    }
-}
-
-fn until<T>(deadline: Instant, what: &str, mut look: impl FnMut() -> Option<T>) -> T {
-    loop {
-        if let Some(found) = look() {
-            return found;
-        }
-        assert!(Instant::now() < deadline, "no {what}");
-        std::thread::yield_now();
     }
 }
 

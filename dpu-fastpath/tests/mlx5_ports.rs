@@ -12,17 +12,15 @@ use dpu_fastpath::{
     nic::{self, NicPorts, WrongEngine, identify, profile},
     port::{DpdkPorts, Eal, EalArgs, Memory, PortMap, transfer_proxy},
 };
-use fallback_sw::{
-    io::{KernelPorts, OpenPorts, Opened, PortError},
-    node::decode,
-};
+use fallback_sw::io::{KernelPorts, OpenPorts, Opened, PortError};
 use mlx5_judge::{Below, Card, Engine, Preload};
 use offload_engine::{Completion, RuleBackend, Token};
 use offload_rules::{
-    MacAddr, VifId,
+    MacAddr,
     forwarding::{Snapshot, Vif},
     lower::{Action, Item, Layout, Role, Rule, Table},
 };
+use test_kit::vif as vif_id;
 
 /// Names the case that this process is.
 const CASE: &str = "SLUICEGATE_MLX5_CASE";
@@ -50,7 +48,7 @@ struct Node {
     ports: DpdkPorts,
     nic: NicPorts,
     eal: Arc<Eal>,
-    snapshot: Snapshot,
+    snapshot: Arc<Snapshot>,
 }
 
 /// A node on the card with a vif for each of these devices: vif 1 on the first, and so on.
@@ -68,18 +66,13 @@ fn node(card: &Card, engine: Engine, devices: &[&str], hairpin: bool) -> Node {
     };
     let vifs: Vec<_> = (1..).zip(&map).map(vif).collect();
     let state = serde_json::json!({"generation": "1", "node": "pe", "vrfs": [{"id": 1, "name": "one"}], "vifs": vifs});
-    let message: proto::v1::ForwardingState = proto::json::parse(&state.to_string(), "test state").unwrap();
-    let snapshot = Snapshot::empty().with_state(decode::state(&message).unwrap()).unwrap();
+    let snapshot = test_kit::snapshot(&state.to_string());
     Node { ports, nic, eal, snapshot }
-}
-
-fn id(number: u32) -> VifId {
-    VifId::new(number).unwrap()
 }
 
 impl Node {
     fn vif(&self, number: u32) -> Arc<Vif> {
-        self.snapshot.vif(id(number)).map(Arc::clone).unwrap()
+        self.snapshot.vif(vif_id(number)).map(Arc::clone).unwrap()
     }
 
     fn open(&mut self, number: u32) -> Result<Opened, PortError> {
@@ -111,24 +104,25 @@ fn hairpin_queues_of_two_wires_work_both_ways_also_after_a_reopening() {
         assert_eq!(transfer_proxy(node.ethdev(&address)), None, "{address}");
     }
     let first = node.open(1).unwrap();
-    assert_eq!(node.nic.hairpin(id(1), id(2)), None, "the other is not open");
-    assert_eq!(node.nic.hairpin(id(1), id(1)), Some(2), "behind the two of the workers");
+    assert_eq!(node.nic.hairpin(vif_id(1), vif_id(2)), None, "the other is not open");
+    assert_eq!(node.nic.hairpin(vif_id(1), vif_id(1)), Some(2), "behind the two of the workers");
     let second = node.open(2).unwrap();
-    let queues = |node: &Node| [(1, 1), (1, 2), (2, 1), (2, 2)].map(|(from, to)| node.nic.hairpin(id(from), id(to)));
+    let queues =
+        |node: &Node| [(1, 1), (1, 2), (2, 1), (2, 2)].map(|(from, to)| node.nic.hairpin(vif_id(from), vif_id(to)));
     assert_eq!(queues(&node), [Some(2), Some(3), Some(2), Some(3)]);
     drop(first);
     assert_eq!(queues(&node), [None, None, None, Some(3)]);
     let first = node.open(1).unwrap();
     assert_eq!(queues(&node), [Some(2), Some(3), Some(2), Some(3)]);
     for vif in [1, 2] {
-        assert_eq!(node.nic.facts(id(vif)).unwrap().role, Role::Wire);
+        assert_eq!(node.nic.facts(vif_id(vif)).unwrap().role, Role::Wire);
     }
     drop((first, second));
     assert_eq!(queues(&node), [None; 4]);
 }
 
 fn drops_on(port: u32) -> Rule {
-    let items = vec![Item::Port(id(port)), Item::Eth { dst: Some(MacAddr([2, 0, 0, 0, 0, 9])), has_vlan: None }];
+    let items = vec![Item::Port(vif_id(port)), Item::Eth { dst: Some(MacAddr([2, 0, 0, 0, 0, 9])), has_vlan: None }];
     Rule { table: Table::Tenant, priority: 2, items, actions: vec![Action::Count, Action::Drop] }
 }
 
@@ -244,7 +238,7 @@ fn a_representor_opens_by_short_name_within_its_switch_managers_life() {
     for vif in 1..=3 {
         node.ports.look(&node.device(vif)).unwrap();
     }
-    let facts = [1, 2, 3].map(|vif| node.nic.facts(id(vif)).unwrap());
+    let facts = [1, 2, 3].map(|vif| node.nic.facts(vif_id(vif)).unwrap());
     assert_eq!(facts.map(|facts| facts.role), [Role::Wire, Role::Function, Role::Function]);
     assert!(facts[0].domain.is_some() && facts.iter().all(|other| facts[0].shares_switch(other)));
 
@@ -261,7 +255,7 @@ fn uplinks_of_two_switches_share_none() {
     let Some(engine) = cases("uplinks_of_two_switches_share_none", &card) else { return };
     let mut node = node(&card, engine, &["pf0", "pf1", "pf1vf0"], false);
     let _open = [1, 2, 3].map(|vif| node.open(vif).unwrap());
-    let facts = [1, 2, 3].map(|vif| node.nic.facts(id(vif)).unwrap());
+    let facts = [1, 2, 3].map(|vif| node.nic.facts(vif_id(vif)).unwrap());
     assert!(!facts[0].shares_switch(&facts[1]) && facts[1].shares_switch(&facts[2]), "{facts:?}");
 }
 

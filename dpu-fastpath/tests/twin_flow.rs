@@ -22,9 +22,10 @@ use dpu_fastpath::{
 };
 use offload_engine::{Completion, Failure, Hits, RuleBackend, Token};
 use offload_rules::{
-    Label, MacAddr, VifId,
+    Label, MacAddr,
     lower::{Action, FailureClass, Field, Item, Rule, Table},
 };
+use test_kit::vif;
 
 const ROUTER: MacAddr = MacAddr([0x00, 0x00, 0x5e, 0x00, 0x01, 0x00]);
 const NEXT: MacAddr = MacAddr([2, 0, 0, 0, 0, 9]);
@@ -134,10 +135,6 @@ impl Drop for Nic {
 enum Exit {
     Software(Vec<u8>),
     Wire(Vec<u8>),
-}
-
-fn vif(number: u32) -> VifId {
-    VifId::new(number).unwrap()
 }
 
 /// A packet of an established TCP connection.

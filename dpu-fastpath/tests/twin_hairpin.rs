@@ -10,30 +10,18 @@ use dpu_fastpath::{
     port::{DpdkPorts, Eal, EalArgs, Memory, PortMap, Wire},
     rte_flow::{Style, Synchronous},
 };
-use fallback_sw::{
-    io::{KernelPorts, OpenPorts, Opened},
-    node::decode,
-};
+use fallback_sw::io::{KernelPorts, OpenPorts, Opened};
 use offload_engine::{Completion, RuleBackend};
 use offload_rules::{
-    MacAddr, VifId,
-    forwarding::Snapshot,
+    MacAddr,
     lower::{Action, Item, Rule, Table},
 };
+use test_kit::{snapshot, vif};
 
 const STATE: &str = r#"{"generation": "1", "node": "router", "vrfs": [{"id": 1, "name": "one"}], "vifs": [
     {"id": 1, "name": "lan", "type": "PHYSICAL", "mac": "02:00:00:00:00:01", "vrf": 1},
     {"id": 2, "name": "wan", "type": "PHYSICAL", "mac": "02:00:00:00:00:02", "vrf": 1}]}"#;
 const OWN: MacAddr = MacAddr([2, 0, 0, 0, 0, 1]);
-
-fn vif(number: u32) -> VifId {
-    VifId::new(number).unwrap()
-}
-
-fn snapshot() -> Snapshot {
-    let message: proto::v1::ForwardingState = proto::json::parse(STATE, "test state").unwrap();
-    Snapshot::empty().with_state(decode::state(&message).unwrap()).unwrap()
-}
 
 /// A frame to the router, of the least length.
 fn frame() -> Vec<u8> {
@@ -63,7 +51,7 @@ fn a_rule_forwards_wire_to_wire_unless_one_of_the_ports_is_stopped() {
     let nic = NicPorts::new(false).with_hairpins(map.iter().map(|map| eal.port_id(&map.ethdev).unwrap()));
     let opener = DpdkPorts::new(Arc::clone(&eal), &map, Box::new(KernelPorts)).unwrap();
     let mut opener = opener.prepared_by(Box::new(nic.clone()));
-    let snapshot = snapshot();
+    let snapshot = snapshot(STATE);
     let mut open = |number| opener.open(snapshot.vif(vif(number)).unwrap(), 1).unwrap();
     let mut lan = open(1);
     let wan = open(2);

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use proto::v1;
 
 use crate::lab::{
-    Capture, EDGE_ART, EdgeOptions, Fan, IperfServer, L3vpn, LabError, LeakWatch, Node, Options, Ping, Sequence, Site,
-    TOPOLOGY_ART, Tenant, Tunnel, TunnelEnd, WebServer, check_capture, lost_in_rings,
+    Capture, DatagramLoad, EDGE_ART, EdgeOptions, Fan, IperfServer, L3vpn, LabError, LeakWatch, Node, Options, Ping,
+    Sequence, Site, TOPOLOGY_ART, Tenant, Tunnel, TunnelEnd, WebServer, check_capture, lost_in_rings,
 };
 
 /// Seconds of each iperf3 run.
@@ -19,7 +19,7 @@ const SHOWN_FLOWS: usize = 30;
 
 /// Seconds of the iperf3 run with rekeys in its middle, and its load: Mbit/s, octets of a datagram.
 const REKEY_SECONDS: u32 = 6;
-const REKEY_LOAD: (u32, u32) = (20, 1200);
+const REKEY_LOAD: DatagramLoad = DatagramLoad { megabits: 20, octets: 1200 };
 /// Rekeys of all tunnels in the middle of it.
 const REKEYS: usize = 3;
 const DATAGRAM_PORT: u16 = 7000;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use fallback_sw::node::offload::AboutNic;
+use fallback_sw::node::offload::{AboutNic, AboutPort};
 use offload_rules::lower::{Abilities, Layout, NicProfile, PortFacts, Role};
 
 use super::{
@@ -42,6 +42,10 @@ pub struct Identity {
     pub findings: Vec<String>,
 }
 
+fn about_port(seen: &Seen) -> AboutPort {
+    AboutPort { device: seen.device.clone(), ethdev: seen.ethdev.clone(), facts: seen.facts }
+}
+
 impl Identity {
     /// What the ports are opened with.
     #[must_use]
@@ -73,7 +77,7 @@ impl Identity {
             dpdk: port::dpdk_version(),
             layout: layout.to_owned(),
             engine: if by_templates(&self.profile) { "templates" } else { "rule by rule" }.to_owned(),
-            ports: self.ports.iter().map(|seen| (seen.device.clone(), seen.ethdev.clone(), seen.facts)).collect(),
+            ports: self.ports.iter().map(about_port).collect(),
             findings: self.findings.clone(),
             abilities: self.abilities().to_string(),
         }

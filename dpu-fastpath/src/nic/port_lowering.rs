@@ -21,20 +21,20 @@ use offload_engine::{Lowering, SessionKind, SessionPlace};
 pub struct NicLowering {
     profile: NicProfile,
     ports: NicPorts,
-    tried: bool,
+    skip_canaries: bool,
 }
 
 impl NicLowering {
     /// For this profile and these ports.
     #[must_use]
     pub const fn new(profile: NicProfile, ports: NicPorts) -> Self {
-        Self { profile, ports, tried: false }
+        Self { profile, ports, skip_canaries: false }
     }
 
     /// The NIC has been tried in this process: no canaries. What it refuses all the same, it refuses flow by flow.
     #[must_use]
-    pub fn tried(self) -> Self {
-        Self { tried: true, ..self }
+    pub fn without_canaries(self) -> Self {
+        Self { skip_canaries: true, ..self }
     }
 
     /// The port of a device.
@@ -154,7 +154,7 @@ impl Lowering for NicLowering {
     }
 
     fn canaries(&self, snapshot: &Snapshot) -> Vec<(Shape, Chain)> {
-        if self.tried {
+        if self.skip_canaries {
             return Vec::new();
         }
         let samples = self.samples(snapshot, Shape::representatives).into_iter();
@@ -207,11 +207,12 @@ impl Lowering for NicLowering {
     fn open_rule(
         &self,
         snapshot: &Snapshot,
-        place: (VifId, SessionPlace),
+        vif: VifId,
+        place: SessionPlace,
         sa: &Sa,
         session: Session,
     ) -> Result<Rule, Unsupported> {
-        self.profile.open_rule(snapshot, place, sa, session)
+        self.profile.open_rule(snapshot, vif, place, sa, session)
     }
 
     fn seal_rule(

@@ -49,7 +49,7 @@ pub(super) fn offer_security(info: &sys::rte_eth_dev_info, config: &mut sys::rte
 
 /// Asks to be told when the device is gone, as far as its driver tells (`flags`: `rte_eth_dev_info.dev_flags`). mlx5 tells nobody who has
 /// not asked (mlx5_ethdev_os.c, `mlx5_dev_interrupt_device_fatal`); ethdev refuses who asks a driver that cannot.
-pub(super) fn hear_of_removal(flags: u32, config: &mut sys::rte_eth_conf) {
+pub(super) fn enable_removal_events(flags: u32, config: &mut sys::rte_eth_conf) {
     config.intr_conf.set_rmv(u32::from(u64::from(flags) & sys::RTE_ETH_DEV_INTR_RMV != 0));
 }
 
@@ -99,7 +99,7 @@ mod tests {
     fn removal_is_asked_about_where_the_driver_tells() {
         for (flags, rmv) in [(0, 0), (sys::RTE_ETH_DEV_INTR_RMV, 1), (!sys::RTE_ETH_DEV_INTR_RMV, 0), (u64::MAX, 1)] {
             let mut config = sys::rte_eth_conf::default();
-            hear_of_removal(flags as u32, &mut config);
+            enable_removal_events(flags as u32, &mut config);
             assert_eq!(config.intr_conf.rmv(), rmv, "{flags:#x}");
         }
     }

@@ -20,7 +20,7 @@ use fallback_sw::{
 use offload_rules::MacAddr;
 
 use super::{
-    conf::{configuration, hear_of_removal, most, offer_security, queues, wish},
+    conf::{configuration, enable_removal_events, most, offer_security, queues, wish},
     driver::driver_name,
     eal::{Eal, exclusively},
     gate::Gate,
@@ -305,7 +305,7 @@ impl Setup<'_> {
         let behind = hairpins.as_ref().map_or(0, |hairpins| hairpins.queues_of(port));
         let mut config = configuration(&info, rx_queues, mtu);
         // SAFETY: where the driver sets it, it points to the flags of the device, which live as long as the port.
-        hear_of_removal(unsafe { info.dev_flags.as_ref() }.copied().unwrap_or(0), &mut config);
+        enable_removal_events(unsafe { info.dev_flags.as_ref() }.copied().unwrap_or(0), &mut config);
         if prepare.is_some() {
             offer_security(&info, &mut config);
         }

@@ -45,7 +45,8 @@ impl SwitchManagers {
     pub(super) fn of(
         &mut self,
         eal: &Arc<Eal>,
-        (device, wanted): (&str, Wanted<'_>),
+        device: &str,
+        wanted: &Wanted<'_>,
         known: Option<Use>,
         prepare: Option<&dyn Prepare>,
     ) -> Result<Arc<Ethdev>, PortError> {
@@ -60,14 +61,14 @@ impl SwitchManagers {
         if let Some(running) = running.upgrade() {
             return Ok(running);
         }
-        let started = Arc::new(Ethdev::start(eal, &wanted, used, prepare)?);
+        let started = Arc::new(Ethdev::start(eal, wanted, used, prepare)?);
         tracing::info!(device = started.name(), port = device, "started for its switch: no vif is on it");
         *running = Arc::downgrade(&started);
         Ok(started)
     }
 
     /// An attempt to start a device for a vif has ended so. While ports of its switch run, it cannot be stopped, nor started anew.
-    pub(super) fn tried(&mut self, device: &str, outcome: Result<(), &PortError>) {
+    pub(super) fn start_attempted(&mut self, device: &str, outcome: Result<(), &PortError>) {
         match outcome {
             Err(PortError::Os { source, .. }) if source.raw_os_error() == Some(libc::EBUSY) => {
                 self.awaited.insert(device.to_owned());
@@ -79,7 +80,7 @@ impl SwitchManagers {
     }
 
     /// May an open device stay so?
-    pub(super) fn may_stay(&self, device: &Ethdev) -> Result<(), PortError> {
+    pub(super) fn check_may_run(&self, device: &Ethdev) -> Result<(), PortError> {
         let makes_way = device.manager().is_some_and(|manager| self.awaited.contains(manager.name()));
         if makes_way { Err(waiting(device.name())) } else { Ok(()) }
     }

@@ -195,14 +195,14 @@ impl OpenPorts for DpdkPorts {
             Some((name, known)) => {
                 let wanted = Wanted { name, mtu: vif.mtu, workers: 1, below: None, manager: None };
                 let (device, prepare) = (mapped.ethdev.as_str(), self.prepare.as_deref());
-                Some(self.managers.of(&self.eal, (device, wanted), known.clone(), prepare)?)
+                Some(self.managers.of(&self.eal, device, &wanted, known.clone(), prepare)?)
             }
             None => None,
         };
         let below = mapped.below.as_deref();
         let wanted = Wanted { name: &mapped.ethdev, mtu: vif.mtu, workers, below, manager };
         let ethdev = Ethdev::start(&self.eal, &wanted, &mapped.used, self.prepare.as_deref());
-        self.managers.tried(&mapped.ethdev, ethdev.as_ref().map(drop));
+        self.managers.start_attempted(&mapped.ethdev, ethdev.as_ref().map(drop));
         let ethdev = Arc::new(ethdev.map_err(|error| mapped.replaced(error))?);
         let found = ethdev.look().map_err(|error| mapped.replaced(error))?;
         if mapped.known
@@ -236,7 +236,7 @@ impl OpenPorts for DpdkPorts {
             Some(mapped) => {
                 let gone = || PortError::NoDevice { device: mapped.ethdev.clone() };
                 let found = mapped.open.upgrade().ok_or_else(gone).and_then(|open| {
-                    self.managers.may_stay(&open)?;
+                    self.managers.check_may_run(&open)?;
                     open.look()
                 });
                 if found.is_err()

@@ -11,7 +11,7 @@ use super::{
     ask::{Answer, rules},
     questions::Question,
 };
-use fallback_sw::node::offload::AboutNic;
+use fallback_sw::node::offload::{AboutNic, AboutPort};
 
 /// Answers as they come.
 pub(super) struct Report {
@@ -34,16 +34,18 @@ impl Report {
         if self.json {
             let ports: BTreeMap<_, _> = ports
                 .iter()
-                .map(|(device, ethdev, facts)| (device, json!({"ethdev": ethdev, "role": facts.role.to_string()})))
+                .map(|AboutPort { device, ethdev, facts }| {
+                    (device, json!({"ethdev": ethdev, "role": facts.role.to_string()}))
+                })
                 .collect();
-            return tell(&json!({
+            return print_json(&json!({
                 "profile": profile, "driver": driver, "dpdk": dpdk, "layout": layout, "engine": engine, "ports": ports,
                 "findings": findings, "abilities": abilities,
             }));
         }
         line(&format!("profile {profile}, driver {driver}, DPDK {dpdk}, layout {layout}, rules {engine}"));
         line(&format!("by its profile the NIC {abilities}"));
-        for (device, ethdev, facts) in ports {
+        for AboutPort { device, ethdev, facts } in ports {
             line(&format!("port {device}: {ethdev}, {}", facts.role));
         }
         for finding in findings {
@@ -55,7 +57,7 @@ impl Report {
     pub(super) fn asks(&self, question: &Question) {
         if let (true, Ok(chain)) = (self.json, &question.chain) {
             let rules: Vec<String> = rules(chain).map(ToString::to_string).collect();
-            tell(&json!({"asks": question.name, "rules": rules}));
+            print_json(&json!({"asks": question.name, "rules": rules}));
         }
     }
 
@@ -67,7 +69,7 @@ impl Report {
             Answer::Refused { .. } => self.refused += 1,
         }
         if self.json {
-            return tell(&as_json(&question.name, answer));
+            return print_json(&as_json(&question.name, answer));
         }
         match answer {
             Answer::Unsupported(reason) if self.verbose => line(&format!("unsupported  {}: {reason}", question.name)),
@@ -89,7 +91,7 @@ impl Report {
     pub(super) fn end(&self) -> usize {
         let unsupported: usize = self.unsupported.values().sum();
         if self.json {
-            tell(&json!({"created": self.created, "refused": self.refused, "unsupported": unsupported}));
+            print_json(&json!({"created": self.created, "refused": self.refused, "unsupported": unsupported}));
         } else {
             for (reason, count) in &self.unsupported {
                 line(&format!("{count:5} not asked: {reason}"));
@@ -115,7 +117,7 @@ fn as_json(name: &str, answer: &Answer) -> Value {
     }
 }
 
-fn tell(value: &Value) {
+fn print_json(value: &Value) {
     line(&value.to_string());
 }
 

@@ -9,7 +9,7 @@ use fallback_sw::{
     io::{KernelPorts, OpenPorts, Port},
     node::machine::Machine,
     packet::{Packet, parse},
-    replay::{Front, Met},
+    replay::{Front, NicOutcome},
 };
 use offload_engine::protocol::Report;
 use offload_rules::{
@@ -164,7 +164,7 @@ impl NicFront {
     /// # Errors
     /// Whatever the driver or the engine say.
     pub fn renew(&mut self, snapshot: &Arc<Snapshot>) -> anyhow::Result<()> {
-        let lowering = NicLowering::new(self.profile.clone(), self.nic_ports.clone()).tried();
+        let lowering = NicLowering::new(self.profile.clone(), self.nic_ports.clone()).without_canaries();
         self.start(lowering, snapshot)
     }
 
@@ -275,17 +275,17 @@ impl NicFront {
 }
 
 impl Front for NicFront {
-    fn meet(&mut self, port: VifId, frame: &[u8], _now: u64) -> Result<Met, String> {
+    fn receive(&mut self, port: VifId, frame: &[u8], _now: u64) -> Result<NicOutcome, String> {
         let tag_room = if self.profile.matches.length.value { NicProfile::TAG_ROOM } else { 0 };
         let takes = |port: &NicPort| layer3(frame) <= port.takes as usize + usize::from(tag_room);
         let found = self.ports.iter_mut().enumerate().find(|(_, on)| on.vif == port && takes(on));
         let Some((at, on)) = found else {
             // Not on the NIC, or larger than its port takes: a replay has no device that would refuse it.
-            return Ok(Met { software: vec![Packet::from_frame(frame)], sent: Vec::new() });
+            return Ok(NicOutcome { software: vec![Packet::from_frame(frame)], sent: Vec::new() });
         };
         let Arrival { software, sent } =
             self.wires.arrive(at, on.port.as_mut(), frame).map_err(|why| format!("vif {port}: {why}"))?;
-        Ok(Met { software, sent: self.by_vif(sent) })
+        Ok(NicOutcome { software, sent: self.by_vif(sent) })
     }
 
     fn send(&mut self, port: VifId, packet: Packet) -> Result<Vec<(VifId, Packet)>, String> {

@@ -362,8 +362,8 @@ fn rules_that_differ_in_what_they_match_or_do_have_tables_of_their_own() {
         |rule| rule.priority = 3,
         |rule| rule.table = Table::Tunnel,
         |rule| rule.items[2] = Item::Vlan { tpid: 0x8100, tci: Field { spec: 0, mask: 0xffff }, has_more: Some(false) },
-        |rule| rule.actions[4] = Action::Reformat { off: vec![0; 14], on: vec![0; 50] },
-        |rule| rule.actions[5] = Action::Jump(Table::Tunnel),
+        |rule| rule.actions[3] = Action::Reformat { off: vec![0; 14], on: vec![0; 50] },
+        |rule| rule.actions[4] = Action::Jump(Table::Tunnel),
         |rule| {
             rule.actions.remove(1);
         },
@@ -460,7 +460,7 @@ fn a_ttl_is_decremented_where_a_driver_writes_no_other() {
     let ttl = rule.actions.entries().iter().find(|entry| entry.kind == act::RTE_FLOW_ACTION_TYPE_DEC_TTL).unwrap();
     assert_eq!(ttl.conf, Conf::None);
     let mut other = to_tunnel();
-    other.actions[3] = Action::SetTtl { version: 4, ttl: 62 };
+    other.actions[2] = Action::SetTtl { version: 4, ttl: 62 };
     assert_eq!(translate(&other, style).unwrap_err().errno, libc::ENOTSUP);
 }
 

@@ -17,6 +17,7 @@ use fallback_sw::{
 };
 use offload_rules::{VifId, forwarding::Snapshot};
 use proto::v1 as pb;
+pub(crate) use test_kit::snapshot;
 
 /// What happens in a case, one after the other.
 #[derive(Debug, Clone)]
@@ -81,12 +82,6 @@ pub(crate) struct Outcome {
     pub(crate) partial: u64,
 }
 
-pub(crate) fn snapshot(json: &str) -> Arc<Snapshot> {
-    let message: pb::ForwardingState = proto::json::parse(json, "state").unwrap();
-    let state = decode::state(&message).unwrap_or_else(|errors| panic!("{errors}\n{json}"));
-    Arc::new(Snapshot::empty().with_state(state).unwrap_or_else(|errors| panic!("{errors}\n{json}")))
-}
-
 fn change(machine: &mut Machine, json: &str, now: u64) {
     let mut message: pb::ForwardingDelta = proto::json::parse(json, "delta").unwrap();
     message.base_generation = machine.control().snapshot().generation();
@@ -135,7 +130,7 @@ impl<'a> Side<'a> {
                 let mut software: Vec<Packet> = match &mut self.front {
                     None => vec![Packet::from_frame(frame)],
                     Some(front) => {
-                        let met = front.meet(vif, frame, now).unwrap();
+                        let met = front.receive(vif, frame, now).unwrap();
                         out.extend(met.sent.iter().map(|(port, sent)| (port.get().into(), sent.data().to_vec())));
                         met.software
                     }

@@ -13,15 +13,17 @@ use dpu_fastpath::{
 use fallback_sw::{
     esp::{InboundConfig, InboundSa, Key, Opened, OutboundConfig, OutboundSa, Tunnel},
     io::{KernelPorts, OpenPorts as _, Port},
-    node::decode,
     packet::{NicNote, Packet},
 };
 use offload_engine::{Completion, RuleBackend, SessionBackend, SessionCounts, SessionKind, SessionSpec, Token};
 use offload_rules::{
-    SaId, VifId, VrfId,
-    forwarding::{DfPolicy, IpsecTunnel, Lifetime, NatT, Sa, SaDirection, SaKey, Snapshot},
+    SaId, VrfId,
+    forwarding::{DfPolicy, IpsecTunnel, Lifetime, NatT, Sa, SaDirection, SaKey},
     lower::{Action, Field, Item, Meta, Rule, Session, Table},
 };
+
+use test_kit::snapshot;
+pub(crate) use test_kit::vif;
 
 use crate::twin;
 
@@ -44,10 +46,6 @@ const STATE: &str = r#"{
     {"id": 4, "name": "wan", "type": "PHYSICAL", "mac": "02:00:00:00:00:02", "vrf": 1, "addresses": ["10.0.2.1/24"]}
   ]
 }"#;
-
-pub(crate) fn vif(number: u32) -> VifId {
-    VifId::new(number).unwrap()
-}
 
 /// One NIC: vif 3 is on the first port, vif 4 on the second. There are two in the process, one for each API; tests take turns.
 pub(crate) struct Nic {
@@ -107,8 +105,7 @@ impl Nic {
         let mut opener = DpdkPorts::new(Arc::clone(eal), &map, Box::new(KernelPorts))
             .unwrap()
             .prepared_by(Box::new(nic_ports.clone()));
-        let message: proto::v1::ForwardingState = proto::json::parse(STATE, "test state").unwrap();
-        let snapshot = Snapshot::empty().with_state(decode::state(&message).unwrap()).unwrap();
+        let snapshot = snapshot(STATE);
         let ports = [3, 4].map(|number| opener.open(snapshot.vif(vif(number)).unwrap(), 1).unwrap().ports.remove(0));
         let (backend, sessions) = connected(&nic_ports);
         Self { backend, sessions, ports: ports.into(), nic_ports, wires, _opener: opener, _eal: Arc::clone(eal) }

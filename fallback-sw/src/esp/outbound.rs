@@ -32,6 +32,16 @@ impl Tunnel {
     }
 }
 
+/// Fields of the outer IPv4 header that are the caller's choice.
+#[derive(Clone, Copy)]
+struct OuterFields {
+    tos: u8,
+    /// Identification.
+    id: u16,
+    /// Don't fragment.
+    df: bool,
+}
+
 /// How an outbound SA is set up.
 #[derive(Clone)]
 pub struct OutboundConfig {
@@ -138,7 +148,7 @@ impl OutboundSa {
     /// [`SealError`]; the packet and the SA are as they were.
     #[inline]
     pub fn seal(&mut self, packet: &mut Packet, tos: u8, id: u16, df: bool) -> Result<(), SealError> {
-        self.build(packet, (tos, id, df), Cipher::seal)
+        self.build(packet, OuterFields { tos, id, df }, Cipher::seal)
     }
 
     /// The same without enciphering: the text is as it was, and the check value is zero. For a NIC that enciphers what it sends.
@@ -147,14 +157,14 @@ impl OutboundSa {
     /// [`SealError`]; the packet and the SA are as they were.
     #[inline]
     pub fn frame(&mut self, packet: &mut Packet, tos: u8, id: u16, df: bool) -> Result<(), SealError> {
-        self.build(packet, (tos, id, df), |_, _, _, _, icv| icv.fill(0))
+        self.build(packet, OuterFields { tos, id, df }, |_, _, _, _, icv| icv.fill(0))
     }
 
     #[inline]
     fn build(
         &mut self,
         packet: &mut Packet,
-        outer: (u8, u16, bool),
+        outer: OuterFields,
         encipher: impl FnOnce(&Cipher, [u8; IV_LEN], &[u8], &mut [u8], &mut [u8; ICV_LEN]),
     ) -> Result<(), SealError> {
         let next_header = match packet.data().first().map(|octet| octet >> 4) {
@@ -206,7 +216,8 @@ impl OutboundSa {
     }
 
     #[inline]
-    fn write_outer(&self, head: &mut [u8], total_len: u16, (tos, id, df): (u8, u16, bool)) {
+    fn write_outer(&self, head: &mut [u8], total_len: u16, outer: OuterFields) {
+        let OuterFields { tos, id, df } = outer;
         let Some((ip, udp)) = head.split_first_chunk_mut::<20>() else { return };
         ip[0] = 0x45;
         ip[1] = tos;

@@ -236,7 +236,8 @@ impl Control {
             }
             Request::AddSa(new) => self.ike.add(&snapshot, *new, now),
             Request::UpdateSa { spi, destination, new_source, new_destination, udp } => {
-                Book::update(&snapshot, (spi, destination), (new_source, new_destination), udp)
+                let outer = ike::OuterPath { source: new_source, destination: new_destination, udp };
+                Book::update(&snapshot, spi, destination, outer)
             }
             Request::DelSa { spi, destination } => {
                 Book::find(&snapshot, spi, destination).map(|sa| snapshot.without_ike_sas(&[sa.sa.id]))

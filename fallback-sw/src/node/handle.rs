@@ -30,7 +30,7 @@ pub struct WorkerHandle {
 }
 
 impl WorkerHandle {
-    pub(super) fn tell(&self, command: Command) {
+    pub(super) fn send_command(&self, command: Command) {
         // A worker that has ended takes no commands.
         let _ = self.commands.send(command);
         self.waker.wake();
@@ -132,7 +132,7 @@ impl Handle {
     ) -> Result<T, Ended> {
         let (reply, answer) = oneshot::channel();
         let handle = self.workers.get(worker).ok_or(Ended)?;
-        handle.tell(Command::Inspect(Box::new(move |worker| {
+        handle.send_command(Command::Inspect(Box::new(move |worker| {
             let _ = reply.send(look(worker));
         })));
         answer.await.map_err(|_| Ended)
@@ -141,18 +141,18 @@ impl Handle {
     /// Tells a worker what the offload engine reports of its flows. Never waits.
     pub fn offload_reports(&self, worker: u16, reports: Vec<offload_engine::protocol::Report>) {
         if let Some(handle) = self.workers.get(usize::from(worker)) {
-            handle.tell(Command::Offload(reports));
+            handle.send_command(Command::Offload(reports));
         }
     }
 
     /// Switches offload on or off at the workers.
     pub fn offload_enabled(&self, on: bool) {
-        self.workers.iter().for_each(|worker| worker.tell(Command::OffloadEnabled(on)));
+        self.workers.iter().for_each(|worker| worker.send_command(Command::OffloadEnabled(on)));
     }
 
     /// The offload engine has lost its books: nothing is in hardware, and what shall be there is asked for again.
     pub fn offload_restarted(&self) {
-        self.workers.iter().for_each(|worker| worker.tell(Command::OffloadRestarted));
+        self.workers.iter().for_each(|worker| worker.send_command(Command::OffloadRestarted));
     }
 
     pub(super) fn send(&self, message: Message) -> Result<(), Ended> {

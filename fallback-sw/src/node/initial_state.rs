@@ -31,7 +31,7 @@ impl InitialState {
             Some(Err(error)) => return Err(error.into()),
         };
         if let (Some(last_state), Some(given)) = (&mut last_state, &given) {
-            last_state.also_given(given);
+            last_state.add_given_state(given);
         }
         let given_name = state.map(|file| file.display().to_string()).unwrap_or_default();
         let kept_name = last_state_file.map(|file| file.display().to_string()).unwrap_or_default();
@@ -41,7 +41,7 @@ impl InitialState {
                 tracing::info!(
                     "beginning with the kept state {kept_name}, generation {ours}; --state {given_name} has {theirs}"
                 );
-                last_state.iter_mut().for_each(LastState::begin_with_it);
+                last_state.iter_mut().for_each(LastState::start_from_kept);
                 kept
             }
             (Some(theirs), Some(ours)) => {
@@ -56,7 +56,7 @@ impl InitialState {
             }
             (None, Some(ours)) => {
                 tracing::info!("beginning with the kept state {kept_name}, generation {ours}");
-                last_state.iter_mut().for_each(LastState::begin_with_it);
+                last_state.iter_mut().for_each(LastState::start_from_kept);
                 kept
             }
             (None, None) => {

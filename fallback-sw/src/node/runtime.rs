@@ -186,7 +186,7 @@ impl Runtime {
     fn end(&mut self) {
         let _ = self.handle.send(Message::Stop);
         for worker in &self.handle.workers {
-            worker.tell(Command::Stop);
+            worker.send_command(Command::Stop);
         }
         for thread in self.threads.drain(..) {
             if thread.join().is_err() {
@@ -281,11 +281,11 @@ impl ControlThread {
                 Err(_) => break,
             }
         }
-        self.hear(events);
+        self.handle_events(events);
         next
     }
 
-    fn hear(&mut self, events: Vec<Event>) {
+    fn handle_events(&mut self, events: Vec<Event>) {
         self.backlog.leave(events.len());
         let actions = self.control.handle(events, self.now());
         self.act(actions);
@@ -299,7 +299,7 @@ impl ControlThread {
 
     fn take(&mut self, message: Message) {
         match message {
-            Message::Report(Report::Events(events)) => self.hear(events),
+            Message::Report(Report::Events(events)) => self.handle_events(events),
             Message::Report(Report::PortFailed(vif, error)) => self.port_failed(vif, &error),
             Message::ApplyState(state, reply) => {
                 let applied = self.accept(&state.sas).and_then(|()| self.control.apply_state(*state));
@@ -344,18 +344,18 @@ impl ControlThread {
         }
         for (neighbour, question) in actions.ask {
             if let Some(worker) = self.workers.first() {
-                worker.tell(Command::Ask(neighbour, question));
+                worker.send_command(Command::Ask(neighbour, question));
             }
         }
         for (neighbour, why) in actions.give_up {
             self.refusals.note(neighbour, why, self.now());
-            self.workers.iter().for_each(|worker| worker.tell(Command::GiveUp(neighbour, why)));
+            self.workers.iter().for_each(|worker| worker.send_command(Command::GiveUp(neighbour, why)));
         }
     }
 
     fn adopt(&self, snapshot: &Arc<Snapshot>) {
         for worker in &self.workers {
-            worker.tell(Command::Adopt(Arc::clone(snapshot)));
+            worker.send_command(Command::Adopt(Arc::clone(snapshot)));
         }
         if let Some(link) = &self.config.offload {
             link.adopt(snapshot);
@@ -378,7 +378,7 @@ impl ControlThread {
         for id in gone {
             self.ports.remove(&id);
             self.status.remove(&id);
-            self.workers.iter().for_each(|worker| worker.tell(Command::RemovePort(id)));
+            self.workers.iter().for_each(|worker| worker.send_command(Command::RemovePort(id)));
         }
         let now = self.now();
         let mut vifs: Vec<_> = snapshot.vifs().filter_map(|vif| Some((vif, wanted(vif)?))).collect();
@@ -411,7 +411,7 @@ impl ControlThread {
                     (port.open, port.room, port.asked) = (Some(opened.device.index), opened.device.attainable, asked);
                 }
                 for (worker, port) in self.workers.iter().zip(opened.ports) {
-                    worker.tell(Command::AddPort(vif.id, port));
+                    worker.send_command(Command::AddPort(vif.id, port));
                 }
                 // The other end of a TAP device is the host's stack, and its address is the device's: this end needs another.
                 let is_tap = opened.chosen.driver == io::tap::DRIVER;
@@ -478,7 +478,7 @@ impl ControlThread {
         } else if device_mtu::outgrows(device, port.room, port.asked, wanted) {
             tracing::info!(%vif, device = device.name, mtu = device.attainable, "opening the port anew, for larger packets");
             (port.open, port.retry_at) = (None, 0);
-            self.workers.iter().for_each(|worker| worker.tell(Command::RemovePort(vif)));
+            self.workers.iter().for_each(|worker| worker.send_command(Command::RemovePort(vif)));
         }
     }
 
@@ -495,7 +495,7 @@ impl ControlThread {
             port.open = None;
             port.retry_at = now + RETRY_MS;
         }
-        self.workers.iter().for_each(|worker| worker.tell(Command::RemovePort(vif)));
+        self.workers.iter().for_each(|worker| worker.send_command(Command::RemovePort(vif)));
         self.set_up(vif, false);
     }
 

@@ -13,7 +13,7 @@ use crate::{
 
 /// The outcome of one frame at the NIC.
 #[derive(Debug, Default)]
-pub struct Met {
+pub struct NicOutcome {
     /// What software gets, with what the NIC noted on it.
     pub software: Vec<Packet>,
     /// What the NIC sent by itself: the vif of the device, and the frame.
@@ -26,25 +26,25 @@ pub trait Front {
     ///
     /// # Errors
     /// What is wrong with the NIC, in words.
-    fn meet(&mut self, port: VifId, frame: &[u8], now: u64) -> Result<Met, String>;
+    fn receive(&mut self, port: VifId, frame: &[u8], now: u64) -> Result<NicOutcome, String>;
 
     /// The node sends a frame by the device of a vif. What leaves, with the vif of the device that it leaves by: sealed, where the
     /// frame is noted for a session. Nothing: the NIC did not take it.
     ///
     /// # Errors
-    /// As for [`Front::meet`].
+    /// As for [`Front::receive`].
     fn send(&mut self, port: VifId, packet: Packet) -> Result<Vec<(VifId, Packet)>, String>;
 
     /// The node has processed packets: its requests to the NIC are carried out, the NIC's reports are given to the node.
     ///
     /// # Errors
-    /// As for [`Front::meet`].
+    /// As for [`Front::receive`].
     fn settle(&mut self, machine: &mut Machine, now: u64) -> Result<(), String>;
 
     /// No more frames come: all that the NIC has counted is reported to the node.
     ///
     /// # Errors
-    /// As for [`Front::meet`].
+    /// As for [`Front::receive`].
     fn finish(&mut self, machine: &mut Machine, now: u64) -> Result<(), String>;
 }
 

@@ -24,7 +24,7 @@ use proto::{json::JsonError, v1 as pb};
 
 pub use args::{Args, Clock as ClockArg, CommandError};
 pub use clock::ClockMode;
-pub use front::{Front, Met};
+pub use front::{Front, NicOutcome};
 pub use report::of as report;
 
 use crate::{
@@ -202,7 +202,7 @@ where
             let mut frames = match &mut front {
                 None => vec![Packet::from_frame(&frame)],
                 Some(front) => {
-                    let met = front.meet(input.port, &frame, now).map_err(ReplayError::Front)?;
+                    let met = front.receive(input.port, &frame, now).map_err(ReplayError::Front)?;
                     for (port, packet) in met.sent {
                         outputs.write_one(&front::as_sent(&snapshot, port, packet), time)?;
                     }

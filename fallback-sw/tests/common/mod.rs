@@ -4,29 +4,12 @@
 pub mod account;
 pub mod engine;
 pub mod gateways;
-pub mod packets;
 pub mod records;
 pub mod walk_a;
 
-use std::sync::Arc;
-
-use fallback_sw::node::{
-    decode,
-    machine::{Machine, MachineConfig, Sent},
-};
-use offload_rules::{DropReason, VifId, forwarding::Snapshot};
-
-/// A vif number.
-pub fn vif(id: u32) -> VifId {
-    VifId::new(id).unwrap()
-}
-
-/// A snapshot from a state in JSON.
-pub fn snapshot(json: &str) -> Arc<Snapshot> {
-    let message: proto::v1::ForwardingState = proto::json::parse(json, "test state").unwrap();
-    let state = decode::state(&message).unwrap_or_else(|errors| panic!("{errors}"));
-    Arc::new(Snapshot::empty().with_state(state).unwrap_or_else(|errors| panic!("{errors}")))
-}
+use fallback_sw::node::machine::{Machine, MachineConfig, Sent};
+use offload_rules::DropReason;
+pub use test_kit::{packets, snapshot, vif};
 
 /// A node under test.
 pub struct Node {

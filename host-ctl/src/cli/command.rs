@@ -1,6 +1,6 @@
 //! What each command asks the node, and which text or JSON becomes of the answer.
 
-mod offload;
+mod engine;
 
 use std::{
     fmt::{self, Write as _},

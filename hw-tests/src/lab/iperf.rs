@@ -37,6 +37,15 @@ pub struct IperfDatagrams {
     pub out_of_order: u64,
 }
 
+/// A stream of UDP datagrams.
+#[derive(Debug, Clone, Copy)]
+pub struct DatagramLoad {
+    /// Mbit/s.
+    pub megabits: u32,
+    /// Octets of a datagram.
+    pub octets: u32,
+}
+
 impl IperfServer {
     /// Starts it and waits until it listens.
     ///
@@ -86,7 +95,7 @@ impl IperfServer {
         Process::spawn(command)
     }
 
-    /// Starts a client that sends numbered UDP datagrams of some octets at a rate in Mbit/s; [`IperfServer::finish_datagrams`]
+    /// Starts a client that sends numbered UDP datagrams; [`IperfServer::finish_datagrams`]
     /// waits for it. `reverse`: the server sends.
     ///
     /// # Errors
@@ -96,9 +105,10 @@ impl IperfServer {
         client: &Host,
         server: &str,
         seconds: u32,
-        (megabits, octets): (u32, u32),
+        load: DatagramLoad,
         reverse: bool,
     ) -> Result<Process, LabError> {
+        let DatagramLoad { megabits, octets } = load;
         let mut command = client.namespace().command("iperf3");
         command.args(["--client", server, "--port", &self.port.to_string(), "--json", "--connect-timeout", "5000"]);
         command.args(["--udp", "--bitrate", &format!("{megabits}M"), "--length", &octets.to_string()]);

@@ -48,7 +48,7 @@ pub use garbage::{Garbage, GarbageReport};
 pub use host::{Host, HostConfig};
 pub use ike::{Charon, IkeLab};
 pub use interrupt::{INTERRUPTED_EXIT_CODE, interrupted};
-pub use iperf::{IperfDatagrams, IperfReport, IperfServer};
+pub use iperf::{DatagramLoad, IperfDatagrams, IperfReport, IperfServer};
 pub use l3vpn::{L3vpn, Options, TOPOLOGY_ART, Tenant};
 pub use leak::LeakWatch;
 pub use namespace::{Lab, Namespace, sweep};

@@ -7,8 +7,9 @@ mod tunnels;
 use std::{fs, path::Path, time::Duration};
 
 use hw_tests::lab::{
-    Capture, EdgeOptions, IperfDatagrams, IperfServer, L3vpn, LabError, LeakWatch, Nic, Options, Ping, Sequence,
-    SequenceReport, Site, Tenant, Tunnel, TunnelEnd, WebServer, check_capture, lost_in_rings, scenario, until,
+    Capture, DatagramLoad, EdgeOptions, IperfDatagrams, IperfServer, L3vpn, LabError, LeakWatch, Nic, Options, Ping,
+    Sequence, SequenceReport, Site, Tenant, Tunnel, TunnelEnd, WebServer, check_capture, lost_in_rings, scenario,
+    until,
 };
 
 /// What a scenario measured, past the harness's capture.
@@ -300,7 +301,13 @@ impl Traffic {
     fn start(l3vpn: &L3vpn, load: u32, seconds: u32) -> Result<Self, LabError> {
         let (host1, host2) = (l3vpn.host(Tenant::Blue, Site::Ce1), l3vpn.host(Tenant::Blue, Site::Ce2));
         let server = IperfServer::start(host2, 5201)?;
-        let running = server.spawn_datagrams(host1, "192.168.1.100", seconds, (load, DATAGRAM), false)?;
+        let running = server.spawn_datagrams(
+            host1,
+            "192.168.1.100",
+            seconds,
+            DatagramLoad { megabits: load, octets: DATAGRAM },
+            false,
+        )?;
         // Several flows: both tunnels have some of them.
         let sequence = |port: u16| {
             let (near, far) = (([192, 168, 100, 100], port).into(), ([192, 168, 1, 100], port).into());

@@ -6,8 +6,8 @@ use offload_rules::{
     VifId,
     forwarding::{Sa, Snapshot},
     lower::{
-        Chain, Direction, Ipsec, NicProfile, Rule, Session, Shape, Unsupported, canary, lower, open_rule, partial,
-        priority, proactive, seal_rule, transit, underlay,
+        Chain, Direction, Ipsec, NicProfile, Opener, Rule, Session, Shape, TunnelEnd, Unsupported, canary, lower,
+        open_rule, partial, priority, proactive, seal_rule, transit, underlay,
     },
     transit::TransitRule,
 };
@@ -71,7 +71,8 @@ pub trait Lowering: Send {
     fn open_rule(
         &self,
         snapshot: &Snapshot,
-        place: (VifId, SessionPlace),
+        vif: VifId,
+        place: SessionPlace,
         sa: &Sa,
         session: Session,
     ) -> Result<Rule, Unsupported>;
@@ -181,7 +182,8 @@ impl Lowering for NicProfile {
     fn open_rule(
         &self,
         snapshot: &Snapshot,
-        (vif, place): (VifId, SessionPlace),
+        vif: VifId,
+        place: SessionPlace,
         sa: &Sa,
         session: Session,
     ) -> Result<Rule, Unsupported> {
@@ -190,7 +192,7 @@ impl Lowering for NicProfile {
             SessionKind::InlineProtocol => Ipsec::InlineProtocol,
             SessionKind::InlineCrypto => Ipsec::InlineCrypto,
         };
-        open_rule(snapshot, self, (vif, tunnel, place.link), (sa, session, kind))
+        open_rule(snapshot, self, &TunnelEnd { vif, tunnel, link: place.link }, &Opener { sa, session, kind })
     }
 
     fn seal_rule(
@@ -200,7 +202,7 @@ impl Lowering for NicProfile {
         session: Session,
         alternate: bool,
     ) -> Result<Rule, Unsupported> {
-        seal_rule(self, (vif, place.port), session, alternate)
+        seal_rule(self, vif, place.port, session, alternate)
     }
 
     fn full(&self, _: &Snapshot, direction: &Direction, priority: u32) -> Result<(Chain, Shape), Unsupported> {

@@ -6,7 +6,7 @@ use std::{
     net::{IpAddr, Ipv4Addr},
 };
 
-use super::protect::{self, Lead};
+use super::protect::{self, ClearRefusal};
 use crate::{
     NexthopId, VifId, VrfId,
     flow::{Family, IPV6_MIN_MTU},
@@ -85,18 +85,18 @@ pub fn advice(snapshot: &Snapshot) -> Vec<Advice> {
     let opens: Vec<&Vif> = snapshot
         .vifs()
         .map(AsRef::as_ref)
-        .filter(|vif| protect::is_open(vif) && snapshot.mpls_o_udp_terminations(vif.vrf).next().is_some())
+        .filter(|vif| protect::is_clear(vif) && snapshot.mpls_o_udp_terminations(vif.vrf).next().is_some())
         .collect();
     for end in ends {
         let mut vrfs = BTreeSet::new();
         for vif in &opens {
             let Some(address) = snapshot.mpls_o_udp_terminations(vif.vrf).next() else { continue };
-            match protect::leads(snapshot, vif, end) {
+            match protect::clear_refusal(snapshot, vif, end) {
                 // One vif of a VRF is told.
-                Some(Lead::Tunnels) if vrfs.insert(vif.vrf) => {
+                Some(ClearRefusal::Tunnels) if vrfs.insert(vif.vrf) => {
                     found.insert(Advice::OpenedInTheClear { vrf: vif.vrf, address, vif: vif.id, end });
                 }
-                Some(Lead::Route) => _ = found.insert(Advice::TwoWays { vrf: vif.vrf, vif: vif.id, end }),
+                Some(ClearRefusal::Route) => _ = found.insert(Advice::TwoWays { vrf: vif.vrf, vif: vif.id, end }),
                 _ => {}
             }
         }

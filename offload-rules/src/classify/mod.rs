@@ -279,7 +279,7 @@ pub fn trace_arrival(snapshot: &Snapshot, inquiry: &Inquiry<'_>) -> TracedArriva
 /// - [`DropReason::InvalidSource`]: out of an IPsec tunnel that is no way to the source.
 pub fn check_outside(snapshot: &Snapshot, vif: VifId, source: Ipv4Addr) -> Result<Vec<Dependency>, DropReason> {
     let mut read = walk::Reads::new(snapshot);
-    protect::check_outside(snapshot, &mut read, (vif, source))?;
+    protect::check_outer_source(snapshot, &mut read, vif, source)?;
     Ok(read.finish())
 }
 

@@ -20,8 +20,9 @@ const MAX_STEPS: u8 = 8;
 
 /// S(nh), or why the source may not come from there. [`NexthopId::NONE`] where RPF is off.
 pub(super) fn check(snapshot: &Snapshot, inquiry: &Inquiry<'_>, read: &mut Reads<'_>) -> Result<NexthopId, DropReason> {
-    let mut trail = Trail { read, snapshot, ingress: inquiry.ingress, choices: Choices::default(), level: 0 };
-    trail.check(inquiry.key)
+    let mut source_check =
+        SourceCheck { read, snapshot, ingress: inquiry.ingress, choices: Choices::default(), level: 0 };
+    source_check.check(inquiry.key)
 }
 
 /// The ECMP slots on the way back to where a packet came from.
@@ -37,12 +38,13 @@ pub(super) fn slots_toward(snapshot: &Snapshot, key: &FlowKey, ingress: Ingress)
         hash: 0,
     };
     let mut walk = Walk::new(snapshot, &inquiry);
-    let mut trail = Trail { read: &mut walk.read, snapshot, ingress, choices: Choices::default(), level: 0 };
-    trail.check(key)?;
-    Ok(trail.choices)
+    let mut source_check =
+        SourceCheck { read: &mut walk.read, snapshot, ingress, choices: Choices::default(), level: 0 };
+    source_check.check(key)?;
+    Ok(source_check.choices)
 }
 
-struct Trail<'t, 'a> {
+struct SourceCheck<'t, 'a> {
     read: &'t mut Reads<'a>,
     snapshot: &'t Snapshot,
     ingress: Ingress,
@@ -50,7 +52,7 @@ struct Trail<'t, 'a> {
     level: usize,
 }
 
-impl Trail<'_, '_> {
+impl SourceCheck<'_, '_> {
     fn check(&mut self, key: &FlowKey) -> Result<NexthopId, DropReason> {
         let source = key.source();
         let Some(vif) = self.read.vif(self.ingress.vif) else { return Err(DropReason::InvalidIf) };
@@ -61,7 +63,7 @@ impl Trail<'_, '_> {
         self.read.note(Dependency::Addresses);
         let own = self.snapshot.owner(key.vrf, source).is_some();
         if let Some(outer) = self.ingress.tunnel {
-            protect::check_outside(self.snapshot, self.read, (vif.id, outer))?;
+            protect::check_outer_source(self.snapshot, self.read, vif.id, outer)?;
         }
         if own && !from_host {
             return Err(DropReason::OwnSource);

@@ -22,9 +22,9 @@ pub(super) enum Reach {
     /// To a listener of this node, by a route to a Receive nexthop.
     Listener,
     /// To this node, at an address or group of the vif that it came in on, whatever routes say.
-    Here,
+    ThisLink,
     /// From this node, or its own stack: its source stays on the link that it belongs to.
-    Spoken,
+    FromNode,
 }
 
 /// How far a packet may go, or why nowhere.
@@ -36,7 +36,7 @@ pub(super) fn reach(snapshot: &Snapshot, inquiry: &Inquiry<'_>, read: &mut Reads
     read.blur();
     if matches!(inquiry.role, Role::Own) {
         // What answers through a tunnel goes by a route; no other link is meant.
-        return Ok(Reach::Spoken);
+        return Ok(Reach::FromNode);
     }
     if inquiry.ingress.tunnel.is_some() {
         // Out of a tunnel: there is no link that they could be of.
@@ -45,8 +45,8 @@ pub(super) fn reach(snapshot: &Snapshot, inquiry: &Inquiry<'_>, read: &mut Reads
     let Some(vif) = read.vif(inquiry.ingress.vif) else { return Err(DropReason::InvalidIf) };
     read.note(Dependency::Addresses);
     let (source, destination) = (key.source(), key.destination());
-    if vif.kind.is_punt() && is_spoken(snapshot, key, read) {
-        return Ok(Reach::Spoken);
+    if vif.kind.is_punt() && is_from_node(snapshot, key, read) {
+        return Ok(Reach::FromNode);
     }
     if is_link_local(source) {
         if vif.owns_on_link(source) {
@@ -59,10 +59,10 @@ pub(super) fn reach(snapshot: &Snapshot, inquiry: &Inquiry<'_>, read: &mut Reads
     if let std::net::IpAddr::V6(group) = destination
         && group.is_multicast()
     {
-        return if vif.hears(group) { Ok(Reach::Here) } else { Err(DropReason::McastUnsupported) };
+        return if vif.hears(group) { Ok(Reach::ThisLink) } else { Err(DropReason::McastUnsupported) };
     }
     match is_link_local(destination) {
-        true if vif.owns_on_link(destination) => Ok(Reach::Here),
+        true if vif.owns_on_link(destination) => Ok(Reach::ThisLink),
         // The address of another link.
         true if snapshot.owner(key.vrf, destination).is_some() => Err(DropReason::LinkLocal),
         _ => Ok(Reach::Listener),
@@ -78,7 +78,7 @@ pub fn is_of_link(key: &FlowKey) -> bool {
 }
 
 /// From an address of the node: a vif's, or one that a route leads to a Receive nexthop for.
-fn is_spoken(snapshot: &Snapshot, key: &FlowKey, read: &mut Reads<'_>) -> bool {
+fn is_from_node(snapshot: &Snapshot, key: &FlowKey, read: &mut Reads<'_>) -> bool {
     snapshot.owner(key.vrf, key.source()).is_some() || leads_here(read, key.vrf, key.source())
 }
 
@@ -90,21 +90,21 @@ fn leads_here(read: &mut Reads<'_>, vrf: crate::VrfId, address: std::net::IpAddr
 impl Reach {
     /// Is a source that belongs to the link no business of routes?
     pub(super) fn is_on_link(self, key: &FlowKey) -> bool {
-        matches!(self, Self::Here | Self::Listener) && is_link_local(key.source())
+        matches!(self, Self::ThisLink | Self::Listener) && is_link_local(key.source())
     }
 
     /// Walks as far as it may.
     pub(super) fn walk(self, snapshot: &Snapshot, walk: &mut Walk<'_>, key: &FlowKey) -> End {
         let end = match self {
             Self::Global => return walk.run(),
-            Self::Here if !leads_here(&mut walk.read, key.vrf, key.destination()) => walk.arrive(),
-            Self::Here | Self::Listener | Self::Spoken => walk.run(),
+            Self::ThisLink if !leads_here(&mut walk.read, key.vrf, key.destination()) => walk.arrive(),
+            Self::ThisLink | Self::Listener | Self::FromNode => walk.run(),
         };
         let stays = match end {
-            End::Output(out) | End::Resolve { vif: out, .. } if self == Self::Spoken => {
+            End::Output(out) | End::Resolve { vif: out, .. } if self == Self::FromNode => {
                 stays_on_link(snapshot, key, walk.flow_egress(out))
             }
-            _ => self == Self::Spoken || walk.local,
+            _ => self == Self::FromNode || walk.local,
         };
         if stays { end } else { End::Drop(DropReason::LinkLocal) }
     }

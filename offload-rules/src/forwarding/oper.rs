@@ -5,6 +5,16 @@ use std::net::IpAddr;
 use super::{Snapshot, VifKind, addrmap::AddrMap, idmap::IdMap};
 use crate::{DropReason, SaId, VifId, VrfId, flow::Dependency};
 
+/// An SA that is at its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct EndedSa {
+    /// Version of the SA that has ended.
+    of: u64,
+    /// Version of the snapshot since which it has.
+    since: u64,
+    reason: DropReason,
+}
+
 impl Snapshot {
     /// With a vif's operational state; a vif is up until told otherwise. Counts for its sub-interfaces, too.
     #[must_use]
@@ -37,25 +47,25 @@ impl Snapshot {
             return self.clone();
         }
         let mut next = self.derived();
-        next.ended.insert(sa.get(), (of, next.version, reason));
+        next.ended.insert(sa.get(), EndedSa { of, since: next.version, reason });
         next.log.changes().note(Dependency::Sa(sa));
         next
     }
 
     /// Version in which an SA came to its end.
     pub(super) fn end_of(&self, sa: SaId) -> Option<u64> {
-        self.ended(sa).map(|(end, _)| end)
+        self.ended(sa).map(|ended| ended.since)
     }
 
     /// Why an SA is at its end, if it is.
     #[must_use]
     pub fn why_sa_ended(&self, sa: SaId) -> Option<DropReason> {
-        self.ended(sa).map(|(_, reason)| reason)
+        self.ended(sa).map(|ended| ended.reason)
     }
 
-    fn ended(&self, sa: SaId) -> Option<(u64, DropReason)> {
+    fn ended(&self, sa: SaId) -> Option<EndedSa> {
         let version = self.sa_version(sa)?;
-        self.ended.get(sa.get()).filter(|(of, ..)| *of == version).map(|(_, end, reason)| (*end, *reason))
+        self.ended.get(sa.get()).filter(|ended| ended.of == version).copied()
     }
 
     /// Version in which an SA came, configured or negotiated.

@@ -12,9 +12,10 @@ use super::{
     changes::ChangeLog,
     gateway::DeadGateways,
     idmap::IdMap,
+    oper::EndedSa,
     tables::{Tables, Versioned},
 };
-use crate::{AclId, DropReason, Label, MacAddr, NexthopId, SaId, VifId, VrfId, flow::Family};
+use crate::{AclId, Label, MacAddr, NexthopId, SaId, VifId, VrfId, flow::Family};
 
 /// A validated state. Cheap to clone and to share; never changes.
 ///
@@ -40,8 +41,8 @@ pub struct Snapshot {
     pub(super) owners: IdMap<AddrMap<VifId>>,
     /// Vifs that have come or gone: whether up.
     pub(super) oper: IdMap<bool>,
-    /// SAs that are at their end: the version of the SA that it is said of, that of the end, and why.
-    pub(super) ended: IdMap<(u64, u64, DropReason)>,
+    /// SAs that are at their end.
+    pub(super) ended: IdMap<EndedSa>,
     /// SAs that IKE has negotiated.
     pub(super) ike: IdMap<Versioned<IkeSa>>,
 }

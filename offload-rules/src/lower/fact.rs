@@ -17,6 +17,17 @@ impl<T> Fact<T> {
     }
 }
 
+/// A fact as text, for operators and documents.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FactText {
+    /// The name of the fact.
+    pub name: &'static str,
+    /// Its value.
+    pub value: String,
+    /// Where it is written.
+    pub source: &'static str,
+}
+
 /// Short for [`Fact::new`].
 pub(super) const fn fact<T>(value: T, source: &'static str) -> Fact<T> {
     Fact::new(value, source)

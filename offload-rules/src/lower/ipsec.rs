@@ -41,7 +41,29 @@ fn leaves_by(snapshot: &Snapshot, nexthop: NexthopId) -> Option<VifId> {
     }
 }
 
-/// The rule that opens the packets of an inbound SA of the tunnel `vif`, which come in on the vif `link`. What a session of
+/// An IPsec tunnel, and where its packets come in.
+#[derive(Debug, Clone, Copy)]
+pub struct TunnelEnd<'a> {
+    /// The tunnel's vif.
+    pub vif: VifId,
+    /// Its configuration.
+    pub tunnel: &'a IpsecTunnel,
+    /// The vif that its ESP packets come in on.
+    pub link: VifId,
+}
+
+/// The session that opens the packets of an inbound SA.
+#[derive(Debug, Clone, Copy)]
+pub struct Opener<'a> {
+    /// The SA.
+    pub sa: &'a Sa,
+    /// Its session in the NIC.
+    pub session: Session,
+    /// How much of ESP the session does.
+    pub kind: Ipsec,
+}
+
+/// The rule that opens the packets of an inbound SA of a tunnel. What a session of
 /// the whole protocol has opened goes on where the flows of opened packets are, if the NIC can; otherwise it goes to software, as does
 /// what a session has only deciphered.
 ///
@@ -50,13 +72,15 @@ fn leaves_by(snapshot: &Snapshot, nexthop: NexthopId) -> Option<VifId> {
 pub fn open_rule(
     snapshot: &Snapshot,
     profile: &NicProfile,
-    (vif, tunnel, link): (VifId, &IpsecTunnel, VifId),
-    (sa, session, kind): (&Sa, Session, Ipsec),
+    tunnel: &TunnelEnd<'_>,
+    opener: &Opener<'_>,
 ) -> Result<Rule, Unsupported> {
+    let TunnelEnd { vif, tunnel, link } = *tunnel;
+    let Opener { sa, session, kind } = *opener;
     let link = snapshot.vif(link).ok_or(Unsupported::ForeignPort)?;
     let items = match profile.dialect.open.value {
-        OpenRule::Steered | OpenRule::Terminating => guarded(snapshot, profile, (tunnel, link), sa)?,
-        OpenRule::Table => entry(snapshot, (tunnel, link), sa)?,
+        OpenRule::Steered | OpenRule::Terminating => exact_esp(snapshot, profile, tunnel, link, sa)?,
+        OpenRule::Table => table_entry(snapshot, tunnel, link, sa)?,
     };
     let mut actions = Vec::with_capacity(3);
     let table = if profile.does.jump.value { Table::Steering } else { Table::Flows };
@@ -74,11 +98,12 @@ pub fn open_rule(
     Ok(Rule { table, priority: priority::TERMINATION, items, actions })
 }
 
-/// As exact as the NIC can match.
-fn guarded(
+/// ESP packets of an SA, matched as exactly as the NIC can.
+fn exact_esp(
     snapshot: &Snapshot,
     profile: &NicProfile,
-    (tunnel, link): (&IpsecTunnel, &Vif),
+    tunnel: &IpsecTunnel,
+    link: &Vif,
     sa: &Sa,
 ) -> Result<Vec<Item>, Unsupported> {
     let can = &profile.matches;
@@ -95,28 +120,33 @@ fn guarded(
         items.insert(1, Item::Integrity { level: 0, ipv4_checksum_ok: true, l3_ok: true });
     }
     let proto = if tunnel.nat_t.is_some() { UDP } else { ESP };
-    push_esp(&mut items, tunnel, sa, Some(proto), (can.no_options.value, can.whole.value));
+    let outer = OuterIpv4 { proto: Some(proto), no_options: can.no_options.value, whole: can.whole.value };
+    push_esp(&mut items, tunnel, sa, outer);
     Ok(items)
 }
 
-/// What goes into a table of indices and destinations. An index is one SA's of this node, so that nothing else need be matched; whether
+/// The entry of a table of SPIs and destinations. An SPI is one SA's of this node, so that nothing else need be matched; whether
 /// frames with a tag are looked up is not known, so the link has none.
-fn entry(snapshot: &Snapshot, (tunnel, link): (&IpsecTunnel, &Vif), sa: &Sa) -> Result<Vec<Item>, Unsupported> {
+fn table_entry(snapshot: &Snapshot, tunnel: &IpsecTunnel, link: &Vif, sa: &Sa) -> Result<Vec<Item>, Unsupported> {
     if tags_of(link).iter().any(Option::is_some) {
         return Err(Unsupported::Vlan);
     }
     let mut items = vec![Item::Port(snapshot.port_of(link.id)), Item::Eth { dst: None, has_vlan: None }];
-    push_esp(&mut items, tunnel, sa, None, (false, false));
+    push_esp(&mut items, tunnel, sa, OuterIpv4 { proto: None, no_options: false, whole: false });
     Ok(items)
 }
 
-fn push_esp(
-    items: &mut Vec<Item>,
-    tunnel: &IpsecTunnel,
-    sa: &Sa,
+/// What is matched of the outer IPv4 header beside its destination.
+struct OuterIpv4 {
     proto: Option<u8>,
-    (no_options, whole): (bool, bool),
-) {
+    /// No options.
+    no_options: bool,
+    /// No fragment.
+    whole: bool,
+}
+
+fn push_esp(items: &mut Vec<Item>, tunnel: &IpsecTunnel, sa: &Sa, outer: OuterIpv4) {
+    let OuterIpv4 { proto, no_options, whole } = outer;
     items.push(Item::Ipv4 {
         src: None,
         dst: Some(tunnel.source),
@@ -140,7 +170,8 @@ fn push_esp(
 /// [`Unsupported`].
 pub fn seal_rule(
     profile: &NicProfile,
-    (vif, port): (VifId, VifId),
+    vif: VifId,
+    port: VifId,
     session: Session,
     alternate: bool,
 ) -> Result<Rule, Unsupported> {
@@ -178,7 +209,12 @@ mod tests {
         let kind = profile.ipsec.value.first().copied().unwrap_or(Ipsec::InlineCrypto);
         let tunnel = snapshot.vif(vif_id(7)).and_then(|vif| vif.kind.tunnel()).unwrap().clone();
         let sa = snapshot.sa(sa_id(2)).unwrap();
-        open_rule(&snapshot, &profile, (vif_id(7), &tunnel, vif_id(link)), (sa, Session(9), kind))
+        open_rule(
+            &snapshot,
+            &profile,
+            &TunnelEnd { vif: vif_id(7), tunnel: &tunnel, link: vif_id(link) },
+            &Opener { sa, session: Session(9), kind },
+        )
     }
 
     fn change(state: &mut State, change: impl FnOnce(&mut IpsecTunnel)) {

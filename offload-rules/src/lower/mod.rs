@@ -79,10 +79,10 @@ pub use canary::canary;
 pub use chain::Chain;
 pub use dialect::{Dialect, OpenRule, PortName, ProtoMatch, SwitchAttribute};
 pub use direction::{Arrival, Direction, TunnelArrival};
-pub use fact::Fact;
+pub use fact::{Fact, FactText};
 pub use flow_rule::{lower, partial};
 pub use ingress::{ingress_mtu, still_leads};
-pub use ipsec::{open_rule, seal_rule, underlay};
+pub use ipsec::{Opener, TunnelEnd, open_rule, seal_rule, underlay};
 pub use meta::Meta;
 pub use proactive::{checked_steering, proactive};
 pub use profile::{

@@ -159,7 +159,7 @@ pub(super) fn outside(
     let mut eth = Item::Eth { dst: can.eth_dst.value.then_some(arrival.eth_dst), has_vlan: Some(false) };
     match arrival.tags {
         [Some(tag), inner] if !can.no_more_tags.value => {
-            pop(&mut stages, eth, (tag, inner, arrival.pcp_dei), profile)?;
+            pop(&mut stages, eth, &Tags { outer: tag, inner, pcp_dei: arrival.pcp_dei }, profile)?;
             eth = Item::Eth { dst: None, has_vlan: Some(false) };
         }
         [Some(_), _] => eth = Item::Eth { dst: can.eth_dst.value.then_some(arrival.eth_dst), has_vlan: Some(true) },
@@ -187,14 +187,18 @@ pub(super) fn outside(
     Ok(stages)
 }
 
+/// VLAN tags of a frame.
+struct Tags {
+    outer: VlanTag,
+    inner: Option<VlanTag>,
+    /// Priority and drop eligibility of the outer tag: its upper four bits.
+    pcp_dei: u8,
+}
+
 /// A stage that matches the one tag as a whole and takes it off, where the NIC does not match that no more follow: without it, the next
 /// one would be seen as the first. The TAG register says which it was.
-fn pop(
-    stages: &mut Stages,
-    mut eth: Item,
-    (tag, inner, pcp_dei): (VlanTag, Option<VlanTag>, u8),
-    profile: &NicProfile,
-) -> Result<(), Unsupported> {
+fn pop(stages: &mut Stages, mut eth: Item, tags: &Tags, profile: &NicProfile) -> Result<(), Unsupported> {
+    let Tags { outer: tag, inner, pcp_dei } = *tags;
     let can = &profile.matches;
     let tci = headers::tci(&tag, pcp_dei);
     let whole_tag = can.untagged.value && can.vlan_priority.value && can.vlan_tags.value > 0;

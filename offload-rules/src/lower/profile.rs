@@ -2,7 +2,7 @@
 //!
 //! A profile is an upper bound: of the shapes that it allows the engine keeps those whose canary the NIC took at start.
 
-use super::{Dialect, Direction, DpdkVersion, Fact, priority};
+use super::{Dialect, Direction, DpdkVersion, Fact, FactText, priority};
 
 /// Which of the two rte_flow APIs a driver wants.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -305,14 +305,14 @@ impl NicProfile {
 
     /// Each fact by name, as text, with its source: for operators and documents.
     #[must_use]
-    pub fn facts(&self) -> Vec<(&'static str, String, &'static str)> {
+    pub fn facts(&self) -> Vec<FactText> {
         fn listed(numbers: &[u16], radix: u32) -> String {
             let each =
                 numbers.iter().map(|number| if radix == 16 { format!("{number:#06x}") } else { number.to_string() });
             each.collect::<Vec<_>>().join(", ")
         }
-        fn line<T: std::fmt::Debug>(name: &'static str, fact: &Fact<T>) -> (&'static str, String, &'static str) {
-            (name, format!("{:?}", fact.value), fact.source)
+        fn line<T: std::fmt::Debug>(name: &'static str, fact: &Fact<T>) -> FactText {
+            FactText { name, value: format!("{:?}", fact.value), source: fact.source }
         }
         let Matches {
             eth_dst,
@@ -351,7 +351,7 @@ impl NicProfile {
             line("match untagged", untagged),
             line("match VLAN tags", vlan_tags),
             line("match that no more tags follow", no_more_tags),
-            ("match TPID", listed(tag_types.value, 16), tag_types.source),
+            FactText { name: "match TPID", value: listed(tag_types.value, 16), source: tag_types.source },
             line("match VLAN priority", vlan_priority),
             line("match IPv6", ipv6),
             line("match TOS", tos),
@@ -364,7 +364,7 @@ impl NicProfile {
             line("match SCTP", sctp),
             line("broken IP headers", header_check),
             line("match MPLS over UDP", mpls),
-            ("ports of MPLS over UDP", listed(mpls_ports.value, 10), mpls_ports.source),
+            FactText { name: "ports of MPLS over UDP", value: listed(mpls_ports.value, 10), source: mpls_ports.source },
             line("match outer and inner headers", tunnel),
             line("match S bit", mpls_bottom),
             line("match label TTL", mpls_ttl),
@@ -398,7 +398,7 @@ impl NicProfile {
             line("port item", &dialect.port_item),
             line("port action", &dialect.port_action),
             line("rules of the switch", &dialect.switch),
-            ("priorities of flows", priorities, dialect.priorities.source),
+            FactText { name: "priorities of flows", value: priorities, source: dialect.priorities.source },
             line("match the protocol's number", &dialect.proto),
             line("mark behind the queue", &dialect.mark_last),
             line("rule of an inbound SA", &dialect.open),

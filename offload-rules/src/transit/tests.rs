@@ -71,7 +71,7 @@ fn world(routes: &[(Ipv4Net, u32)], flags: VifFlags) -> State {
 
 fn snapshot(state: State) -> Snapshot {
     let snapshot = Snapshot::empty().with_state(state).unwrap();
-    snapshot.with_neighbour(vif_id(2), "10.1.1.9".parse().unwrap(), MacAddr([2, 9, 9, 9, 9, 9])).unwrap()
+    snapshot.with_neighbour(vif_id(2), "10.1.1.9".parse().unwrap(), MacAddr([2, 9, 9, 9, 9, 9]))
 }
 
 fn planned(snapshot: &Snapshot) -> Plan {
@@ -346,7 +346,7 @@ fn a_change_that_concerns_no_transit_asks_nothing() {
     let before = snapshot(world(&all, VifFlags::default()));
     let mut plan = planned(&before);
     let rules: Vec<RuleKey> = plan.rules().map(|(key, _)| *key).collect();
-    let after = before.with_neighbour(vif_id(5), "10.9.9.9".parse().unwrap(), MacAddr([2, 0, 0, 0, 0, 77])).unwrap();
+    let after = before.with_neighbour(vif_id(5), "10.9.9.9".parse().unwrap(), MacAddr([2, 0, 0, 0, 0, 77]));
     let after =
         after.with_delta(Delta { routes: vec![route(OTHER, "10.7.0.0/16", 14, None)], ..next(&after) }).unwrap();
     let versions = after.changes_since(&before);

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use offload_rules::lower::NicProfile;
+use offload_rules::lower::{FactText, NicProfile};
 
 const DOCUMENT: &str = include_str!("../../../docs/offload.md");
 const BEGIN: &str = "<!-- profiles -->\n";
@@ -11,15 +11,15 @@ const END: &str = "<!-- end of profiles -->";
 fn text() -> String {
     let profiles = NicProfile::NAMES.map(|name| NicProfile::by_name(name).unwrap().facts());
     let mut text = format!("| fact | {} |\n|---|{}\n", NicProfile::NAMES.join(" | "), "---|".repeat(profiles.len()));
-    for (i, (fact, ..)) in profiles[0].iter().enumerate() {
-        let values: Vec<String> = profiles.iter().map(|facts| plain(&facts[i].1)).collect();
+    for (i, FactText { name: fact, .. }) in profiles[0].iter().enumerate() {
+        let values: Vec<String> = profiles.iter().map(|facts| plain(&facts[i].value)).collect();
         _ = writeln!(text, "| {fact} | {} |", values.join(" | "));
     }
     text.push_str("\nWhere it is written:\n");
     for (name, facts) in NicProfile::NAMES.iter().zip(&profiles) {
         _ = writeln!(text, "\n**{name}**");
         let mut sources: Vec<(&str, Vec<&str>)> = Vec::new();
-        for (fact, _, source) in facts {
+        for FactText { name: fact, value: _, source } in facts {
             match sources.iter_mut().find(|(known, _)| known == source) {
                 Some((_, facts)) => facts.push(fact),
                 None => sources.push((source, vec![fact])),

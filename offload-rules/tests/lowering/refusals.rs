@@ -299,8 +299,8 @@ fn every_profile_has_its_name_and_every_fact_its_source() {
     for name in NicProfile::NAMES {
         let profile = profile(name);
         assert_eq!(profile.name, name);
-        for (fact, _, source) in profile.facts() {
-            assert!(!source.is_empty(), "{name}: {fact}");
+        for fact in profile.facts() {
+            assert!(!fact.source.is_empty(), "{name}: {}", fact.name);
         }
     }
     assert_eq!(NicProfile::by_name("mlx4"), None);

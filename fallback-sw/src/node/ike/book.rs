@@ -16,6 +16,17 @@ const ORPHANS_MS: u64 = 180_000;
 /// Milliseconds that they stay when their tunnel has a new outbound SA: the other end may still send with the old one.
 const REPLACED_MS: u64 = 10_000;
 
+/// Outer addresses and UDP ports of an SA's packets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OuterPath {
+    /// Source address.
+    pub source: Ipv4Addr,
+    /// Destination address.
+    pub destination: Ipv4Addr,
+    /// ESP in UDP: source and destination port.
+    pub udp: Option<(u16, u16)>,
+}
+
 /// State kept about charon.
 #[derive(Debug)]
 pub struct Book {
@@ -137,11 +148,12 @@ impl Book {
     /// [`Refused::Unknown`]; [`Refused::NoTunnel`] when this end would be another one.
     pub fn update(
         snapshot: &Snapshot,
-        (spi, to): (u32, Ipv4Addr),
-        (source, destination): (Ipv4Addr, Ipv4Addr),
-        udp: Option<(u16, u16)>,
+        spi: u32,
+        old_destination: Ipv4Addr,
+        outer: OuterPath,
     ) -> Result<Snapshot, Refused> {
-        let sa = Self::find(snapshot, spi, to)?;
+        let OuterPath { source, destination, udp } = outer;
+        let sa = Self::find(snapshot, spi, old_destination)?;
         let inbound = sa.sa.direction == SaDirection::Inbound;
         let (local, peer) = if inbound { (destination, source) } else { (source, destination) };
         if local != sa.local {

@@ -6,6 +6,6 @@ mod book;
 mod line;
 mod server;
 
-pub use book::Book;
+pub use book::{Book, OuterPath};
 pub use line::{Event, NewSa, Refused, Request, VERSION};
 pub use server::{listen, serve};

@@ -11,4 +11,6 @@ mod service;
 pub use attachment::{Offload, Start};
 pub use link::OffloadLink;
 pub use runner::{Ended, Handle, Inspect, ReportSink, Runner, RunnerConfig};
-pub use service::{AboutNic, Flows, KnownFlow, NodeFlows, OffloadService, OffloadView, Switched, action, item, rule};
+pub use service::{
+    AboutNic, AboutPort, Flows, KnownFlow, NodeFlows, OffloadService, OffloadView, Switched, action, item, rule,
+};

@@ -147,7 +147,7 @@ impl LastState {
     }
 
     /// The node begins with the kept state: it need not be kept again.
-    pub const fn begin_with_it(&mut self) {
+    pub const fn start_from_kept(&mut self) {
         self.is_in_force = true;
     }
 
@@ -159,7 +159,7 @@ impl LastState {
 
     /// Another state that the node is given when it begins. Should the ledger be lost, its keys are as doubtful as those of the
     /// kept state.
-    pub fn also_given(&mut self, state: &Snapshot) {
+    pub fn add_given_state(&mut self, state: &Snapshot) {
         self.given.extend(outbound(state).cloned());
     }
 

@@ -150,7 +150,7 @@ impl ControlThread {
     fn tell_of(&self, grants: Vec<Grant>) {
         if !grants.is_empty() {
             let grants: Arc<[Grant]> = grants.into();
-            self.workers.iter().for_each(|worker| worker.tell(Command::Grant(Arc::clone(&grants))));
+            self.workers.iter().for_each(|worker| worker.send_command(Command::Grant(Arc::clone(&grants))));
         }
     }
 

@@ -330,7 +330,7 @@ impl Compiled {
                 return Ok(true);
             }
             ItemKind::PortId | ItemKind::RepresentedPort | ItemKind::PortRepresentor => {
-                self.port(kind, (mask, spec, last), index, transfer)?;
+                self.port(kind, PortField { mask, spec, last }, index, transfer)?;
                 return Ok(true);
             }
             _ => return Ok(false),
@@ -357,13 +357,8 @@ impl Compiled {
         Ok(true)
     }
 
-    fn port(
-        &mut self,
-        kind: ItemKind,
-        (mask, spec, last): (u32, u32, u32),
-        index: usize,
-        transfer: bool,
-    ) -> Result<(), FlowError> {
+    fn port(&mut self, kind: ItemKind, field: PortField, index: usize, transfer: bool) -> Result<(), FlowError> {
+        let PortField { mask, spec, last } = field;
         if !transfer && kind != ItemKind::PortId {
             return Err(FlowError::item(EINVAL, ErrorKind::Item, index, c"this item requires the transfer attribute"));
         }
@@ -381,6 +376,13 @@ impl Compiled {
         self.set_meta(meta::PORT, &mask.to_be_bytes(), &spec.to_be_bytes());
         Ok(())
     }
+}
+
+/// The number of a port in an item.
+struct PortField {
+    mask: u32,
+    spec: u32,
+    last: u32,
 }
 
 fn full(item: &Item, index: usize) -> Result<Full, FlowError> {

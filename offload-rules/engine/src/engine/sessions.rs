@@ -241,7 +241,7 @@ impl<B: RuleBackend, L: Lowering> Engine<B, L> {
             return self.gone(offer, NotHeld::Failed(failure.class));
         }
         let outbound = sa.direction == SaDirection::Outbound;
-        let rule = (!outbound).then(|| self.lowering.open_rule(&self.snapshot, (*vif, place), sa, session));
+        let rule = (!outbound).then(|| self.lowering.open_rule(&self.snapshot, *vif, place, sa, session));
         let Some(held) = self.sessions.held.get_mut(&offer) else { return };
         held.session = Some((session, place));
         match rule {
@@ -404,7 +404,7 @@ impl<B: RuleBackend, L: Lowering> Engine<B, L> {
             let Some((session, place)) = held.session else { continue };
             let Offer { sa, vif, .. } = &held.offered;
             let same = self.lowering.session(&self.snapshot, *vif, &mut |_| vec![place.kind]) == Ok(place);
-            let opens = || self.lowering.open_rule(&self.snapshot, (*vif, place), sa, session).ok();
+            let opens = || self.lowering.open_rule(&self.snapshot, *vif, place, sa, session).ok();
             let rule = held.rule.and_then(|token| self.rules.get(token)).map(|entry| &*entry.rule);
             if !same || !held.outbound() && rule.is_some() && rule != opens().as_ref() {
                 stale.push(*offer);

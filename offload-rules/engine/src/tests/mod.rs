@@ -257,7 +257,8 @@ impl Lowering for Toy {
     fn open_rule(
         &self,
         _: &Snapshot,
-        (vif, place): (VifId, SessionPlace),
+        vif: VifId,
+        place: SessionPlace,
         sa: &Sa,
         session: Session,
     ) -> Result<Rule, Unsupported> {

@@ -157,7 +157,7 @@ fn a_change_costs_the_rules_that_it_touches() {
     let before = created(&bed);
     let third = adopt(
         &mut bed,
-        second.with_neighbour(VifId::new(1).unwrap(), "10.9.0.1".parse().unwrap(), MacAddr([2; 6])).unwrap(),
+        second.with_neighbours(&[((VifId::new(1).unwrap(), "10.9.0.1".parse().unwrap()), Some(MacAddr([2; 6])))]),
     );
     assert_eq!(created(&bed), before, "no rule depends on that");
     let moved = Delta { nexthops: vec![site(2, 9)], ..delta(&third) };

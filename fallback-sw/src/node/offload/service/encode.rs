@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use offload_engine::{
     EngineStatus, Failures, InstalledRule, Mismatch, MismatchKind, ProbeResult, ShapeStatus, TransitStatus,
 };
-use offload_rules::lower::{Action, NotOffloaded, PortFacts};
+use offload_rules::lower::{Action, NotOffloaded};
 use proto::v1 as pb;
 
-use super::{AboutNic, rule_text};
+use super::{AboutNic, AboutPort, rule_text};
 
 /// The engine's state.
 pub(super) fn status(status: &EngineStatus, nic: &AboutNic) -> pb::OffloadStatus {
@@ -79,7 +79,7 @@ fn transit(status: &TransitStatus) -> pb::OffloadTransit {
     }
 }
 
-fn port((device, ethdev, facts): &(String, String, PortFacts)) -> pb::OffloadPort {
+fn port(AboutPort { device, ethdev, facts }: &AboutPort) -> pb::OffloadPort {
     pb::OffloadPort {
         device: device.clone(),
         ethdev: ethdev.clone(),

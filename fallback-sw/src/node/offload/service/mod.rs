@@ -75,7 +75,18 @@ pub trait Flows: Send + Sync + 'static {
     async fn indices(&self, ids: BTreeSet<OffloadId>) -> Result<BTreeMap<(OffloadId, u8), u64>, Ended>;
 }
 
-/// What does not change about a NIC while the node runs.
+/// A port of a NIC.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AboutPort {
+    /// The device, as vifs name it.
+    pub device: String,
+    /// The device, as DPDK names it.
+    pub ethdev: String,
+    /// Its role and domain at the NIC's switch.
+    pub facts: PortFacts,
+}
+
+/// Facts about a NIC that do not change while the node runs.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct AboutNic {
     /// Driver of its ports, as DPDK names it.
@@ -86,8 +97,8 @@ pub struct AboutNic {
     pub layout: String,
     /// How rules are given to the driver.
     pub engine: String,
-    /// Its ports: as vifs name the device, as DPDK does, and what they are at a switch.
-    pub ports: Vec<(String, String, PortFacts)>,
+    /// Its ports.
+    pub ports: Vec<AboutPort>,
     /// What is missing for flows to be in the NIC, each with what to do about it.
     pub findings: Vec<String>,
     /// What it can do with flows, by its profile.

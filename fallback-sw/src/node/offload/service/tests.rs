@@ -132,16 +132,16 @@ fn encap_rule() -> Rule {
 }
 
 fn about() -> AboutNic {
-    let facts = |role, domain| PortFacts { role, domain };
+    let port = |device: &str, ethdev: &str, role, domain| {
+        let facts = PortFacts { role, domain };
+        AboutPort { device: device.to_owned(), ethdev: ethdev.to_owned(), facts }
+    };
     AboutNic {
         driver: "net_twin".to_owned(),
         dpdk: "22.11.11".to_owned(),
         layout: "switch".to_owned(),
         engine: "templates".to_owned(),
-        ports: vec![
-            ("wan".to_owned(), "net_twin0".to_owned(), facts(Role::Wire, Some(3))),
-            ("lan".to_owned(), "net_twin1".to_owned(), facts(Role::Function, None)),
-        ],
+        ports: vec![port("wan", "net_twin0", Role::Wire, Some(3)), port("lan", "net_twin1", Role::Function, None)],
         findings: vec!["the firmware is old: update it".to_owned()],
         abilities: "forwards nothing; drops nothing; marks from tenants IPv4".to_owned(),
     }

@@ -78,7 +78,8 @@ pub(super) fn fits(items: &[Item]) -> bool {
         let next = items.get(at + 1).map(|next| next.kind);
         place(&mut layout, item, next);
     }
-    fit(&layout.used, 0, (FULL, 0, OCTETS)) || fit(&layout.used, 0, (FULL, LIMITED, OCTETS))
+    fit(&layout.used, 0, Selectors { full: FULL, limited: 0, octets: OCTETS })
+        || fit(&layout.used, 0, Selectors { full: FULL, limited: LIMITED, octets: OCTETS })
 }
 
 fn place(layout: &mut Layout, item: &Item, next: Option<ItemKind>) {
@@ -160,16 +161,25 @@ fn place(layout: &mut Layout, item: &Item, next: Option<ItemKind>) {
     }
 }
 
+/// Selectors of a definer: of any double word, of the first ones, and of single octets.
+#[derive(Clone, Copy)]
+struct Selectors {
+    full: usize,
+    limited: usize,
+    octets: usize,
+}
+
 /// `mlx5dr_definer_best_hl_fit_recu`: selectors that are left for the double words from `word` on.
-fn fit(used: &[u8], word: usize, (full, limited, octets): (usize, usize, usize)) -> bool {
+fn fit(used: &[u8], word: usize, left: Selectors) -> bool {
+    let Selectors { full, limited, octets } = left;
     let Some(word) = (word..used.len()).find(|word| used.get(*word).is_some_and(|used| *used != 0)) else {
         return true;
     };
     let own = used.get(word).map_or(0, |used| used.count_ones() as usize);
     let near = word < REACH;
-    (near && limited > 0 && fit(used, word + 1, (full, limited - 1, octets)))
-        || (full > 0 && fit(used, word + 1, (full - 1, limited, octets)))
-        || (near && own <= octets && fit(used, word + 1, (full, limited, octets - own)))
+    (near && limited > 0 && fit(used, word + 1, Selectors { limited: limited - 1, ..left }))
+        || (full > 0 && fit(used, word + 1, Selectors { full: full - 1, ..left }))
+        || (near && own <= octets && fit(used, word + 1, Selectors { octets: octets - own, ..left }))
 }
 
 #[cfg(test)]

@@ -186,7 +186,7 @@ impl Session {
     fn number(&mut self) -> Option<u64> {
         let number = self.next.filter(|number| *number <= self.last());
         if number.is_none() {
-            self.meet(Expiry::Numbers);
+            self.expire(Expiry::Numbers);
         }
         number
     }
@@ -199,11 +199,11 @@ impl Session {
             (bytes > 0 && self.stats.bytes >= bytes, Expiry::BytesHard),
         ];
         let Some((_, expiry)) = met.into_iter().find(|(met, _)| *met) else { return false };
-        self.meet(expiry);
+        self.expire(expiry);
         true
     }
 
-    fn meet(&mut self, expiry: Expiry) {
+    fn expire(&mut self, expiry: Expiry) {
         if !self.met.contains(&expiry) {
             self.met.push(expiry);
         }
@@ -214,10 +214,10 @@ impl Session {
         self.stats.bytes += octets as u64;
         let Limits { packets, bytes } = self.config.soft;
         if packets > 0 && self.stats.packets >= packets {
-            self.meet(Expiry::Packets);
+            self.expire(Expiry::Packets);
         }
         if bytes > 0 && self.stats.bytes >= bytes {
-            self.meet(Expiry::Bytes);
+            self.expire(Expiry::Bytes);
         }
     }
 }
