@@ -97,7 +97,7 @@ fn requests_go_in_by_the_ring_and_reports_come_out() {
     assert_eq!((status.hardware, status.flows), (1, 1));
     handle.set_enabled(false);
     let off = Report::State { id: id(), tier: Tier::Software, reason: Some(NotOffloaded::Off) };
-    wait_until("off", || post.has(off));
+    wait_until("off", || post.has(off.clone()));
     handle.set_enabled(true);
     let again = || post.told.lock().unwrap().iter().filter(|(_, report)| *report == HARDWARE).count() == 2;
     wait_until("on again", again);
