@@ -10,9 +10,13 @@ use std::{hint::black_box, net::IpAddr, sync::Arc, time::Instant};
 use offload_rules::{
     Label, MacAddr, NexthopId, VifId, VrfId,
     flow::{Decap, Decided, Egress, FlowKey, Forward, Operations, Oversize, Program, SizeLimit, TunnelHeader},
-    forwarding::{DscpMap, L2Rewrite, VlanTag},
-    lower::{Arrival, Direction, DpdkVersion, NicProfile, TunnelArrival, lower, partial},
+    forwarding::{
+        Changes, Delta, DscpMap, IoDriver, L2Rewrite, Nexthop, NexthopKind, PortConfig, Route, RouteFlags, RouteOrigin,
+        Snapshot, State, Vif, VifFlags, VifKind, VlanTag, Vrf,
+    },
+    lower::{Arrival, Direction, DpdkVersion, NicProfile, TunnelArrival, lower, partial, transit},
     place::{Hysteresis, Placement},
+    transit::{Limits, Plan, TransitRule},
 };
 
 const RUNS: usize = 11;
@@ -81,6 +85,79 @@ fn direction(tunnel_in: bool, tunnel_out: bool) -> Direction {
     }
 }
 
+/// Two vifs without policy, and so many routes to stations at them.
+fn many_routes(count: u32) -> Snapshot {
+    let vrf = VrfId::new(1).expect("a VRF");
+    let id = |id| VifId::new(id).expect("a vif");
+    let station = |at: u32| NexthopId::new(10 + at).expect("a nexthop");
+    let vif = |at: u32| Vif {
+        id: id(at),
+        name: format!("eth{at}"),
+        kind: VifKind::Physical { port: PortConfig { device: format!("eth{at}"), driver: IoDriver::Auto } },
+        mac: Some(MacAddr([2, 0, 0, 0, 0, at as u8])),
+        vrf,
+        addresses: Vec::new(),
+        mtu: 1500,
+        enc_mss: 0,
+        flags: VifFlags::default(),
+        nexthop: None,
+        ingress_acls: Vec::new(),
+        egress_acls: Vec::new(),
+        service_acls: Vec::new(),
+        nat_pool: Vec::new(),
+        vn: 0,
+    };
+    let nexthop = |at: u32| {
+        let header = [2, 0, 0, 0, 1, at as u8, 2, 0, 0, 0, 0, at as u8, 8, 0];
+        let kind = NexthopKind::Encap { oif: id(at), rewrite: L2Rewrite::new(&header) };
+        Nexthop { id: station(at), vrf: Some(vrf), policy: false, valid: true, kind }
+    };
+    let route = |at: u32| route(vrf, 0x0a00_0000 + (at << 8), 24, station(1 + at % 2));
+    let state = State {
+        generation: 1,
+        vrfs: vec![Vrf { id: vrf, name: "one".to_owned() }],
+        vifs: vec![vif(1), vif(2)],
+        nexthops: vec![nexthop(1), nexthop(2)],
+        routes: (0..count).map(route).collect(),
+        ..State::default()
+    };
+    Snapshot::empty().with_state(state).expect("a state")
+}
+
+fn route(vrf: VrfId, address: u32, len: u8, nexthop: NexthopId) -> Route {
+    let prefix = ipnet::Ipv4Net::new(address.into(), len).expect("a prefix").into();
+    Route { vrf, prefix, nexthop, label: None, flags: RouteFlags::default(), origin: RouteOrigin::default() }
+}
+
+/// What it costs to plan transit, and to follow one route.
+fn plans(profile: &NicProfile) {
+    for (name, rules) in [("4,096 rules at most", 4096), ("a rule for each", usize::MAX)] {
+        let snapshot = many_routes(100_000);
+        let limits = Limits { rules, entropy: None };
+        let mut plan = Plan::default();
+        let timed = |what: &str, plan: &mut Plan, once: &mut dyn FnMut(&mut Plan) -> usize| {
+            let start = Instant::now();
+            let changed = once(plan);
+            let spent = start.elapsed().as_secs_f64() * 1e3;
+            println!("| transit, 100,000 routes, {name}: {what} | {spent:.3} ms | {changed} rules changed | - |");
+        };
+        timed("a plan", &mut plan, &mut |plan| plan.derive(&snapshot, &limits).len());
+        let vrf = VrfId::new(1).expect("a VRF");
+        let nexthop = NexthopId::new(11).expect("a nexthop");
+        for (what, address, len) in [("a route more", 0x1400_0000, 16), ("a nexthop of a route", 0x0a00_0100, 24)] {
+            let routes = vec![route(vrf, address, len, nexthop)];
+            let delta = Delta { base_generation: 1, generation: 2, routes, ..Delta::default() };
+            let after = snapshot.with_delta(delta).expect("a delta");
+            let changes = after.changes_since(&snapshot);
+            timed(what, &mut plan, &mut |plan| {
+                plan.follow(&after, changes.iter().map(|changes| -> &Changes { changes }), &limits).len()
+            });
+        }
+        let rule = plan.rules().find(|(_, rule)| matches!(rule, TransitRule::Destination(_))).expect("a rule").1;
+        measure("twin, transit to a prefix", "1 us", |_| _ = black_box(transit(black_box(rule), profile)));
+    }
+}
+
 fn main() {
     println!("{}\n", std::env::args().collect::<Vec<_>>().join(" "));
     println!("| what | median | fastest | target |\n|---|---|---|---|");
@@ -110,6 +187,8 @@ fn main() {
     };
     partial(&flow, 1, 0, &ice).expect("a rule");
     measure("ice, mark and queue", "1 us", |n| _ = black_box(partial(black_box(&flow), n, 0, &ice)));
+
+    plans(&NicProfile::by_name("twin").expect("a profile"));
 
     const FLOWS: u32 = 200_000;
     let mut placement = Placement::new(Hysteresis::default());

@@ -26,6 +26,10 @@ use crate::{
 const TTLS: [u8; 18] = [64, 63, 62, 61, 60, 59, 128, 127, 126, 125, 124, 123, 255, 254, 253, 252, 251, 250];
 /// Prefixes looked at for each rule that there is room for: most need two or more.
 const LOOKED_AT: usize = 2;
+/// Of the room of a VRF, the part for those that admit: one of so many.
+const SOURCES: usize = 3;
+/// When one of so many places is free again, those for which there was none are looked at.
+const ROOM: usize = 8;
 
 /// Bounds of a plan.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,6 +81,8 @@ pub struct Plan {
     special: Special,
     dependencies: BTreeSet<Dependency>,
     rules: BTreeMap<RuleKey, TransitRule>,
+    /// There was no room for all.
+    starved: bool,
 }
 
 impl Plan {
@@ -130,22 +136,10 @@ impl Plan {
         self.special = Special::of(snapshot);
         self.ingresses = ingress::of(snapshot).into_iter().map(|(key, entrance)| (key, State::new(entrance))).collect();
         let vrfs: BTreeSet<VrfId> = self.ingresses.values().map(|state| state.entrance.vrf).collect();
-        for vrf in vrfs {
-            let prefixes = Prefixes::of(snapshot, vrf);
-            for net in prefixes.by_length() {
-                if self.is_full(limits) {
-                    break;
-                }
-                self.look_at(snapshot, (vrf, net, prefixes.check(&net, &self.special)), Side::Source, limits);
-            }
-            // Who may come in is known before anything is asked with it.
-            for net in prefixes.by_length() {
-                if self.is_full(limits) {
-                    break;
-                }
-                self.look_at(snapshot, (vrf, net, prefixes.check(&net, &self.special)), Side::Destination, limits);
-            }
-            self.prefixes.insert(vrf, prefixes);
+        let count = vrfs.len();
+        for (at, vrf) in (1..).zip(vrfs) {
+            // What a VRF leaves is for those that follow.
+            self.derive_vrf(snapshot, vrf, &Limits { rules: limits.rules.saturating_mul(at) / count, ..*limits });
         }
         let gone = before.rules.keys().filter(|key| !self.rules.contains_key(key));
         let changed = self.rules.iter().filter(|(key, rule)| before.rules.get(key) != Some(rule)).map(|(key, _)| key);
@@ -204,44 +198,77 @@ impl Plan {
         limits: &Limits,
         changed: &mut Vec<RuleKey>,
     ) -> bool {
-        let was_full = self.is_full(limits);
-        let mut before = BTreeMap::new();
-        let (mut asked_with, mut first) = (false, false);
-        for (key, state) in self.ingresses.iter_mut().filter(|(_, state)| state.entrance.vrf == vrf) {
-            state.prefixes.remove(&net);
-            let rules: Vec<RuleKey> = of_prefix(&self.rules, *key, net).collect();
-            before.extend(rules.into_iter().filter_map(|rule| self.rules.remove_entry(&rule)));
-            let source = state.admitted.get(index(family(&net))).copied().flatten();
-            asked_with |= source.is_some_and(|(source, _)| net.contains(&source));
+        let was_full = self.rules.len() >= limits.rules;
+        let of_vrf = |state: &&State| state.entrance.vrf == vrf;
+        let known = self.ingresses.values().filter(of_vrf).any(|state| state.prefixes.contains_key(&net));
+        if was_full && !known {
+            // Its place is taken, by shorter ones most likely.
+            self.starved = true;
+            return true;
         }
-        if was_full || asked_with {
+        let source = |state: &State| state.admitted.get(index(family(&net))).copied().flatten();
+        let asked_with = |state: &State| source(state).is_some_and(|(source, _)| net.contains(&source));
+        let asked_with = self.ingresses.values().filter(of_vrf).any(asked_with);
+        let mut before = self.withdraw(vrf, net);
+        if asked_with {
             changed.extend(before.into_keys());
             return false;
         }
-        let known = self.prefixes.get(&vrf).map(|all| (all.check(&net, &self.special), all.contains(&net)));
-        if let Some((check, true)) = known {
-            let before = self.admitting();
+        let admitting = self.admitting();
+        let prefixes = self.prefixes.get(&vrf);
+        if let Some((check, true)) = prefixes.map(|all| (all.check(&net, &self.special), all.contains(&net))) {
             self.look_at(snapshot, (vrf, net, check), Side::Source, limits);
-            // The first that may come in there at all: now destinations can be asked about.
-            first = self.admitting() != before;
             self.look_at(snapshot, (vrf, net, check), Side::Destination, limits);
+            if self.rules.len() > limits.rules {
+                self.withdraw(vrf, net);
+                self.starved = true;
+            }
         }
         for key in self.ingresses.keys() {
             let after = of_prefix(&self.rules, *key, net);
             changed.extend(after.filter(|rule| before.remove(rule).as_ref() != self.rules.get(rule)));
         }
         changed.extend(before.into_keys());
-        !first
+        let room = self.rules.len() < limits.rules - limits.rules / ROOM;
+        // The first that may come in there at all: now destinations can be asked about.
+        self.admitting() == admitting && !(self.starved && room)
+    }
+
+    /// Takes out the rules of a prefix, for all ways into its VRF.
+    fn withdraw(&mut self, vrf: VrfId, net: IpNet) -> BTreeMap<RuleKey, TransitRule> {
+        let mut out = BTreeMap::new();
+        for (key, state) in self.ingresses.iter_mut().filter(|(_, state)| state.entrance.vrf == vrf) {
+            state.prefixes.remove(&net);
+            let rules: Vec<RuleKey> = of_prefix(&self.rules, *key, net).collect();
+            out.extend(rules.into_iter().filter_map(|rule| self.rules.remove_entry(&rule)));
+        }
+        out
+    }
+
+    /// Derives the rules of one VRF: as many as there is room for, the shortest prefixes first.
+    fn derive_vrf(&mut self, snapshot: &Snapshot, vrf: VrfId, limits: &Limits) {
+        let prefixes = Prefixes::of(snapshot, vrf);
+        let chosen = prefixes.by_length(limits.rules.saturating_mul(LOOKED_AT));
+        self.starved |= chosen.len() < prefixes.len();
+        let room = limits.rules.saturating_sub(self.rules.len());
+        let sources = self.rules.len() + room / SOURCES;
+        // Who may come in is known before anything is asked with it.
+        for (side, most) in [(Side::Source, sources), (Side::Destination, limits.rules)] {
+            for net in &chosen {
+                self.look_at(snapshot, (vrf, *net, prefixes.check(net, &self.special)), side, limits);
+                if self.rules.len() > most {
+                    self.withdraw(vrf, *net);
+                    self.starved = true;
+                    break;
+                }
+            }
+        }
+        self.prefixes.insert(vrf, prefixes);
     }
 
     /// Ways in, by family, that somebody may come in by.
     fn admitting(&self) -> usize {
         self.ingresses.values().flat_map(|state| &state.admitted).flatten().count()
-    }
-
-    fn is_full(&self, limits: &Limits) -> bool {
-        let looked_at: usize = self.ingresses.values().map(|state| state.prefixes.len()).sum();
-        self.rules.len() >= limits.rules || looked_at >= limits.rules.saturating_mul(LOOKED_AT)
     }
 
     /// The rules of one prefix, for all ways into its VRF.
@@ -302,26 +329,29 @@ impl Wants<'_> {
     fn sources(&mut self, answer: RouteAnswer) {
         let Self { snapshot, key, net, state, .. } = self;
         let State { entrance, sources, admitted, .. } = &mut **state;
-        if !sources.contains_key(&self.asked) {
-            let outers: Vec<Option<Ipv4Addr>> = match key.tunnel {
-                None => vec![None],
-                Some(_) => ingress::far_ends(snapshot, answer.nexthop).into_iter().map(Some).collect(),
-            };
-            let mut may = Vec::new();
-            for outer in outers {
-                let Answer { value, dependencies } = ask::source(snapshot, entrance, outer, net);
-                self.dependencies.extend(dependencies);
-                may.extend(value.then_some(outer));
+        let known = match sources.get(&self.asked) {
+            Some(known) => known,
+            None => {
+                let outers: Vec<Option<Ipv4Addr>> = match key.tunnel {
+                    None => vec![None],
+                    Some(_) => ingress::far_ends(snapshot, answer.nexthop).into_iter().map(Some).collect(),
+                };
+                let mut may = Vec::new();
+                for outer in outers {
+                    let Answer { value, dependencies } = ask::source(snapshot, entrance, outer, net);
+                    self.dependencies.extend(dependencies);
+                    may.extend(value.then_some(outer));
+                }
+                // What leads into a tunnel now may lead elsewhere, and the other way round.
+                self.dependencies.insert(Dependency::Nexthop(answer.nexthop));
+                if may.is_empty() {
+                    // Other prefixes may be told otherwise: it need not be the nexthop that refuses.
+                    return;
+                }
+                sources.entry(self.asked).or_insert(may)
             }
-            // What leads into a tunnel now may lead elsewhere, and the other way round.
-            self.dependencies.insert(Dependency::Nexthop(answer.nexthop));
-            if may.is_empty() {
-                // Other prefixes may be told otherwise: it need not be the nexthop that refuses.
-                return;
-            }
-            sources.insert(self.asked, may);
-        }
-        for outer in sources.get(&self.asked).into_iter().flatten() {
+        };
+        for outer in known.iter() {
             let arrival = entrance.from(*outer);
             let rule = TransitRule::Source(Admission { arrival, net: *net });
             self.rules.insert(RuleKey::Source { ingress: *key, net: *net, outer: *outer }, rule);

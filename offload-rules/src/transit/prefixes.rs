@@ -80,10 +80,11 @@ impl Prefixes {
         self.0.len()
     }
 
-    /// Those of them that a rule could stand for come first: the shortest ones.
-    pub(super) fn by_length(&self) -> Vec<IpNet> {
+    /// So many of them, the shortest first.
+    pub(super) fn by_length(&self, most: usize) -> Vec<IpNet> {
         let mut all: Vec<IpNet> = self.0.iter().copied().collect();
         all.sort_by_key(IpNet::prefix_len);
+        all.truncate(most);
         all
     }
 

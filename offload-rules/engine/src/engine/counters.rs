@@ -118,10 +118,9 @@ impl<B: RuleBackend, L: Lowering> Engine<B, L> {
             return;
         }
         self.egress_check.counted(entry.egress, entry.shape, packets);
-        if packets > 0 || bytes > 0 {
-            if let Some(shape) = entry.shape.and_then(|shape| self.shapes.get_mut(shape)) {
-                (shape.proven, shape.doubts) = (true, 0);
-            }
+        let shape = entry.shape.filter(|_| packets > 0 || bytes > 0);
+        if let Some(shape) = shape.and_then(|shape| self.shapes.get_mut(shape)) {
+            (shape.proven, shape.doubts) = (true, 0);
         }
         let Owner::Flow(id, direction) = owner else { return self.report_transit(token, Hits { packets, bytes }) };
         if packets > 0 || bytes > 0 {
