@@ -20,10 +20,10 @@ use offload_rules::{
 
 use super::{
     ProgramId, Worker,
-    carry::exit_received,
     context::{Context, Path},
     counters::{Ledger, Traffic},
     env::{BATCH, Env},
+    exit::exit_received,
     flow_state::FlowState,
     hit::SlowPath,
     outcome::Outcome,
