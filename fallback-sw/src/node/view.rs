@@ -18,7 +18,7 @@ use offload_rules::{
 use proto::v1 as pb;
 
 use super::{control::Control, encode, filter::Listed, neighbours::nud::State};
-use crate::worker::{Account, Counters, VifCounters, Worker, flows::flag};
+use crate::worker::{Account, Counters, VifCounters, Worker, flag};
 
 /// Index of a record among all workers.
 #[must_use]

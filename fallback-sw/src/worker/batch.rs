@@ -7,6 +7,7 @@ use offload_rules::{DropReason, VifId, flow::VrfCounter};
 use super::{
     Worker,
     context::{Context, Path},
+    decider::{Decider, LookedUp},
     delivery::{Arrived, Delivery, Origin},
     env::{BATCH, Env},
     flow_state::FlowState,
@@ -17,7 +18,6 @@ use super::{
     outcome::{Outcome, OwnNext, OwnPath},
     respond::Responder,
     routed,
-    slow::{Decider, LookedUp},
 };
 use crate::{
     flow_table,

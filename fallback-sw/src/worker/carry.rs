@@ -1,21 +1,20 @@
 //! Executing a plan on a packet that may not run it as it is: fragments, ICMP errors.
 
 use offload_rules::{
-    DropReason, VifId,
+    DropReason,
     classify::Checks,
     flow::{IPV6_MIN_MTU, Program},
 };
 
 use super::{
     context::Context,
+    decider::Decider,
     env::IpIds,
-    flows::flag,
+    exit::{Exit, exit},
+    flag,
     hit::operands,
-    ipsec::SealRequest,
-    outbox::TxKind,
-    outcome::{Blame, Emit, Outcome},
-    own::fragment_id,
-    slow::Decider,
+    outcome::{Emit, Outcome},
+    tx::TxKind,
 };
 use crate::{
     exec::{self, Exception, Operands, Plan, Target},
@@ -64,41 +63,6 @@ pub(super) struct Stripped<'a> {
     /// 802.1p priority of the frame that came in.
     pub(super) pcp: Option<u8>,
     pub(super) operands: Operands,
-}
-
-/// How a packet that leaves by a plan is counted.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Exit {
-    pub(super) kind: TxKind,
-    /// The vif on which a received packet is counted when it is dropped after all.
-    pub(super) blame: VifId,
-}
-
-impl Exit {
-    const fn drop(self, reason: DropReason) -> Outcome {
-        Outcome::Drop { blame: Blame::of(self.kind, self.blame), reason }
-    }
-}
-
-/// What becomes of a packet on which a plan was carried out.
-#[inline]
-pub(super) fn exit(plan: &Plan, Exit { kind, blame }: Exit) -> Outcome {
-    match (plan.target, plan.seal.as_deref()) {
-        (Target::Output { vif, port } | Target::Punt { vif, port }, _) => Outcome::Send { vif, port, kind },
-        (Target::Seal, Some(egress)) => Outcome::Seal(SealRequest::new(*egress, kind, blame)),
-        (Target::Seal | Target::Drop(_), _) => Exit { kind, blame }.drop(DropReason::InvalidNh),
-    }
-}
-
-/// What becomes of a received packet on which a plan was carried out. `blame`: as in [`Exit`].
-#[inline(always)]
-pub(super) fn exit_received(plan: &Plan, blame: VifId) -> Outcome {
-    match (plan.target, plan.seal.as_deref()) {
-        (Target::Output { vif, port }, _) => Outcome::Send { vif, port, kind: TxKind::Forwarded },
-        (Target::Punt { vif, port }, _) => Outcome::Send { vif, port, kind: TxKind::Punted },
-        (Target::Seal, Some(egress)) => Outcome::Seal(SealRequest::new(*egress, TxKind::Forwarded, blame)),
-        (Target::Seal | Target::Drop(_), _) => Outcome::drop(blame, DropReason::InvalidNh),
-    }
 }
 
 /// The kind of a received packet that a plan sends.
@@ -271,7 +235,7 @@ impl Decider<'_> {
         exec::shift(plan, packet, ip, operands.sequence_shift);
         let mut pieces = Vec::new();
         let split = if ip.version == 6 {
-            let id = fragment_id(&context.key, ip_ids);
+            let id = ip_ids.of_fragments(&context.key);
             fragment::split_at_source(packet.data(), ip, limit, id, self.emit.spare, &mut pieces)
         } else {
             fragment::split(packet.data(), ip, limit, self.emit.spare, &mut pieces)

@@ -20,8 +20,7 @@ use offload_rules::{
 };
 
 use super::{
-    Delivery, Outbox, Programs, TO_BE_DERIVED, Worker, env::Env, flow_state::FlowState, flows::flag,
-    readers::has_longer_match,
+    Delivery, Outbox, Programs, TO_BE_DERIVED, Worker, env::Env, flag, flow_state::FlowState, readers::has_longer_match,
 };
 use crate::flow_table::Record;
 

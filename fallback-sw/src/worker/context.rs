@@ -9,7 +9,7 @@ use offload_rules::{
 };
 use zerocopy::FromZeros;
 
-use super::{fragments::Head, held::Tenant};
+use super::tenant::Tenant;
 use crate::{
     exec::Framing,
     packet::parse::{FragmentInfo, Ip},
@@ -22,6 +22,19 @@ pub(super) const ICMP6: u8 = 58;
 pub(super) struct Outer {
     pub(super) source: Ipv4Addr,
     pub(super) tos: u8,
+}
+
+/// What the head told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Head {
+    /// Protocol behind the IP headers.
+    pub proto: u8,
+    /// Source port as flow keys have it.
+    pub sport: u16,
+    /// Destination port as flow keys have it.
+    pub dport: u16,
+    /// ICMP type; 0 otherwise.
+    pub icmp_type: u8,
 }
 
 /// How a packet is decided on.

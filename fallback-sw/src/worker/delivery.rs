@@ -3,9 +3,8 @@
 use offload_rules::{VifId, VrfId};
 
 use super::{
-    fragments::Head,
+    context::Head,
     ipsec::{EspQuote, Sealing},
-    outcome::Blame,
 };
 use crate::packet::Packet;
 
@@ -59,14 +58,5 @@ impl Delivery {
     #[must_use]
     pub const fn is_own(&self) -> bool {
         matches!(self.origin, Origin::Own(_))
-    }
-
-    /// What it counts as when it is dropped.
-    pub(super) const fn blame(&self) -> Blame {
-        match self.origin {
-            Origin::Port(Arrived { port, .. }) | Origin::Quoting(EspQuote { vif: port, .. }) => Blame::Received(port),
-            Origin::Sealing(Sealing { egress, kind }) => Blame::of(kind, egress.tunnel),
-            Origin::Own(_) => Blame::Own,
-        }
     }
 }

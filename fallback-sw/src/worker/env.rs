@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use offload_rules::forwarding::Snapshot;
+use offload_rules::{flow::FlowKey, forwarding::Snapshot};
 
 /// Frames that are worked on together: enough loads in flight to hide memory, little enough to stay in the first-level cache.
 pub(super) const BATCH: usize = 32;
@@ -85,5 +85,10 @@ impl IpIds {
             0 => self.next(),
             id => id,
         }
+    }
+
+    /// For the fragments of an IPv6 packet with this key: unique for a destination as far as 32 bits go.
+    pub(super) fn of_fragments(&mut self, key: &FlowKey) -> u32 {
+        (key.spread() as u32) << 16 | u32::from(self.next())
     }
 }

@@ -9,7 +9,7 @@ use super::{
     env::{Env, IpIds},
     leases::{Lease, Leases},
     offload::Offloads,
-    splice::Openings,
+    openings::Openings,
 };
 use crate::flow_table::{FlowTable, Holdings};
 

@@ -16,10 +16,10 @@ use offload_rules::{
 };
 
 use super::{
-    context::{Context, Path},
+    context::{Context, Head, Path},
     delivery::Delivery,
     env::Env,
-    held::Tenant,
+    tenant::Tenant,
 };
 use crate::{
     packet::parse::{FragmentInfo, Ip},
@@ -78,19 +78,6 @@ impl DatagramKey {
         let link = if on_link { vif } else { VifId::TUNNEL };
         Some(Self { vrf, nexthop, link, protection, src: ip.src, dst: ip.dst, proto, version: ip.version, id })
     }
-}
-
-/// What the head told.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Head {
-    /// Protocol behind the IP headers.
-    pub proto: u8,
-    /// Source port as flow keys have it.
-    pub sport: u16,
-    /// Destination port as flow keys have it.
-    pub dport: u16,
-    /// ICMP type; 0 otherwise.
-    pub icmp_type: u8,
 }
 
 #[derive(Debug)]

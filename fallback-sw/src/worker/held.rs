@@ -5,41 +5,18 @@
 //! longest (RFC 1122 §2.3.2.2). Control asks for the neighbours, see [`crate::node::neighbours`], and tells when one is given up; what control
 //! does not tell of in time is given up here.
 
-use std::{
-    collections::{BTreeMap, btree_map::Entry},
-    net::IpAddr,
+use std::collections::{BTreeMap, btree_map::Entry};
+
+use offload_rules::DropReason;
+
+use super::{
+    delivery::Delivery,
+    tenant::{NeighbourKey, Tenant},
 };
-
-use offload_rules::{DropReason, VifId, VrfId, forwarding::Snapshot};
-
-use super::delivery::Delivery;
 use crate::shares::{Rank, Shares, Ticket};
 
 /// Milliseconds that a packet waits at most: longer than control asks.
 const LONGEST_MS: u64 = 4000;
-
-/// A neighbour as the outside names it.
-pub type NeighbourKey = (VifId, IpAddr);
-
-/// On whose account a packet waits.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Tenant {
-    /// It was received on this vif.
-    Vif(VifId),
-    /// It came out of a tunnel into this VRF, or the node made it there.
-    Vrf(VrfId),
-}
-
-impl Tenant {
-    /// Is it still configured?
-    #[must_use]
-    pub fn exists(self, snapshot: &Snapshot) -> bool {
-        match self {
-            Self::Vif(vif) => snapshot.vif(vif).is_some(),
-            Self::Vrf(vrf) => snapshot.vrf(vrf).is_some(),
-        }
-    }
-}
 
 /// Why packets wait no longer for a neighbour that is not there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -190,6 +167,8 @@ impl HoldQueue {
 
 #[cfg(test)]
 mod tests {
+    use offload_rules::{VifId, VrfId};
+
     use super::*;
     use crate::{packet::Packet, worker::Origin};
 

@@ -3,12 +3,12 @@
 use offload_rules::flow::{SequenceShift, tcp::Segment};
 
 use super::{
-    carry::exit_received,
     context::Context,
     counters::{Ledger, Traffic},
     env::Env,
+    exit::exit_received,
+    flag,
     flow_state::FlowState,
-    flows::flag,
     outcome::Outcome,
 };
 use crate::{

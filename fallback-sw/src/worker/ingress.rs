@@ -11,9 +11,9 @@ use offload_rules::{
 };
 
 use super::{
+    context::Head,
     context::{Context, ICMP6, Outer, Path},
     decap_cache::{Decap, DecapKey, label_word},
-    fragments::Head,
     interfaces::{Interface, Interfaces},
 };
 use crate::{

@@ -13,8 +13,6 @@
 //!
 //! [`Binding::leases`]: crate::flow_table::Binding::leases
 
-use super::flow_state::FlowState;
-
 /// No leases.
 pub const NONE: u32 = 0;
 
@@ -96,25 +94,11 @@ pub enum Lease {
 
 impl Lease {
     /// Returns it to whom it belongs.
-    fn give_back(self) {
+    pub(super) fn give_back(self) {
         match self {
             #[cfg(test)]
             Self::Counted(count) => _ = count.fetch_add(1, std::sync::atomic::Ordering::Relaxed),
         }
-    }
-}
-
-impl FlowState {
-    /// Gives back what the direction in this slot holds.
-    pub(super) fn give_back_leases(&mut self, slot: u32) {
-        let first = self.flows.binding(slot).leases;
-        if first == NONE {
-            return;
-        }
-        if let Some(binding) = self.flows.binding_mut(slot) {
-            binding.leases = NONE;
-        }
-        self.leases.give_back(first, Lease::give_back);
     }
 }
 

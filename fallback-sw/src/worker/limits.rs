@@ -5,8 +5,8 @@ use std::{collections::HashMap, hash::Hash};
 use offload_rules::{VifId, forwarding::Snapshot};
 
 use super::{
-    held::{NeighbourKey, Tenant},
-    outbox::Event,
+    event::Event,
+    tenant::{NeighbourKey, Tenant},
 };
 
 /// A token bucket that holds one second's worth. Time comes from outside, in milliseconds.

@@ -13,10 +13,13 @@ use offload_rules::{
 use super::{
     Worker,
     context::Context,
-    held::{GiveUp, NeighbourKey},
-    outbox::{Event, NeighbourClaim, Outbox, TxKind},
+    event::{Event, NeighbourClaim},
+    held::GiveUp,
+    outbox::Outbox,
     outcome::{Outcome, OwnPath, Station},
     respond::Responder,
+    tenant::NeighbourKey,
+    tx::TxKind,
 };
 use crate::{
     node::neighbours::nud::Question,

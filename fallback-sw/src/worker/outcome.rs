@@ -24,11 +24,13 @@ use offload_rules::{DropReason, MacAddr, VifId, VrfId};
 
 use super::{
     context::Context,
-    delivery::{Arrived, Origin},
+    delivery::{Arrived, Delivery, Origin},
+    event::Event,
     fragments::DatagramKey,
-    held::{NeighbourKey, Tenant},
-    ipsec::SealRequest,
-    outbox::{Event, TxKind, recycle},
+    ipsec::{EspQuote, SealRequest, Sealing},
+    outbox::recycle,
+    tenant::{NeighbourKey, Tenant},
+    tx::TxKind,
 };
 use crate::packet::{Packet, parse::Ip};
 
@@ -89,6 +91,17 @@ impl Blame {
             TxKind::Forwarded | TxKind::Punted => Self::Received(vif),
             TxKind::Resumed => Self::Resumed(vif),
             TxKind::Originated => Self::Own,
+        }
+    }
+}
+
+impl Delivery {
+    /// What it counts as when it is dropped.
+    pub(super) const fn blame(&self) -> Blame {
+        match self.origin {
+            Origin::Port(Arrived { port, .. }) | Origin::Quoting(EspQuote { vif: port, .. }) => Blame::Received(port),
+            Origin::Sealing(Sealing { egress, kind }) => Blame::of(kind, egress.tunnel),
+            Origin::Own(_) => Blame::Own,
         }
     }
 }

@@ -3,19 +3,21 @@
 use offload_rules::{
     DropReason, VifId, VrfId,
     classify::{self, Ingress, Inquiry, Role, Start, Verdict},
-    flow::{Choices, FlowKey, IPV6_MIN_MTU, Oversize},
+    flow::{Choices, IPV6_MIN_MTU, Oversize},
     forwarding::Vif,
 };
 
 use super::{
     Worker,
-    carry::{Exit, Stripped, exit, send_in_outer_fragments},
+    carry::{Stripped, send_in_outer_fragments},
     counters::Counters,
     delivery::Origin,
     env::{Env, IpIds},
-    held::Tenant,
-    outbox::{Outbox, TxKind},
+    exit::{Exit, exit},
+    outbox::Outbox,
     outcome::{Blame, Emit, Hold, Outcome, OwnNext, OwnPath, Station},
+    tenant::Tenant,
+    tx::TxKind,
 };
 use crate::{
     exec::{self, Operands, Plan, Target},
@@ -110,7 +112,7 @@ impl Originate<'_> {
         let mut pieces = Vec::new();
         let split = if ip.version == 6 {
             // The source may fragment (RFC 8200 §4.5), where others cannot (RFC 2473 §7.1).
-            let id = fragment_id(&key, self.ip_ids);
+            let id = self.ip_ids.of_fragments(&key);
             let limit = if outer.is_some() { IPV6_MIN_MTU } else { plan.checks.size.mtu };
             fragment::split_at_source(packet.data(), &ip, limit, id, self.emit.spare, &mut pieces)
         } else {
@@ -170,7 +172,7 @@ impl Originate<'_> {
         let mut pieces = Vec::new();
         let split = parse::ip(packet.data(), version).and_then(|ip| match ip.version {
             6 => {
-                let id = fragment_id(&parse::flow_key(&ip, vif.vrf, vif.id), self.ip_ids);
+                let id = self.ip_ids.of_fragments(&parse::flow_key(&ip, vif.vrf, vif.id));
                 fragment::split_at_source(packet.data(), &ip, vif.mtu, id, self.emit.spare, &mut pieces)
             }
             _ => fragment::split(packet.data(), &ip, vif.mtu, self.emit.spare, &mut pieces),
@@ -205,9 +207,4 @@ impl Originate<'_> {
         }
         Outcome::Send { vif: vif.id, port: self.env.snapshot.port_of(vif.id), kind: TxKind::Originated }
     }
-}
-
-/// Identification of the fragments of an IPv6 packet: unique for a destination as far as 32 bits go.
-pub(super) fn fragment_id(key: &FlowKey, ip_ids: &mut IpIds) -> u32 {
-    (key.spread() as u32) << 16 | u32::from(ip_ids.next())
 }

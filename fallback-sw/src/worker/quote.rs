@@ -9,11 +9,11 @@ use offload_rules::{DropReason, VifId, VrfId, classify::Start, forwarding::Snaps
 
 use super::{
     context::{Context, Path},
+    decider::Decider,
     delivery::Origin,
-    ipsec::{EspQuote, Quoted},
-    outbox::Event,
+    event::Event,
+    ipsec::{EspQuote, Quoted, Reason},
     outcome::Outcome,
-    slow::Decider,
 };
 use crate::packet::{
     Packet,
@@ -29,17 +29,6 @@ const MPLS_O_UDP: [u16; 2] = [6635, 51234];
 const MIN_PATH_MTU: u16 = 576;
 /// MTUs of links in use, from RFC 1191 §7.1.
 const PLATEAUS: [u16; 11] = [65535, 32000, 17914, 8166, 4352, 2002, 1492, 1006, 508, 296, 68];
-
-/// What an error about an own tunnel's packet says.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Reason {
-    /// The path takes no larger packets: octets, and the tunnel's end.
-    PathMtu(u16, std::net::Ipv4Addr),
-    /// A router asks for fragments of what it may fragment, or of what fits, or tells an absurd MTU.
-    Absurd,
-    /// Nothing that a tunnel heeds.
-    Other,
-}
 
 impl Decider<'_> {
     /// Takes in an ICMP error about a packet of one of the node's own tunnels. `None`: it is about something else, another tunnel's end,

@@ -11,12 +11,12 @@ use offload_rules::{DropReason, VifId};
 
 use super::{
     context::Context,
+    decider::Decider,
     delivery::Arrived,
     fragments::{DatagramKey, Fragment, FragmentLimits},
-    held::Tenant,
     local::answering_source,
     outcome::{Hold, Outcome, OwnPath},
-    slow::Decider,
+    tenant::Tenant,
 };
 use crate::{
     exec,

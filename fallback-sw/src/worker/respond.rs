@@ -6,10 +6,10 @@ use super::{
     context::Context,
     counters::Counters,
     env::Env,
-    held::Tenant,
     limits::Limits,
     local::{answering_source, gateway, way_back},
     outcome::{Emit, Outcome},
+    tenant::Tenant,
 };
 use crate::{
     exec,

@@ -8,7 +8,7 @@
 
 use offload_rules::{DropReason, flow::FlowKey, flow::tcp::TcpPhase};
 
-use super::{Tenant, env::Env, flow_state::FlowState, flows::flag};
+use super::{Tenant, env::Env, flag, flow_state::FlowState};
 use crate::flow_table::{Class, Holder, InsertError, Record};
 
 /// Flows that are looked at, at most, for one that gives way.

@@ -14,10 +14,8 @@
 //! is dropped and comes again. No SYN carries more than an MSS, so that there are no SACK blocks (RFC 2018 §2), no scaled
 //! windows and no timestamps to translate. Flow records follow the numbers that the server knows.
 
-use std::collections::{BTreeSet, HashMap};
-
 use offload_rules::{
-    DropReason, VifId,
+    DropReason,
     flow::{
         FlowKey, Program,
         tcp::{Segment, flag as tcp_flag},
@@ -25,16 +23,19 @@ use offload_rules::{
 };
 
 use super::{
-    carry::{DecidedBy, Exit, exit},
+    carry::DecidedBy,
     context::{Context, Outer},
     cookie::{self, Cookie},
+    decider::Decider,
     env::Env,
+    exit::{Exit, exit},
+    flag,
     flow_state::FlowState,
-    flows::{Derived, flag, ingress_of},
+    flows::{Derived, ingress_of},
     hit::{operands, segment},
-    outbox::TxKind,
+    openings::Opening,
     outcome::{Emit, Outcome, OwnPath},
-    slow::Decider,
+    tx::TxKind,
 };
 use crate::{
     exec::{self, Operands, Target},
@@ -50,61 +51,6 @@ const TCP: u8 = 6;
 const RETRY_MS: u64 = 1000;
 /// Repetitions before the client is told that there is no server: after 15 seconds, half of what half-open flows live.
 const TRIES: u8 = 3;
-
-/// A connection that the server has not answered yet.
-#[derive(Debug, Clone, Copy)]
-struct Opening {
-    cookie: Cookie,
-    /// The client's window.
-    window: u16,
-    tries: u8,
-    due: u64,
-}
-
-/// Connections that their servers have not answered yet, by slot of the client's direction.
-#[derive(Debug, Default)]
-pub(super) struct Openings {
-    all: HashMap<u32, Opening>,
-    due: BTreeSet<(u64, u32)>,
-    /// By vif: until when an ACK may hold a cookie that was given on it.
-    cookies_until: Vec<u64>,
-}
-
-impl Openings {
-    fn put(&mut self, slot: u32, opening: Opening) {
-        self.remove(slot);
-        self.due.insert((opening.due, slot));
-        self.all.insert(slot, opening);
-    }
-
-    /// Forgets one, when its flow goes or the server has answered.
-    pub(super) fn remove(&mut self, slot: u32) {
-        if let Some(old) = self.all.remove(&slot) {
-            self.due.remove(&(old.due, slot));
-        }
-    }
-
-    /// A cookie was given on a vif.
-    fn give_cookie(&mut self, vif: VifId, now: u64) {
-        if self.cookies_until.len() <= vif.index() {
-            self.cookies_until.resize(vif.index() + 1, 0);
-        }
-        if let Some(until) = self.cookies_until.get_mut(vif.index()) {
-            *until = now + cookie::VALID_MS;
-        }
-    }
-
-    /// May an ACK on this vif hold a cookie?
-    fn may_hold_cookie(&self, vif: VifId, now: u64) -> bool {
-        self.cookies_until.get(vif.index()).is_some_and(|until| now < *until)
-    }
-
-    fn next_due(&self, now: u64) -> Option<(u32, Opening)> {
-        let (due, slot) = *self.due.first()?;
-        let opening = *self.all.get(&slot)?;
-        (due <= now).then_some((slot, opening))
-    }
-}
 
 /// What a packet means to a connection that the server has not answered yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -128,7 +74,7 @@ impl FlowState {
         }
         let from_client = record.flags & flag::INITIATOR != 0;
         let client = if from_client { slot } else { record.reverse };
-        let Some(opening) = self.openings.all.get(&client).copied() else { return SpliceState::Ordinary };
+        let Some(opening) = self.openings.get(client) else { return SpliceState::Ordinary };
         if context.ip.fragment != FragmentInfo::None {
             return SpliceState::TooEarly;
         }
@@ -335,7 +281,7 @@ impl Decider<'_> {
     /// The server's SYN-ACK, which has been tracked: answered, and turned into the ACK that opens the client's window.
     pub(super) fn connect(&mut self, slot: u32, packet: &mut Packet, context: &Context) -> Outcome {
         let client = self.state.flows.record(slot).map_or(slot, |record| record.reverse);
-        let Some(opening) = self.state.openings.all.get(&client).copied() else {
+        let Some(opening) = self.state.openings.get(client) else {
             return self.run_flow(slot, packet, context, DecidedBy::Flow);
         };
         let theirs = segment(packet.data(), context);

@@ -6,8 +6,9 @@ use offload_rules::DropReason;
 use super::{
     GiveUp, Outbox, TO_BE_DERIVED, Worker,
     env::Env,
+    flag,
     flow_state::FlowState,
-    flows::{Derived, flag, ingress_of},
+    flows::{Derived, ingress_of},
 };
 
 /// Flow records looked at in one tick.

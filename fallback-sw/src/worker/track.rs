@@ -13,8 +13,9 @@ use super::{
     TO_BE_DERIVED,
     context::Context,
     env::Env,
+    flag,
     flow_state::FlowState,
-    flows::{flag, ingress_of, remember_ingress},
+    flows::{ingress_of, remember_ingress},
     hit::{comes_as_before, segment},
 };
 use crate::{

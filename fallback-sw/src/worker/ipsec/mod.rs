@@ -3,6 +3,7 @@
 //! Each SA has one owner, so that no core shares a sequence number or a replay window with another: an outbound SA the worker that
 //! the state names, an inbound one the worker that its index tells. Who has a packet for another one's SA hands it over.
 
+mod esp_quote;
 mod history;
 mod inbound;
 mod inner;
@@ -11,15 +12,18 @@ mod nic_state;
 mod open;
 mod outbound;
 mod quoted;
+mod request;
 mod resume;
 mod sa;
 mod seal;
 mod table;
 
-pub use quoted::EspQuote;
+pub use esp_quote::EspQuote;
+pub(super) use esp_quote::Reason;
 pub(super) use quoted::Quoted;
+pub(super) use request::SealRequest;
+pub use request::Sealing;
 pub(super) use resume::resume;
 pub use sa::{Grant, Refused, SaNews, SaStatus};
-pub use seal::Sealing;
-pub(super) use seal::{SealRequest, Sealer};
+pub(super) use seal::Sealer;
 pub(super) use table::{Ipsec, other_opener};

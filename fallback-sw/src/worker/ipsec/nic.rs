@@ -12,7 +12,7 @@ use super::{
     sa::{SaNews, Usage},
     table::Ipsec,
 };
-use crate::worker::{env::Env, outbox::Event};
+use crate::worker::{env::Env, event::Event};
 use offload_engine::protocol::{NotHeld, OfferId, Report, Request, SaMode};
 
 impl Ipsec {

@@ -17,7 +17,7 @@ use crate::{
         parse::PROTO_UDP,
         rewrite,
     },
-    worker::{context::Context, delivery::Arrived, env::Env, outbox::Event, outcome::Outcome},
+    worker::{context::Context, delivery::Arrived, env::Env, event::Event, outcome::Outcome},
 };
 
 /// What an ESP packet turned out to be.

@@ -6,11 +6,12 @@
 use std::{net::Ipv4Addr, ops::Range};
 
 use offload_rules::{
-    VifId, VrfId,
+    VrfId,
     forwarding::{DfPolicy, IpsecTunnel},
 };
 
 use super::{
+    esp_quote::{EspQuote, Reason},
     history::{MAX_FORMER, MAX_FORMER_OF_TUNNEL, QuotableSa, RetiredSa, SPAN_MS},
     outbound::Outbound,
     table::{Ipsec, Tunnel, sealer},
@@ -18,20 +19,8 @@ use super::{
 use crate::{
     esp,
     packet::parse::{Embedded, PROTO_UDP},
-    worker::{context::Context, env::Env, quote::Reason},
+    worker::{context::Context, env::Env},
 };
-
-/// An error that quotes ESP of an own tunnel, on its way to the worker that owns the SA.
-#[derive(Debug, Clone, Copy)]
-pub struct EspQuote {
-    /// Where the error came in.
-    pub(in crate::worker) vif: VifId,
-    tunnel: VifId,
-    spi: u32,
-    sequence: u32,
-    /// What it says.
-    pub(in crate::worker) reason: Reason,
-}
 
 /// What an ICMP error quotes, as far as IPsec is concerned.
 #[derive(Debug)]

@@ -6,14 +6,14 @@ use offload_rules::{
     lower::underlay,
 };
 
-use super::seal::SealRequest;
+use super::request::SealRequest;
 use crate::{
     exec::EspEgress,
     packet::{NicNote, Packet, parse},
     worker::{
         context::Context,
-        outbox::TxKind,
         outcome::{Blame, Outcome},
+        tx::TxKind,
     },
 };
 

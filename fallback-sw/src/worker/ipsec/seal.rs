@@ -1,62 +1,29 @@
 //! The stage that seals packets with ESP, after the one that executes programs.
 
 use offload_rules::{
-    DropReason, VifId,
+    DropReason,
     forwarding::{DfPolicy, L2Rewrite},
 };
 
 use super::{
     inner::df_and_tos,
     outbound::{Cipher, OuterFields},
+    request::{Handed, SealRequest, Sealing},
     table::{Ipsec, SealedBy},
 };
 use crate::{
     esp,
-    exec::EspEgress,
     packet::{NicNote, Packet, ecn::Ecn, fragment, rewrite},
     worker::{
         counters::Counters,
         delivery::Origin,
         env::{Env, IpIds},
-        outbox::TxKind,
         outcome::{Blame, Emit, Outcome},
+        tx::TxKind,
     },
 };
 
-/// A packet on its way to the worker that seals it.
-#[derive(Debug, Clone, Copy)]
-pub struct Sealing {
-    pub(in crate::worker) egress: EspEgress,
-    pub(in crate::worker) kind: TxKind,
-}
-
-/// What is asked of the stage for one packet.
-#[derive(Debug, Clone, Copy)]
-pub(in crate::worker) struct SealRequest {
-    egress: EspEgress,
-    kind: TxKind,
-    /// The vif on which a received packet is counted when it is dropped after all.
-    blame: VifId,
-    handed: Handed,
-}
-
-/// Whether another worker has handed a packet over to be sealed here.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Handed {
-    No,
-    Over,
-}
-
 impl SealRequest {
-    pub(in crate::worker) const fn new(egress: EspEgress, kind: TxKind, blame: VifId) -> Self {
-        Self { egress, kind, blame, handed: Handed::No }
-    }
-
-    /// Of a packet that another worker hands over.
-    pub(in crate::worker) const fn of_other(Sealing { egress, kind }: Sealing) -> Self {
-        Self { egress, kind, blame: egress.tunnel, handed: Handed::Over }
-    }
-
     const fn drop(&self, reason: DropReason) -> Outcome {
         Outcome::Drop { blame: Blame::of(self.kind, self.blame), reason }
     }

@@ -24,7 +24,7 @@ use crate::{
     packet::{Packet, checksum},
     worker::{
         env::Env,
-        outbox::Event,
+        event::Event,
         outcome::{Emit, OwnPath},
     },
 };

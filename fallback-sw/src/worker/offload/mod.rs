@@ -18,13 +18,7 @@ use offload_rules::{
 
 pub(super) use slab::Offloads;
 
-use super::{
-    Outbox, Worker,
-    counters::Traffic,
-    env::Env,
-    flow_state::FlowState,
-    flows::{flag, ingress_of},
-};
+use super::{Outbox, Worker, counters::Traffic, env::Env, flag, flow_state::FlowState, flows::ingress_of};
 use crate::{exec::Target, flow_table::Record};
 use offload_engine::protocol::{OffloadId, Tier};
 

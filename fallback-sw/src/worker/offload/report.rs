@@ -13,8 +13,8 @@ use crate::{
         Outbox, Worker,
         counters::{Counters, Traffic},
         env::Env,
+        flag,
         flow_state::FlowState,
-        flows::flag,
     },
 };
 use offload_engine::protocol::{Report, Tier};

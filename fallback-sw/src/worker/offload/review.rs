@@ -13,8 +13,9 @@ use crate::{
     flow_table::Record,
     worker::{
         env::Env,
+        flag,
         flow_state::FlowState,
-        flows::{Derived, flag, ingress_of},
+        flows::{Derived, ingress_of},
     },
 };
 use offload_engine::protocol::{Directions, Request, Tier};

@@ -12,7 +12,7 @@ use super::{Offloads, slab::Entry};
 use crate::{
     flow_table::FlowTable,
     packet::parse,
-    worker::{context::Context, env::Env, flows::flag},
+    worker::{context::Context, env::Env, flag},
 };
 use offload_engine::protocol::{Request, Tier};
 

@@ -11,7 +11,7 @@ use offload_rules::{
 
 use crate::{
     flow_table::FlowTable,
-    worker::{counters::Traffic, flows::flag},
+    worker::{counters::Traffic, flag},
 };
 use offload_engine::protocol::{Directions, OffloadId, Request, Tier};
 

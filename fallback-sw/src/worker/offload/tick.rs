@@ -2,7 +2,7 @@
 
 use offload_rules::{flow::Dependency, forwarding::VersionChanges, lower::NotOffloaded};
 
-use crate::worker::{env::Env, flow_state::FlowState, flows::flag};
+use crate::worker::{env::Env, flag, flow_state::FlowState};
 use offload_engine::protocol::{Request, Tier};
 
 /// Entries looked at in one tick after a change of the forwarding state, before anything else is swept.

@@ -22,10 +22,10 @@ use offload_rules::{
 
 use super::{
     ProgramId, Programs, Worker,
-    carry::exit_received,
     context::{Context, Path},
     counters::{Ledger, Traffic},
     env::Env,
+    exit::exit_received,
     flow_state::FlowState,
     hit::SlowPath,
     outcome::Outcome,
