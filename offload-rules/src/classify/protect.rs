@@ -75,6 +75,7 @@ impl Outside {
     fn of(snapshot: &Snapshot, read: &mut Reads<'_>, vif: &Vif, source: IpAddr) -> Self {
         let to = (source, vif.id);
         let mut outside = Self { tunnels: Ways::default(), route: Ways::default() };
+        read.enter(source);
         read.note(Dependency::TunnelsTo(source));
         for tunnel in snapshot.tunnels_to(source) {
             follow(read, *tunnel, to, MAX_STEPS, &mut outside.tunnels);
@@ -155,15 +156,18 @@ fn follow(read: &mut Reads<'_>, id: NexthopId, to: (IpAddr, VifId), steps: u8, w
             }
         }
         // From here on the tunnel's outer packets are followed.
-        NexthopKind::Tunnel(tunnel) => match (tunnel.direct, nexthop.vrf) {
-            (Some(direct), _) => follow(read, direct, (tunnel.dip.into(), to.1), steps, ways),
-            (None, Some(vrf)) => {
-                if let Some(route) = read.route(vrf, tunnel.dip.into()) {
-                    follow(read, route.nexthop, (tunnel.dip.into(), to.1), steps, ways);
+        NexthopKind::Tunnel(tunnel) => {
+            read.enter(tunnel.dip.into());
+            match (tunnel.direct, nexthop.vrf) {
+                (Some(direct), _) => follow(read, direct, (tunnel.dip.into(), to.1), steps, ways),
+                (None, Some(vrf)) => {
+                    if let Some(route) = read.route(vrf, tunnel.dip.into()) {
+                        follow(read, route.nexthop, (tunnel.dip.into(), to.1), steps, ways);
+                    }
                 }
+                (None, None) => {}
             }
-            (None, None) => {}
-        },
+        }
         NexthopKind::Receive(_) | NexthopKind::Drop => {}
     }
 }
