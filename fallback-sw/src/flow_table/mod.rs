@@ -13,7 +13,7 @@ mod record;
 #[cfg(test)]
 mod tests;
 
-use std::io;
+use std::{io, net::IpAddr};
 
 use ipnet::IpNet;
 use offload_rules::{
@@ -441,6 +441,13 @@ impl FlowTable {
         let records = self.records.as_slice();
         let key_of = |slot: u32| records.get(slot as usize).map(|record| &record.key);
         self.destinations.covered((vrf, prefix), skip, key_of, most, out)
+    }
+
+    /// From `from` on, an address of its family that no record of the VRF has a destination before. `None`: there is no record from there
+    /// on.
+    #[must_use]
+    pub fn next_destination(&self, vrf: VrfId, from: IpAddr) -> Option<IpAddr> {
+        self.destinations.next(vrf, from)
     }
 
     /// Records in use.

@@ -260,9 +260,9 @@ impl Programs {
 
     /// The VRFs in the keys of flows that have looked up one of their ends in this VRF.
     #[must_use]
-    pub fn key_vrfs_of(&self, vrf: VrfId) -> Vec<VrfId> {
-        let elsewhere = self.elsewhere.range((vrf, VrfId::default())..).take_while(|(read, _)| *read == vrf);
-        std::iter::once(vrf).chain(elsewhere.map(|(_, key)| *key)).collect()
+    pub fn key_vrfs_of(&self, vrf: VrfId) -> impl Iterator<Item = VrfId> {
+        let elsewhere = self.elsewhere.range((vrf, VrfId::default())..).take_while(move |(read, _)| *read == vrf);
+        std::iter::once(vrf).chain(elsewhere.map(|(_, key)| *key))
     }
 
     /// Does the program depend on this?
