@@ -79,9 +79,7 @@ impl Worker {
             if let Some(record) = self.flows.record_mut(slot) {
                 record.last_seen = now as u32;
             }
-            if let Some(times) = self.flows.times_mut(slot) {
-                times.created = now as u32;
-            }
+            self.flows.set_created(slot, now as u32);
         }
         if let Some(record) = self.flows.record_mut(back) {
             record.tunnel_sport = self.config.entropy.unwrap_or_else(|| entropy_port(reverse.spread() as u32));
@@ -109,9 +107,7 @@ impl Worker {
             record.last_seen = now as u32;
             remember_ingress(record, context.ingress());
         }
-        if let Some(times) = self.flows.times_mut(slot) {
-            (times.created, times.changed) = (now as u32, now as u32);
-        }
+        self.flows.set_created(slot, now as u32);
     }
 
     /// TCP's phase of a record's pair; `None` for other protocols.
@@ -131,8 +127,8 @@ impl Worker {
         if back != slot && self.flows.record(back).is_some() {
             self.forget(back);
         }
-        self.holdings.take(slot);
-        self.holdings.take(back);
+        self.take_out(slot);
+        self.take_out(back);
         self.flows.remove_pair(slot);
     }
 
@@ -241,9 +237,7 @@ impl Worker {
 
     /// What the packets of a direction become is another thing from now on.
     fn note_change(&mut self, slot: u32, now: u64) {
-        if let Some(times) = self.flows.times_mut(slot) {
-            times.changed = now as u32;
-        }
+        self.flows.set_changed(slot, now as u32);
     }
 
     /// Derives the program of a direction whose packets come in at `ingress`, with the choices that it has. The flow stays as it
