@@ -119,6 +119,7 @@ impl Worker {
         let before = self.snapshot.version();
         self.version = snapshot.version() as u32;
         self.snapshot = snapshot;
+        self.decisions.forget();
         let touches = |of: fn(&Dependency) -> bool| changes.iter().any(|version| version.touches(of));
         let arrivals = changes.iter().any(|version| version.touches_arrivals());
         if arrivals || touches(|object| *object == Dependency::Addresses) {

@@ -9,7 +9,11 @@ use offload_rules::{
     },
 };
 
-use super::{NeighbourKey, TO_BE_DERIVED, Tenant, Worker, ingress::Context};
+use super::{
+    NeighbourKey, ProgramId, TO_BE_DERIVED, Tenant, Worker,
+    decisions::{Made, expected_ingress},
+    ingress::Context,
+};
 use crate::{flow_table::Record, packet::rewrite::entropy_port};
 
 /// Bits of [`Record::flags`].
@@ -55,35 +59,32 @@ pub(super) enum Derived {
 impl Worker {
     /// Makes a flow of a decision. The pair takes the place of one that has its reverse key. Both directions get the bits
     /// `flags` of [`flag`].
-    pub(super) fn install(
-        &mut self,
-        context: &Context,
-        decision: Decision,
-        flags: u8,
-        now: u64,
-    ) -> Result<u32, DropReason> {
+    pub(super) fn install(&mut self, context: &Context, made: Made, flags: u8, now: u64) -> Result<u32, DropReason> {
         let forward = context.key;
-        let reverse = decision.reverse_key;
-        let (slot, back) = self.insert(forward, reverse, now)?;
+        let (reverse, egress) = match &made {
+            Made::Kept(shared) => (shared.reverse_key(&forward), shared.egress),
+            Made::Walked(decision, _) => (decision.reverse_key, expected_ingress(&decision.program)),
+        };
+        let (slot, back) = match self.insert(forward, reverse, now) {
+            Ok(slots) => slots,
+            Err(reason) => {
+                self.discard_made(&made);
+                return Err(reason);
+            }
+        };
         // Before there are programs: they depend on it.
         let sample = self.candidate(forward.proto, flags);
-        for (slot, side) in [(slot, flag::INITIATOR), (back, 0)] {
+        let entropy = |key: &FlowKey| self.config.entropy.unwrap_or_else(|| entropy_port(key.spread() as u32));
+        let ports = [entropy(&forward), entropy(&reverse)];
+        for (slot, side, port) in [(slot, flag::INITIATOR, ports[0]), (back, 0, ports[1])] {
             if let Some(record) = self.flows.record_mut(slot) {
                 record.flags |= flags | side | sample;
-            }
-        }
-        let ingress = context.ingress();
-        let egress = expected_ingress(&decision.program);
-        self.set_program(slot, decision, ingress, now);
-        for slot in [slot, back] {
-            if let Some(record) = self.flows.record_mut(slot) {
                 record.last_seen = now as u32;
+                record.tunnel_sport = port;
             }
             self.flows.set_created(slot, now as u32);
         }
-        if let Some(record) = self.flows.record_mut(back) {
-            record.tunnel_sport = self.config.entropy.unwrap_or_else(|| entropy_port(reverse.spread() as u32));
-        }
+        self.set_decision(slot, made, context.ingress(), now);
         if slot != back
             && let Some(egress) = egress
         {
@@ -199,22 +200,43 @@ impl Worker {
             && (self.following.is_done() || !self.following.concern(&self.programs, record, self.version))
     }
 
-    /// Stores a decision in a record.
-    fn set_program(&mut self, slot: u32, mut decision: Decision, ingress: Ingress, now: u64) {
-        if let Some(shift) = self.flows.record(slot).and_then(splice_of) {
-            decision.program.splice(shift);
+    /// A decision is not used after all.
+    fn discard_made(&mut self, made: &Made) {
+        if let Made::Kept(shared) = made {
+            self.release_program(shared.program);
         }
-        let kept = self.flows.record(slot).and_then(|record| self.programs.get(record.program));
-        let same_bytes = kept.is_some_and(|kept| kept.program.ops == decision.program.ops);
-        let Some((from, back)) = self.flows.record(slot).map(|record| (record.key.vrf, record.reverse)) else { return };
+    }
+
+    /// Stores a decision in a record.
+    fn set_decision(&mut self, slot: u32, made: Made, ingress: Ingress, now: u64) {
+        let Some(record) = self.flows.record(slot) else { return self.discard_made(&made) };
+        let (decision, basis) = match made {
+            Made::Kept(shared) => return self.set_program(slot, shared.program, shared.choices, ingress, now),
+            Made::Walked(decision, basis) => (*decision, basis),
+        };
+        let Decision { mut program, choices, reverse_key, stateless: _ } = decision;
+        let shift = splice_of(record);
+        if let Some(shift) = shift {
+            program.splice(shift);
+        }
+        let (from, back) = (record.key.vrf, record.reverse);
         let back = self.flows.record(back).map_or(from, |other| other.key.vrf);
-        let id = self.programs.intern(decision.program, from, &self.snapshot);
+        let id = self.programs.intern(program, from, &self.snapshot);
         self.programs.used_by(id, [from, back]);
-        let version = self.version;
-        let entropy = self.config.entropy;
-        let draws = self.programs.get(id).is_some_and(|entry| entry.plan.is_tunnel())
-            && self.flows.record(slot).is_some_and(|record| record.ip_id == 0);
+        if let (Some(basis), None) = (basis, shift) {
+            self.keep_decision(basis, id, choices, &reverse_key);
+        }
+        self.set_program(slot, id, choices, ingress, now);
+    }
+
+    /// Stores a program in a record, which is counted as one that runs it.
+    fn set_program(&mut self, slot: u32, id: ProgramId, choices: Choices, ingress: Ingress, now: u64) {
+        let (Some(record), Some(entry)) = (self.flows.record(slot), self.programs.get(id)) else { return };
+        let same_bytes = record.program == id
+            || self.programs.get(record.program).is_some_and(|kept| kept.program.ops == entry.program.ops);
+        let draws = entry.plan.is_tunnel() && record.ip_id == 0;
         let drawn = if draws { self.flow_ip_id() } else { 0 };
+        let (version, entropy) = (self.version, self.config.entropy);
         let Some(record) = self.flows.record_mut(slot) else { return };
         if draws {
             record.ip_id = drawn;
@@ -224,7 +246,7 @@ impl Worker {
         if record.tunnel_sport == 0 {
             record.tunnel_sport = entropy.unwrap_or_else(|| entropy_port(record.key.spread() as u32));
         }
-        record.ecmp = decision.choices.ecmp.map(|slot| slot.unwrap_or(0xff));
+        record.ecmp = choices.ecmp.map(|slot| slot.unwrap_or(0xff));
         remember_ingress(record, ingress);
         self.release_program(old);
         if !same_bytes {
@@ -250,6 +272,7 @@ impl Worker {
         let (program, back) = (record.program, record.reverse);
         let prior = Choices { ecmp: record.ecmp.map(|slot| (slot != 0xff).then_some(slot)) };
         let initiator = record.flags & flag::INITIATOR != 0;
+        let is_spliced = splice_of(record).is_some();
         let other = self.flows.record(back).filter(|_| back != slot);
         let role = match other {
             Some(other) if !initiator => Role::Responder(other.key),
@@ -267,9 +290,22 @@ impl Worker {
             other_ingress,
             hash: key.spread(),
         };
-        match classify::classify(&self.snapshot, &inquiry) {
+        let other_vrf = other.map_or(key.vrf, |other| other.key.vrf);
+        let vacancy = if is_spliced {
+            None
+        } else {
+            match self.recall(&inquiry, other_vrf) {
+                Ok(shared) => {
+                    self.set_program(slot, shared.program, shared.choices, ingress, now);
+                    return Derived::Runs;
+                }
+                Err(vacancy) => vacancy,
+            }
+        };
+        let (verdict, basis) = self.walk_for_flow(&inquiry, vacancy);
+        match verdict {
             Verdict::Forward(decision) => {
-                self.set_program(slot, *decision, ingress, now);
+                self.set_decision(slot, Made::Walked(decision, basis), ingress, now);
                 Derived::Runs
             }
             Verdict::Resolve { vif, target, checks } => {
@@ -282,9 +318,8 @@ impl Worker {
             }
             Verdict::Drop { reason, acl: Some(_) } => {
                 let denial = classify::drop_program(&self.snapshot, &inquiry, reason);
-                let other = other.map_or(key.vrf, |other| other.key.vrf);
                 let id = self.programs.intern(denial, key.vrf, &self.snapshot);
-                self.programs.used_by(id, [key.vrf, other]);
+                self.programs.used_by(id, [key.vrf, other_vrf]);
                 let version = self.version;
                 if let Some(record) = self.flows.record_mut(slot) {
                     record.program = id;
@@ -357,12 +392,6 @@ fn splice_of(record: &Record) -> Option<SequenceShift> {
         0 | flag::INITIATOR => None,
         _ => Some(SequenceShift::Acknowledgement),
     }
-}
-
-/// Where the packets of the other direction come in, as far as this direction's program tells.
-fn expected_ingress(program: &Program) -> Option<Ingress> {
-    let forward = program.forward()?;
-    Some(Ingress { vif: forward.vif(), tunnel: forward.encap.as_ref().map(|header| header.dip) })
 }
 
 /// Where the packets of a record came in last.

@@ -11,6 +11,7 @@ mod carry;
 mod change;
 mod cookie;
 mod counters;
+mod decisions;
 pub(crate) mod flows;
 mod fragments;
 mod held;
@@ -299,6 +300,7 @@ pub struct Worker {
     holdings: Holdings,
     leases: Leases<Lease>,
     programs: Programs,
+    decisions: decisions::Decisions,
     fragments: FragmentTable,
     reassembly: ReassemblyTable,
     held: HoldQueue,
@@ -342,6 +344,7 @@ impl Worker {
             holdings: Holdings::new(share.max(64))?,
             leases: Leases::default(),
             programs: Programs::default(),
+            decisions: decisions::Decisions::default(),
             fragments: FragmentTable::default(),
             reassembly: ReassemblyTable::default(),
             held: HoldQueue::default(),

@@ -2,7 +2,7 @@
 //! large or too old, and what no policy asks to look up.
 
 use offload_rules::{
-    DropReason,
+    DropReason, VrfId,
     classify::{self, Checks, FragmentVerdict, Inquiry, Role, Start, Verdict},
     flow::{
         Choices,
@@ -16,6 +16,8 @@ use super::{
     admit::comes_as_before,
     batch::segment,
     carry::DecidedBy,
+    cookie::Cookie,
+    decisions::Made,
     flows::{Derived, flag, remember_ingress},
     fragments::{Fate, FragmentLimits},
     held::HoldLimits,
@@ -269,35 +271,25 @@ impl Worker {
             Err(reason) => return self.drop_packet(context.vif, packet, reason, out),
         };
         let inquiry = inquiry(context, Start::Route);
-        match classify::classify(&self.snapshot, &inquiry) {
+        // Other packets than those of a flow that is made as it is need the program itself.
+        let vacancy = if gives_cookie || cookie.is_some() || begins_nothing(context) {
+            None
+        } else {
+            match self.recall(&inquiry, VrfId::default()) {
+                Ok(kept) => return self.begin(Made::Kept(kept), None, packet, context, now, out),
+                Err(vacancy) => vacancy,
+            }
+        };
+        let (verdict, basis) = self.walk_for_flow(&inquiry, vacancy);
+        match verdict {
             Verdict::Forward(decision) if gives_cookie => {
                 self.give_cookie(&decision.program, packet, context, now, out);
             }
+            Verdict::Forward(decision) if begins_nothing(context) => {
+                self.run_once(decision.program, packet, context, now, out);
+            }
             Verdict::Forward(decision) => {
-                if context.ip.proto == TCP && context.ip.tcp_flags & tcp::flag::RST != 0 || is_echo_reply(context) {
-                    // A reset begins nothing, nor does an answer: forwarded, but no flow is made for it. Requests would ride an
-                    // answer's flow, whose key is theirs.
-                    return self.run_once(decision.program, packet, context, now, out);
-                }
-                let flags = if cookie.is_some() { flag::SPLICED | flag::OPENING } else { 0 };
-                match self.install(context, *decision, flags, now) {
-                    Ok(slot) => {
-                        if let Some(cookie) = cookie {
-                            return self.open((slot, cookie), packet, context, now, out);
-                        }
-                        if let Some(verdict) = self.track(slot, &packet, context)
-                            && verdict == TcpVerdict::InvalidFlags
-                        {
-                            self.remove_flow(slot);
-                            return self.drop_packet(context.vif, packet, DropReason::TcpInvalidFlags, out);
-                        }
-                        if is_first_syn(context) {
-                            self.enter_half_open(slot);
-                        }
-                        self.run_flow(slot, packet, (context, DecidedBy::Walk), now, out);
-                    }
-                    Err(reason) => self.drop_packet(context.vif, packet, reason, out),
-                }
+                self.begin(Made::Walked(decision, basis), cookie, packet, context, now, out);
             }
             Verdict::AnswerEcho => self.answer_echo(packet, context, now, out),
             Verdict::Resolve { vif, target, checks } => {
@@ -311,6 +303,36 @@ impl Worker {
                 self.discard(packet, context, reason, now, out);
             }
         }
+    }
+
+    /// Makes a flow, and carries out its first packet.
+    fn begin(
+        &mut self,
+        made: Made,
+        cookie: Option<Cookie>,
+        packet: Packet,
+        context: &Context,
+        now: u64,
+        out: &mut Outbox,
+    ) {
+        let flags = if cookie.is_some() { flag::SPLICED | flag::OPENING } else { 0 };
+        let slot = match self.install(context, made, flags, now) {
+            Ok(slot) => slot,
+            Err(reason) => return self.drop_packet(context.vif, packet, reason, out),
+        };
+        if let Some(cookie) = cookie {
+            return self.open((slot, cookie), packet, context, now, out);
+        }
+        if let Some(verdict) = self.track(slot, &packet, context)
+            && verdict == TcpVerdict::InvalidFlags
+        {
+            self.remove_flow(slot);
+            return self.drop_packet(context.vif, packet, DropReason::TcpInvalidFlags, out);
+        }
+        if is_first_syn(context) {
+            self.enter_half_open(slot);
+        }
+        self.run_flow(slot, packet, (context, DecidedBy::Walk), now, out);
     }
 
     /// A packet whose tuple is known from another vif, or from a tunnel: its source is reached through several ways, or by another
@@ -562,6 +584,12 @@ fn is_first_syn(context: &Context) -> bool {
     const SYN: u8 = tcp::flag::SYN;
     const ACK: u8 = tcp::flag::ACK;
     context.ip.proto == TCP && context.ip.tcp_flags & (SYN | ACK) == SYN
+}
+
+/// A reset begins nothing, nor does an answer: forwarded, but no flow is made for it. Requests would ride an answer's flow, whose key is
+/// theirs.
+fn begins_nothing(context: &Context) -> bool {
+    context.ip.proto == TCP && context.ip.tcp_flags & tcp::flag::RST != 0 || is_echo_reply(context)
 }
 
 fn is_echo_reply(context: &Context) -> bool {

@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use offload_rules::{
     classify::{self, Inquiry, PacketRead, Side, Start, Trace, Verdict},
-    flow::Program,
+    flow::{FlowKey, Program},
     forwarding::Snapshot,
 };
 
@@ -64,7 +64,7 @@ struct Asked {
     departure: (u64, Key),
 }
 
-/// Whether decisions for packets without flows are kept.
+/// Whether decisions that packets share are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Mode {
     /// They are.
@@ -90,18 +90,24 @@ impl Routed {
         self.addresses = NodeAddresses::of(snapshot);
     }
 
+    /// May a packet with this key, if it is the first of a flow, go by a decision that others share?
+    #[inline]
+    pub(super) fn shares(&self, key: &FlowKey) -> bool {
+        self.mode == Mode::Kept && !classify::is_of_link(key) && !self.addresses.touch(key)
+    }
+
     /// May this packet go by a decision that others share? Then where its walk begins.
     #[inline]
     fn start(&self, context: &Context) -> Option<Start> {
         let Path::Walk(start) = context.path else { return None };
         let ip = &context.ip;
-        let ordinary = ip.fragment == FragmentInfo::None && !ip.is_icmp_error && self.mode == Mode::Kept;
-        (ordinary && !classify::is_of_link(&context.key) && !self.addresses.touch(&context.key)).then_some(start)
+        let ordinary = ip.fragment == FragmentInfo::None && !ip.is_icmp_error;
+        (ordinary && self.shares(&context.key)).then_some(start)
     }
 }
 
 impl Worker {
-    /// From now on each packet without a flow is walked: what decisions that are kept are compared with.
+    /// From now on each packet without a flow, and for each flow, is walked: what decisions that are kept are compared with.
     pub fn walk_each_packet(&mut self) {
         self.routed.mode = Mode::Walked;
     }
