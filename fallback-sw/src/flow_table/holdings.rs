@@ -38,7 +38,7 @@ impl Class {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Holder(u32);
 
-/// A flow's neighbours in its list, by slot and one; 0: none.
+/// A flow's neighbours in its list, by slot and one; 0: none. The highest bits of the two are the class.
 #[derive(Debug, Clone, Copy, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 struct Link {
@@ -46,8 +46,37 @@ struct Link {
     previous: u32,
     /// When the flow was last known to be of use, in wrapping milliseconds.
     at: u32,
-    /// Place of the holder and one, four times, and the class.
-    filed: u32,
+}
+
+/// Above all slots: a bit of the class.
+const TOP: u32 = 1 << 31;
+const _: () = assert!(super::MAX_RECORDS < TOP);
+
+impl Link {
+    const fn new(previous: u32, class: Class, at: u32) -> Self {
+        let class = class as u32;
+        Self { next: (class >> 1) << 31, previous: previous | (class & 1) << 31, at }
+    }
+
+    const fn class(self) -> Class {
+        Class::of((self.next >> 31) << 1 | self.previous >> 31)
+    }
+
+    const fn next(self) -> u32 {
+        self.next & !TOP
+    }
+
+    const fn previous(self) -> u32 {
+        self.previous & !TOP
+    }
+
+    const fn set_next(&mut self, next: u32) {
+        self.next = self.next & TOP | next;
+    }
+
+    const fn set_previous(&mut self, previous: u32) {
+        self.previous = self.previous & TOP | previous;
+    }
 }
 
 /// First and last slot of a list, each and one; 0: it is empty.
@@ -95,6 +124,12 @@ impl Holdings {
             total: Ranking::default(),
             holding: 0,
         })
+    }
+
+    /// The holder with this number, if it ever held something.
+    #[must_use]
+    pub fn known_holder(&self, number: u32) -> Option<Holder> {
+        self.places.get(number as usize)?.checked_sub(1).map(Holder)
     }
 
     /// The holder with this number, small ones to be preferred.
@@ -158,31 +193,31 @@ impl Holdings {
         if previous == 0 {
             list.first = slot + 1;
         } else if let Some(link) = self.link_mut(previous - 1) {
-            link.next = slot + 1;
+            link.set_next(slot + 1);
         }
-        self.add(slot, Link { next: 0, previous, at, filed: (holder.0 + 1) << 2 | class as u32 });
+        self.add(slot, Link::new(previous, class, at));
         self.count_in(holder, class, true);
     }
 
-    /// Takes a flow out; nothing happens when it is not filed.
-    pub fn take(&mut self, slot: u32) {
-        let Some((holder, class)) = self.filed(slot) else { return };
+    /// Takes a flow of this holder out; nothing happens when it is not filed.
+    pub fn take(&mut self, slot: u32, holder: Holder) {
         let Some(link) = self.remove(slot) else { return };
-        match link.previous.checked_sub(1) {
-            Some(previous) => _ = self.link_mut(previous).map(|before| before.next = link.next),
-            None => _ = self.list_mut(holder, class).map(|list| list.first = link.next),
+        let class = link.class();
+        match link.previous().checked_sub(1) {
+            Some(previous) => _ = self.link_mut(previous).map(|before| before.set_next(link.next())),
+            None => _ = self.list_mut(holder, class).map(|list| list.first = link.next()),
         }
-        match link.next.checked_sub(1) {
-            Some(next) => _ = self.link_mut(next).map(|behind| behind.previous = link.previous),
-            None => _ = self.list_mut(holder, class).map(|list| list.last = link.previous),
+        match link.next().checked_sub(1) {
+            Some(next) => _ = self.link_mut(next).map(|behind| behind.set_previous(link.previous())),
+            None => _ = self.list_mut(holder, class).map(|list| list.last = link.previous()),
         }
         self.count_in(holder, class, false);
     }
 
-    /// Files a flow anew under the same holder.
-    pub fn refile(&mut self, slot: u32, class: Class, at: u32) {
-        if let Some((holder, _)) = self.filed(slot) {
-            self.take(slot);
+    /// Files a flow of this holder anew.
+    pub fn refile(&mut self, slot: u32, holder: Holder, class: Class, at: u32) {
+        if self.filed(slot).is_some() {
+            self.take(slot, holder);
             self.file(slot, holder, class, at);
         }
     }
@@ -213,11 +248,10 @@ impl Holdings {
         self.lists.get_mut(holder.0 as usize)?.get_mut(class as usize)
     }
 
-    /// Whose a flow is, and what it was when it was filed.
+    /// What a flow was when it was filed. Whose it is its key tells.
     #[must_use]
-    pub fn filed(&self, slot: u32) -> Option<(Holder, Class)> {
-        let filed = self.link(slot)?.filed;
-        Some((Holder((filed >> 2).checked_sub(1)?), Class::of(filed)))
+    pub fn filed(&self, slot: u32) -> Option<Class> {
+        self.link(slot).map(|link| link.class())
     }
 
     /// When a flow was last known to be of use.
@@ -235,7 +269,7 @@ impl Holdings {
     /// The flow that was filed next after this one, in the same list.
     #[must_use]
     pub fn after(&self, slot: u32) -> Option<u32> {
-        self.link(slot)?.next.checked_sub(1)
+        self.link(slot)?.next().checked_sub(1)
     }
 
     /// How many flows of a class a holder has.
@@ -392,19 +426,19 @@ mod tests {
                         model.entry((holder, class)).or_default().push_back(slot);
                     }
                     Step::Take(slot) => {
-                        held.take(slot);
-                        if let Some(key) = whose.remove(&slot) {
-                            model.get_mut(&key).unwrap().retain(|other| *other != slot);
-                        }
+                        let Some(key) = whose.remove(&slot) else { continue };
+                        let place = held.holder(key.0 * 7);
+                        held.take(slot, place);
+                        model.get_mut(&key).unwrap().retain(|other| *other != slot);
                     }
                     Step::Refile(slot, class) => {
                         let class = Class::of(class.into());
-                        held.refile(slot, class, 0);
-                        if let Some((holder, old)) = whose.remove(&slot) {
-                            model.get_mut(&(holder, old)).unwrap().retain(|other| *other != slot);
-                            model.entry((holder, class)).or_default().push_back(slot);
-                            whose.insert(slot, (holder, class));
-                        }
+                        let Some((holder, old)) = whose.remove(&slot) else { continue };
+                        let place = held.holder(holder * 7);
+                        held.refile(slot, place, class, 0);
+                        model.get_mut(&(holder, old)).unwrap().retain(|other| *other != slot);
+                        model.entry((holder, class)).or_default().push_back(slot);
+                        whose.insert(slot, (holder, class));
                     }
                 }
                 let mut totals: BTreeMap<u32, u32> = BTreeMap::new();

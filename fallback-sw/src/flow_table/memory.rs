@@ -36,19 +36,16 @@ impl<T: FromBytes + IntoBytes + Immutable + KnownLayout> Array<T> {
     }
 
     #[inline(always)]
-    pub(super) fn as_mut_slice(&mut self) -> &mut [T] {
-        // Invariant: as in `as_slice`.
-        <[T]>::mut_from_bytes(&mut self.map).unwrap_or(&mut [])
-    }
-
-    #[inline(always)]
     pub(super) fn get(&self, at: u32) -> Option<&T> {
-        self.as_slice().get(at as usize)
+        // By the octets of the one element: the layout of the whole mapping would be checked each time.
+        let from = at as usize * size_of::<T>();
+        T::ref_from_bytes(self.map.get(from..from + size_of::<T>())?).ok()
     }
 
     #[inline(always)]
     pub(super) fn get_mut(&mut self, at: u32) -> Option<&mut T> {
-        self.as_mut_slice().get_mut(at as usize)
+        let from = at as usize * size_of::<T>();
+        T::mut_from_bytes(self.map.get_mut(from..from + size_of::<T>())?).ok()
     }
 
     pub(super) fn bytes(&self) -> usize {

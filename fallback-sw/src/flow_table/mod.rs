@@ -13,7 +13,7 @@ mod record;
 #[cfg(test)]
 mod tests;
 
-use std::io;
+use std::{io, net::IpAddr};
 
 use ipnet::IpNet;
 use offload_rules::{VifId, VrfId, flow::FlowKey};
@@ -65,7 +65,9 @@ pub struct FlowTable {
     index: Index,
     records: Array<Record>,
     destinations: Destinations,
-    times: Array<Times>,
+    created: Array<u32>,
+    /// By how much later than it was created a flow's program has changed: most never do, and then no memory is touched.
+    changed: Array<u32>,
     bindings: Array<Binding>,
     /// Grows, modulo 256, with each use of a slot: an update that names an older generation is stale.
     generations: Array<u8>,
@@ -109,7 +111,8 @@ impl FlowTable {
             index: Index::new(capacity)?,
             records: Array::new(capacity as usize)?,
             destinations: Destinations::new(capacity)?,
-            times: Array::new(capacity as usize)?,
+            created: Array::new(capacity as usize)?,
+            changed: Array::new(capacity as usize)?,
             bindings: Array::new(capacity as usize)?,
             generations: Array::new(capacity as usize)?,
             occupied: vec![0; capacity.div_ceil(64) as usize],
@@ -349,15 +352,30 @@ impl FlowTable {
         Some((record, BindingAt { bindings: &self.bindings, slot }))
     }
 
-    /// When things happened to the flow in this slot; zeros when it is vacant.
+    /// When things happened to the flow in this slot.
     #[must_use]
     pub fn times(&self, slot: u32) -> Times {
-        self.times.get(slot).copied().unwrap_or_default()
+        let created = self.created.get(slot).copied().unwrap_or_default();
+        Times { created, changed: created.wrapping_add(self.changed.get(slot).copied().unwrap_or_default()) }
     }
 
-    /// The same, to be changed.
-    pub fn times_mut(&mut self, slot: u32) -> Option<&mut Times> {
-        self.times.get_mut(slot)
+    /// The flow in this slot is made now, and so is its program.
+    pub fn set_created(&mut self, slot: u32, now: u32) {
+        if let Some(created) = self.created.get_mut(slot) {
+            *created = now;
+        }
+        self.set_changed(slot, now);
+    }
+
+    /// The program of the flow in this slot changes now.
+    pub fn set_changed(&mut self, slot: u32, now: u32) {
+        let later = now.wrapping_sub(self.created.get(slot).copied().unwrap_or_default());
+        // Not written without need, which would touch its memory.
+        if self.changed.get(slot).is_some_and(|changed| *changed != later)
+            && let Some(changed) = self.changed.get_mut(slot)
+        {
+            *changed = later;
+        }
     }
 
     /// What the flow in this slot has of its own beside its record; zeros when it is vacant.
@@ -411,6 +429,13 @@ impl FlowTable {
         self.destinations.covered((vrf, prefix), skip, key_of, most, out)
     }
 
+    /// From `from` on, an address of its family that no record of the VRF has a destination before. `None`: there is no record from there
+    /// on.
+    #[must_use]
+    pub fn next_destination(&self, vrf: VrfId, from: IpAddr) -> Option<IpAddr> {
+        self.destinations.next(vrf, from)
+    }
+
     /// Records in use.
     #[must_use]
     pub const fn len(&self) -> u32 {
@@ -429,12 +454,12 @@ impl FlowTable {
         self.capacity
     }
 
-    /// Octets of memory in use, estimated from above but for bindings, which most flows have none of: every slot that ever held a
-    /// flow, and the index, whose pages are all touched soon.
+    /// Octets of memory in use, estimated from above but for bindings and for when programs have changed, which most flows have none of:
+    /// every slot that ever held a flow, and the index, whose pages are all touched soon.
     #[must_use]
     pub fn memory_bytes(&self) -> usize {
         let index = if self.fresh == 0 { 0 } else { self.index.bytes() };
-        let slot = size_of::<Record>() + size_of::<Times>() + size_of::<u8>();
+        let slot = size_of::<Record>() + size_of::<u32>() + size_of::<u8>();
         let records = self.fresh as usize * slot + self.destinations.bytes(self.fresh);
         records + index + self.fresh.div_ceil(64) as usize * size_of::<u64>()
     }
@@ -455,9 +480,7 @@ impl FlowTable {
         *record = Record::occupied(key);
         let records = self.records.as_slice();
         self.destinations.add(slot, &key, |slot| records.get(slot as usize).map(|record| &record.key));
-        if let Some(times) = self.times.get_mut(slot) {
-            *times = Times::default();
-        }
+        self.set_created(slot, 0);
         if let Some(generation) = self.generations.get_mut(slot) {
             *generation = generation.wrapping_add(1);
         }

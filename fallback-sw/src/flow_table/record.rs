@@ -55,12 +55,11 @@ pub struct Record {
 const _: () = assert!(size_of::<Record>() == 96 && std::mem::offset_of!(Record, packets) == 64);
 
 /// When things happened to a direction, in wrapping milliseconds of the worker's clock: cold, not read for packets.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
-#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Times {
     /// The flow was made.
     pub created: u32,
-    /// Its program changed last.
+    /// Its program changed last; as it was made, if it never did.
     pub changed: u32,
 }
 

@@ -9,6 +9,7 @@
 
 use std::{
     collections::{BTreeSet, VecDeque},
+    net::IpAddr,
     sync::Arc,
 };
 
@@ -24,9 +25,25 @@ use super::{
 };
 use crate::flow_table::Record;
 
-/// Changed prefixes, groups of records and records that are looked at when a snapshot comes in; packets wait meanwhile. The same in
-/// each tick after that. When one prefix alone covers more, all flows are stale that have looked their addresses up in its VRF.
+/// Groups of records and records that one changed prefix may cover. When it covers more, all flows are stale that have looked their
+/// addresses up in its VRF.
 const MOST: usize = 4096;
+/// What is done for changed routes when a snapshot comes in, while packets wait, and the same in each tick after that. A unit is some
+/// 10 ns, so that it is 0.2 ms, and as much again for the last prefix.
+const BUDGET: usize = 20_000;
+
+/// What the steps of following a changed route cost, in units. Records are in memory that no cache holds.
+mod cost {
+    /// A prefix that covers nothing, as the one before it has shown.
+    pub(super) const PASS: usize = 1;
+    /// To look up a prefix.
+    pub(super) const PREFIX: usize = 40;
+    /// A group of records, or a record of one.
+    pub(super) const COVERED: usize = 8;
+    /// To look at a record, and to mark it.
+    pub(super) const MARK: usize = 30;
+}
+
 /// Versions whose routes are followed by ticks. Beyond, all flows are stale that have looked their addresses up in their VRFs.
 const WAITING: usize = 16;
 
@@ -38,6 +55,9 @@ struct Unfinished {
     version: u32,
     /// How many of the prefixes are done.
     done: usize,
+    /// The last one that was looked up, and the records that it covers and that are still to be marked.
+    covering: (VrfId, IpNet),
+    slots: Vec<u32>,
 }
 
 /// The changed routes that a worker still follows, the oldest first.
@@ -67,6 +87,22 @@ const fn is_before(one: u32, other: u32, now: u32) -> bool {
     now.wrapping_sub(one) > now.wrapping_sub(other)
 }
 
+/// Do all addresses of a prefix lie between two addresses of its family, the first one included, the other one (`None`: the end) not? By
+/// numbers: this is asked of each of many.
+fn lies_between(prefix: IpNet, first: IpAddr, end: Option<IpAddr>) -> bool {
+    match (prefix, first, end) {
+        (IpNet::V4(net), IpAddr::V4(first), None) => net.network().to_bits() >= first.to_bits(),
+        (IpNet::V4(net), IpAddr::V4(first), Some(IpAddr::V4(end))) => {
+            net.network().to_bits() >= first.to_bits() && net.broadcast().to_bits() < end.to_bits()
+        }
+        (IpNet::V6(net), IpAddr::V6(first), None) => net.network().to_bits() >= first.to_bits(),
+        (IpNet::V6(net), IpAddr::V6(first), Some(IpAddr::V6(end))) => {
+            net.network().to_bits() >= first.to_bits() && net.broadcast().to_bits() < end.to_bits()
+        }
+        _ => false,
+    }
+}
+
 /// Was one of the changed routes looked up for an address of the key?
 fn has_looked_up(program: &Program, key: &FlowKey, changes: &VersionChanges) -> bool {
     program.dependencies.iter().any(|read| match *read {
@@ -74,15 +110,6 @@ fn has_looked_up(program: &Program, key: &FlowKey, changes: &VersionChanges) -> 
         Dependency::Source(vrf) => changes.covers(vrf, key.source()),
         _ => false,
     })
-}
-
-/// How far a prefix was followed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Followed {
-    /// All that it covers is marked.
-    Whole,
-    /// Nothing is marked: it covers more than was to be looked at.
-    TooMany,
 }
 
 impl Worker {
@@ -93,10 +120,11 @@ impl Worker {
         let changes = snapshot.changes_since(&self.env.snapshot);
         let before = self.env.snapshot.version();
         self.env.adopt(snapshot);
+        self.state.decisions.forget();
         let touches = |of: fn(&Dependency) -> bool| changes.iter().any(|version| version.touches(of));
         let arrivals = changes.iter().any(|version| version.touches_arrivals());
         if arrivals || touches(|object| *object == Dependency::Addresses) {
-            self.routed.read_addresses(&self.env.snapshot);
+            self.env.read_addresses();
         }
         let vifs = touches(|object| matches!(object, Dependency::Vif(_)));
         if vifs {
@@ -146,11 +174,15 @@ impl FlowState {
     /// Changed routes are to be followed.
     fn begin_routes(&mut self, env: &Env, changes: &[VersionChanges]) {
         let version = env.version;
-        let new = changes.iter().filter(|changes| !changes.routes().is_empty());
-        self.following.waiting.extend(new.map(|changes| Unfinished { changes: changes.clone(), version, done: 0 }));
+        let new = changes.iter().filter_map(|changes| {
+            let covering = *changes.routes().first()?;
+            Some(Unfinished { changes: changes.clone(), version, done: 0, covering, slots: Vec::new() })
+        });
+        self.following.waiting.extend(new);
         while self.following.waiting.len() > WAITING {
             let Some(oldest) = self.following.waiting.pop_front() else { break };
-            let rest = oldest.changes.routes().iter().skip(oldest.done);
+            // One before those that are left: what it covers may not be marked.
+            let rest = oldest.changes.routes().iter().skip(oldest.done.saturating_sub(1));
             let vrfs: BTreeSet<VrfId> = rest.map(|(vrf, _)| *vrf).collect();
             vrfs.into_iter().for_each(|vrf| self.programs.follow_ends(vrf));
         }
@@ -158,54 +190,78 @@ impl FlowState {
 
     /// Goes on with the changed routes: marks the flows whose addresses they cover.
     pub(super) fn follow_routes(&mut self, env: &Env) {
-        let mut most = MOST;
-        while let Some(unfinished) = self.following.waiting.front() {
-            let Unfinished { changes, version, done } = unfinished;
-            let (version, Some((vrf, prefix))) = (*version, changes.routes().get(*done).copied()) else {
-                self.following.waiting.pop_front();
-                continue;
-            };
-            let is_first = most == MOST;
-            if most == 0 || self.follow_route(env, (vrf, prefix), version, &mut most) == Followed::TooMany {
-                if !is_first {
-                    break;
+        let mut budget = BUDGET;
+        while let Some(mut unfinished) = self.following.waiting.pop_front() {
+            let is_done = loop {
+                self.mark_covered(env, &mut unfinished, &mut budget);
+                match unfinished.changes.routes().get(unfinished.done) {
+                    _ if budget == 0 => break false,
+                    Some(route) => self.find_covered(env, *route, &mut unfinished, &mut budget),
+                    None => break true,
                 }
-                // What it covers in other VRFs' keys is among what has been looked up in this one.
-                self.programs.follow_ends(vrf);
-            }
-            if let Some(unfinished) = self.following.waiting.front_mut() {
-                unfinished.done += 1;
+            };
+            if !is_done {
+                return self.following.waiting.push_front(unfinished);
             }
         }
     }
 
-    /// Marks what one prefix covers.
-    fn follow_route(&mut self, env: &Env, (vrf, prefix): (VrfId, IpNet), version: u32, most: &mut usize) -> Followed {
-        let snapshot = Arc::clone(&env.snapshot);
+    /// Finds what the next prefix covers, and passes over those behind it that cover nothing.
+    fn find_covered(
+        &mut self,
+        env: &Env,
+        (vrf, prefix): (VrfId, IpNet),
+        unfinished: &mut Unfinished,
+        budget: &mut usize,
+    ) {
+        let (Self { programs, flows, .. }, snapshot) = (self, &env.snapshot);
         // All addresses of a group have a longer match.
         let skip = |group: IpNet| {
             let route = snapshot.route(vrf, group.addr()).map_or(0, |route| route.prefix.prefix_len());
             route > prefix.prefix_len() && route <= group.prefix_len()
         };
-        let mut covered = Vec::new();
-        *most -= 1;
-        for keys in self.programs.key_vrfs_of(vrf) {
-            if self.flows.covered(keys, prefix, skip, most, &mut covered).is_err() {
-                return Followed::TooMany;
-            }
+        let mut most = MOST;
+        let mut key_vrfs = programs.key_vrfs_of(vrf);
+        let found = key_vrfs.try_for_each(|keys| flows.covered(keys, prefix, skip, &mut most, &mut unfinished.slots));
+        drop(key_vrfs);
+        unfinished.done += 1;
+        unfinished.covering = (vrf, prefix);
+        *budget = budget.saturating_sub(cost::PREFIX + (MOST - most) * cost::COVERED);
+        if found.is_err() {
+            unfinished.slots.clear();
+            // What it covers in other VRFs' keys is among what has been looked up in this one.
+            return programs.follow_ends(vrf);
         }
-        for slot in covered {
+        if most < MOST {
+            return;
+        }
+        let first = prefix.network();
+        let next = programs.key_vrfs_of(vrf).filter_map(|keys| flows.next_destination(keys, first)).min();
+        let covers_nothing = |(of, prefix): &&(VrfId, IpNet)| *of == vrf && lies_between(*prefix, first, next);
+        let behind = unfinished.changes.routes().iter().skip(unfinished.done).take(*budget / cost::PASS);
+        let passed = behind.take_while(covers_nothing).count();
+        unfinished.done += passed;
+        *budget -= passed * cost::PASS;
+    }
+
+    /// Marks records that a prefix covers.
+    fn mark_covered(&mut self, env: &Env, unfinished: &mut Unfinished, budget: &mut usize) {
+        let (vrf, prefix) = unfinished.covering;
+        while *budget > 0
+            && let Some(slot) = unfinished.slots.pop()
+        {
+            *budget = budget.saturating_sub(cost::MARK);
+            // When another flow is here by now, it was derived since and stays as it is.
             let Some(record) = self.flows.record(slot) else { continue };
-            if has_longer_match(&snapshot, vrf, record.key.destination(), prefix) {
+            if has_longer_match(&env.snapshot, vrf, record.key.destination(), prefix) {
                 continue;
             }
             let back = record.reverse;
-            self.mark(env, slot, Dependency::Destination(vrf), version);
+            self.mark(env, slot, Dependency::Destination(vrf), unfinished.version);
             // The other direction has it as its source. A denied flow has none, and needs none: whatever the route to its source
             // is, it stays denied.
-            self.mark(env, back, Dependency::Source(vrf), version);
+            self.mark(env, back, Dependency::Source(vrf), unfinished.version);
         }
-        Followed::Whole
     }
 
     /// A direction that was derived before this version is to be derived anew, if it depends on this.

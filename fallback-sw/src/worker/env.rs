@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use offload_rules::{flow::FlowKey, forwarding::Snapshot};
+use offload_rules::{classify, flow::FlowKey, forwarding::Snapshot};
+
+use super::node_addresses::NodeAddresses;
 
 /// Frames that are worked on together: enough loads in flight to hide memory, little enough to stay in the first-level cache.
 pub(super) const BATCH: usize = 32;
@@ -24,6 +26,15 @@ pub struct WorkerConfig {
     pub offload: bool,
 }
 
+/// Whether packets go by decisions that others share.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Deciding {
+    /// They do.
+    Shared,
+    /// For each packet without a flow, and for each flow, the tables are walked.
+    Walked,
+}
+
 /// What every stage may read.
 pub(super) struct Env {
     pub(super) config: WorkerConfig,
@@ -33,11 +44,25 @@ pub(super) struct Env {
     pub(super) version: u32,
     /// Milliseconds of the node's clock when the worker last looked.
     pub(super) clock: u64,
+    pub(super) deciding: Deciding,
+    addresses: NodeAddresses,
 }
 
 impl Env {
     pub(super) fn new(config: WorkerConfig, snapshot: Arc<Snapshot>) -> Self {
-        Self { config, version: snapshot.version() as u32, snapshot, clock: 0 }
+        let (version, addresses) = (snapshot.version() as u32, NodeAddresses::of(&snapshot));
+        Self { config, snapshot, version, clock: 0, deciding: Deciding::Shared, addresses }
+    }
+
+    /// The node's own addresses may be others.
+    pub(super) fn read_addresses(&mut self) {
+        self.addresses = NodeAddresses::of(&self.snapshot);
+    }
+
+    /// May a packet with this key go by a decision that others share? Not one that has an address of the node or of one link.
+    #[inline]
+    pub(super) fn may_share(&self, key: &FlowKey) -> bool {
+        self.deciding == Deciding::Shared && !classify::is_of_link(key) && !self.addresses.touch(key)
     }
 
     /// Packets are judged by this snapshot from now on.

@@ -6,6 +6,7 @@ use super::{
     Programs,
     change::Following,
     counters::Counters,
+    decisions::Decisions,
     env::{Env, IpIds},
     leases::{Lease, Leases},
     offload::Offloads,
@@ -19,6 +20,7 @@ pub(super) struct FlowState {
     pub(super) holdings: Holdings,
     pub(super) leases: Leases<Lease>,
     pub(super) programs: Programs,
+    pub(super) decisions: Decisions,
     /// What programs counted that no flow runs any more.
     pub(super) released: Counters,
     pub(super) following: Following,
@@ -47,6 +49,7 @@ impl FlowState {
             holdings: Holdings::new(share)?,
             leases: Leases::default(),
             programs: Programs::default(),
+            decisions: Decisions::default(),
             released: Counters::default(),
             following: Following::default(),
             half_open: Vec::new(),

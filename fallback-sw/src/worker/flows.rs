@@ -10,8 +10,9 @@ use offload_rules::{
 };
 
 use super::{
-    TO_BE_DERIVED,
+    ProgramId, TO_BE_DERIVED,
     context::Context,
+    decisions::{Made, expected_ingress, walk_for_flow},
     env::Env,
     flag,
     flow_state::FlowState,
@@ -39,37 +40,32 @@ pub(super) enum Derived {
 impl FlowState {
     /// Makes a flow of a decision. The pair takes the place of one that has its reverse key. Both directions get the bits
     /// `flags` of [`flag`].
-    pub(super) fn install(
-        &mut self,
-        env: &Env,
-        context: &Context,
-        decision: Decision,
-        flags: u8,
-    ) -> Result<u32, DropReason> {
+    pub(super) fn install(&mut self, env: &Env, context: &Context, made: Made, flags: u8) -> Result<u32, DropReason> {
         let forward = context.key;
-        let reverse = decision.reverse_key;
-        let (slot, back) = self.insert(env, forward, reverse)?;
+        let (reverse, egress) = match &made {
+            Made::Kept(shared) => (shared.reverse_key(&forward), shared.egress),
+            Made::Walked(decision, _) => (decision.reverse_key, expected_ingress(&decision.program)),
+        };
+        let (slot, back) = match self.insert(env, forward, reverse) {
+            Ok(slots) => slots,
+            Err(reason) => {
+                self.discard_made(&made);
+                return Err(reason);
+            }
+        };
         // Before there are programs: they depend on it.
         let sample = self.candidate(forward.proto, flags);
-        for (slot, side) in [(slot, flag::INITIATOR), (back, 0)] {
+        let entropy = |key: &FlowKey| env.config.entropy.unwrap_or_else(|| entropy_port(key.spread() as u32));
+        let ports = [entropy(&forward), entropy(&reverse)];
+        for (slot, side, port) in [(slot, flag::INITIATOR, ports[0]), (back, 0, ports[1])] {
             if let Some(record) = self.flows.record_mut(slot) {
                 record.flags |= flags | side | sample;
-            }
-        }
-        let ingress = context.ingress();
-        let egress = expected_ingress(&decision.program);
-        self.set_program(env, slot, decision, ingress);
-        for slot in [slot, back] {
-            if let Some(record) = self.flows.record_mut(slot) {
                 record.last_seen = env.clock as u32;
+                record.tunnel_sport = port;
             }
-            if let Some(times) = self.flows.times_mut(slot) {
-                times.created = env.clock as u32;
-            }
+            self.flows.set_created(slot, env.clock as u32);
         }
-        if let Some(record) = self.flows.record_mut(back) {
-            record.tunnel_sport = env.config.entropy.unwrap_or_else(|| entropy_port(reverse.spread() as u32));
-        }
+        self.set_decision(env, slot, made, context.ingress());
         if slot != back
             && let Some(egress) = egress
         {
@@ -93,9 +89,7 @@ impl FlowState {
             record.last_seen = env.clock as u32;
             remember_ingress(record, context.ingress());
         }
-        if let Some(times) = self.flows.times_mut(slot) {
-            (times.created, times.changed) = (env.clock as u32, env.clock as u32);
-        }
+        self.flows.set_created(slot, env.clock as u32);
     }
 
     /// TCP's phase of a record's pair; `None` for other protocols.
@@ -115,8 +109,8 @@ impl FlowState {
         if back != slot && self.flows.record(back).is_some() {
             self.forget(back);
         }
-        self.holdings.take(slot);
-        self.holdings.take(back);
+        self.take_out(slot);
+        self.take_out(back);
         self.flows.remove_pair(slot);
     }
 
@@ -199,22 +193,43 @@ impl FlowState {
             && (self.following.is_done() || !self.following.concern(&self.programs, record, env.version))
     }
 
-    /// Stores a decision in a record.
-    fn set_program(&mut self, env: &Env, slot: u32, mut decision: Decision, ingress: Ingress) {
-        if let Some(shift) = self.flows.record(slot).and_then(splice_of) {
-            decision.program.splice(shift);
+    /// A decision is not used after all.
+    fn discard_made(&mut self, made: &Made) {
+        if let Made::Kept(shared) = made {
+            self.release_program(shared.program);
         }
-        let kept = self.flows.record(slot).and_then(|record| self.programs.get(record.program));
-        let same_bytes = kept.is_some_and(|kept| kept.program.ops == decision.program.ops);
-        let Some((from, back)) = self.flows.record(slot).map(|record| (record.key.vrf, record.reverse)) else { return };
+    }
+
+    /// Stores a decision in a record.
+    fn set_decision(&mut self, env: &Env, slot: u32, made: Made, ingress: Ingress) {
+        let Some(record) = self.flows.record(slot) else { return self.discard_made(&made) };
+        let (decision, basis) = match made {
+            Made::Kept(shared) => return self.set_program(env, slot, shared.program, shared.choices, ingress),
+            Made::Walked(decision, basis) => (*decision, basis),
+        };
+        let Decision { mut program, choices, reverse_key } = decision;
+        let shift = splice_of(record);
+        if let Some(shift) = shift {
+            program.splice(shift);
+        }
+        let (from, back) = (record.key.vrf, record.reverse);
         let back = self.flows.record(back).map_or(from, |other| other.key.vrf);
-        let id = self.programs.intern(decision.program, from, &env.snapshot);
+        let id = self.programs.intern(program, from, &env.snapshot);
         self.programs.used_by(id, [from, back]);
-        let version = env.version;
-        let entropy = env.config.entropy;
-        let draws = self.programs.get(id).is_some_and(|entry| entry.plan.is_tunnel())
-            && self.flows.record(slot).is_some_and(|record| record.ip_id == 0);
+        if let (Some(basis), None) = (basis, shift) {
+            self.keep_decision(basis, id, choices, &reverse_key);
+        }
+        self.set_program(env, slot, id, choices, ingress);
+    }
+
+    /// Stores a program in a record, which is counted as one that runs it.
+    fn set_program(&mut self, env: &Env, slot: u32, id: ProgramId, choices: Choices, ingress: Ingress) {
+        let (Some(record), Some(entry)) = (self.flows.record(slot), self.programs.get(id)) else { return };
+        let same_bytes = record.program == id
+            || self.programs.get(record.program).is_some_and(|kept| kept.program.ops == entry.program.ops);
+        let draws = entry.plan.is_tunnel() && record.ip_id == 0;
         let drawn = if draws { self.ip_ids.next_of_flow() } else { 0 };
+        let (version, entropy) = (env.version, env.config.entropy);
         let Some(record) = self.flows.record_mut(slot) else { return };
         if draws {
             record.ip_id = drawn;
@@ -224,7 +239,7 @@ impl FlowState {
         if record.tunnel_sport == 0 {
             record.tunnel_sport = entropy.unwrap_or_else(|| entropy_port(record.key.spread() as u32));
         }
-        record.ecmp = decision.choices.ecmp.map(|slot| slot.unwrap_or(0xff));
+        record.ecmp = choices.ecmp.map(|slot| slot.unwrap_or(0xff));
         remember_ingress(record, ingress);
         self.release_program(old);
         if !same_bytes {
@@ -237,9 +252,7 @@ impl FlowState {
 
     /// What the packets of a direction become is another thing from now on.
     fn note_change(&mut self, env: &Env, slot: u32) {
-        if let Some(times) = self.flows.times_mut(slot) {
-            times.changed = env.clock as u32;
-        }
+        self.flows.set_changed(slot, env.clock as u32);
     }
 
     /// Derives the program of a direction whose packets come in at `ingress`, with the choices that it has. The flow stays as it
@@ -252,6 +265,7 @@ impl FlowState {
         let (program, back) = (record.program, record.reverse);
         let prior = Choices { ecmp: record.ecmp.map(|slot| (slot != 0xff).then_some(slot)) };
         let initiator = record.flags & flag::INITIATOR != 0;
+        let is_spliced = splice_of(record).is_some();
         let other = self.flows.record(back).filter(|_| back != slot);
         let role = match other {
             Some(other) if !initiator => Role::Responder(other.key),
@@ -269,9 +283,22 @@ impl FlowState {
             other_ingress,
             hash: key.spread(),
         };
-        match classify::classify(&env.snapshot, &inquiry) {
+        let other_vrf = other.map_or(key.vrf, |other| other.key.vrf);
+        let vacancy = if is_spliced {
+            None
+        } else {
+            match self.recall(env, &inquiry, other_vrf) {
+                Ok(shared) => {
+                    self.set_program(env, slot, shared.program, shared.choices, ingress);
+                    return Derived::Runs;
+                }
+                Err(vacancy) => vacancy,
+            }
+        };
+        let (verdict, basis) = walk_for_flow(&env.snapshot, &inquiry, vacancy);
+        match verdict {
             Verdict::Forward(decision) => {
-                self.set_program(env, slot, *decision, ingress);
+                self.set_decision(env, slot, Made::Walked(decision, basis), ingress);
                 Derived::Runs
             }
             Verdict::Resolve { vif, target, checks } => {
@@ -284,9 +311,8 @@ impl FlowState {
             }
             Verdict::Drop { reason, acl: Some(_) } => {
                 let denial = classify::drop_program(&env.snapshot, &inquiry, reason);
-                let other = other.map_or(key.vrf, |other| other.key.vrf);
                 let id = self.programs.intern(denial, key.vrf, &env.snapshot);
-                self.programs.used_by(id, [key.vrf, other]);
+                self.programs.used_by(id, [key.vrf, other_vrf]);
                 let version = env.version;
                 if let Some(record) = self.flows.record_mut(slot) {
                     record.program = id;
@@ -359,12 +385,6 @@ fn splice_of(record: &Record) -> Option<SequenceShift> {
         0 | flag::INITIATOR => None,
         _ => Some(SequenceShift::Acknowledgement),
     }
-}
-
-/// Where the packets of the other direction come in, as far as this direction's program tells.
-fn expected_ingress(program: &Program) -> Option<Ingress> {
-    let forward = program.forward()?;
-    Some(Ingress { vif: forward.vif(), tunnel: forward.encap.as_ref().map(|header| header.dip) })
 }
 
 /// Where the packets of a record came in last.

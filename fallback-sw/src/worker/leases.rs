@@ -72,6 +72,12 @@ impl<L> Leases<L> {
         }
     }
 
+    /// Octets of memory for those that were ever held at the same time.
+    #[must_use]
+    pub const fn memory_bytes(&self) -> usize {
+        self.places.len() * size_of::<Place<L>>()
+    }
+
     /// How many are held.
     #[must_use]
     pub const fn held(&self) -> u32 {
@@ -104,15 +110,21 @@ impl Lease {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::{
-        Arc,
-        atomic::{AtomicU32, Ordering},
+    use std::{
+        net::Ipv4Addr,
+        sync::{
+            Arc,
+            atomic::{AtomicU32, Ordering},
+        },
     };
 
     use offload_rules::{VifId, VrfId, flow::FlowKey, forwarding::Snapshot};
 
     use super::*;
-    use crate::worker::{Worker, WorkerConfig};
+    use crate::{
+        flow_table::{Binding, Class, FlowTable, Holdings, Times},
+        worker::{Worker, WorkerConfig},
+    };
 
     #[test]
     fn each_lease_comes_back_once_and_its_place_is_used_again() {
@@ -133,6 +145,26 @@ mod tests {
         leases.give_back(flows[0], |lease| back.push(lease));
         leases.give_back(flows[2], |lease| back.push(lease));
         assert_eq!((back.len(), leases.held(), leases.places.len()), (9, 1, 9));
+    }
+
+    /// Both directions have a binding and were derived anew since they were made, and two leases are held: a port, and a place with a member.
+    #[test]
+    fn a_pair_with_all_operands_of_a_nat_costs_at_most_320_octets() {
+        const PAIRS: u32 = 100_000;
+        let mut flows = FlowTable::with_seed(2 * PAIRS, 7).unwrap();
+        let (mut holdings, mut leases) = (Holdings::new(2 * PAIRS).unwrap(), Leases::default());
+        let (vrf, vif, holder) = (VrfId::new(1).unwrap(), VifId::new(1).unwrap(), holdings.holder(1));
+        for number in 0..PAIRS {
+            let src = Ipv4Addr::from_bits(0x0a00_0000 | number >> 8).into();
+            let forward = FlowKey::new(vrf, vif, src, Ipv4Addr::LOCALHOST.into(), 17, number as u16 & 0xff, 53);
+            let (slot, _) = flows.insert_pair(forward, forward.reversed(vrf, vif)).unwrap();
+            holdings.file(slot, holder, Class::Unanswered, 0);
+            let port = leases.add(NONE, u64::from(number));
+            flows.binding_mut(slot).unwrap().leases = leases.add(port, u64::from(number));
+        }
+        let beside = 2 * PAIRS as usize * (size_of::<Binding>() + size_of_val(&Times::default().changed));
+        let octets = flows.memory_bytes() + holdings.memory_bytes(flows.len()) + leases.memory_bytes() + beside;
+        assert!(octets <= 320 * PAIRS as usize, "{octets} octets");
     }
 
     #[test]

@@ -14,6 +14,7 @@ mod cookie;
 mod counters;
 mod decap_cache;
 mod decider;
+mod decisions;
 mod delivery;
 mod env;
 mod event;
@@ -31,6 +32,7 @@ pub mod leases;
 mod limits;
 mod local;
 mod neighbour;
+mod node_addresses;
 mod offload;
 mod openings;
 mod outbox;
@@ -105,7 +107,7 @@ impl Worker {
         let mut worker = Self {
             interfaces: Interfaces::default(),
             state: FlowState::new(&env)?,
-            routed: Routed::new(&env.snapshot),
+            routed: Routed::default(),
             waiting: Waiting::default(),
             limits: Limits::default(),
             ipsec: Ipsec::new(env.config.id, env.config.offload),
@@ -131,6 +133,17 @@ impl Worker {
     #[must_use]
     pub const fn derivations(&self) -> u64 {
         self.state.derivations
+    }
+
+    /// How often a direction of a flow had the decision of another one, without a walk.
+    #[must_use]
+    pub const fn decisions_shared(&self) -> u64 {
+        self.state.decisions.shared()
+    }
+
+    /// From now on each packet without a flow, and for each flow, is walked: what decisions that are kept are compared with.
+    pub const fn walk_each_packet(&mut self) {
+        self.env.deciding = env::Deciding::Walked;
     }
 
     /// Milliseconds of the node's clock when the worker last looked.

@@ -48,6 +48,8 @@ pub struct Entry {
     /// Packets without a flow that ran it without a walk; not part of `bytes`.
     pub routed: Traffic,
     flows: u32,
+    /// Tells programs apart that have had the same number.
+    serial: u32,
     currency: Currency,
     /// Entries on offloading whose flows have, or had, rules asked for by it.
     asked: Vec<u32>,
@@ -68,6 +70,13 @@ impl Entry {
     #[must_use]
     pub fn is_current(&self) -> bool {
         self.currency == Currency::Current
+    }
+
+    /// Tells it apart from programs that have had its number before.
+    #[inline]
+    #[must_use]
+    pub(super) const fn serial(&self) -> u32 {
+        self.serial
     }
 
     /// Adds its counts.
@@ -97,6 +106,7 @@ const KEPT: usize = 64;
 pub struct Programs {
     entries: Vec<Option<Entry>>,
     free: Vec<ProgramId>,
+    next_serial: u32,
     /// Those that are current.
     by_hash: HashMap<u64, Vec<ProgramId>>,
     readers: Readers,
@@ -133,9 +143,11 @@ impl Programs {
             partial: Traffic::default(),
             routed: Traffic::default(),
             flows: 1,
+            serial: self.next_serial,
             currency: Currency::Current,
             asked: Vec::new(),
         };
+        self.next_serial = self.next_serial.wrapping_add(1);
         let id = match self.free.pop() {
             Some(id) => {
                 if let Some(slot) = self.entries.get_mut(id as usize - 1) {
@@ -151,6 +163,16 @@ impl Programs {
         ids.push(id);
         self.readers.add(id, &program.dependencies);
         id
+    }
+
+    /// One flow more runs it, if it is the program that had this serial number, and current.
+    #[inline]
+    pub(super) fn share(&mut self, id: ProgramId, serial: u32) -> bool {
+        let Some(entry) = self.get_mut(id).filter(|entry| entry.serial == serial && entry.is_current()) else {
+            return false;
+        };
+        entry.flows += 1;
+        true
     }
 
     /// One flow less runs it. Gives it back when it was the last, for its counts.
@@ -260,9 +282,9 @@ impl Programs {
 
     /// The VRFs in the keys of flows that have looked up one of their ends in this VRF.
     #[must_use]
-    pub fn key_vrfs_of(&self, vrf: VrfId) -> Vec<VrfId> {
-        let elsewhere = self.elsewhere.range((vrf, VrfId::default())..).take_while(|(read, _)| *read == vrf);
-        std::iter::once(vrf).chain(elsewhere.map(|(_, key)| *key)).collect()
+    pub fn key_vrfs_of(&self, vrf: VrfId) -> impl Iterator<Item = VrfId> {
+        let elsewhere = self.elsewhere.range((vrf, VrfId::default())..).take_while(move |(read, _)| *read == vrf);
+        std::iter::once(vrf).chain(elsewhere.map(|(_, key)| *key))
     }
 
     /// Does the program depend on this?

@@ -158,12 +158,12 @@ impl FlowState {
             }
             *looks -= 1;
             let Some(record) = self.flows.record(slot) else {
-                self.holdings.take(slot);
+                self.holdings.take(slot, holder);
                 continue;
             };
             let (is, seen) = (self.class_of(record), self.last_seen(record));
             if is != class {
-                self.holdings.refile(slot, is, seen);
+                self.holdings.refile(slot, holder, is, seen);
                 return None;
             }
             let is_newer = seen.wrapping_sub(self.holdings.at(slot)).cast_signed() > 0;
@@ -171,11 +171,11 @@ impl FlowState {
                 return Some(slot);
             }
             // It was of use since it was filed: others are asked first.
-            self.holdings.refile(slot, class, seen);
+            self.holdings.refile(slot, holder, class, seen);
             first = first.or(Some(slot));
         }
         // All that were looked at were of use lately.
-        first.filter(|slot| self.holdings.filed(*slot) == Some((holder, class)))
+        first.filter(|slot| self.holdings.filed(*slot) == Some(class))
     }
 
     /// Removes a flow that is over its time, if the oldest of those that could have given way are.
@@ -215,10 +215,12 @@ impl FlowState {
 
     /// Files a flow as what it is by now, when it is filed under this slot.
     pub(super) fn file_anew(&mut self, slot: u32) {
-        let (Some(record), Some((_, known))) = (self.flows.record(slot), self.holdings.filed(slot)) else { return };
+        let (Some(record), Some(known)) = (self.flows.record(slot), self.holdings.filed(slot)) else { return };
         let (is, seen) = (self.class_of(record), self.last_seen(record));
-        if is != known {
-            self.holdings.refile(slot, is, seen);
+        if is != known
+            && let Some(holder) = self.holder_of(slot)
+        {
+            self.holdings.refile(slot, holder, is, seen);
         }
     }
 
@@ -231,11 +233,12 @@ impl FlowState {
             _ => return,
         };
         for slot in [slot, back] {
-            if let Some((_, known)) = self.holdings.filed(slot)
+            if let Some(known) = self.holdings.filed(slot)
                 && known != is
                 && known != Class::Denied
+                && let Some(holder) = self.holder_of(slot)
             {
-                self.holdings.refile(slot, is, env.clock as u32);
+                self.holdings.refile(slot, holder, is, env.clock as u32);
             }
         }
     }
@@ -256,12 +259,25 @@ impl FlowState {
         self.flows.len() >= limit - limit / 4
     }
 
-    /// A flow begins on another vif from now on.
-    pub(super) fn change_holder(&mut self, slot: u32) {
-        let Some((_, class)) = self.holdings.filed(slot) else { return };
+    /// Whose the flow is that is filed under this slot: its key tells.
+    pub(super) fn holder_of(&self, slot: u32) -> Option<Holder> {
+        let record = self.flows.record(slot)?;
+        self.holdings.known_holder(Tenant::of(&record.key).number())
+    }
+
+    /// The flow in this slot is filed no more, if it was.
+    pub(super) fn take_out(&mut self, slot: u32) {
+        if let Some(holder) = self.holder_of(slot) {
+            self.holdings.take(slot, holder);
+        }
+    }
+
+    /// A flow begins on another vif from now on; `before` is who held it.
+    pub(super) fn change_holder(&mut self, slot: u32, before: Option<Holder>) {
+        let (Some(class), Some(before)) = (self.holdings.filed(slot), before) else { return };
         let Some(key) = self.flows.record(slot).map(|record| record.key) else { return };
         let (holder, at) = (self.holdings.holder(Tenant::of(&key).number()), self.holdings.at(slot));
-        self.holdings.take(slot);
+        self.holdings.take(slot, before);
         self.holdings.file(slot, holder, class, at);
     }
 }

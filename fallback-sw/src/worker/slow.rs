@@ -2,7 +2,7 @@
 //! large or too old, and what no policy asks to look up.
 
 use offload_rules::{
-    DropReason,
+    DropReason, VrfId,
     classify::{self, Checks, FragmentVerdict, Inquiry, Role, Start, Verdict},
     flow::{
         Choices, VrfCounter,
@@ -13,7 +13,9 @@ use offload_rules::{
 use super::{
     carry::DecidedBy,
     context::{Context, Path},
+    cookie::Cookie,
     decider::{Decider, LookedUp},
+    decisions::{Made, walk_for_flow},
     delivery::{Arrived, Origin},
     flag,
     flows::Derived,
@@ -156,31 +158,20 @@ impl Decider<'_> {
             Err(reason) => return drop(reason),
         };
         let inquiry = inquiry(context, Start::Route);
-        match classify::classify(&self.env.snapshot, &inquiry) {
-            Verdict::Forward(decision) if gives_cookie => self.give_cookie(&decision.program, packet, context),
-            Verdict::Forward(decision) => {
-                if context.ip.proto == TCP && context.ip.tcp_flags & tcp::flag::RST != 0 || is_echo_reply(context) {
-                    // A reset begins nothing, nor does an answer: forwarded, but no flow is made for it. Requests would ride an
-                    // answer's flow, whose key is theirs.
-                    return self.run_once(&decision.program, packet, context);
-                }
-                let flags = if cookie.is_some() { flag::SPLICED | flag::OPENING } else { 0 };
-                let slot = match self.state.install(self.env, context, *decision, flags) {
-                    Ok(slot) => slot,
-                    Err(reason) => return drop(reason),
-                };
-                if let Some(cookie) = cookie {
-                    return self.open(slot, cookie, packet, context);
-                }
-                if self.state.track(self.env, slot, packet, context) == Some(TcpVerdict::InvalidFlags) {
-                    self.state.remove_flow(slot);
-                    return drop(DropReason::TcpInvalidFlags);
-                }
-                if is_first_syn(context) {
-                    self.state.enter_half_open(slot);
-                }
-                self.run_flow(slot, packet, context, DecidedBy::Walk)
+        // Other packets than those of a flow that is made as it is need the program itself.
+        let vacancy = if gives_cookie || cookie.is_some() || begins_nothing(context) {
+            None
+        } else {
+            match self.state.recall(self.env, &inquiry, VrfId::default()) {
+                Ok(kept) => return self.begin(Made::Kept(kept), None, packet, context),
+                Err(vacancy) => vacancy,
             }
+        };
+        let (verdict, basis) = walk_for_flow(&self.env.snapshot, &inquiry, vacancy);
+        match verdict {
+            Verdict::Forward(decision) if gives_cookie => self.give_cookie(&decision.program, packet, context),
+            Verdict::Forward(decision) if begins_nothing(context) => self.run_once(&decision.program, packet, context),
+            Verdict::Forward(decision) => self.begin(Made::Walked(decision, basis), cookie, packet, context),
             Verdict::AnswerEcho => self.answer_echo(packet, context),
             Verdict::Resolve { vif, target, checks } => self.wait_for((vif, target), checks, packet, context),
             Verdict::Drop { reason, acl } => {
@@ -191,6 +182,27 @@ impl Decider<'_> {
                 self.discard(packet, context, reason)
             }
         }
+    }
+
+    /// Makes a flow, and carries out its first packet.
+    fn begin(&mut self, made: Made, cookie: Option<Cookie>, packet: &mut Packet, context: &Context) -> Outcome {
+        let drop = |reason| Outcome::drop(context.vif, reason);
+        let flags = if cookie.is_some() { flag::SPLICED | flag::OPENING } else { 0 };
+        let slot = match self.state.install(self.env, context, made, flags) {
+            Ok(slot) => slot,
+            Err(reason) => return drop(reason),
+        };
+        if let Some(cookie) = cookie {
+            return self.open(slot, cookie, packet, context);
+        }
+        if self.state.track(self.env, slot, packet, context) == Some(TcpVerdict::InvalidFlags) {
+            self.state.remove_flow(slot);
+            return drop(DropReason::TcpInvalidFlags);
+        }
+        if is_first_syn(context) {
+            self.state.enter_half_open(slot);
+        }
+        self.run_flow(slot, packet, context, DecidedBy::Walk)
     }
 
     /// May this packet begin a flow at all?
@@ -323,6 +335,12 @@ fn is_first_syn(context: &Context) -> bool {
     const SYN: u8 = tcp::flag::SYN;
     const ACK: u8 = tcp::flag::ACK;
     context.ip.proto == TCP && context.ip.tcp_flags & (SYN | ACK) == SYN
+}
+
+/// A reset begins nothing, nor does an answer: forwarded, but no flow is made for it. Requests would ride an answer's flow, whose key is
+/// theirs.
+fn begins_nothing(context: &Context) -> bool {
+    context.ip.proto == TCP && context.ip.tcp_flags & tcp::flag::RST != 0 || is_echo_reply(context)
 }
 
 fn is_echo_reply(context: &Context) -> bool {

@@ -11,8 +11,10 @@ use super::{
     flows::{Derived, ingress_of},
 };
 
-/// Flow records looked at in one tick.
+/// Flow records looked at in one tick, as long as nothing has to be done for them.
 const STEP: u32 = 4096;
+/// What it costs more to remove a flow or to derive it anew, in records looked at.
+const CHANGE: u32 = 8;
 /// Versions that a record may be behind.
 const FAR: u32 = 1 << 30;
 
@@ -57,15 +59,17 @@ impl Worker {
 
 impl FlowState {
     /// Looks at up to `step` flow records: removes idle ones, derives those anew that changes concern.
-    fn sweep(&mut self, env: &Env, step: u32) -> bool {
+    fn sweep(&mut self, env: &Env, mut step: u32) -> bool {
         let is_crowded = self.is_crowded(env);
-        for _ in 0..step {
+        while step > 0 {
+            step -= 1;
             let Some(slot) = self.flows.next_occupied(self.sweep_at) else {
                 self.sweep_at = 0;
                 return true;
             };
             self.sweep_at = slot + 1;
             if self.is_idle(env, slot) {
+                step = step.saturating_sub(CHANGE);
                 self.remove_flow(slot);
                 continue;
             }
@@ -80,6 +84,7 @@ impl FlowState {
                 self.keep_near(env, slot);
                 continue;
             }
+            step = step.saturating_sub(CHANGE);
             let denied = record.flags & flag::DENIED != 0;
             let Some(ingress) = ingress_of(record) else { continue };
             if denied {

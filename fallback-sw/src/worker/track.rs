@@ -150,7 +150,7 @@ impl FlowState {
         if is_host && choices.ecmp.iter().all(Option::is_none) {
             return false;
         }
-        let is_half_open = self.leave_half_open(slot);
+        let (is_half_open, holder) = (self.leave_half_open(slot), self.holder_of(slot));
         let is_set = self.flows.set_vif(slot, context.key.vif).is_ok();
         if is_half_open {
             self.enter_half_open(slot);
@@ -158,7 +158,7 @@ impl FlowState {
         if !is_set {
             return false;
         }
-        self.change_holder(slot);
+        self.change_holder(slot, holder);
         if let Some(record) = self.flows.record_mut(slot) {
             // The lists of the new vif have their say.
             let program = std::mem::replace(&mut record.program, TO_BE_DERIVED);

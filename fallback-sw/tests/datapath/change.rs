@@ -7,7 +7,7 @@ use crate::common::{
     vif,
     walk_a::{CE1, CLIENT, CLIENT_MAC, LAN1, SERVER, UNDERLAYS, from_client, only},
 };
-use fallback_sw::node::decode;
+use fallback_sw::{node::decode, worker::Worker};
 use offload_rules::forwarding::StateErrors;
 
 fn frame(sport: u16) -> Vec<u8> {
@@ -329,4 +329,29 @@ fn answers_follow_a_route_that_moves_to_another_vif() {
     assert_eq!(node.receive(6, &lan(&udp("10.9.0.1", "10.0.4.100", 80, 4000, b"x"))).len(), 0);
     assert_eq!(node.all_drops(), [("Invalid Source", 1), ("Policy Deny", 1)]);
     assert_eq!(only(node.receive(6, &reply)).0, 4);
+}
+
+/// Changes of which most routes cover nothing: one is followed at once, the other one takes several ticks.
+#[test]
+fn of_many_changed_routes_each_that_covers_a_flow_is_followed_and_no_other() {
+    for (nets, others) in [(64, 2000), (256, 20_000)] {
+        let mut node = Node::new(TWO_WAYS);
+        let servers: Vec<String> = (0..nets).map(|net| format!("10.9.{net}.1")).collect();
+        for server in &servers {
+            let request = udp("10.0.4.100", server, 1000, 80, b"x");
+            assert_eq!(only(node.receive(4, &eth(VRRP, CLIENT_MAC, &request.ip()))).0, 5);
+        }
+        let derivations = |node: &Node| node.machine.workers().iter().map(Worker::derivations).sum::<u64>();
+        let before = derivations(&node);
+        let beside = (0..nets).map(|net| format!("10.9.{net}.2/32"));
+        let elsewhere = (0..others).map(|n| format!("10.{}.{}.{}/32", 8 + n % 2 * 2, n >> 8, n & 255));
+        let covering = servers.iter().filter(|server| server.len() % 2 == 0).map(|server| format!("{server}/32"));
+        let covering: Vec<String> = covering.collect();
+        let all = beside.chain(elsewhere).chain(covering.iter().cloned());
+        let routes: Vec<String> =
+            all.map(|prefix| format!(r#"{{"vrf": 2, "prefix": "{prefix}", "nexthop": 105}}"#)).collect();
+        node.change(&format!(r#"{{"routes": [{}]}}"#, routes.join(",")));
+        node.wait(1000);
+        assert_eq!(derivations(&node) - before, 2 * covering.len() as u64, "{nets} networks");
+    }
 }

@@ -14,7 +14,7 @@ const ICMP: u8 = 1;
 const ICMP6: u8 = 58;
 
 /// What lists are matched on.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AclPacket {
     /// Source.
     pub source: IpAddr,

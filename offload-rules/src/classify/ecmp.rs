@@ -37,10 +37,11 @@ pub(super) fn choose(
         let numbered = (0..=u8::MAX).zip(members);
         numbered.filter_map(|(home, member)| member.map(|member| Choice { home, member }))
     };
-    if prior.is_some() || other.is_some() {
+    if read.is_traced() {
+        if prior.is_none() && other.is_none() {
+            return choose_traced(read, snapshot, &all().collect::<Vec<_>>(), hash);
+        }
         read.blur();
-    } else if read.is_traced() {
-        return choose_traced(read, snapshot, &all().collect::<Vec<_>>(), hash);
     }
     for dead in [DeadGateway::Unusable, DeadGateway::Usable] {
         let usable =
@@ -57,7 +58,14 @@ pub(super) fn choose(
         if let Some(choice) = first.filter(|choice| usable(read, choice)) {
             return Some(choice);
         }
-        if let Some(choice) = ranked(all(), hash).into_iter().find(|choice| usable(read, choice)) {
+        let ranked = ranked(all(), hash);
+        if let Some((rank, choice)) = ranked.into_iter().enumerate().find(|(_, choice)| usable(read, choice)) {
+            // Which of all is first, another packet's hash tells. In which order others were tried is this one's alone.
+            if rank == 0 && dead == DeadGateway::Unusable {
+                read.first(|| all().map(|choice| choice.candidate()).collect(), choice.home);
+            } else {
+                read.blur();
+            }
             // A home that is lost for now: the flow moves but remembers it.
             return Some(Choice { home: prior.unwrap_or(choice.home), ..choice });
         }

@@ -5,6 +5,7 @@
 mod acl;
 mod advice;
 mod ecmp;
+mod flow_trace;
 mod inquiry;
 mod policy;
 mod protect;
@@ -21,6 +22,7 @@ use std::net::{IpAddr, Ipv4Addr};
 pub use acl::{AclMatch, AclPacket, FragmentMatch, evaluate, evaluate_fragment};
 pub use advice::{Advice, advice};
 pub use ecmp::draw;
+pub use flow_trace::{Answers, FlowTrace};
 pub use inquiry::{Ingress, Inquiry, Role, Start};
 pub use scope::is_of_link;
 pub use trace::{Candidate, PacketRead, Side, Trace};
@@ -101,6 +103,17 @@ pub fn classify(snapshot: &Snapshot, inquiry: &Inquiry<'_>) -> Verdict {
     decide(snapshot, inquiry, walk::Walk::new(snapshot, inquiry)).verdict
 }
 
+/// Decides as [`classify`] does, and tells for which other flows that holds: set for [`Verdict::Forward`], unless more was read of the
+/// packet than a trace can tell. The addresses of the packet must be none of the node's ([`Snapshot::node_addresses`]), nor
+/// [of one link](is_of_link).
+#[must_use]
+pub fn classify_flow(snapshot: &Snapshot, inquiry: &Inquiry<'_>) -> (Verdict, Option<FlowTrace>) {
+    let mut walk = walk::Walk::new(snapshot, inquiry);
+    walk.read.trace_flow(inquiry.key);
+    let Outcome { verdict, flow_trace, .. } = decide(snapshot, inquiry, walk);
+    (verdict, flow_trace)
+}
+
 /// A verdict, and what it was read from in the packet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Traced {
@@ -116,11 +129,25 @@ pub struct Traced {
 pub fn classify_traced(snapshot: &Snapshot, inquiry: &Inquiry<'_>) -> Traced {
     let mut walk = walk::Walk::new(snapshot, inquiry);
     walk.read.trace(inquiry.key);
-    decide(snapshot, inquiry, walk)
+    let Outcome { verdict, trace, .. } = decide(snapshot, inquiry, walk);
+    Traced { verdict, trace }
 }
 
-fn decide<'a>(snapshot: &'a Snapshot, inquiry: &'a Inquiry<'a>, mut walk: walk::Walk<'a>) -> Traced {
-    let drop = |reason, acl| Traced { verdict: Verdict::Drop { reason, acl }, trace: None };
+/// What a walk has come to, with the trace that was asked for.
+struct Outcome {
+    verdict: Verdict,
+    trace: Option<Trace>,
+    flow_trace: Option<FlowTrace>,
+}
+
+impl Outcome {
+    const fn untraced(verdict: Verdict) -> Self {
+        Self { verdict, trace: None, flow_trace: None }
+    }
+}
+
+fn decide<'a>(snapshot: &'a Snapshot, inquiry: &'a Inquiry<'a>, mut walk: walk::Walk<'a>) -> Outcome {
+    let drop = |reason, acl| Outcome::untraced(Verdict::Drop { reason, acl });
     let (source_nexthop, end) = match source_and_end(snapshot, inquiry, &mut walk) {
         Ok(found) => found,
         Err(reason) => return drop(reason, None),
@@ -171,8 +198,8 @@ fn judge(snapshot: &Snapshot, inquiry: &Inquiry<'_>, walk: &mut walk::Walk<'_>, 
 }
 
 /// What becomes of a packet that the lists have permitted.
-fn forward(walk: walk::Walk<'_>, end: walk::End, source_nexthop: NexthopId, acl: Option<AclMatch>) -> Traced {
-    let untraced = |verdict| Traced { verdict, trace: None };
+fn forward(walk: walk::Walk<'_>, end: walk::End, source_nexthop: NexthopId, acl: Option<AclMatch>) -> Outcome {
+    let untraced = Outcome::untraced;
     let (out, op, missing) = match end {
         walk::End::Output(vif) => (vif, Egress::Output(vif), None),
         walk::End::Punt(vif) => (vif, Egress::Punt(vif), None),
@@ -183,13 +210,13 @@ fn forward(walk: walk::Walk<'_>, end: walk::End, source_nexthop: NexthopId, acl:
     };
     let egress = walk.flow_egress(out);
     let reverse_key = walk.reverse_key(egress);
-    let walk::Outcome { mut program, choices, trace } = walk.program(op, out, egress);
+    let walk::Outcome { mut program, choices, trace, flow_trace } = walk.program(op, out, egress);
     program.decided = Decided { source_nexthop, acl: acl.map(AclMatch::entry) };
     if let Some(target) = missing {
         return untraced(Verdict::Resolve { vif: out, target, checks: Checks::of(&program) });
     }
     let decision = Decision { program, choices, reverse_key };
-    Traced { verdict: Verdict::Forward(Box::new(decision)), trace }
+    Outcome { verdict: Verdict::Forward(Box::new(decision)), trace, flow_trace }
 }
 
 /// The outcome of a walk with a fragment whose head is not known.
@@ -267,7 +294,7 @@ pub fn trace_arrival(snapshot: &Snapshot, inquiry: &Inquiry<'_>) -> TracedArriva
     read.trace(inquiry.key);
     let reach = scope::reach(snapshot, inquiry, &mut read);
     let verdict = reach.and_then(|reach| source_of(snapshot, inquiry, reach, &mut read)).map(drop);
-    let trace = read.take_trace();
+    let (trace, _) = read.take_traces();
     TracedArrival { verdict, trace, dependencies: read.finish() }
 }
 

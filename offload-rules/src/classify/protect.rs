@@ -75,6 +75,7 @@ impl PathsToFarEnd {
     fn of(snapshot: &Snapshot, read: &mut Reads<'_>, vif: &Vif, source: IpAddr) -> Self {
         let to = (source, vif.id);
         let mut outside = Self { tunnels: Paths::default(), route: Paths::default() };
+        read.enter(source);
         read.note(Dependency::TunnelsTo(source));
         for tunnel in snapshot.tunnels_to(source) {
             follow(read, *tunnel, to, MAX_STEPS, &mut outside.tunnels);
@@ -156,15 +157,18 @@ fn follow(read: &mut Reads<'_>, id: NexthopId, to: (IpAddr, VifId), steps: u8, p
             }
         }
         // From here on the tunnel's outer packets are followed.
-        NexthopKind::Tunnel(tunnel) => match (tunnel.direct, nexthop.vrf) {
-            (Some(direct), _) => follow(read, direct, (tunnel.dip.into(), to.1), steps, paths),
-            (None, Some(vrf)) => {
-                if let Some(route) = read.route(vrf, tunnel.dip.into()) {
-                    follow(read, route.nexthop, (tunnel.dip.into(), to.1), steps, paths);
+        NexthopKind::Tunnel(tunnel) => {
+            read.enter(tunnel.dip.into());
+            match (tunnel.direct, nexthop.vrf) {
+                (Some(direct), _) => follow(read, direct, (tunnel.dip.into(), to.1), steps, paths),
+                (None, Some(vrf)) => {
+                    if let Some(route) = read.route(vrf, tunnel.dip.into()) {
+                        follow(read, route.nexthop, (tunnel.dip.into(), to.1), steps, paths);
+                    }
                 }
+                (None, None) => {}
             }
-            (None, None) => {}
-        },
+        }
         NexthopKind::Receive(_) | NexthopKind::Drop => {}
     }
 }

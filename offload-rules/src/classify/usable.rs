@@ -55,6 +55,7 @@ pub(super) fn is_usable(
             dead == DeadGateway::Usable || !snapshot.is_gateway_dead(*oif, *gateway)
         }
         NexthopKind::Tunnel(tunnel) => {
+            read.enter(tunnel.dip.into());
             let next = match (tunnel.direct, nexthop.vrf) {
                 (None, Some(underlay)) => read.route(underlay, IpAddr::V4(tunnel.dip)).map(|route| route.nexthop),
                 (direct, _) => direct,
@@ -84,6 +85,7 @@ pub(super) fn is_tunnel_up(
     dead: DeadGateway,
     depth: u8,
 ) -> bool {
+    read.enter(ipsec.destination.into());
     has_outbound(read, snapshot, ipsec)
         && read
             .route(ipsec.vrf, IpAddr::V4(ipsec.destination))

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 
 pub(super) use reads::Reads;
 
-use super::{Inquiry, Role, Start, Trace, ecmp, protect, usable::has_outbound};
+use super::{FlowTrace, Inquiry, Role, Start, Trace, ecmp, protect, usable::has_outbound};
 use crate::{
     DropReason, Label, NexthopId, SaId, VifId, VrfId,
     flow::{
@@ -230,6 +230,7 @@ impl<'a> Walk<'a> {
         let Some(label) = self.route_label else { return Err(End::Drop(DropReason::InvalidLabel)) };
         self.passes.push((self.vrf, VrfCounter::UdpMplsTunnel));
         self.tunnel = Some((tunnel, label));
+        self.read.enter(tunnel.dip.into());
         match (tunnel.direct, nexthop.vrf) {
             (Some(direct), _) => Ok(direct),
             (None, Some(underlay)) => self.look_up(underlay),
@@ -305,6 +306,7 @@ impl<'a> Walk<'a> {
         }
         self.passes.push((self.vrf, VrfCounter::Encap));
         self.seal = Some((vif, ipsec));
+        self.read.enter(ipsec.destination.into());
         self.look_up(ipsec.vrf)
     }
 
@@ -442,7 +444,7 @@ impl<'a> Walk<'a> {
             // Who takes it depends on protocol and port.
             self.read.blur();
         }
-        let trace = self.read.take_trace();
+        let (trace, flow_trace) = self.read.take_traces();
         let program = Program {
             ops: Operations::Forward(forward),
             dependencies: self.read.finish(),
@@ -452,7 +454,7 @@ impl<'a> Walk<'a> {
             passes: self.passes,
             decided: Decided::BY_NONE,
         };
-        Outcome { program, choices: self.choices, trace }
+        Outcome { program, choices: self.choices, trace, flow_trace }
     }
 }
 
@@ -461,6 +463,7 @@ pub(super) struct Outcome {
     pub(super) program: Program,
     pub(super) choices: Choices,
     pub(super) trace: Option<Trace>,
+    pub(super) flow_trace: Option<FlowTrace>,
 }
 
 /// Smallest MSS that is ever written (RFC 9293 §3.7.1: the default of 536 less options and a small path).

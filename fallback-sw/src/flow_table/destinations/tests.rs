@@ -7,7 +7,7 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use offload_rules::{VifId, VrfId, flow::FlowKey};
 use proptest::prelude::*;
 
-use super::SPLIT;
+use super::groups::SPLIT;
 use crate::flow_table::{FlowTable, TooMany};
 
 fn vrf(number: u32) -> VrfId {

@@ -6,7 +6,6 @@
 //! any number of destinations meets few decisions. Whatever is not ordinary (fragments, ICMP errors, addresses of the node or of one
 //! link, too large, TTL at its end) and whatever lists or listeners decide is walked, as is the first packet.
 
-mod addresses;
 mod cache;
 mod key;
 mod recent;
@@ -24,7 +23,7 @@ use super::{
     ProgramId, Programs, Worker,
     context::{Context, Path},
     counters::{Ledger, Traffic},
-    env::Env,
+    env::{Deciding, Env},
     exit::exit_received,
     flow_state::FlowState,
     hit::SlowPath,
@@ -34,7 +33,6 @@ use crate::{
     exec::{self, Operands},
     packet::{Packet, parse::FragmentInfo, rewrite},
 };
-use addresses::NodeAddresses;
 use cache::{Cache, Hit, NewNode, Next};
 use key::{Key, Matches};
 use recent::{Question, Recent};
@@ -63,76 +61,50 @@ impl Found {
     }
 }
 
-/// Whether decisions for packets without flows are kept.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Mode {
-    /// They are.
-    Kept,
-    /// Each packet is walked.
-    Walked,
-}
-
 /// The decisions that one worker has for packets without flows.
 pub(super) struct Routed {
     cache: Cache,
     recent: Recent,
-    addresses: NodeAddresses,
-    mode: Mode,
+}
+
+impl Default for Routed {
+    fn default() -> Self {
+        let cache = Cache::default();
+        let recent = Recent::new(cache.hash(&Key::NONE));
+        Self { cache, recent }
+    }
+}
+
+/// Is it a packet without a flow whose walk reads no more than a trace tells, if its addresses may be shared? Then where its walk begins.
+#[inline]
+fn ordinary(env: &Env, context: &Context) -> Option<Start> {
+    let Path::Walk(start) = context.path else { return None };
+    let ip = &context.ip;
+    let ordinary = ip.fragment == FragmentInfo::None && !ip.is_icmp_error && env.deciding == Deciding::Shared;
+    ordinary.then_some(start)
 }
 
 impl Routed {
-    pub(super) fn new(snapshot: &Snapshot) -> Self {
-        let cache = Cache::default();
-        let recent = Recent::new(cache.hash(&Key::NONE));
-        Self { cache, recent, addresses: NodeAddresses::of(snapshot), mode: Mode::Kept }
-    }
-
-    /// The node's own addresses may be others.
-    pub(super) fn read_addresses(&mut self, snapshot: &Snapshot) {
-        self.addresses = NodeAddresses::of(snapshot);
-    }
-
-    /// May this packet go by a decision that others share? Then where its walk begins.
-    #[inline]
-    fn start(&self, context: &Context) -> Option<Start> {
-        self.ordinary(context).filter(|_| self.has_plain_addresses(context))
-    }
-
-    /// Is it a packet without a flow whose walk reads no more than a trace tells, whatever its addresses are? Then where its walk begins.
-    #[inline]
-    fn ordinary(&self, context: &Context) -> Option<Start> {
-        let Path::Walk(start) = context.path else { return None };
-        let ip = &context.ip;
-        let ordinary = ip.fragment == FragmentInfo::None && !ip.is_icmp_error && self.mode == Mode::Kept;
-        ordinary.then_some(start)
-    }
-
-    /// Is neither address of the node or of one link?
-    #[inline]
-    fn has_plain_addresses(&self, context: &Context) -> bool {
-        !classify::is_of_link(&context.key) && !self.addresses.touch(&context.key)
-    }
-
     /// The decision that is kept for a packet without a flow, when there is one. A leaf may be stale: [`Worker::route`] looks.
     #[inline]
     fn decision<'a>(
         &mut self,
-        snapshot: &'a Snapshot,
+        env: &'a Env,
         programs: &Programs,
         context: &Context,
         last: &mut LastPacket<'a>,
     ) -> Found {
-        let Some(start) = self.ordinary(context) else { return Found::NONE };
+        let Some(start) = ordinary(env, context) else { return Found::NONE };
         let departure = Key::departure(context, start);
         let question = Question::new(&departure, context.key.src, context.key.dst);
-        let (version, epoch) = (snapshot.version() as u32, self.cache.epoch);
+        let (version, epoch) = (env.version, self.cache.epoch);
         if let Some(program) = self.recent.find(&question, (version, epoch)) {
             return Found { program, epoch };
         }
-        if !self.has_plain_addresses(context) {
+        if !env.may_share(&context.key) {
             return Found::NONE;
         }
-        match self.look_up(snapshot, programs, (context, start, departure), last) {
+        match self.look_up(&env.snapshot, programs, (context, start, departure), last) {
             Some((program, by)) => {
                 if by == ReadBy::Addresses {
                     self.recent.keep(question, (version, epoch), program);
@@ -228,11 +200,6 @@ struct LastPacket<'a> {
 }
 
 impl Worker {
-    /// From now on each packet without a flow is walked: what decisions that are kept are compared with.
-    pub fn walk_each_packet(&mut self) {
-        self.routed.mode = Mode::Walked;
-    }
-
     /// Decisions kept for packets without flows, with all that leads to them.
     #[must_use]
     pub const fn routed_len(&self) -> usize {
@@ -252,7 +219,7 @@ impl Routed {
     ) {
         let mut last = LastPacket::default();
         for (context, decision) in contexts.iter().zip(decisions) {
-            *decision = self.decision(&env.snapshot, &state.programs, context, &mut last);
+            *decision = self.decision(env, &state.programs, context, &mut last);
         }
     }
 
@@ -274,7 +241,7 @@ impl Routed {
             found
         } else {
             // An earlier packet of the batch has changed decisions.
-            self.decision(&env.snapshot, &state.programs, context, &mut LastPacket::default())
+            self.decision(env, &state.programs, context, &mut LastPacket::default())
         };
         let Some(entry) = state.programs.get_mut(found.program).filter(|entry| entry.is_current()) else {
             return Err(SlowPath::StaleProgram);
@@ -306,7 +273,8 @@ impl Routed {
         context: &Context,
         inquiry: &Inquiry<'_>,
     ) -> Verdict {
-        if self.start(context) != Some(inquiry.start) {
+        let shared = ordinary(env, context).filter(|_| env.may_share(&context.key));
+        if shared != Some(inquiry.start) {
             return classify::classify(&env.snapshot, inquiry);
         }
         let traced = classify::classify_traced(&env.snapshot, inquiry);

@@ -1,5 +1,6 @@
 //! Packets without flows that go by a decision that is kept: the same packets come out as from a walk for each, and only that is faster.
 
+mod flows;
 mod property;
 mod world;
 

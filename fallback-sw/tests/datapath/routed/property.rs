@@ -15,7 +15,7 @@ use crate::{
     neighbours::sent_octets,
 };
 
-fn route() -> impl Strategy<Value = RouteChoice> {
+pub(super) fn route() -> impl Strategy<Value = RouteChoice> {
     any::<(u8, u8, u8, u8)>().prop_map(|(vrf, base, len, nexthop)| RouteChoice { vrf, base, len, nexthop })
 }
 
@@ -57,7 +57,7 @@ fn burst() -> impl Strategy<Value = Event> {
     prop_oneof![anything, transit].prop_map(one_port)
 }
 
-fn event() -> impl Strategy<Value = Event> {
+pub(super) fn event() -> impl Strategy<Value = Event> {
     prop_oneof![
         30 => burst(),
         2 => route().prop_map(Event::PutRoute),
@@ -73,13 +73,13 @@ fn event() -> impl Strategy<Value = Event> {
 }
 
 /// The account, whichever of the two ways packets went.
-fn account(node: &Node) -> Account {
+pub(super) fn account(node: &Node) -> Account {
     let account = node.machine.account();
     Account { slow_path: account.slow_path + account.routed, routed: 0, ..account }
 }
 
 /// All counters but where packets ran.
-fn counted(counters: &Counters) -> impl PartialEq + std::fmt::Debug + use<> {
+pub(super) fn counted(counters: &Counters) -> impl PartialEq + std::fmt::Debug + use<> {
     let vifs = PORTS.map(|port| (counters.of_vif(vif(port)), counters.of_port(vif(port))));
     let tiers: BTreeMap<_, _> = counters
         .tiers

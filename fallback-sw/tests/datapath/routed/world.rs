@@ -158,6 +158,16 @@ pub(super) fn state(routes: &[RouteChoice]) -> String {
     )
 }
 
+/// The same with flag P on all vifs, and for all that comes out of tunnels: each packet has a flow.
+pub(super) fn stateful(routes: &[RouteChoice]) -> String {
+    let json = state(routes).replace(r#""flags": {"noRpf": true}"#, r#""flags": {"noRpf": true, "policy": true}"#);
+    let mac = r#""mac": "02:00:00:00:00:01", "vrf": "#;
+    let flagged =
+        [2, 8].map(|number| (format!("{mac}{number}"), format!(r#"{mac}{number}, "flags": {{"policy": true}}"#)));
+    let json = flagged.iter().fold(json, |json, (plain, flagged)| json.replace(plain, flagged));
+    json.replace(r#"{"id": 40, "vrfTranslate""#, r#"{"id": 40, "policy": true, "vrfTranslate""#)
+}
+
 /// Something that happens to the node.
 #[derive(Debug, Clone)]
 pub(super) enum Event {

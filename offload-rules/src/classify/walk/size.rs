@@ -81,6 +81,7 @@ fn underlay_mtu(read: &mut Reads<'_>, ipsec: &IpsecTunnel) -> Option<u16> {
             _ => None,
         }
     }
+    read.enter(ipsec.destination.into());
     let route = read.route(ipsec.vrf, IpAddr::V4(ipsec.destination))?;
     behind(read, route.nexthop, 2)
 }
