@@ -1,7 +1,7 @@
 //! One worker: batches of frames in, batches of frames out, run to completion.
 //!
 //! A packet goes through stages: sort, (open,) look up, hit or decide, (seal). Each takes the parts of the worker that it needs and
-//! returns one [`outcome::Outcome`], which is carried out and counted in one place, see [`Account`].
+//! returns one `Outcome`, which is carried out and counted in one place, see [`Account`].
 //!
 //! A worker shares nothing. What others must know (a neighbour's address, a path's MTU) leaves as an [`Event`]; what others have learnt
 //! comes back in the next snapshot.

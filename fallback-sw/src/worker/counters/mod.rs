@@ -169,7 +169,7 @@ impl Account {
     }
 }
 
-/// The account of packets. All may read it; what it balances is written by [`settle`] alone, which carries outcomes out.
+/// The account of packets. All may read it; what it balances is written by `settle` alone, which carries outcomes out.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Ledger(Account);
 

@@ -11,7 +11,7 @@ pub(in crate::worker) enum Reason {
     PathMtu(u16, Ipv4Addr),
     /// A router asks for fragments of what it may fragment, or of what fits, or tells an absurd MTU.
     Absurd,
-    /// Nothing that a tunnel heeds.
+    /// Any other error: ignored (RFC 2003 §4).
     Other,
 }
 
@@ -23,6 +23,6 @@ pub struct EspQuote {
     pub(super) tunnel: VifId,
     pub(super) spi: u32,
     pub(super) sequence: u32,
-    /// What it says.
+    /// What the error says.
     pub(in crate::worker) reason: Reason,
 }

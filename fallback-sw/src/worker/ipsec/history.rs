@@ -14,17 +14,17 @@ pub(super) const MAX_FORMER: usize = 64;
 /// The same of a tunnel.
 pub(super) const MAX_FORMER_OF_TUNNEL: usize = 8;
 
-/// An SA that a tunnel sends with, or has lately.
+/// An SA whose packets an ICMP error may quote: a tunnel seals with it, or did lately.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct QuotableSa {
     pub(super) spi: u32,
-    /// Its worker.
+    /// The worker that owns it.
     pub(super) owner: usize,
     /// Milliseconds of the node's clock after which it is quoted no more.
     pub(super) until: u64,
 }
 
-/// What is left of an SA that is gone.
+/// The sequence numbers that a removed SA has sent lately.
 #[derive(Debug)]
 pub(super) struct RetiredSa {
     pub(super) tunnel: VifId,
@@ -33,7 +33,7 @@ pub(super) struct RetiredSa {
     pub(super) until: u64,
 }
 
-/// When spans begin.
+/// Timer of the spans for which sent numbers are kept.
 #[derive(Debug, Default)]
 pub(super) struct Spans {
     /// `None` before the first look.
@@ -41,7 +41,7 @@ pub(super) struct Spans {
 }
 
 impl Spans {
-    /// How many have begun since the last look, as far as it matters.
+    /// How many spans have begun since the last look; no more than are kept.
     pub(super) fn begun(&mut self, now: u64) -> u64 {
         let begun = match self.next {
             Some(next) if now < next => return 0,

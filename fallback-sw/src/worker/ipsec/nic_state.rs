@@ -1,4 +1,4 @@
-//! How far an SA is with the NIC.
+//! The state of an SA in the NIC.
 //!
 //! ```text
 //!              offer                  held                       leave, used up, other SA
@@ -57,7 +57,7 @@ impl NicCount {
     }
 }
 
-/// How far an SA is with the NIC.
+/// State of an SA in the NIC.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum NicState {
     /// Software does ESP; offered again at this time.
@@ -135,7 +135,7 @@ impl NicState {
         Some(offer)
     }
 
-    /// A span of time begins.
+    /// Begins a new span of sent numbers.
     pub(super) const fn begin_span(&mut self) {
         if let Self::Protocol { count, .. } | Self::Leaving { count, .. } = self {
             count.begin_span();
@@ -150,7 +150,7 @@ impl NicState {
         }
     }
 
-    /// Three quarters of its numbers: time for others.
+    /// Three quarters of the NIC's numbers are used: the SA is to be offered again with new ones.
     pub(super) const fn is_used_up(&self) -> bool {
         match self {
             Self::Protocol { numbers, count, .. } => {

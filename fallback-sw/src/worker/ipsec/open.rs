@@ -20,7 +20,7 @@ use crate::{
     worker::{context::Context, delivery::Arrived, env::Env, event::Event, outcome::Outcome},
 };
 
-/// What an ESP packet turned out to be.
+/// Result of opening an ESP packet.
 struct Inside {
     /// The tunnel that the packet inside came out of; `None`: there is none, it was a dummy.
     tunnel: Option<VifId>,
@@ -100,7 +100,7 @@ impl Ipsec {
     }
 }
 
-/// What the outer header says of congestion goes on inside (RFC 6040 §4.2).
+/// Combines the ECN field of the outer header into the inner one (RFC 6040 §4.2).
 #[inline]
 fn combine_ecn(packet: &mut Packet, outer: u8) -> Result<(), DropReason> {
     let (_, tos) = df_and_tos(packet.data());

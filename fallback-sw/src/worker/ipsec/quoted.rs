@@ -132,7 +132,7 @@ impl Ipsec {
         used
     }
 
-    /// An SA goes: what it has sent lately may still be quoted.
+    /// Keeps what a removed SA has sent lately: it may still be quoted.
     pub(super) fn remember(&mut self, sa: &Outbound, now: u64) {
         self.retired.retain(|retired| retired.until > now);
         if self.retired.len() >= MAX_FORMER {
@@ -142,7 +142,7 @@ impl Ipsec {
         self.retired.push(RetiredSa { tunnel, spi, sent, until: now + 2 * SPAN_MS });
     }
 
-    /// Time passes.
+    /// Begins new spans of sent numbers when they are due.
     pub(super) fn begin_spans(&mut self, now: u64) {
         for _ in 0..self.spans.begun(now) {
             for sa in &mut self.outbound {

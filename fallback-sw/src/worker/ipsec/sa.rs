@@ -31,7 +31,7 @@ pub struct Grant {
 /// An SA as its worker has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SaStatus {
-    /// Which.
+    /// Its number.
     pub id: SaId,
     /// Its tunnel.
     pub vif: VifId,
@@ -43,7 +43,7 @@ pub struct SaStatus {
     pub sequence: u64,
     /// Outbound: numbers below are reserved.
     pub reserved_until: u64,
-    /// What was wrong with received packets.
+    /// Received packets that were dropped, by reason.
     pub refused: Refused,
     /// Milliseconds in force.
     pub age_ms: u64,
@@ -60,11 +60,11 @@ pub struct SaStatus {
 /// Received packets of an SA that were dropped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Refused {
-    /// Left of the window.
+    /// Sequence number left of the replay window.
     pub replay_old: u64,
-    /// Received before.
+    /// Sequence number received before.
     pub replay_duplicate: u64,
-    /// Not authentic.
+    /// The check value is wrong.
     pub authentication: u64,
     /// Anything else.
     pub malformed: u64,
@@ -72,7 +72,7 @@ pub struct Refused {
     pub by_nic: u64,
 }
 
-/// How far an SA is used up.
+/// Use of an SA, against its lifetimes.
 pub(super) struct Usage {
     pub(super) sa: Arc<Sa>,
     pub(super) packets: u64,
@@ -83,7 +83,7 @@ pub(super) struct Usage {
     pub(super) ended: Option<DropReason>,
     /// Not offered to a NIC before this time, in milliseconds of the node's clock: its packets come past the NIC's rule.
     pub(super) not_in_nic_before: u64,
-    /// How often they did.
+    /// How often its packets have bypassed the NIC's rule.
     pub(super) bypasses: u32,
 }
 

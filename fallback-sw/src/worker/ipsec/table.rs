@@ -61,7 +61,7 @@ impl Tunnel {
     }
 }
 
-/// See the module.
+/// IPsec state of one worker.
 pub(in crate::worker) struct Ipsec {
     pub(super) outbound: Vec<Outbound>,
     pub(super) inbound: HashMap<u32, Inbound, BuildHasherDefault<SpiHasher>>,
@@ -76,7 +76,7 @@ pub(in crate::worker) struct Ipsec {
     by_vif: Vec<u32>,
     /// Outsides of tunnels, VRF, source and destination, with their places; in order.
     pub(super) outsides: Vec<((VrfId, Ipv4Addr, Ipv4Addr), usize)>,
-    /// Numbers of SAs that have not begun.
+    /// Granted sequence numbers of SAs that are not in force yet.
     grants: HashMap<SaId, Grant>,
     next_look: u64,
 }
@@ -164,14 +164,14 @@ impl Ipsec {
         (*self.by_vif.get(vif.index())? as usize).checked_sub(1)
     }
 
-    /// With what a tunnel sends now.
+    /// The SA that seals what goes into a tunnel now.
     #[inline]
     pub(super) fn sealed_by(&self, vif: VifId) -> SealedBy {
         let tunnel = self.tunnel_place(vif).and_then(|place| self.tunnels.get(place));
         tunnel.map_or(SealedBy::None(DropReason::NoSa), |tunnel| tunnel.sealed_by)
     }
 
-    /// A packet went into a tunnel.
+    /// Notes that a packet was sent into a tunnel, so that no keepalive is due.
     #[inline]
     pub(super) fn sent(&mut self, vif: VifId, now: u64) {
         if let Some(tunnel) = self.tunnel_place(vif).and_then(|place| self.tunnels.get_mut(place)) {
@@ -306,7 +306,7 @@ impl Ipsec {
         self.offer(env.clock);
     }
 
-    /// What time does to SAs and tunnels.
+    /// Checks lifetimes in seconds, and sends the keepalives that are due.
     pub(in crate::worker) fn tick(&mut self, env: &Env, emit: &mut Emit<'_>) {
         let mut news = Vec::new();
         let keepalives = self.look(env.clock, &mut news);
@@ -376,7 +376,7 @@ fn keep<T: InNic>(offers: &mut NicOffers, mut known: T, same: impl FnOnce(&T) ->
     None
 }
 
-/// What a NIC may hold.
+/// An SA that a NIC may hold.
 trait InNic {
     fn nic_mut(&mut self) -> &mut NicState;
 }
