@@ -18,7 +18,8 @@
 //!   of a rule that counts (the last created) says ENOENT, all are taken for lost, and what the driver still keeps of them is flushed,
 //!   sessions as well.
 //!
-//! EAL is running and the ports are started before a backend is made; [`configure`] comes before the start. No other code calls rte_flow on these ports.
+//! EAL is running and the ports are started before a backend is made; [`configure`] comes before the start. No other code calls
+//! rte_flow on these ports.
 
 mod actions;
 mod advice;

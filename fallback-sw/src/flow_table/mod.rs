@@ -23,12 +23,10 @@ use self::{destinations::Destinations, hash::Hasher, index::Index, memory::Array
 pub use self::{
     destinations::TooMany,
     holdings::{Class, Holder, Holdings},
-    record::{Binding, Record, Times},
+    record::{Binding, NONE, Record, Times},
 };
 use crate::prefetch;
 
-/// No slot: a miss in [`FlowTable::lookup_batch`], no other direction in [`Record::reverse`].
-pub const NONE: u32 = u32::MAX;
 /// Most records that a table can be made for.
 pub const MAX_RECORDS: u32 = 1 << 30;
 

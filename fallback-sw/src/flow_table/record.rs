@@ -6,7 +6,8 @@ use offload_rules::flow::{
 };
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout};
 
-use super::NONE;
+/// No slot: a miss in [`FlowTable::lookup_batch`](super::FlowTable::lookup_batch), no other direction in [`Record::reverse`].
+pub const NONE: u32 = u32::MAX;
 
 /// One direction of a flow: what a hit reads and writes, in two cache lines (96 octets, aligned to 32, are never in three).
 /// All zero is a free record. What only some flows have is in their [`Binding`], what no packet needs in their [`Times`].

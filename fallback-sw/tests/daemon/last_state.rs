@@ -104,7 +104,7 @@ fn case_10_the_log_says_which_state_the_node_begins_with_and_why() {
     node.end_by(Signal::SIGKILL);
     let node = Daemon::start(folder.path(), "node", &arguments);
     let line = format!(
-        "INFO fallback_sw::node::beginning: beginning with the kept state {last}, generation 2; --state {state} has 1\n"
+        "INFO fallback_sw::node::initial_state: beginning with the kept state {last}, generation 2; --state {state} has 1\n"
     );
     assert!(node.log().contains(&line), "{}", node.log());
     assert_eq!(node.generation(), 2);

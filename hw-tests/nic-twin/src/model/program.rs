@@ -97,7 +97,7 @@ pub(crate) struct Needs {
 /// # Errors
 /// EINVAL for what the guide forbids, ENOTSUP for what this NIC does not do.
 pub(crate) fn check(actions: &[Action], context: &Context) -> Result<Needs, FlowError> {
-    let mut disposition: Option<ActionKind> = None;
+    let mut fate: Option<ActionKind> = None;
     let (mut secured, mut ages, mut marks) = (false, 0, 0);
     let mut needs = Needs::default();
     for (index, action) in actions.iter().enumerate() {
@@ -130,17 +130,17 @@ pub(crate) fn check(actions: &[Action], context: &Context) -> Result<Needs, Flow
             return refuse(c"this action can be given once");
         }
         if kind.is_fate() {
-            if disposition.is_some() {
-                return refuse(c"more than one action decides the disposition");
+            if fate.is_some() {
+                return refuse(c"more than one action decides the fate");
             }
-            disposition = Some(kind);
+            fate = Some(kind);
         }
     }
-    // On the sending side a packet is sent unless a rule says otherwise (mlx5_flow_dv.c, flow_dv_validate: of ingress alone a disposition is asked).
-    if disposition.is_none() && !secured && !context.attr.egress {
-        return Err(FlowError::new(EINVAL, ErrorKind::Action, c"no action decides the disposition"));
+    // On the sending side a packet is sent unless a rule says otherwise (mlx5_flow_dv.c, flow_dv_validate: of ingress alone a fate is asked).
+    if fate.is_none() && !secured && !context.attr.egress {
+        return Err(FlowError::new(EINVAL, ErrorKind::Action, c"no action decides the fate"));
     }
-    if disposition == Some(ActionKind::Drop) && context.profile.drop_alone {
+    if fate == Some(ActionKind::Drop) && context.profile.drop_alone {
         let with = [ActionKind::Drop, ActionKind::Count, ActionKind::Age, ActionKind::Void, ActionKind::Indirect];
         if let Some(index) = actions.iter().position(|action| !with.contains(&action.kind())) {
             let message = c"DROP goes with COUNT and AGE only";

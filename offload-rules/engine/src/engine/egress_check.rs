@@ -52,8 +52,8 @@ struct PortWatch {
 }
 
 impl PortWatch {
-    /// Ends a window, with the port's counter of transmitted packets; `None`: the port has none. Returns the shapes whose packets do not leave, once
-    /// that was found so many times in a row.
+    /// Ends a window, with the port's counter of transmitted packets; `None`: the port has none. Returns the shapes whose packets do
+    /// not leave, once that was found `times` times in a row.
     fn end_window(&mut self, left: Option<u64>, times: u32) -> Vec<ShapeIndex> {
         let counted = std::mem::take(&mut self.counted);
         let before = std::mem::replace(&mut self.left, left);
