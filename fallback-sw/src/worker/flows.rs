@@ -5,16 +5,22 @@ use offload_rules::{
     classify::{self, Checks, Decision, Ingress, Inquiry, Role, Start, Verdict},
     flow::{
         Choices, FlowKey, Program, SequenceShift,
-        tcp::{TcpPhase, TcpState},
+        tcp::{TcpPhase, TcpState, TcpVerdict},
     },
 };
 
 use super::{
-    NeighbourKey, ProgramId, TO_BE_DERIVED, Tenant, Worker,
+    NeighbourKey, Outbox, ProgramId, TO_BE_DERIVED, Tenant, Worker,
+    carry::DecidedBy,
+    cookie::Cookie,
     decisions::{Made, expected_ingress},
     ingress::Context,
+    slow::is_first_syn,
 };
-use crate::{flow_table::Record, packet::rewrite::entropy_port};
+use crate::{
+    flow_table::Record,
+    packet::{Packet, rewrite::entropy_port},
+};
 
 /// Bits of [`Record::flags`].
 pub(crate) mod flag {
@@ -92,6 +98,36 @@ impl Worker {
             self.derive(back, egress, now);
         }
         Ok(slot)
+    }
+
+    /// Makes a flow, and carries out its first packet.
+    pub(super) fn begin(
+        &mut self,
+        made: Made,
+        cookie: Option<Cookie>,
+        packet: Packet,
+        context: &Context,
+        now: u64,
+        out: &mut Outbox,
+    ) {
+        let flags = if cookie.is_some() { flag::SPLICED | flag::OPENING } else { 0 };
+        let slot = match self.install(context, made, flags, now) {
+            Ok(slot) => slot,
+            Err(reason) => return self.drop_packet(context.vif, packet, reason, out),
+        };
+        if let Some(cookie) = cookie {
+            return self.open((slot, cookie), packet, context, now, out);
+        }
+        if let Some(verdict) = self.track(slot, &packet, context)
+            && verdict == TcpVerdict::InvalidFlags
+        {
+            self.remove_flow(slot);
+            return self.drop_packet(context.vif, packet, DropReason::TcpInvalidFlags, out);
+        }
+        if is_first_syn(context) {
+            self.enter_half_open(slot);
+        }
+        self.run_flow(slot, packet, (context, DecidedBy::Walk), now, out);
     }
 
     /// Remembers that the policy denies a flow.

@@ -16,7 +16,6 @@ use super::{
     admit::comes_as_before,
     batch::segment,
     carry::DecidedBy,
-    cookie::Cookie,
     decisions::Made,
     flows::{Derived, flag, remember_ingress},
     fragments::{Fate, FragmentLimits},
@@ -305,36 +304,6 @@ impl Worker {
         }
     }
 
-    /// Makes a flow, and carries out its first packet.
-    fn begin(
-        &mut self,
-        made: Made,
-        cookie: Option<Cookie>,
-        packet: Packet,
-        context: &Context,
-        now: u64,
-        out: &mut Outbox,
-    ) {
-        let flags = if cookie.is_some() { flag::SPLICED | flag::OPENING } else { 0 };
-        let slot = match self.install(context, made, flags, now) {
-            Ok(slot) => slot,
-            Err(reason) => return self.drop_packet(context.vif, packet, reason, out),
-        };
-        if let Some(cookie) = cookie {
-            return self.open((slot, cookie), packet, context, now, out);
-        }
-        if let Some(verdict) = self.track(slot, &packet, context)
-            && verdict == TcpVerdict::InvalidFlags
-        {
-            self.remove_flow(slot);
-            return self.drop_packet(context.vif, packet, DropReason::TcpInvalidFlags, out);
-        }
-        if is_first_syn(context) {
-            self.enter_half_open(slot);
-        }
-        self.run_flow(slot, packet, (context, DecidedBy::Walk), now, out);
-    }
-
     /// A packet whose tuple is known from another vif, or from a tunnel: its source is reached through several ways, or by another
     /// one than before, and now it comes by this one.
     fn moved(&mut self, slot: u32, context: &Context, now: u64) -> bool {
@@ -580,7 +549,7 @@ fn is_for_node(verdict: &Verdict) -> bool {
     }
 }
 
-fn is_first_syn(context: &Context) -> bool {
+pub(super) fn is_first_syn(context: &Context) -> bool {
     const SYN: u8 = tcp::flag::SYN;
     const ACK: u8 = tcp::flag::ACK;
     context.ip.proto == TCP && context.ip.tcp_flags & (SYN | ACK) == SYN

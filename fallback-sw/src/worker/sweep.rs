@@ -12,6 +12,8 @@ use super::{
 const STEP: u32 = 4096;
 /// What it costs more to remove a flow or to derive it anew, in records looked at.
 const CHANGE: u32 = 8;
+/// Flow records looked at in one tick while each is compared with changed routes that are still being followed.
+const COMPARED: u32 = STEP / 8;
 /// Versions that a record may be behind.
 const FAR: u32 = 1 << 30;
 
@@ -32,7 +34,7 @@ impl Worker {
         self.sweep_routed();
         self.follow_routes();
         self.tick_offloads(now);
-        let whole = self.sweep(STEP, now);
+        let whole = self.sweep(if self.is_in_line() { STEP } else { COMPARED }, now);
         self.settle_offload(now, out);
         whole
     }
