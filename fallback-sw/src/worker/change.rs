@@ -28,9 +28,11 @@ use crate::flow_table::Record;
 /// Groups of records and records that one changed prefix may cover. When it covers more, all flows are stale that have looked their
 /// addresses up in its VRF.
 const MOST: usize = 4096;
-/// What is done for changed routes when a snapshot comes in, while packets wait, and the same in each tick after that. A unit is some
-/// 10 ns, so that it is 0.2 ms, and as much again for the last prefix.
-const BUDGET: usize = 20_000;
+/// What is done for changed routes in each tick, in units of some 10 ns: 0.2 ms, and as much again for the last prefix.
+const EACH_TICK: usize = 20_000;
+/// The same when a snapshot comes in, while packets wait: as many records are marked as one prefix may cover, because rules of a NIC are to
+/// follow before any packet.
+const AT_ONCE: usize = MOST * (cost::COVERED + cost::MARK) + cost::PREFIX;
 
 /// What the steps of following a changed route cost, in units. Records are in memory that no cache holds.
 mod cost {
@@ -143,7 +145,7 @@ impl Worker {
             self.state.programs.follow(version, &self.env.snapshot);
         }
         self.state.begin_routes(&self.env, &changes);
-        self.state.follow_routes(&self.env);
+        self.state.follow_routes_for(&self.env, AT_ONCE);
         self.state.sweep_offloads(&self.env, &changes);
         let frees = |object: &Dependency| {
             use Dependency::{Gateway, Neighbour, Oper, Vif};
@@ -188,9 +190,13 @@ impl FlowState {
         }
     }
 
-    /// Goes on with the changed routes: marks the flows whose addresses they cover.
+    /// Goes on with the changed routes, as far as a tick does.
     pub(super) fn follow_routes(&mut self, env: &Env) {
-        let mut budget = BUDGET;
+        self.follow_routes_for(env, EACH_TICK);
+    }
+
+    /// Goes on with the changed routes: marks the flows whose addresses they cover.
+    fn follow_routes_for(&mut self, env: &Env, mut budget: usize) {
         while let Some(mut unfinished) = self.following.waiting.pop_front() {
             let is_done = loop {
                 self.mark_covered(env, &mut unfinished, &mut budget);

@@ -281,7 +281,6 @@ impl Programs {
     }
 
     /// The VRFs in the keys of flows that have looked up one of their ends in this VRF.
-    #[must_use]
     pub fn key_vrfs_of(&self, vrf: VrfId) -> impl Iterator<Item = VrfId> {
         let elsewhere = self.elsewhere.range((vrf, VrfId::default())..).take_while(move |(read, _)| *read == vrf);
         std::iter::once(vrf).chain(elsewhere.map(|(_, key)| *key))

@@ -331,7 +331,7 @@ fn is_for_node(verdict: &Verdict) -> bool {
     }
 }
 
-fn is_first_syn(context: &Context) -> bool {
+pub(super) fn is_first_syn(context: &Context) -> bool {
     const SYN: u8 = tcp::flag::SYN;
     const ACK: u8 = tcp::flag::ACK;
     context.ip.proto == TCP && context.ip.tcp_flags & (SYN | ACK) == SYN

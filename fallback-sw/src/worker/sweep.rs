@@ -15,6 +15,8 @@ use super::{
 const STEP: u32 = 4096;
 /// What it costs more to remove a flow or to derive it anew, in records looked at.
 const CHANGE: u32 = 8;
+/// Flow records looked at in one tick while each is compared with changed routes that are still being followed.
+const COMPARED: u32 = STEP / 8;
 /// Versions that a record may be behind.
 const FAR: u32 = 1 << 30;
 
@@ -39,7 +41,8 @@ impl Worker {
         self.routed.sweep(&mut self.state);
         self.state.follow_routes(&self.env);
         self.state.tick_offloads(&self.env);
-        let whole = self.state.sweep(&self.env, STEP);
+        let step = if self.state.is_in_line() { STEP } else { COMPARED };
+        let whole = self.state.sweep(&self.env, step);
         self.finish(out);
         whole
     }
