@@ -1,7 +1,7 @@
 //! Asks the walk about all packets of a prefix by one of them.
 
 use std::{
-    net::{IpAddr, Ipv4Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
     sync::Arc,
 };
 
@@ -11,7 +11,7 @@ use super::{Reason, ingress::Entrance};
 use crate::{
     VrfId,
     classify::{self, Inquiry, PacketRead, Role, Side, Start, Trace, Verdict},
-    flow::{Choices, Dependency, Egress, FlowKey, Program},
+    flow::{Choices, Decided, Dependency, Egress, FlowKey, Program},
     forwarding::Snapshot,
     lower::{Direction, L4, ingress_mtu},
 };
@@ -105,15 +105,35 @@ fn destination_at(
     };
     let dependencies = decision.program.dependencies.clone();
     let value = check(traced.trace, entrance, &key, &decision.program).map(|()| {
-        let arrival = entrance.from(outer);
-        let egress_port = decision.program.egress().map(|vif| snapshot.port_of(vif));
+        // Nothing of the packet that was asked about: any other one says the same.
+        let nobody = match destination {
+            IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+        };
+        let key = FlowKey { sport: 0, dport: 0, ..self::key(entrance, nobody, nobody, l4) };
+        let program = Program { dependencies: Vec::new(), decided: Decided::BY_NONE, ..decision.program };
+        let arrival = entrance.arrival;
+        let egress_port = program.egress().map(|vif| snapshot.port_of(vif));
         let ingress_mtu = ingress_mtu(snapshot, &arrival);
-        // What differs from prefix to prefix of an outer header is spread over the dynamic ports (RFC 7510 §3).
-        let tunnel_sport = 0xc000 | key.spread() as u16 & 0x3fff;
-        let program = Arc::new(decision.program);
-        Arc::new(Direction { key, arrival, program, egress_port, ingress_mtu, tunnel_sport, ip_id: 0 })
+        let tunnel_sport = tunnel_port(&key, &program);
+        Arc::new(Direction {
+            key,
+            arrival,
+            program: Arc::new(program),
+            egress_port,
+            ingress_mtu,
+            tunnel_sport,
+            ip_id: 0,
+        })
     });
     Answer { value, dependencies }
+}
+
+/// The source port of a way's tunnel, a dynamic one (RFC 7510 §3): ways to other ends have others.
+fn tunnel_port(key: &FlowKey, program: &Program) -> u16 {
+    let Some(header) = program.forward().and_then(|forward| forward.encap.as_ref()) else { return 0 };
+    let ends = FlowKey::new(key.vrf, key.vif, header.sip.into(), header.dip.into(), key.proto, 0, header.udp_port);
+    0xc000 | ends.spread() as u16 & 0x3fff
 }
 
 /// What a verdict depends on that does not forward is found by asking again.

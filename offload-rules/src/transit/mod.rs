@@ -106,8 +106,7 @@ pub struct Admission {
 pub struct Departure {
     /// Their destinations.
     pub net: IpNet,
-    /// What they have in common: its addresses and ports are those of one of them, the source of its tunnel that of one of the tunnels. Shared
-    /// by all prefixes that go the same way.
+    /// What they have in common: addresses, ports and the source of a tunnel are not set. Shared by all prefixes that go the same way.
     pub direction: Arc<Direction>,
     /// What of a packet's TTL and type of service the rule holds for.
     pub scope: Scope,

@@ -365,3 +365,17 @@ fn a_change_that_concerns_no_transit_asks_nothing() {
     assert_eq!(plan.follow(&after, changes(), &LIMITS), []);
     assert_eq!(plan.rules().map(|(key, _)| *key).collect::<Vec<_>>(), rules);
 }
+
+#[test]
+fn rules_are_the_same_whichever_packet_was_asked_about() {
+    let all = routes(&[("10.0.2.0/24", 11), ("10.0.3.0/24", 11), ("10.1.2.0/24", 12), ("10.2.0.0/24", 21)]);
+    let before = snapshot(world(&all, VifFlags::default()));
+    let mut plan = planned(&before);
+    // The first source of the first vif moves: another one is asked with.
+    let moved = Delta { routes: vec![route(TENANT, "10.0.2.0/24", 12, None)], ..next(&before) };
+    let after = before.with_delta(moved).unwrap();
+    let versions = after.changes_since(&before);
+    let changes = versions.iter().map(|changes| -> &crate::forwarding::Changes { changes });
+    let changed = plan.follow(&after, changes, &LIMITS);
+    assert!(changed.iter().all(|key| key.net().to_string() == "10.0.2.0/24"), "{changed:?}");
+}

@@ -114,7 +114,7 @@ pub(in crate::lower) fn mlx5_hws(version: DpdkVersion) -> NicProfile {
         order: fact(Order::TagsFirst, "judged: Invalid action_type sequence for PUSH_VLAN behind MODIFY_FIELD"),
         ttl: fact(
             TtlRewrite::Set,
-            "offload: MODIFY_FIELD replaces SET_* and DEC_TTL; with SET as its only operation in 22.11",
+            "offload: MODIFY_FIELD replaces SET_* and DEC_TTL; no operation of it but SET has been judged",
         ),
         rewrite: fact(FieldRewrite::ModifyField, "offload: MODIFY_FIELD replaces SET_* and DEC_TTL"),
         ..DOES
