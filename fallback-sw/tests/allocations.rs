@@ -82,7 +82,7 @@ fn program() -> Program {
 }
 
 #[test]
-fn a_million_flows_with_operands_that_share_a_program_keep_no_allocation_each() {
+fn a_million_flows_with_operands_share_a_program_and_no_allocations() {
     const FLOWS: u32 = 1_000_000;
     let mut flows = FlowTable::with_seed(2 * FLOWS, 7).unwrap();
     let (mut programs, mut leases, snapshot) = (Programs::default(), Leases::default(), Snapshot::empty());
@@ -126,7 +126,7 @@ const SITE: &str = r#"{"generation": "1", "node": "ce", "settings": {"maxFlows":
   "routes": [{"vrf": 2, "prefix": "10.0.0.0/8", "nexthop": 10}, {"vrf": 2, "prefix": "100.0.0.0/8", "nexthop": 11}]}"#;
 
 #[test]
-fn the_first_packet_of_a_flow_that_goes_the_way_of_others_allocates_nothing() {
+fn a_first_packet_that_goes_the_way_of_others_allocates_nothing() {
     const FLOWS: u32 = 4000;
     let config = WorkerConfig { id: 0, workers: 1, ip_id: 1, entropy: None, cookie_secret: [0; 2], offload: false };
     let mut worker = Worker::new(config, snapshot(SITE)).unwrap();

@@ -333,7 +333,7 @@ fn answers_follow_a_route_that_moves_to_another_vif() {
 
 /// Changes of which most routes cover nothing: one is followed at once, the other one takes several ticks.
 #[test]
-fn of_many_changed_routes_each_that_covers_a_flow_is_followed_and_no_other() {
+fn of_many_changed_routes_each_that_covers_a_flow_is_followed() {
     for (nets, others) in [(64, 2000), (256, 20_000)] {
         let mut node = Node::new(TWO_WAYS);
         let servers: Vec<String> = (0..nets).map(|net| format!("10.9.{net}.1")).collect();
