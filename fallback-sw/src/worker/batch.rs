@@ -351,7 +351,7 @@ impl Worker {
                 emit: self.pending.emit(&mut out.events, &mut out.spare),
             };
             let outcome = sealer.seal(&mut packet, &request);
-            self.settle(packet, outcome, out);
+            self.settle_hit(packet, outcome, out);
             // Other fragments of it.
             self.run_pending(out);
         }
