@@ -269,7 +269,7 @@ impl Worker {
             self.state.flows.lookup_asked(contexts, |context| &context.key, hashes, slots);
         }
         if flowless > 0 {
-            self.routed.find_decisions(&self.env, &mut self.state, contexts, decisions);
+            self.routed.find_decisions(&self.env, &self.state, contexts, decisions);
         }
         let looked_up = packets.drain(..).zip(contexts).zip(hashes).zip(slots).zip(decisions);
         for ((((mut packet, context), hash), slot), decision) in looked_up {
@@ -351,7 +351,7 @@ impl Worker {
                 emit: self.pending.emit(&mut out.events, &mut out.spare),
             };
             let outcome = sealer.seal(&mut packet, &request);
-            self.settle(packet, outcome, out);
+            self.settle_hit(packet, outcome, out);
             // Other fragments of it.
             self.run_pending(out);
         }

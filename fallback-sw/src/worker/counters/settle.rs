@@ -84,11 +84,12 @@ impl Worker {
         }
     }
 
-    /// The same where most packets are sent.
+    /// The same where most packets are sent or sealed.
     #[inline(always)] // the outcome of a hit stays in registers
     pub(in crate::worker) fn settle_hit(&mut self, packet: Packet, outcome: Outcome, out: &mut Outbox) {
         match outcome {
             Outcome::Send { vif, port, kind } => self.transmit(port, TxMeta { vif, kind }, packet, out),
+            Outcome::Seal(request) => self.pending.seal.push((packet, request)),
             other => self.settle(packet, other, out),
         }
     }
