@@ -324,12 +324,12 @@ impl<'a> Walk<'a> {
         match gateway {
             // A gateway with an IPv4 address only may not speak IPv6; the reverse is RFC 8950.
             Some(IpAddr::V4(_)) if destination.is_ipv6() => Err(End::Drop(DropReason::InvalidNh)),
-            Some(gateway) => Err(self.neighbour(vif, gateway)),
-            None => Err(self.neighbour(vif, destination)),
+            Some(gateway) => Err(self.neighbour(vif, gateway, NextStation::Gateway)),
+            None => Err(self.neighbour(vif, destination, NextStation::Destination)),
         }
     }
 
-    fn neighbour(&mut self, vif: &Vif, target: IpAddr) -> End {
+    fn neighbour(&mut self, vif: &Vif, target: IpAddr, is: NextStation) -> End {
         if !vif.has_ethernet() || !self.read.is_up(vif.id) {
             // No neighbour answers on an interface that is down.
             return self.leave(vif);
@@ -339,8 +339,9 @@ impl<'a> Walk<'a> {
             return End::Resolve { vif: vif.id, target };
         };
         self.rewrite = vif.header_to(neighbour.mac);
-        if !self.is_outer() && target == self.inquiry.key.destination() {
-            // On a connected subnet: the host route that was learnt. A gateway's nexthop is that of the route.
+        if !self.is_outer() && is == NextStation::Destination {
+            // On a connected subnet: the host route that was learnt. A gateway's nexthop is that of the route, also of a packet to the
+            // gateway itself.
             self.route_nexthop = NexthopId::learned(neighbour.slot);
         }
         self.leave(vif)
@@ -464,6 +465,15 @@ pub(super) struct Outcome {
     pub(super) choices: Choices,
     pub(super) trace: Option<Trace>,
     pub(super) flow_trace: Option<FlowTrace>,
+}
+
+/// Whose MAC address a packet is sent to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum NextStation {
+    /// Its destination's, on a connected subnet.
+    Destination,
+    /// The gateway's that its nexthop names.
+    Gateway,
 }
 
 /// Smallest MSS that is ever written (RFC 9293 §3.7.1: the default of 536 less options and a small path).
