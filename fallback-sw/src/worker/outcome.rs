@@ -11,11 +11,11 @@
 //!        │  ▲ Again: the packet inside  │ put together, told by its first fragment
 //!        │  └── open (ESP in)           │
 //!        ▼                              │
-//!     look up ─► hit or decide ─► settle ─► Hold ─► waits
-//!                                   │ ▲
-//!                            Seal   │ │ Send
-//!                                   ▼ │
-//!                               seal (ESP out)
+//!     look up ─► hit, routed or decide ─► settle ─► Hold ─► waits
+//!                                          │ ▲ │
+//!                                     Seal │ │ └─► Send, HandOver, Answer, Consume, Drop
+//!                                          ▼ │
+//!                                      seal (ESP out)
 //! ```
 
 use std::collections::VecDeque;
