@@ -2,8 +2,8 @@
 
 use super::{Action, Rule};
 
-/// A rule of a flow or for transit, and what must be in the NIC for it to be right: earlier stages that its packets come through, a later one that
-/// finishes what it begins.
+/// A rule of a flow or for transit, and what must be in the NIC for it to be right: earlier stages that its packets come through, a
+/// later one that finishes what it begins.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Chain {
     /// In the order of creation: each is in the NIC before the next is created, the last of them before [`Self::rule`]. They leave in
