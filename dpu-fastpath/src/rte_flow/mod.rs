@@ -6,8 +6,8 @@
 //! - **Where a rule is.** On the port that its pattern names. With [`Style::transfer`] a rule that leaves the packets to the NIC is
 //!   given to that port's transfer proxy, and the port is an item; a rule that gives packets to a queue is the port's own.
 //!   Rules of the side of sending are the port's that it is of.
-//! - **Groups.** Steering and flows: 0, tenants: 1, tunnels: 2, out of IPsec: 3, into IPsec: 4, and behind stages 5 to 7; 8 has no rules. The
-//!   side of sending has 0 and 1 of its own. The priority is the rule's.
+//! - **Groups.** Steering and flows: 0, tenants: 1, tunnels: 2, out of IPsec: 3, into IPsec: 4, behind stages 5 to 7, transit: 8; 9 has no rules
+//!   (see [`Table`](offload_rules::lower::Table)). The side of sending has 0 and 1 of its own. The priority is the rule's.
 //! - **Stages.** What one rule passes to a later one is a number in the TAG register, or in the metadata where it goes to the side of sending.
 //! - **Sessions.** A rule names a session of IPsec by its number ([`Sessions`](crate::security::Sessions)); one that is not open is
 //!   refused, and one that rules name is not closed.

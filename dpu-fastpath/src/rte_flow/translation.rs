@@ -117,7 +117,7 @@ impl Translation {
         Ok(Self { port, place, pattern, actions, session, stages: StageNumbers::default() })
     }
 
-    /// Of this shape? NeighbourClaim without building its own.
+    /// Of this shape? Told without building its own.
     pub(super) fn is_of(&self, shape: &Shape) -> bool {
         self.place == shape.place && self.pattern.is_of(&shape.pattern) && self.actions.is_of(&shape.actions)
     }

@@ -24,7 +24,7 @@ pub struct Record {
     pub ip_id: u16,
     /// Index into the worker's programs; 0: to be derived.
     pub program: u32,
-    /// Low 32 bits of the version of the snapshot that `program` was derived from.
+    /// Low 32 bits of the version of the snapshot that `program` was derived from, or was last found to hold for.
     pub version: u32,
     /// When the last packet passed, in wrapping milliseconds of the worker's clock.
     pub last_seen: u32,

@@ -2,7 +2,7 @@
 //!
 //! Programs that depend on a changed object are stale as a whole. A changed route concerns flows by their addresses: the table finds
 //! those that it covers by their destination, and each pair's other direction by its source. What is stale is derived anew by its
-//! next packet or by [`Worker::tick`], and at once where a NIC has it.
+//! next packet or by [`Worker::tick`], and before any packet where a NIC has it, up to a bound: see `offload/tick.rs`.
 //!
 //! Routes that are too many to be followed at once are followed by the ticks after. Until that is done, each flow that is about to be
 //! used is compared with them.

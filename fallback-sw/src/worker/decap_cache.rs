@@ -16,7 +16,7 @@ use offload_rules::{
 
 use super::{context::Path, readers::Readers};
 
-/// DecapCache and labels that are remembered at once.
+/// Outer headers with a label whose answers are remembered at once.
 const SLOTS: usize = 256;
 
 /// What was read for them, at most: beyond, everything is looked up anew.

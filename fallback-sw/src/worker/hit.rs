@@ -19,12 +19,15 @@ use crate::{
 
 const TCP: u8 = 6;
 
-/// Why a packet takes the slow path.
+/// Why a packet is decided on by `slow.rs` and does not run a plan at once. Whether it counts as a hit or for the slow path is another
+/// matter: it is a hit where it has a flow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum SlowPath {
     /// No flow has its key.
     Miss,
-    /// It needs more than its flow's program whatever that is: a fragment, an ICMP error, TCP flags, a walk of its own.
+    /// It needs more than its flow's program whatever that is (a fragment, an ICMP error, an echo request, TCP flags), or has no flow and no
+    /// decision that is kept.
+    /// Its flow, if it has one, is looked up anew.
     Special,
     /// The flow has no program, or something that its program depends on has changed.
     StaleProgram,

@@ -1,10 +1,29 @@
 //! One worker: batches of frames in, batches of frames out, run to completion.
 //!
-//! A packet goes through stages: sort, (open,) look up, hit or decide, (seal). Each takes the parts of the worker that it needs and
-//! returns one `Outcome`, which is carried out and counted in one place, see [`Account`].
+//! A packet goes through stages: sort, (open,) look up, hit, routed or decide, (seal). Each takes the parts of the worker that it needs
+//! and returns one `Outcome`, which `counters/settle.rs` alone carries out and counts.
 //!
 //! A worker shares nothing. What others must know (a neighbour's address, a path's MTU) leaves as an [`Event`]; what others have learnt
 //! comes back in the next snapshot.
+//!
+//! # Where what is
+//!
+//! | modules | |
+//! |---|---|
+//! | `batch` | the way of a batch through the stages: begin to read here, at [`Worker::receive`] |
+//! | `outcome`, `exit`, `delivery`, `counters` | what becomes of a packet; of one that has run a plan; of one that enters again or goes to another worker; carrying it out and counting it |
+//! | `ingress`, `interfaces`, `context`, `decap_cache` | sort: vif, headers, tunnel, key; what is known of a packet from then on |
+//! | `ipsec` | SAs; the stages that open and seal |
+//! | `hit`, `routed` | packets that run a plan at once: that of their flow, or of a decision kept for packets without flows |
+//! | `slow`, `decider`, `carry`, `decisions` | decide: why not at once, the walk, running a plan with fragments and ICMP errors in between, decisions that new flows share |
+//! | `track`, `cookie`, `splice`, `openings`, `quote`, `fragments`, `reassembly` | parts of decide: TCP and ways in, SYN cookies, ICMP errors about own tunnels, fragments |
+//! | `respond`, `neighbour`, `local`, `own` | what the node answers; what it makes itself |
+//! | `flow_state`, `flows`, `programs`, `leases`, `flag`, `room` | flows and what belongs to them; who gives way in a full table |
+//! | `waiting`, `held` | packets that wait |
+//! | `change`, `readers`, `sweep` | what a snapshot and what time do to flows |
+//! | `offload` | what is asked of an offload engine, and its reports |
+//! | `env`, `limits`, `tenant`, `node_addresses` | what all stages read; rates; on whose account |
+//! | `outbox`, `tx`, `event` | what comes out |
 
 mod batch;
 mod carry;

@@ -7,15 +7,15 @@
 //!  port, other worker
 //!        │
 //!        ▼            Again
-//!      sort ◄───────────────────────────┐
-//!        │  ▲ Again: the packet inside  │ put together, told by its first fragment
-//!        │  └── open (ESP in)           │
-//!        ▼                              │
-//!     look up ─► hit or decide ─► settle ─► Hold ─► waits
-//!                                   │ ▲
-//!                            Seal   │ │ Send
-//!                                   ▼ │
-//!                               seal (ESP out)
+//!      sort ◄──────────────────────────────────────┐
+//!        │  ▲ Again: the packet inside             │ put together, told by its first fragment
+//!        │  └── open (ESP in)                      │
+//!        ▼                                         │
+//!     look up ─► hit, routed or decide ─────────► settle ─► Hold, Send, HandOver, Answer, Consume, Drop
+//!                                                  │ ▲
+//!                                             Seal │ │ Send
+//!                                                  ▼ │
+//!                                              seal (ESP out)
 //! ```
 
 use std::collections::VecDeque;

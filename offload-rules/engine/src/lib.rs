@@ -1,7 +1,10 @@
 //! The offload engine: turns the requests of workers into rules of a NIC, and the NIC's counters into reports.
 //!
-//! Pure: a state machine without I/O, clock or threads. Time is passed in, a NIC is a [`RuleBackend`] and maybe a [`SessionBackend`], nothing waits. It needs neither
-//! a driver nor the software dataplane; a daemon runs it over whatever backend its devices have.
+//! Pure: a state machine without I/O, clock or threads. Time is passed in, a NIC is a [`RuleBackend`] and maybe a [`SessionBackend`], nothing
+//! waits. It needs neither a driver nor the software dataplane; a daemon runs it over whatever backend its devices have.
+//!
+//! [`protocol`] is what workers and engine tell each other; [`Engine::request`] and [`Engine::poll`] are where to begin to read. What the engine
+//! asks of others is in three traits: [`Lowering`] (directions to rules), [`RuleBackend`] (rules to a NIC), [`SessionBackend`] (SAs to a NIC).
 #![forbid(unsafe_code)]
 
 mod backend;

@@ -1,7 +1,8 @@
 //! What workers and an offload engine tell each other. Nothing here knows a NIC.
 //!
 //! A worker asks when both directions of a flow have been seen; the engine answers. The worker owns every decision on a flow, the
-//! engine owns rules. All messages name a flow by [`OffloadId`], which is never used twice.
+//! engine owns rules. Messages about a flow name it by [`OffloadId`], those about an SA by [`OfferId`]; neither is ever used twice. No worker
+//! asks for rules for transit: what they count is told all the same ([`Report::Transit`]).
 
 use std::{ops::Range, sync::Arc};
 

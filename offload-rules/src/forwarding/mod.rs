@@ -1,7 +1,7 @@
 //! The node's forwarding state, typed and validated.
 //!
 //! A [`State`] is what someone asked for; [`Snapshot`] is a state that has been found consistent, with tables to look
-//! things up in and a generation for each object. No packet sees half of one.
+//! things up in and a log of what each of its versions has changed ([`Changes`]). No packet sees half of one.
 
 mod acl;
 mod addrmap;

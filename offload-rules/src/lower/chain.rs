@@ -2,14 +2,14 @@
 
 use super::{Action, Rule};
 
-/// A rule of a flow, and what must be in the NIC for it to be right: earlier stages that its packets come through, a later one that
-/// finishes what it begins.
+/// A rule of a flow or for transit, and what must be in the NIC for it to be right: earlier stages that its packets come through, a
+/// later one that finishes what it begins.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Chain {
     /// In the order of creation: each is in the NIC before the next is created, the last of them before [`Self::rule`]. They leave in
     /// the reverse order. Equal rules of several chains are one rule in the NIC.
     pub needs: Vec<Rule>,
-    /// The flow's own: it counts.
+    /// The flow's own: it counts. For transit, the one that admits or forwards; of these only the latter counts.
     pub rule: Rule,
 }
 

@@ -50,16 +50,18 @@ pub fn transit(rule: &TransitRule, profile: &NicProfile) -> Result<Chain, Unsupp
     }
 }
 
-/// What admitted packets have in common is matched; `by`: their source.
+/// What both kinds of rules have of one way in: the match of what its packets have in common, up to the IP header, and the stage that
+/// stands for it in table transit.
 struct Gate {
     stages: Stages,
-    /// Headers up to the (inner) IP header, whatever is in them.
+    /// Headers up to the (inner) IP header, whatever is in them: items that a pattern must begin with.
     outside: Vec<Item>,
-    /// The rule that drops the label's TTL at its end to software.
+    /// The rule that leaves to software what has a label whose TTL is at its end.
     label: Option<Rule>,
 }
 
 impl Gate {
+    /// `by`: what else a packet is admitted by, its source.
     fn new(arrival: &Arrival, of: Family, profile: &NicProfile, by: Option<Item>) -> Result<Self, Unsupported> {
         let can = &profile.matches;
         if arrival.eth_dst == MacAddr::default() || !can.ttl.value {
@@ -179,7 +181,7 @@ fn depart(departure: &Departure, profile: &NicProfile) -> Result<Chain, Unsuppor
     let items = items.chain([ip, Item::Prefix { of: Side::Destination, net: *net }, transport]).collect();
     let rule = Rule { table: Table::Transit, priority: priority::FLOW, items, actions: edits.actions };
     debug_assert!(rule.actions.contains(&Action::Count));
-    // What has taken a tag off before is known by them: the rule's counter does not see it.
+    // With the stages that have taken a tag off: by them `Chain::uncounted` knows what the rule's counter does not see.
     let needs = edits.before.into_iter().chain(gate.stages.needs).collect();
     Ok(Chain { needs, rule })
 }

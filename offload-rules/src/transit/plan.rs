@@ -51,14 +51,16 @@ pub struct Summary {
     pub reasons: BTreeMap<Reason, usize>,
 }
 
-/// What a way of a route is asked by: routes to one nexthop with one label go one way.
+/// What a way of a route is asked by (family, nexthop, label): routes to one nexthop with one label go one way.
 type Asked = (Family, u32, u32);
 
 /// One way in.
 #[derive(Debug)]
 struct State {
     entrance: Entrance,
+    /// Routes whose prefixes packets may come from, with the far ends of the tunnels that they may come out of (`None`: out of none).
     sources: BTreeMap<Asked, Vec<Option<Ipv4Addr>>>,
+    /// How packets go on by a route: TCP, UDP.
     ways: BTreeMap<Asked, Result<[Arc<Direction>; 2], Reason>>,
     /// A source that may come in, of each family: what destinations are asked with.
     admitted: [Option<(IpAddr, Option<Ipv4Addr>)>; 2],
@@ -306,7 +308,7 @@ impl Plan {
     }
 }
 
-/// Which rules.
+/// Which rules of a prefix: those that admit packets from it, or those that forward packets to it. Not the `Side` of a trace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Side {
     Source,

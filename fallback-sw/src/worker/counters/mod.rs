@@ -74,7 +74,7 @@ pub struct TierTraffic {
     pub software: Traffic,
     /// Without a flow: a decision that software had for their routes.
     pub routed: Traffic,
-    /// Walked the tables.
+    /// Began a flow, by a walk or by the decision of another flow's; or walked by themselves.
     pub slow_path: Traffic,
     /// Went to the host or an agent, whichever way.
     pub punt: Traffic,
@@ -92,7 +92,8 @@ impl TierTraffic {
     }
 }
 
-/// Every received packet, once: `received = forwarded + punted + consumed + Σ dropped + held`.
+/// Every received packet, once: `received = forwarded + punted + consumed + Σ dropped + held`. `flow_hits`, `routed`, `slow_path` and
+/// `hardware` say beside that which way packets were decided on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Account {
     /// Received from ports.
@@ -113,7 +114,7 @@ pub struct Account {
     pub flow_hits: u64,
     /// Received packets without a flow that went by a decision of an earlier one's walk.
     pub routed: u64,
-    /// Received packets that walked the tables.
+    /// Received packets that began a flow, by a walk or by the decision of another flow's, or were walked by themselves.
     pub slow_path: u64,
     /// Received packets that a NIC has handled by itself.
     pub hardware: u64,
@@ -169,7 +170,8 @@ impl Account {
     }
 }
 
-/// The account of packets. All may read it; what it balances is written by `settle` alone, which carries outcomes out.
+/// The account of packets. All may read it; what it balances is written by `settle`, which carries outcomes out, but for frames that come in
+/// and for what a NIC has handled from end to end. Not the ledger of sequence numbers, which is a file of the node's.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Ledger(Account);
 
@@ -205,7 +207,7 @@ impl Ledger {
         self.0.routed += 1;
     }
 
-    /// A packet walks the tables.
+    /// A packet walks the tables, or begins a flow by a decision that is kept.
     pub(super) const fn walk(&mut self) {
         self.0.slow_path += 1;
     }

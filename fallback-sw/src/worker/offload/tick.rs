@@ -32,7 +32,7 @@ impl FlowState {
         self.sweep_on(env, FIRST);
     }
 
-    /// Reviews all entries, env.clock.
+    /// Reviews all entries, now.
     pub(in crate::worker) fn sweep_all_offloads(&mut self, env: &Env) {
         self.offloads.sweep_all();
         while self.offloads.sweep.1 > 0 || !self.offloads.listed.is_empty() {

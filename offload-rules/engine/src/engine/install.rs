@@ -19,7 +19,8 @@ use crate::{
     protocol::{OffloadId, Report, Tier},
 };
 
-/// Priorities of flows. A flow is replaced at the other one, so that old and new rules can be in the NIC together.
+/// Priorities of flows: `FLOW` and `FLOW_ALTERNATE` of `offload_rules::lower::priority`. A flow is replaced at the other one, so that old and
+/// new rules can be in the NIC together.
 const PRIORITIES: [u32; 2] = [2, 3];
 /// Milliseconds until a flow whose rules the NIC did not honour is tried again.
 const NOT_HONOURED_WAIT: u64 = 10_000;
