@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use offload_rules::{
-    lower::{Action, Chain, FailureClass, NotOffloaded, Rule, Unsupported},
+    lower::{Action, Chain, FailureClass, NotOffloaded, Rule, Unsupported, priority},
     place::Rate,
 };
 
@@ -19,9 +19,8 @@ use crate::{
     protocol::{OffloadId, Report, Tier},
 };
 
-/// Priorities of flows: `FLOW` and `FLOW_ALTERNATE` of `offload_rules::lower::priority`. A flow is replaced at the other one, so that old and
-/// new rules can be in the NIC together.
-const PRIORITIES: [u32; 2] = [2, 3];
+/// Priorities of flows. A flow is replaced at the other one, so that old and new rules can be in the NIC together.
+const PRIORITIES: [u32; 2] = [priority::FLOW, priority::FLOW_ALTERNATE];
 /// Milliseconds until a flow whose rules the NIC did not honour is tried again.
 const NOT_HONOURED_WAIT: u64 = 10_000;
 /// Milliseconds for which the table counts as full without asking again.

@@ -360,6 +360,7 @@ impl<B: RuleBackend, L: Lowering> Engine<B, L> {
             Owner::Proactive if wanted => self.proactive_failed(&failure, now),
             Owner::Canary(shape) => self.canary_failed(token, shape, &failure),
             Owner::Session(offer) if wanted => self.session_rule_failed(offer, &failure, now),
+            Owner::Transit if wanted => self.transit_failed(token, &failure, now),
             Owner::Flow(..) | Owner::Proactive | Owner::Transit | Owner::Session(_) => {}
         }
     }

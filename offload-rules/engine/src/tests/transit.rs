@@ -191,6 +191,27 @@ fn they_come_back_after_a_reset_a_refusal_and_the_loss_of_one() {
 }
 
 #[test]
+fn one_that_comes_too_late_is_tried_again_ever_more_rarely() {
+    let (mut bed, _) = bed();
+    bed.engine.set_enabled(false, bed.now);
+    bed.run(1_000);
+    let before = {
+        let mut nic = bed.nic.lock().unwrap();
+        // Longer than a completion is waited for.
+        nic.delay = 2_500;
+        nic.created
+    };
+    bed.engine.set_enabled(true, bed.now);
+    bed.run(60_000);
+    let tried = bed.nic.lock().unwrap().created - before;
+    assert!((TRANSIT as u64..8 * TRANSIT as u64).contains(&(tried as u64)), "{tried} rules in a minute");
+    bed.nic.lock().unwrap().delay = 0;
+    bed.run(120_000);
+    assert_eq!((rules(&bed, Table::Tenant), rules(&bed, Table::Transit)), (TENANT, TRANSIT));
+    bed.assert_healthy();
+}
+
+#[test]
 fn a_vif_that_goes_down_takes_its_rules_and_those_that_lead_to_it() {
     let (mut bed, first) = bed();
     let down = adopt(&mut bed, first.with_vif_up(VifId::new(2).unwrap(), false));

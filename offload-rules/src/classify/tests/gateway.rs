@@ -11,18 +11,22 @@ const FROM_LAN: fn() -> Ingress = || Ingress { vif: vif_id(3), tunnel: None };
 
 #[test]
 fn one_neighbour_and_one_program_serve_all_destinations_behind_a_gateway() {
-    let snapshot = Snapshot::empty().with_state(world()).unwrap();
+    let mut state = world();
+    // The gateway itself is reached by its nexthop, too.
+    state.routes.push(route(19, &format!("{GATEWAY}/32"), 579, None));
+    let snapshot = Snapshot::empty().with_state(state).unwrap();
     let neighbour: IpAddr = GATEWAY.parse().unwrap();
     for destination in ["203.0.113.7", "203.0.113.8"] {
         let Verdict::Resolve { vif, target, .. } = ask(&snapshot, &toward(destination), FROM_LAN()) else { panic!() };
         assert_eq!((vif, target), (vif_id(5), neighbour));
     }
     let snapshot = learnt(&snapshot, (5, GATEWAY), 7);
-    let programs = ["203.0.113.7", "203.0.113.8"].map(|destination| {
+    let programs = ["203.0.113.7", "203.0.113.8", GATEWAY].map(|destination| {
         let Verdict::Forward(decision) = ask(&snapshot, &toward(destination), FROM_LAN()) else { panic!() };
         decision.program
     });
     assert_eq!(programs[0], programs[1]);
+    assert_eq!(programs[0], programs[2]);
     let header = snapshot.vif(vif_id(5)).unwrap().header_to(MacAddr([2, 0, 0, 0, 1, 7])).unwrap();
     assert!(programs[0].ops.list().contains(&Op::RewriteL2(header)));
     // The route's nexthop is shown, not one for each destination.
