@@ -8,7 +8,7 @@ use fallback_sw::{
     io::KernelPorts,
     node::{
         daemon::{self, AeadChoice, Equipment},
-        offload::{Offload, Start},
+        engine_host::{Offload, Start},
     },
 };
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use fallback_sw::node::offload::{AboutNic, AboutPort};
+use fallback_sw::node::engine_host::{AboutNic, AboutPort};
 use offload_rules::lower::{Abilities, Layout, NicProfile, PortFacts, Role};
 
 use super::{

@@ -11,7 +11,7 @@ use super::{
     ask::{Answer, rules},
     questions::Question,
 };
-use fallback_sw::node::offload::{AboutNic, AboutPort};
+use fallback_sw::node::engine_host::{AboutNic, AboutPort};
 
 /// Answers as they come.
 pub(super) struct Report {

@@ -17,9 +17,9 @@ use tonic::service::Routes;
 
 pub use super::attachment::Attachment;
 use super::{
+    engine_host::OffloadLink,
     ike,
     initial_state::InitialState,
-    offload::OffloadLink,
     runtime::{Config, OnWorkerStart, Runtime},
     service::{self, NodeService},
     signals::Signals,

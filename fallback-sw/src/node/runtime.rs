@@ -22,10 +22,11 @@ pub use super::handle::{Ended, Handle, WorkerHandle};
 use super::{
     backlog::Backlog,
     control::{Actions, Control},
-    device_mtu, ike,
+    device_mtu,
+    engine_host::OffloadLink,
+    ike,
     messages::{Applied, Command, Message, Report},
     neighbours::refusals::Refusals,
-    offload::OffloadLink,
     persist::LastState,
     sequences::Sequences,
     thread::{Mailbox, Thread, Waker},

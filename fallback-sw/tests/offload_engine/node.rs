@@ -15,7 +15,7 @@ use fallback_sw::{
     node::{
         daemon::Attachment as _,
         decode,
-        offload::{AboutNic, Offload, Start},
+        engine_host::{AboutNic, Offload, Start},
         runtime::{Config, Handle, Runtime},
     },
     packet::Packet,

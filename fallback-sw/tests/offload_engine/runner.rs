@@ -5,7 +5,7 @@ use std::{
     time::Instant,
 };
 
-use fallback_sw::node::offload::{ReportSink, Runner, RunnerConfig};
+use fallback_sw::node::engine_host::{ReportSink, Runner, RunnerConfig};
 use offload_engine::{
     Config, Failure, errno,
     protocol::{OffloadId, Report, Request, Tier},
