@@ -204,7 +204,7 @@ fn one_that_comes_too_late_is_tried_again_ever_more_rarely() {
     bed.engine.set_enabled(true, bed.now);
     bed.run(60_000);
     let tried = bed.nic.lock().unwrap().created - before;
-    assert!((TRANSIT as u64..8 * TRANSIT as u64).contains(&(tried as u64)), "{tried} rules in a minute");
+    assert!((TRANSIT as u64..8 * TRANSIT as u64).contains(&tried), "{tried} rules in a minute");
     bed.nic.lock().unwrap().delay = 0;
     bed.run(120_000);
     assert_eq!((rules(&bed, Table::Tenant), rules(&bed, Table::Transit)), (TENANT, TRANSIT));
