@@ -2,7 +2,7 @@
 
 use std::hash::{BuildHasher, RandomState};
 
-use offload_rules::flow::FlowKey;
+use offload_rules::{VifId, VrfId, flow::FlowKey};
 
 /// A multiply-fold hash under a secret seed.
 ///
@@ -37,10 +37,14 @@ impl Hasher {
 
     #[inline(always)]
     pub(super) fn hash(&self, key: &FlowKey) -> u64 {
-        let [a, b] = halves(&key.src);
-        let [c, d] = halves(&key.dst);
-        let ports = u64::from(key.sport) | u64::from(key.dport) << 16 | u64::from(key.vrf.get()) << 32;
-        let e = ports | u64::from(key.proto) << 48 | u64::from(key.version) << 56;
+        let (place, kind) = rest(key);
+        self.of_words(halves(&key.src), halves(&key.dst), place, kind)
+    }
+
+    /// The same by words: both halves of each address, ports, VRF and vif as [`place`] has them, protocol and version.
+    #[inline(always)]
+    pub(super) const fn of_words(&self, [a, b]: [u64; 2], [c, d]: [u64; 2], place: u64, kind: u16) -> u64 {
+        let e = place & 0x0000_ffff_ffff_ffff | (kind as u64) << 48;
         let [s0, s1, s2, s3, s4] = self.seed;
         let x = fold(a.wrapping_add(s0), b.wrapping_add(s1));
         let y = fold(c.wrapping_add(s2), d.wrapping_add(s3));
@@ -56,7 +60,7 @@ const fn fold(a: u64, b: u64) -> u64 {
 }
 
 #[inline(always)]
-const fn halves(address: &[u8; 16]) -> [u64; 2] {
+pub(crate) const fn halves(address: &[u8; 16]) -> [u64; 2] {
     let both = u128::from_le_bytes(*address);
     [both as u64, (both >> 64) as u64]
 }
@@ -70,12 +74,16 @@ pub(crate) const fn same_key(a: &FlowKey, b: &FlowKey) -> bool {
     (addresses as u64 | (addresses >> 64) as u64 | (c.0 ^ d.0) | (c.1 ^ d.1) as u64) == 0
 }
 
-/// What follows the addresses.
+/// What follows the addresses: ports, VRF and vif; protocol and version.
 #[inline(always)]
-const fn rest(key: &FlowKey) -> (u64, u16) {
-    let ports = key.sport as u64 | (key.dport as u64) << 16;
-    let place = (key.vrf.get() as u64) << 32 | (key.vif.get() as u64) << 48;
-    (ports | place, u16::from_le_bytes([key.proto, key.version]))
+pub(crate) const fn rest(key: &FlowKey) -> (u64, u16) {
+    (place(key.sport, key.dport, key.vrf, key.vif), u16::from_le_bytes([key.proto, key.version]))
+}
+
+/// Ports, VRF and vif of a key as one word.
+#[inline(always)]
+pub(crate) const fn place(sport: u16, dport: u16, vrf: VrfId, vif: VifId) -> u64 {
+    sport as u64 | (dport as u64) << 16 | (vrf.get() as u64) << 32 | (vif.get() as u64) << 48
 }
 
 /// All is equal except the vif, which differs.

@@ -140,6 +140,12 @@ struct Entry {
     away: bool,
 }
 
+/// The home bucket of a hash, of this many.
+#[inline(always)]
+pub(super) const fn home(hash: u64, buckets: u32) -> u32 {
+    scale((hash >> 32) as u32, buckets)
+}
+
 /// Where a hash belongs.
 #[derive(Clone, Copy)]
 pub(super) struct Place {
@@ -180,7 +186,7 @@ impl Index {
     #[inline(always)]
     pub(super) fn place(&self, hash: u64) -> Place {
         let signature = hash as u16;
-        Place { home: scale((hash >> 32) as u32, self.count), signature: if signature == 0 { 1 } else { signature } }
+        Place { home: home(hash, self.count), signature: if signature == 0 { 1 } else { signature } }
     }
 
     /// The other bucket of an entry that sits in `bucket`; the other of the other is the first. Rarely the same.

@@ -36,6 +36,12 @@ impl<T: FromBytes + IntoBytes + Immutable + KnownLayout> Array<T> {
     }
 
     #[inline(always)]
+    pub(super) fn as_mut_slice(&mut self) -> &mut [T] {
+        // Invariant: as above.
+        <[T]>::mut_from_bytes(&mut self.map).unwrap_or(&mut [])
+    }
+
+    #[inline(always)]
     pub(super) fn get(&self, at: u32) -> Option<&T> {
         // By the octets of the one element: the layout of the whole mapping would be checked each time.
         let from = at as usize * size_of::<T>();

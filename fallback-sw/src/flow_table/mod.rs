@@ -18,7 +18,7 @@ use std::{io, net::IpAddr};
 use ipnet::IpNet;
 use offload_rules::{VifId, VrfId, flow::FlowKey};
 
-pub(crate) use self::hash::same_key;
+pub(crate) use self::hash::{halves, place, rest, same_key};
 use self::{destinations::Destinations, hash::Hasher, index::Index, memory::Array};
 pub use self::{
     destinations::TooMany,
@@ -77,6 +77,27 @@ pub struct FlowTable {
     fresh: u32,
     /// The slot that was freed last; the list continues in [`Record::reverse`].
     freed: u32,
+}
+
+/// Hashes keys, and asks for their index lines.
+pub(crate) struct Finder<'a> {
+    hasher: Hasher,
+    buckets: &'a [index::Bucket],
+}
+
+impl Finder<'_> {
+    /// [`FlowTable::hash`] of the key that has these words: both halves of each address, [`place`], protocol and version.
+    #[inline(always)]
+    pub(crate) const fn hash(&self, source: [u64; 2], destination: [u64; 2], place: u64, kind: u16) -> u64 {
+        self.hasher.of_words(source, destination, place, kind)
+    }
+
+    #[inline(always)]
+    pub(crate) fn prefetch(&self, hash: u64) {
+        if let Some(bucket) = self.buckets.get(index::home(hash, self.buckets.len() as u32) as usize) {
+            prefetch::read(bucket);
+        }
+    }
 }
 
 impl FlowTable {
@@ -191,6 +212,27 @@ impl FlowTable {
             self.candidates_elsewhere(hashes, out);
         }
         self.confirm(items, key, hashes, out);
+    }
+
+    /// First stage, for packets whose keys are compared later on: what it needs, held over a batch.
+    #[inline(always)]
+    pub(crate) fn finder(&self) -> Finder<'_> {
+        Finder { hasher: self.hasher.clone(), buckets: self.index.buckets() }
+    }
+
+    /// For hashes whose index lines [`Finder::prefetch`] has asked for: the slot of the first record that may have the key, not compared,
+    /// or [`NONE`]. One in some thousands has another key with the same signature before its own.
+    #[inline]
+    pub(crate) fn candidates(&self, hashes: &[u64], out: &mut [u32]) {
+        if self.candidates_at_home(hashes, out) {
+            self.candidates_elsewhere(hashes, out);
+        }
+    }
+
+    /// All records, vacant ones, too.
+    #[inline(always)]
+    pub(crate) fn records_mut(&mut self) -> &mut [Record] {
+        self.records.as_mut_slice()
     }
 
     /// Second stage: the first candidate in each home bucket. What may be in the other bucket is marked, and that bucket

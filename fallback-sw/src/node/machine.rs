@@ -278,6 +278,11 @@ impl Machine {
         self.workers.iter_mut().for_each(Worker::walk_each_packet);
     }
 
+    /// All packets go the general way: see [`Worker::leave_the_lane`].
+    pub fn leave_the_lane(&mut self) {
+        self.workers.iter_mut().for_each(Worker::leave_the_lane);
+    }
+
     /// The workers.
     #[must_use]
     pub fn workers(&self) -> &[Worker] {

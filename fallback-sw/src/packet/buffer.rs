@@ -226,7 +226,7 @@ impl Packet {
         // SAFETY: head + len <= capacity, and the memory is valid for that. It holds for a new packet, and every method that
         // changes one of them keeps it: `refill` makes the memory large enough first, `prepend` moves `head` down by what it
         // adds to `len`, `extend` checks the tailroom, `advance` moves `head` up by what it takes off `len`, `truncate` only
-        // lowers `len`.
+        // lowers `len`, `reframe` checks both ends.
         unsafe { std::slice::from_raw_parts(self.memory.as_ptr().add(self.head as usize), self.len as usize) }
     }
 
@@ -271,6 +271,49 @@ impl Packet {
     #[must_use]
     pub const fn capacity(&self) -> usize {
         self.capacity as usize
+    }
+
+    /// Nothing of a NIC's is on it, neither mark nor note, and the node has not put it together from fragments.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_plain(&self) -> bool {
+        self.mark == NO_MARK && matches!(self.note, NicNote::None)
+    }
+
+    /// The memory from the first octet of the frame on, which may end before these `N` octets do: those behind it mean nothing. `None`: the
+    /// memory ends before that.
+    #[inline(always)]
+    #[must_use]
+    pub fn peek<const N: usize>(&self) -> Option<&[u8; N]> {
+        // SAFETY: as in `window`.
+        let memory = unsafe { std::slice::from_raw_parts(self.memory.as_ptr(), self.capacity as usize) };
+        memory.get(self.head as usize..)?.first_chunk::<N>()
+    }
+
+    /// The memory around octet `at` of the frame: `BEFORE` octets before it, the others from it on. What is outside the frame means
+    /// nothing. `None`: the memory ends before that.
+    #[inline(always)]
+    pub fn window<const BEFORE: usize, const N: usize>(&mut self, at: usize) -> Option<&mut [u8; N]> {
+        let start = (self.head as usize + at).checked_sub(BEFORE)?;
+        // SAFETY: the memory is valid for `capacity` octets, and borrowed with the packet.
+        let memory = unsafe { std::slice::from_raw_parts_mut(self.memory.as_ptr(), self.capacity as usize) };
+        memory.get_mut(start..)?.first_chunk_mut::<N>()
+    }
+
+    /// The frame becomes the `before` octets before its octet `at`, and the `len` octets from there on.
+    ///
+    /// # Errors
+    /// [`NoRoom`]: the packet stays as it was.
+    #[inline(always)]
+    pub fn reframe(&mut self, at: usize, before: usize, len: usize) -> Result<(), NoRoom> {
+        let middle = self.head as usize + at;
+        let enough = (before <= middle) & (middle + len <= self.capacity as usize);
+        if !enough {
+            return Err(NoRoom { wanted: before + len });
+        }
+        self.head = (middle - before) as u32;
+        self.len = (before + len) as u32;
+        Ok(())
     }
 
     /// Grows the frame at its front and returns the new octets (their content is unspecified).
@@ -398,6 +441,49 @@ mod tests {
         assert_eq!(RELEASED.load(Ordering::SeqCst), 1);
         assert!(!packet.is_from(&OWNER));
         assert_eq!(packet.data(), [7; 385]);
+    }
+
+    #[test]
+    fn a_window_reaches_from_the_first_octet_of_the_memory_to_the_last() {
+        static RELEASED: AtomicUsize = AtomicUsize::new(0);
+        let mut packet = foreign(b"0123456789", 64, &RELEASED);
+        assert_eq!(packet.window::<65, 70>(0), None);
+        let window = packet.window::<64, 70>(0).unwrap();
+        assert_eq!((window[63], &window[64..]), (0, &b"012345"[..]));
+        assert_eq!(packet.window::<64, 512>(0).unwrap()[73], b'9');
+        assert_eq!(packet.window::<64, 513>(0), None);
+        assert_eq!(packet.window::<8, 448>(8).unwrap()[..3], *b"012");
+        assert_eq!(packet.window::<8, 449>(8), None);
+        assert_eq!(packet.window::<0, 0>(449), None);
+        assert_eq!((packet.peek::<448>().unwrap()[9], packet.peek::<449>()), (b'9', None));
+    }
+
+    #[test]
+    fn a_frame_is_put_anew_anywhere_inside_its_memory_and_nowhere_else() {
+        static RELEASED: AtomicUsize = AtomicUsize::new(0);
+        let mut packet = foreign(b"0123456789", 64, &RELEASED);
+        packet.reframe(4, 2, 3).unwrap();
+        assert_eq!((packet.data(), packet.headroom()), (&b"23456"[..], 66));
+        packet.reframe(0, 66, 446).unwrap();
+        assert_eq!((packet.len(), packet.headroom(), packet.tailroom()), (512, 0, 0));
+        assert_eq!(packet.reframe(1, 2, 3).unwrap_err(), NoRoom { wanted: 5 });
+        assert_eq!(packet.reframe(66, 0, 447).unwrap_err(), NoRoom { wanted: 447 });
+        assert_eq!((packet.len(), packet.headroom()), (512, 0));
+    }
+
+    #[test]
+    fn a_packet_is_plain_without_mark_note_and_reassembly() {
+        let mut packet = Packet::from_frame(b"frame");
+        assert!(packet.is_plain());
+        packet.set_mark(Some(7));
+        assert!(!packet.is_plain());
+        packet.set_mark(None);
+        packet.set_note(NicNote::Deciphered);
+        assert!(!packet.is_plain());
+        packet.set_note(NicNote::None);
+        assert!(packet.is_plain());
+        packet.set_reassembled();
+        assert!(!packet.is_plain());
     }
 
     #[test]

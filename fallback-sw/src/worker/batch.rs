@@ -7,9 +7,10 @@ use offload_rules::{DropReason, VifId, flow::VrfCounter};
 use super::{
     Worker,
     context::{Context, Path},
+    counters::Traffic,
     decider::{Decider, LookedUp},
     delivery::{Arrived, Delivery, Origin},
-    env::{BATCH, Env},
+    env::{BATCH, Env, LaneUse},
     flow_state::FlowState,
     hit::{Found, SlowPath},
     ingress::{FrameKind, Refused},
@@ -58,33 +59,44 @@ impl Default for Batch {
     }
 }
 
+impl Batch {
+    /// It is to be worked off before the next packet.
+    #[inline]
+    pub(super) fn is_full(&self) -> bool {
+        self.packets.len() == BATCH
+    }
+}
+
 impl Worker {
     /// Takes in frames received on the device of `port` and empties `frames`. `now` is in milliseconds of the node's clock.
     pub fn receive(&mut self, port: VifId, frames: &mut Vec<Packet>, now: u64, out: &mut Outbox) {
         self.env.clock = now;
-        self.count_received(port, frames);
         let mut batch = self.batch.take().unwrap_or_default();
-        for packet in frames.drain(..) {
-            self.take_in(&mut batch, packet, Arrived::new(port), out);
-            if batch.packets.len() == BATCH {
-                self.work_off(&mut batch, out);
-            }
+        if self.env.lane == LaneUse::On && self.state.is_in_line() {
+            self.receive_in_lane(port, frames, &mut batch, out);
+        } else {
+            self.receive_in_general(port, frames, &mut batch, out);
         }
-        self.work_off(&mut batch, out);
         self.batch = Some(batch);
         self.finish(out);
     }
 
-    /// Counts frames of a device; not those that a NIC has forwarded, and counted, up to a tunnel that software seals.
-    #[inline]
-    fn count_received(&mut self, port: VifId, frames: &[Packet]) {
-        let new = frames.iter().filter(|packet| !matches!(packet.note(), NicNote::ToSeal(_)));
-        let (count, octets) = new.fold((0, 0), |(count, octets), packet| (count + 1, octets + packet.len() as u64));
-        self.counters.account.receive(count);
-        if let Some(counters) = self.counters.port(port) {
-            counters.rx_packets += count;
-            counters.rx_bytes += octets;
+    /// Takes in frames one by one.
+    #[inline(never)]
+    fn receive_in_general(&mut self, port: VifId, frames: &mut Vec<Packet>, batch: &mut Batch, out: &mut Outbox) {
+        // Not those that a NIC has forwarded, and counted, up to a tunnel that software seals.
+        let mut received = Traffic::default();
+        for packet in frames.iter().filter(|packet| !matches!(packet.note(), NicNote::ToSeal(_))) {
+            received.add(Traffic { packets: 1, bytes: packet.len() as u64 });
         }
+        self.counters.count_received(port, received);
+        for packet in frames.drain(..) {
+            self.take_in(batch, packet, Arrived::new(port), out);
+            if batch.is_full() {
+                self.work_off(batch, out);
+            }
+        }
+        self.work_off(batch, out);
     }
 
     /// Takes in packets that were received already: handed over by another worker, or waited for something.
@@ -103,7 +115,7 @@ impl Worker {
                     self.settle(packet, outcome, out);
                 }
             }
-            if batch.packets.len() == BATCH {
+            if batch.is_full() {
                 self.work_off(&mut batch, out);
             }
         }
@@ -114,7 +126,7 @@ impl Worker {
 
     /// First stage: fills the batch's next place, or does at once what needs no look-up.
     #[inline]
-    fn take_in(&mut self, batch: &mut Batch, mut packet: Packet, arrived: Arrived, out: &mut Outbox) {
+    pub(super) fn take_in(&mut self, batch: &mut Batch, mut packet: Packet, arrived: Arrived, out: &mut Outbox) {
         let at = batch.packets.len();
         let (Some(context), Some(hash), Some(slot)) =
             (batch.contexts.get_mut(at), batch.hashes.get_mut(at), batch.slots.get_mut(at))
@@ -251,7 +263,7 @@ impl Worker {
     }
 
     /// The stages behind the first one.
-    fn work_off(&mut self, batch: &mut Batch, out: &mut Outbox) {
+    pub(super) fn work_off(&mut self, batch: &mut Batch, out: &mut Outbox) {
         let Batch { packets, contexts, hashes, slots, marked, flowless, decisions } = batch;
         let count = packets.len();
         if count == 0 {

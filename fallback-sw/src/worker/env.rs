@@ -35,6 +35,15 @@ pub(super) enum Deciding {
     Walked,
 }
 
+/// Whether ordinary packets go ahead of the others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum LaneUse {
+    /// They do.
+    On,
+    /// All packets go the general way.
+    Off,
+}
+
 /// What every stage may read.
 pub(super) struct Env {
     pub(super) config: WorkerConfig,
@@ -45,13 +54,14 @@ pub(super) struct Env {
     /// Milliseconds of the node's clock when the worker last looked.
     pub(super) clock: u64,
     pub(super) deciding: Deciding,
+    pub(super) lane: LaneUse,
     addresses: NodeAddresses,
 }
 
 impl Env {
     pub(super) fn new(config: WorkerConfig, snapshot: Arc<Snapshot>) -> Self {
         let (version, addresses) = (snapshot.version() as u32, NodeAddresses::of(&snapshot));
-        Self { config, snapshot, version, clock: 0, deciding: Deciding::Shared, addresses }
+        Self { config, snapshot, version, clock: 0, deciding: Deciding::Shared, lane: LaneUse::On, addresses }
     }
 
     /// The node's own addresses may be others.

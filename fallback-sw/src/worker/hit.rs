@@ -126,7 +126,7 @@ impl FlowState {
         if record.flags & flag::SAMPLE != 0 {
             self.offloads.sample(&mut self.flows, env, slot, context, packet.data());
         }
-        ledger.hit();
+        ledger.hit(1);
         let framing = context.framing();
         Ok(match exec::execute(plan, packet, &mut context.ip, &framing, &operands) {
             Ok(()) => exit_received(plan, context.vif),

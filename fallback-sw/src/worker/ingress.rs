@@ -25,7 +25,7 @@ use crate::{
 };
 
 /// UDP ports of MPLS over UDP: RFC 7510, and the one that vRouter used before.
-const MPLS_O_UDP: [u16; 2] = [6635, 51234];
+pub(super) const MPLS_O_UDP: [u16; 2] = [6635, 51234];
 const UDP: u8 = 17;
 const NEIGHBOUR_SOLICITATION: u8 = 135;
 const NEIGHBOUR_ADVERTISEMENT: u8 = 136;

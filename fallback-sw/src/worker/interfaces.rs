@@ -7,7 +7,7 @@ use offload_rules::{
     forwarding::{Snapshot, VifKind, VlanTag},
 };
 
-use super::decap_cache::DecapCache;
+use super::{decap_cache::DecapCache, lane::LaneVif};
 use crate::packet::parse::Ethernet;
 
 /// TPID of an IEEE 802.1Q tag.
@@ -32,6 +32,8 @@ pub(super) struct Interfaces {
     /// Where IPsec tunnels end: VRF and address, in order.
     esp_ends: Vec<(VrfId, Ipv4Addr)>,
     pub(super) decap: DecapCache,
+    /// By number of the vif: what the lane needs of it.
+    lane: Vec<LaneVif>,
 }
 
 impl Interfaces {
@@ -56,6 +58,8 @@ impl Interfaces {
             }
             self.esp_ends.extend(vif.kind.tunnel().map(|ipsec| (ipsec.vrf, ipsec.source)));
         }
+        self.lane.clear();
+        self.lane.extend(self.vifs.iter().map(|vif| vif.as_ref().map_or_else(LaneVif::none, Interface::of_lane)));
         self.esp_ends.sort_unstable();
         self.esp_ends.dedup();
         for vif in snapshot.vifs() {
@@ -72,6 +76,12 @@ impl Interfaces {
         }
     }
 
+    /// Vifs as the lane needs them, by number.
+    #[inline]
+    pub(super) fn of_lane(&self) -> &[LaneVif] {
+        &self.lane
+    }
+
     #[inline]
     pub(super) fn get(&self, id: VifId) -> Option<&Interface> {
         self.vifs.get(id.index())?.as_ref()
@@ -86,6 +96,20 @@ impl Interfaces {
 }
 
 impl Interface {
+    fn of_lane(&self) -> LaneVif {
+        if self.raw_ip || self.mac.is_multicast() {
+            return LaneVif::none();
+        }
+        let [a, b, c, d, e, f] = self.mac.0;
+        LaneVif { mac: u64::from_le_bytes([a, b, c, d, e, f, 0, 0]), vrf: self.vrf, policy: self.policy }
+    }
+
+    /// Sub-interfaces by VLAN id of a frame with one tag; [`VifId::TUNNEL`]: none.
+    #[inline]
+    pub(super) fn vlans(&self) -> Option<&[VifId; 4096]> {
+        self.vlans.as_deref()
+    }
+
     /// The vif of a tagged frame that came in on this device. A priority tag (VLAN id 0) is no tag (IEEE 802.1Q §9.6).
     pub(super) fn demultiplex(&self, ethernet: &Ethernet, port: VifId, snapshot: &Snapshot) -> Option<VifId> {
         let vid = |i: usize| ethernet.tci.get(i).map_or(0, |tci| tci & 0x0fff);

@@ -12,6 +12,7 @@
 //! |---|---|
 //! | `batch` | the way of a batch through the stages: begin to read here, at [`Worker::receive`] |
 //! | `outcome`, `exit`, `delivery`, `counters` | what becomes of a packet; of one that has run a plan; of one that enters again or goes to another worker; carrying it out and counting it |
+//! | `lane` | ordinary packets of known flows and routes, ahead of the general way |
 //! | `ingress`, `interfaces`, `context`, `decap_cache` | sort: vif, headers, tunnel, key; what is known of a packet from then on |
 //! | `ipsec` | SAs; the stages that open and seal |
 //! | `hit`, `routed` | packets that run a plan at once: that of their flow, or of a decision kept for packets without flows |
@@ -47,6 +48,7 @@ mod hit;
 mod ingress;
 mod interfaces;
 mod ipsec;
+mod lane;
 pub mod leases;
 mod limits;
 mod local;
@@ -96,6 +98,7 @@ use env::Env;
 use flow_state::FlowState;
 use interfaces::Interfaces;
 use ipsec::Ipsec;
+use lane::Lane;
 use limits::Limits;
 use offload_engine::protocol::Request;
 use outcome::Pending;
@@ -114,6 +117,7 @@ pub struct Worker {
     counters: Counters,
     pending: Pending,
     batch: Option<Box<Batch>>,
+    lane: Option<Box<Lane>>,
 }
 
 impl Worker {
@@ -133,6 +137,7 @@ impl Worker {
             counters: Counters::default(),
             pending: Pending::default(),
             batch: Some(Box::default()),
+            lane: Some(Box::default()),
             env,
         };
         worker.read_vifs();
@@ -163,6 +168,11 @@ impl Worker {
     /// From now on each packet without a flow, and for each flow, is walked: what decisions that are kept are compared with.
     pub const fn walk_each_packet(&mut self) {
         self.env.deciding = env::Deciding::Walked;
+    }
+
+    /// From now on all packets go the general way: what those of the lane are compared with.
+    pub const fn leave_the_lane(&mut self) {
+        self.env.lane = env::LaneUse::Off;
     }
 
     /// Milliseconds of the node's clock when the worker last looked.

@@ -64,6 +64,18 @@ impl Outbox {
         }
     }
 
+    /// Sends frames that are all of one kind.
+    #[inline]
+    pub(super) fn send_all(&mut self, port: VifId, packets: &mut Vec<Packet>, meta: TxMeta) {
+        let queue = self.queue(port);
+        let was_empty = queue.packets.is_empty();
+        queue.metas.extend(std::iter::repeat_n(meta, packets.len()));
+        queue.packets.append(packets);
+        if was_empty {
+            self.dirty.push(port);
+        }
+    }
+
     /// Keeps a packet for reuse, up to a bound; not those that are as large as a reassembled datagram.
     #[inline]
     pub(super) fn recycle(&mut self, packet: Packet) {

@@ -18,6 +18,7 @@ use offload_rules::{
 
 use super::{
     counters::{Counters, Traffic},
+    lane::{LaneExit, LanePlan},
     readers::Readers,
 };
 use crate::exec::{Plan, Target};
@@ -105,6 +106,8 @@ const KEPT: usize = 64;
 #[derive(Debug, Default)]
 pub struct Programs {
     entries: Vec<Option<Entry>>,
+    /// By number, from 0: as the lane runs those that are current; [`LanePlan::NONE`] of all others.
+    lane: Vec<LanePlan>,
     free: Vec<ProgramId>,
     next_serial: u32,
     /// Those that are current.
@@ -148,6 +151,7 @@ impl Programs {
             asked: Vec::new(),
         };
         self.next_serial = self.next_serial.wrapping_add(1);
+        let lane = LanePlan::of(&entry.plan);
         let id = match self.free.pop() {
             Some(id) => {
                 if let Some(slot) = self.entries.get_mut(id as usize - 1) {
@@ -161,6 +165,7 @@ impl Programs {
             }
         };
         ids.push(id);
+        self.set_lane(id, lane);
         self.readers.add(id, &program.dependencies);
         id
     }
@@ -185,6 +190,7 @@ impl Programs {
         }
         let entry = slot.take()?;
         self.free.push(id);
+        self.set_lane(id, LanePlan::NONE);
         if entry.is_current() {
             self.leave_index(id, &entry.program);
         }
@@ -221,6 +227,7 @@ impl Programs {
         let Some(entry) = self.get_mut(id).filter(|entry| entry.is_current()) else { return };
         entry.currency = Currency::Stale;
         let asked = std::mem::take(&mut entry.asked);
+        self.set_lane(id, LanePlan::NONE);
         if !asked.is_empty() {
             self.asked.push(asked);
         }
@@ -290,6 +297,27 @@ impl Programs {
     #[must_use]
     pub fn depends_on(&self, id: ProgramId, what: Dependency) -> bool {
         self.get(id).is_some_and(|entry| entry.program.dependencies.contains(&what))
+    }
+
+    fn set_lane(&mut self, id: ProgramId, plan: LanePlan) {
+        if self.lane.len() <= id as usize {
+            self.lane.resize(id as usize + 1, LanePlan::NONE);
+        }
+        if let Some(lane) = self.lane.get_mut(id as usize) {
+            *lane = plan;
+        }
+    }
+
+    /// Plans of the lane by number, and the entries to count on, from number 1.
+    #[inline]
+    pub(super) fn lane(&mut self) -> (&[LanePlan], &mut [Option<Entry>]) {
+        (&self.lane, &mut self.entries)
+    }
+
+    /// Where packets go that have run a program in the lane.
+    #[inline]
+    pub(super) fn lane_exit(&self, id: ProgramId) -> LaneExit {
+        self.lane.get(id as usize).map_or(LaneExit::Seal, |plan| plan.exit())
     }
 
     /// Programs in use.

@@ -123,7 +123,7 @@ impl Decider<'_> {
                 return drop(reason);
             }
         }
-        self.counters.account.hit();
+        self.counters.account.hit(1);
         if splice == SpliceState::Connected {
             return self.connect(slot, packet, context);
         }

@@ -50,6 +50,11 @@ impl OuterTemplate {
         Self { bytes, sum: bytes.first_chunk::<20>().map_or(0, |header| checksum::sum(header)) }
     }
 
+    /// The octets, and the sum of the IPv4 header with total length, identification, type of service and checksum zero.
+    pub(crate) const fn parts(&self) -> (&[u8; OUTER_LEN], u16) {
+        (&self.bytes, self.sum)
+    }
+
     /// Writes the headers into `out`: the 32 octets before the inner packet, fresh from `Packet::prepend`.
     ///
     /// # Errors

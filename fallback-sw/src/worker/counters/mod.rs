@@ -195,16 +195,16 @@ impl Ledger {
         self.0.received += packets;
     }
 
-    /// A packet was found its flow.
+    /// Packets were found their flows.
     #[inline]
-    pub(super) const fn hit(&mut self) {
-        self.0.flow_hits += 1;
+    pub(super) const fn hit(&mut self, packets: u64) {
+        self.0.flow_hits += packets;
     }
 
-    /// A packet without a flow goes by a decision that was kept.
+    /// Packets without a flow go by decisions that were kept.
     #[inline]
-    pub(super) const fn route(&mut self) {
-        self.0.routed += 1;
+    pub(super) const fn route(&mut self, packets: u64) {
+        self.0.routed += packets;
     }
 
     /// A packet walks the tables, or begins a flow by a decision that is kept.
@@ -314,12 +314,27 @@ impl Counters {
     /// Counts a received packet, if it was not counted before.
     #[inline]
     pub(super) fn count_in(&mut self, vif: VifId, octets: usize, counted: bool) {
-        if counted {
-            return;
+        if !counted {
+            self.count_in_all(vif, Traffic { packets: 1, bytes: octets as u64 });
         }
+    }
+
+    /// Counts packets that came in on a vif.
+    #[inline]
+    pub(super) fn count_in_all(&mut self, vif: VifId, traffic: Traffic) {
         if let Some(counters) = self.vif(vif) {
-            counters.rx_packets += 1;
-            counters.rx_bytes += octets as u64;
+            counters.rx_packets += traffic.packets;
+            counters.rx_bytes += traffic.bytes;
+        }
+    }
+
+    /// Counts frames of a device.
+    #[inline]
+    pub(super) fn count_received(&mut self, port: VifId, frames: Traffic) {
+        self.account.receive(frames.packets);
+        if let Some(counters) = self.port(port) {
+            counters.rx_packets += frames.packets;
+            counters.rx_bytes += frames.bytes;
         }
     }
 

@@ -16,7 +16,7 @@ use super::{
         tx::{TxKind, TxMeta},
         waiting::Waiting,
     },
-    Counters, Ledger,
+    Counters, Ledger, Traffic,
 };
 use crate::packet::Packet;
 
@@ -36,6 +36,25 @@ impl Ledger {
 }
 
 impl Counters {
+    /// Counts finished frames for a port, all of one kind.
+    #[inline(always)]
+    pub(in crate::worker) fn count_sent(&mut self, port: VifId, meta: TxMeta, sent: Traffic) {
+        match meta.kind {
+            TxKind::Forwarded => self.account.0.forwarded += sent.packets,
+            TxKind::Punted => self.account.0.punted += sent.packets,
+            TxKind::Originated => {}
+            TxKind::Resumed => return,
+        }
+        if let Some(counters) = self.vif(meta.vif) {
+            counters.tx_packets += sent.packets;
+            counters.tx_bytes += sent.bytes;
+        }
+        if let Some(counters) = self.port(port) {
+            counters.tx_packets += sent.packets;
+            counters.tx_bytes += sent.bytes;
+        }
+    }
+
     /// Counts a dropped packet.
     pub(in crate::worker) fn count_drop(&mut self, blame: Blame, reason: DropReason) {
         let vif = match blame {
@@ -97,21 +116,7 @@ impl Worker {
     /// Hands a finished frame to a port and counts it.
     #[inline(always)]
     fn transmit(&mut self, port: VifId, meta: TxMeta, packet: Packet, out: &mut Outbox) {
-        match meta.kind {
-            TxKind::Forwarded => self.counters.account.0.forwarded += 1,
-            TxKind::Punted => self.counters.account.0.punted += 1,
-            TxKind::Originated => {}
-            TxKind::Resumed => return out.send(port, packet, meta),
-        }
-        let octets = packet.len() as u64;
-        if let Some(counters) = self.counters.vif(meta.vif) {
-            counters.tx_packets += 1;
-            counters.tx_bytes += octets;
-        }
-        if let Some(counters) = self.counters.port(port) {
-            counters.tx_packets += 1;
-            counters.tx_bytes += octets;
-        }
+        self.counters.count_sent(port, meta, Traffic { packets: 1, bytes: packet.len() as u64 });
         out.send(port, packet, meta);
     }
 

@@ -4,7 +4,7 @@
 //! of one address; each further key holds the node reached so far and the value of the [`PacketRead`] that the walk went on by.
 
 use offload_rules::{
-    NexthopId,
+    NexthopId, VifId, VrfId,
     classify::{self, PacketRead, Side, Start},
     flow::{Family, FlowKey},
     forwarding::{Fib, RouteAnswer, Snapshot},
@@ -56,12 +56,54 @@ fn answer(fib: Option<&Fib>, family: Family, address: &[u8; 16]) -> u64 {
         .map_or(NO_ROUTE, |RouteAnswer { nexthop, label }| u64::from(nexthop.get()) << 32 | u64::from(label))
 }
 
-/// The first word of a first key: which tree, ingress vif, VRF, family, and what else is always read.
+/// The first word of the first key by source: which tree, ingress vif, VRF, family.
 #[inline]
-fn place(context: &Context, tree: u64, tcp: bool) -> u64 {
+fn arrival_place(context: &Context) -> u64 {
     let key = &context.key;
-    let flags = tree | u64::from(tcp) << 2 | u64::from(key.version == 6) << 3 | u64::from(context.outer.is_some()) << 4;
+    let flags = ARRIVAL | u64::from(key.version == 6) << 3 | u64::from(context.outer.is_some()) << 4;
     flags << 32 | u64::from(context.vif.get()) << 16 | u64::from(key.vrf.get())
+}
+
+/// What each decision on where a packet goes depends on, beside its addresses.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::worker) struct Departure {
+    /// The vif that it came in on.
+    pub(in crate::worker) vif: VifId,
+    pub(in crate::worker) vrf: VrfId,
+    pub(in crate::worker) is_tcp: bool,
+    pub(in crate::worker) is_v6: bool,
+    /// Source of the outer header that comes off.
+    pub(in crate::worker) outer: Option<u32>,
+    /// Where the walk begins.
+    pub(in crate::worker) start: Start,
+}
+
+impl Departure {
+    /// Of a packet whose walk begins here.
+    #[inline]
+    pub(super) fn of(context: &Context, start: Start) -> Self {
+        Self {
+            vif: context.vif,
+            vrf: context.key.vrf,
+            is_tcp: context.key.proto == TCP,
+            is_v6: context.key.version == 6,
+            outer: context.outer.map(|outer| outer.source.to_bits()),
+            start,
+        }
+    }
+
+    /// As two words; no two that differ have the same.
+    #[inline(always)]
+    pub(in crate::worker) fn words(self) -> [u64; 2] {
+        let Self { vif, vrf, is_tcp, is_v6, outer, start } = self;
+        let flags = DEPARTURE | u64::from(is_tcp) << 2 | u64::from(is_v6) << 3 | u64::from(outer.is_some()) << 4;
+        let place = flags << 32 | u64::from(vif.get()) << 16 | u64::from(vrf.get());
+        let begin = match start {
+            Start::Route => NexthopId::NONE,
+            Start::Nexthop(nexthop) => nexthop,
+        };
+        [place, u64::from(begin.get()) << 32 | u64::from(outer.unwrap_or(0))]
+    }
 }
 
 const ARRIVAL: u64 = 1;
@@ -72,18 +114,14 @@ impl Key {
     /// Of whether a packet may come from where it came from.
     #[inline]
     pub(super) fn arrival(context: &Context, matches: Matches) -> Self {
-        Self([place(context, ARRIVAL, false), outer(context), matches.source])
+        Self([arrival_place(context), outer(context), matches.source])
     }
 
     /// Of where it goes. All but the destination's match.
     #[inline]
     pub(super) fn departure(context: &Context, start: Start) -> Self {
-        let begin = match start {
-            Start::Route => NexthopId::NONE,
-            Start::Nexthop(nexthop) => nexthop,
-        };
-        let begin = u64::from(begin.get()) << 32 | outer(context);
-        Self([place(context, DEPARTURE, context.key.proto == TCP), begin, NOT_ASKED])
+        let [place, begin] = Departure::of(context, start).words();
+        Self([place, begin, NOT_ASKED])
     }
 
     /// With the match of the address that it is about.

@@ -34,8 +34,9 @@ use crate::{
     packet::{Packet, parse::FragmentInfo, rewrite},
 };
 use cache::{Cache, Hit, NewNode, Next};
+pub(super) use key::Departure;
 use key::{Key, Matches};
-use recent::{Question, Recent};
+pub(super) use recent::{Question, Recent};
 
 /// Nodes that a decision lies below, at most; what reads more of a packet is walked.
 const DEPTH: usize = 8;
@@ -96,7 +97,7 @@ impl Routed {
     ) -> Found {
         let Some(start) = ordinary(env, context) else { return Found::NONE };
         let departure = Key::departure(context, start);
-        let question = Question::new(&departure, context.key.src, context.key.dst);
+        let question = Question::new(&departure, &context.key.src, &context.key.dst);
         let (version, epoch) = (env.version, self.cache.epoch);
         if let Some(program) = self.recent.find(&question, (version, epoch)) {
             return Found { program, epoch };
@@ -199,6 +200,14 @@ struct LastPacket<'a> {
     arrival: Key,
 }
 
+impl Routed {
+    /// The decisions of the last packets, and the version and epoch in which they hold.
+    #[inline]
+    pub(super) const fn recent(&self, env: &Env) -> (&Recent, (u32, u32)) {
+        (&self.recent, (env.version, self.cache.epoch))
+    }
+}
+
 impl Worker {
     /// Decisions kept for packets without flows, with all that leads to them.
     #[must_use]
@@ -250,7 +259,7 @@ impl Routed {
         exec::admit(plan, &context.ip, packet.is_reassembled())?;
         entry.packets += 1;
         entry.routed.add(Traffic { packets: 1, bytes: packet.len() as u64 });
-        ledger.route();
+        ledger.route(1);
         let mut operands = Operands::default();
         if plan.is_tunnel() {
             // Of no flow: each outer header has an identification of its own.

@@ -5,25 +5,30 @@
 //! up.
 
 use super::key::Key;
-use crate::worker::{ProgramId, TO_BE_DERIVED};
+use crate::{
+    flow_table::halves,
+    prefetch,
+    worker::{ProgramId, TO_BE_DERIVED},
+};
 
 /// Sets of two: 256 KiB in all.
 const SETS: usize = 2048;
 
 /// What a decision depends on that takes no more of a packet than its addresses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Question {
-    /// The first two words of [`Key::departure`]: ingress, VRF, family, where it begins, whether it is TCP.
-    place: [u64; 2],
-    source: [u8; 16],
-    destination: [u8; 16],
+pub(in crate::worker) struct Question {
+    /// [`Departure::words`](super::Departure::words): ingress, VRF, family, where it begins, whether it is TCP.
+    pub(in crate::worker) place: [u64; 2],
+    /// Halves of the address.
+    pub(in crate::worker) source: [u64; 2],
+    pub(in crate::worker) destination: [u64; 2],
 }
 
 impl Question {
     #[inline]
-    pub(super) const fn new(departure: &Key, source: [u8; 16], destination: [u8; 16]) -> Self {
+    pub(super) const fn new(departure: &Key, source: &[u8; 16], destination: &[u8; 16]) -> Self {
         let Key([place, begin, _]) = *departure;
-        Self { place: [place, begin], source, destination }
+        Self { place: [place, begin], source: halves(source), destination: halves(destination) }
     }
 }
 
@@ -37,35 +42,55 @@ struct Entry {
 }
 
 /// See the module.
-pub(super) struct Recent {
+pub(in crate::worker) struct Recent {
     sets: Box<[[Entry; 2]]>,
     seed: u64,
 }
 
 impl Recent {
     pub(super) fn new(seed: u64) -> Self {
-        let question = Question { place: [0; 2], source: [0; 16], destination: [0; 16] };
+        let question = Question { place: [0; 2], source: [0; 2], destination: [0; 2] };
         let vacant = Entry { question, stamp: (0, 0), program: TO_BE_DERIVED };
         Self { sets: vec![[vacant; 2]; SETS].into_boxed_slice(), seed: seed | 1 }
     }
 
-    #[inline]
-    fn set(&self, question: &Question) -> usize {
-        let half = |octets: &[u8; 16]| {
-            let both = u128::from_le_bytes(*octets);
-            both as u64 ^ (both >> 64) as u64
-        };
-        let [place, begin] = question.place;
-        let mixed =
-            half(&question.source).rotate_left(32) ^ half(&question.destination) ^ place.rotate_left(17) ^ begin;
+    /// Names the set that a question belongs to.
+    #[inline(always)]
+    pub(in crate::worker) fn hash(&self, [place, begin]: [u64; 2], [a, b]: [u64; 2], [c, d]: [u64; 2]) -> u64 {
+        let mixed = (a ^ b).rotate_left(32) ^ c ^ d ^ place.rotate_left(17) ^ begin;
         let product = u128::from(mixed ^ self.seed) * u128::from(self.seed.rotate_left(23) | 1);
-        ((product >> 64) as u64 ^ product as u64) as usize % SETS
+        (product >> 64) as u64 ^ product as u64
+    }
+
+    #[inline]
+    fn hash_of(&self, question: &Question) -> u64 {
+        self.hash(question.place, question.source, question.destination)
+    }
+
+    /// Asks for the set of this hash.
+    #[inline(always)]
+    pub(in crate::worker) fn prefetch(&self, hash: u64) {
+        if let Some([first, second]) = self.sets.get(hash as usize % SETS) {
+            prefetch::read(first);
+            prefetch::read(second);
+        }
     }
 
     /// The decision for this, found in the same version and epoch.
     #[inline]
     pub(super) fn find(&self, question: &Question, stamp: (u32, u32)) -> Option<ProgramId> {
-        let [first, second] = self.sets.get(self.set(question))?;
+        self.find_hashed(self.hash_of(question), question, stamp)
+    }
+
+    /// The same, when the hash is known.
+    #[inline(always)]
+    pub(in crate::worker) fn find_hashed(
+        &self,
+        hash: u64,
+        question: &Question,
+        stamp: (u32, u32),
+    ) -> Option<ProgramId> {
+        let [first, second] = self.sets.get(hash as usize % SETS)?;
         let holds = |entry: &Entry| entry.stamp == stamp && entry.question == *question;
         if holds(first) && first.program != TO_BE_DERIVED {
             return Some(first.program);
@@ -76,7 +101,7 @@ impl Recent {
     /// Keeps a decision that was looked up.
     #[inline]
     pub(super) fn keep(&mut self, question: Question, stamp: (u32, u32), program: ProgramId) {
-        let set = self.set(&question);
+        let set = self.hash_of(&question) as usize % SETS;
         if let Some([first, second]) = self.sets.get_mut(set) {
             *second = *first;
             *first = Entry { question, stamp, program };
@@ -89,7 +114,7 @@ mod tests {
     use super::*;
 
     fn question(n: u8) -> Question {
-        Question::new(&Key([2, 3, 4]), [n; 16], [7; 16])
+        Question::new(&Key([2, 3, 4]), &[n; 16], &[7; 16])
     }
 
     #[test]
@@ -100,10 +125,10 @@ mod tests {
         assert_eq!(recent.find(&question(1), (4, 9)), Some(12));
         assert_eq!(recent.find(&question(1), (5, 9)), None);
         assert_eq!(recent.find(&question(1), (4, 8)), None);
-        assert_eq!(recent.find(&Question::new(&Key([2, 4, 4]), [1; 16], [7; 16]), (4, 9)), None);
-        assert_eq!(recent.find(&Question::new(&Key([2, 3, 4]), [1; 16], [8; 16]), (4, 9)), None);
+        assert_eq!(recent.find(&Question::new(&Key([2, 4, 4]), &[1; 16], &[7; 16]), (4, 9)), None);
+        assert_eq!(recent.find(&Question::new(&Key([2, 3, 4]), &[1; 16], &[8; 16]), (4, 9)), None);
         // Of three in one set, the two newest are there.
-        let same = |n: u8| recent.set(&question(n)) == recent.set(&question(1));
+        let same = |n: u8| recent.hash_of(&question(n)) as usize % SETS == recent.hash_of(&question(1)) as usize % SETS;
         let others: Vec<u8> = (2..=255).filter(|n| same(*n)).collect();
         for (n, program) in others.iter().zip(20..) {
             recent.keep(question(*n), (4, 9), program);
