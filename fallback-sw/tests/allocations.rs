@@ -149,3 +149,50 @@ fn a_first_packet_that_goes_the_way_of_others_allocates_nothing() {
     assert_eq!((worker.flows().len(), worker.account().forwarded), (4 * FLOWS, 2 * u64::from(FLOWS)));
     assert!(worker.decisions_shared() > u64::from(4 * FLOWS) - 10, "{}", worker.decisions_shared());
 }
+
+#[test]
+fn packets_of_known_flows_and_routes_allocate_nothing() {
+    const FLOWS: u32 = 100;
+    // LAN 3 without flows: what comes from it goes by its routes.
+    let text = SITE.replace(
+        r#""vrf": 2, "flags": {"policy": true},
+      "addresses": ["172.17.0.1/24"]"#,
+        r#""vrf": 2, "addresses": ["172.17.0.1/24"]"#,
+    );
+    assert_ne!(text, SITE);
+    let config = WorkerConfig { id: 0, workers: 1, ip_id: 1, entropy: None, cookie_secret: [0; 2], offload: false };
+    let mut worker = Worker::new(config, snapshot(&text)).unwrap();
+    let mut out = Outbox::default();
+    let (there, back) = (
+        |number: u32| udp(&format!("10.0.0.{number}"), "100.0.0.1", 1024, 80, b"x"),
+        |number: u32| udp("100.0.0.1", &format!("10.0.0.{number}"), 80, 1024, b"x"),
+    );
+    let mut frames: [Vec<Packet>; 2] = std::array::from_fn(|_| Vec::with_capacity(FLOWS as usize));
+    for port in [1, 3] {
+        out.queue(vif(port)).packets.reserve(FLOWS as usize);
+        out.queue(vif(port)).metas.reserve(FLOWS as usize);
+    }
+    for round in 0..4 {
+        for (frames, make) in frames.iter_mut().zip([&there as &dyn Fn(u32) -> _, &back]) {
+            frames.extend(
+                (0..FLOWS).map(|number| {
+                    Packet::from_frame(&eth([2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 0x10], &make(number).ip()))
+                }),
+            );
+        }
+        let [there, back] = &mut frames;
+        let ((), allocated, _) = counted(|| {
+            worker.receive(vif(1), there, 1000 + round, &mut out);
+            worker.receive(vif(3), back, 1000 + round, &mut out);
+        });
+        assert!(round < 2 || allocated == 0, "{allocated} allocations in round {round}");
+        for port in [1, 3] {
+            assert_eq!(out.queue(vif(port)).packets.len(), FLOWS as usize);
+            out.queue(vif(port)).packets.clear();
+            out.queue(vif(port)).metas.clear();
+        }
+        out.dirty.clear();
+    }
+    let account = worker.account();
+    assert!(account.flow_hits >= u64::from(3 * FLOWS) && account.routed >= u64::from(3 * FLOWS), "{account:?}");
+}

@@ -48,6 +48,7 @@ const SITE: &str = r#"{"generation": "1", "node": "ce", "settings": {"maxFlows":
     {"vrf": 2, "prefix": "10.2.0.0/16", "nexthop": 12}, {"vrf": 2, "prefix": "10.3.0.0/16", "nexthop": 30, "label": 300},
     {"vrf": 2, "prefix": "2001:db8::/32", "nexthop": 10}, {"vrf": 2, "prefix": "2001:db8:1::/48", "nexthop": 11},
     {"vrf": 2, "prefix": "2001:db8:2::/48", "nexthop": 12}, {"vrf": 2, "prefix": "2001:db8:3::/48", "nexthop": 30, "label": 301},
+    {"vrf": 2, "prefix": "0.0.0.0/0", "nexthop": 10}, {"vrf": 2, "prefix": "::/0", "nexthop": 10},
     {"vrf": 8, "prefix": "192.0.2.1/32", "nexthop": 34}, {"vrf": 8, "prefix": "0.0.0.0/0", "nexthop": 33}]}"#;
 
 /// What is done to a frame once it is made.
@@ -71,8 +72,9 @@ struct Choice {
     way: u8,
     v6: bool,
     tcp: bool,
+    /// 4: an address that no sender may use.
     host: u8,
-    /// The second octet of the destination, or the third group.
+    /// The second octet of the destination, or the third group; 4 and 5: an address that nothing is forwarded to.
     site: u8,
     ttl: u8,
     tos: u8,
@@ -95,7 +97,8 @@ fn choice() -> impl Strategy<Value = Choice> {
     ];
     let len = prop_oneof![12 => 0..40_u16, 1 => 1300..1480_u16];
     let small = prop_oneof![8 => Just(64_u8), 1 => 0..4_u8];
-    let what = (0..5_u8, any::<bool>(), any::<bool>(), 0..4_u8, 0..4_u8, small);
+    let [host, site] = [(4_u8, 5_u8), (4, 6)].map(|(usual, all)| prop_oneof![12 => 0..usual, 1 => usual..all]);
+    let what = (0..5_u8, any::<bool>(), any::<bool>(), host, site, small);
     (what, (any::<u8>(), any::<u8>(), 0..9_u8), len, prop::bool::weighted(0.1), damage).prop_map(
         |((way, v6, tcp, host, site, ttl), (tos, outer_tos, pcp), len, syn, damage)| Choice {
             way,
@@ -127,10 +130,21 @@ impl Choice {
     }
 
     fn ip(self, number: u32) -> IpPacket {
-        let (source, destination) = if self.v6 {
-            (format!("2001:db8:9::{}", self.host % 2), format!("2001:db8:{}::7", self.site))
-        } else {
-            (format!("10.9.0.{}", 1 + self.host % 2), format!("10.{}.0.7", self.site))
+        let source = match (self.v6, self.host) {
+            // No sender may use it.
+            (false, 4) => "127.0.0.1".to_owned(),
+            (true, 4) => "::1".to_owned(),
+            (false, host) => format!("10.9.0.{}", 1 + host % 2),
+            (true, host) => format!("2001:db8:9::{}", 1 + host % 2),
+        };
+        let destination = match (self.v6, self.site) {
+            // A group, and what no router forwards to.
+            (false, 4) => "224.0.0.9".to_owned(),
+            (true, 4) => "ff0e::9".to_owned(),
+            (false, 5) => "240.0.0.7".to_owned(),
+            (true, 5) => "::ffff:10.0.0.7".to_owned(),
+            (false, site) => format!("10.{site}.0.7"),
+            (true, site) => format!("2001:db8:{site}::7"),
         };
         let mut payload = number.to_be_bytes().to_vec();
         // Of a fragment, this is the last octet: it is compared without order.
@@ -177,6 +191,9 @@ impl Choice {
     }
 }
 
+/// Frames by flow and port.
+type Sent = BTreeMap<(u8, u32), Vec<(VifId, TxKind, Vec<u8>)>>;
+
 struct Side {
     worker: Worker,
     out: Outbox,
@@ -190,7 +207,7 @@ impl Side {
 
     /// What is sent, by the last octet of each frame, which tells the flow; in order but for what belongs to no flow. Without the
     /// identifications of headers that the node makes, which are given in the order of all packets.
-    fn receive(&mut self, port: VifId, frames: &mut Vec<Packet>) -> BTreeMap<(u8, u32), Vec<(VifId, TxKind, Vec<u8>)>> {
+    fn receive(&mut self, port: VifId, frames: &mut Vec<Packet>) -> Sent {
         self.worker.receive(port, frames, 1000, &mut self.out);
         let mut sent: BTreeMap<_, Vec<_>> = BTreeMap::new();
         self.out.dirty.clear();

@@ -280,14 +280,14 @@ impl Packet {
         self.mark == NO_MARK && matches!(self.note, NicNote::None)
     }
 
-    /// The memory from the first octet of the frame on, which may end before these `N` octets do: those behind it mean nothing. `None`: the
+    /// The memory from octet `at` of the frame on. The frame may end before these `N` octets do: those behind it mean nothing. `None`: the
     /// memory ends before that.
     #[inline(always)]
     #[must_use]
-    pub fn peek<const N: usize>(&self) -> Option<&[u8; N]> {
+    pub fn peek<const N: usize>(&self, at: usize) -> Option<&[u8; N]> {
         // SAFETY: as in `window`.
         let memory = unsafe { std::slice::from_raw_parts(self.memory.as_ptr(), self.capacity as usize) };
-        memory.get(self.head as usize..)?.first_chunk::<N>()
+        memory.get(self.head as usize + at..)?.first_chunk::<N>()
     }
 
     /// The memory around octet `at` of the frame: `BEFORE` octets before it, the others from it on. What is outside the frame means
@@ -455,7 +455,7 @@ mod tests {
         assert_eq!(packet.window::<8, 448>(8).unwrap()[..3], *b"012");
         assert_eq!(packet.window::<8, 449>(8), None);
         assert_eq!(packet.window::<0, 0>(449), None);
-        assert_eq!((packet.peek::<448>().unwrap()[9], packet.peek::<449>()), (b'9', None));
+        assert_eq!((packet.peek::<440>(8).unwrap()[1], packet.peek::<441>(8)), (b'9', None));
     }
 
     #[test]

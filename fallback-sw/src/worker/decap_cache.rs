@@ -43,34 +43,54 @@ pub(super) struct Decap {
     pub(super) path: Path,
 }
 
-/// One answer, with what it was asked.
-type Slot = Cell<Option<(DecapKey, Decap)>>;
+impl DecapKey {
+    /// As two words; no two that differ have the same, and none has zeros, since nobody sends from 0.0.0.0.
+    #[inline(always)]
+    const fn words(&self) -> [u64; 2] {
+        let Self { vif, vrf, source, destination, label } = self;
+        let ends = source.to_bits() as u64 | (destination.to_bits() as u64) << 32;
+        [ends, *label as u64 | (vif.get() as u64) << 32 | (vrf.get() as u64) << 48]
+    }
+}
+
+/// One answer, with what it was asked; zeros: none.
+#[derive(Debug, Clone, Copy)]
+struct Known {
+    key: [u64; 2],
+    decap: Decap,
+}
 
 /// The cache; each key has one place in it.
 pub(super) struct DecapCache {
-    slots: Box<[Slot; SLOTS]>,
+    slots: Box<[Cell<Known>; SLOTS]>,
     /// What may make an answer another one, beside what arrivals depend on.
     reads: RefCell<Readers>,
 }
 
 impl Default for DecapCache {
     fn default() -> Self {
-        Self { slots: Box::new([const { Cell::new(None) }; SLOTS]), reads: RefCell::default() }
+        Self { slots: Box::new(std::array::from_fn(|_| Cell::new(Known::none()))), reads: RefCell::default() }
+    }
+}
+
+impl Known {
+    fn none() -> Self {
+        Self { key: [0; 2], decap: Decap { vrf: VrfId::default(), path: Path::Reassemble } }
     }
 }
 
 impl DecapCache {
-    #[inline]
+    #[inline(always)]
     pub(super) fn get(&self, key: &DecapKey) -> Option<Decap> {
-        match self.slot(key)?.get() {
-            Some((known, decap)) if known == *key => Some(decap),
-            _ => None,
-        }
+        let [ends, place] = key.words();
+        let known = self.slots.get(slot(key))?.get();
+        let [known_ends, known_place] = known.key;
+        ((known_ends ^ ends) | (known_place ^ place) == 0).then_some(known.decap)
     }
 
     pub(super) fn put(&self, key: DecapKey, decap: Decap) {
-        if let Some(slot) = self.slot(&key) {
-            slot.set(Some((key, decap)));
+        if let Some(slot) = self.slots.get(slot(&key)) {
+            slot.set(Known { key: key.words(), decap });
         }
     }
 
@@ -92,15 +112,16 @@ impl DecapCache {
     fn clear(&self) {
         self.reads.borrow_mut().clear();
         for slot in self.slots.iter() {
-            slot.set(None);
+            slot.set(Known::none());
         }
     }
+}
 
-    #[inline]
-    fn slot(&self, key: &DecapKey) -> Option<&Cell<Option<(DecapKey, Decap)>>> {
-        let mixed = (key.source.to_bits() ^ key.label.rotate_left(16)).wrapping_mul(0x9e37_79b1);
-        self.slots.get(mixed as usize >> 24)
-    }
+/// The place of a key.
+#[inline(always)]
+const fn slot(key: &DecapKey) -> usize {
+    let mixed = (key.source.to_bits() ^ key.label.rotate_left(16)).wrapping_mul(0x9e37_79b1);
+    mixed as usize >> 24
 }
 
 /// The 20 bits of the label at the start of a payload; a number that no label has when it is too short.

@@ -257,7 +257,7 @@ impl Reader<'_> {
             return None;
         }
         // Octets behind the frame mean nothing: no header is believed before its length is compared with the frame's.
-        let (headers, len) = (packet.peek::<HEADERS>()?, packet.len());
+        let (headers, len) = (packet.peek::<HEADERS>(0)?, packet.len());
         match u16::from_be_bytes([headers[12], headers[13]]) {
             parse::ETHERTYPE_IPV4 => {
                 self.read_ip::<14>(headers, len, Link { vif: self.port, priority: 0, version: V4 })

@@ -59,7 +59,10 @@ impl Ran {
 pub(super) struct Lane {
     packets: [Ordinary; BATCH],
     hashes: [u64; BATCH],
+    /// Of packets with flows, the candidates' slots; of those without, the numbers of programs.
     slots: [u32; BATCH],
+    /// Of the decisions without flows, when they were found.
+    epoch: u32,
     /// Of each frame that has not left yet.
     ran: Vec<Ran>,
     /// Frames that go the general way.
@@ -72,6 +75,7 @@ impl Default for Lane {
             packets: [Ordinary::GENERAL; BATCH],
             hashes: [0; BATCH],
             slots: [flow_table::NONE; BATCH],
+            epoch: 0,
             ran: Vec::with_capacity(BATCH),
             general: Vec::with_capacity(BATCH),
         }
@@ -101,8 +105,9 @@ impl Waiting {
 #[derive(Debug, Clone, Copy, Default)]
 struct FirstLook {
     received: Traffic,
-    /// Packets to be found by their flows.
+    /// Packets to be found by their flows, and by their routes.
     flows: usize,
+    routed: usize,
 }
 
 impl Worker {
@@ -153,6 +158,9 @@ impl Worker {
         {
             self.state.flows.candidates(hashes, slots);
         }
+        if seen.routed > 0 {
+            self.find_decisions(frames, lane);
+        }
     }
 
     // A function of its own, like the other stages: together they would not fit into the registers.
@@ -169,7 +177,7 @@ impl Worker {
             vifs: self.interfaces.of_lane(),
             decap: &self.interfaces.decap,
             finder: self.state.flows.finder(),
-            recent: shared.then(|| self.routed.recent(&self.env).0),
+            recent: shared.then(|| self.routed.recent()),
             port,
             vlans: self.interfaces.get(port).and_then(|device| device.vlans()),
         };
@@ -180,6 +188,7 @@ impl Worker {
             if let Some(read) = reader.read(frame) {
                 (*packet, *hash) = read;
                 seen.flows += usize::from(packet.way == Way::Flow);
+                seen.routed += usize::from(packet.way == Way::Routed);
             } else {
                 packet.way = Way::General;
                 *hash = 0;

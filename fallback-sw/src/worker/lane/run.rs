@@ -10,14 +10,14 @@ use super::{
 use crate::{
     exec::Operands,
     flow_table::{self, Record},
-    packet::{Packet, rewrite},
+    packet::{Packet, parse, rewrite},
     worker::{
         ProgramId, TO_BE_DERIVED, Worker,
         counters::{Counters, Traffic},
         env::IpIds,
         flag,
         programs::Entry,
-        routed::{Question, Recent},
+        routed::{Departure, LastPacket, Question},
     },
 };
 use offload_rules::flow::{
@@ -29,9 +29,8 @@ use offload_rules::flow::{
 struct Runner<'a> {
     records: &'a mut [Record],
     plans: &'a [LanePlan],
-    recent: &'a Recent,
-    /// Version and epoch that decisions must be of.
-    stamp: (u32, u32),
+    /// Those that were found for packets without flows are still the right ones.
+    decisions_hold: bool,
     ip_ids: &'a mut IpIds,
     /// Fixed source port of tunnels.
     entropy: Option<u16>,
@@ -61,18 +60,17 @@ impl Worker {
     /// wait.
     #[inline(never)]
     pub(super) fn run(&mut self, frames: &mut [Packet], lane: &mut Lane, at: usize, waiting: &mut Waiting) -> usize {
-        let Lane { packets, hashes, slots, ran, .. } = lane;
+        let Lane { packets, hashes, slots, ran, epoch, .. } = lane;
         let (Some(packets), Some(hashes), Some(slots)) = (packets.get(at..), hashes.get(at..), slots.get(at..)) else {
             return 0;
         };
         let Self { env, state, routed, counters, .. } = self;
         let (plans, entries) = state.programs.lane();
-        let (recent, stamp) = routed.recent(env);
         let mut runner = Runner {
             records: state.flows.records_mut(),
             plans,
-            recent,
-            stamp,
+            // Packets that went the general way meanwhile may have changed them.
+            decisions_hold: routed.epoch() == *epoch,
             ip_ids: &mut state.ip_ids,
             entropy: env.config.entropy,
             now: env.clock as u32,
@@ -85,7 +83,7 @@ impl Worker {
                 Way::General => break,
                 Way::Flow | Way::Routed if waiting.may_have(*hash) => None,
                 Way::Flow => runner.flow(frame, packet, *slot),
-                Way::Routed => runner.routed(frame, packet, *hash),
+                Way::Routed => runner.routed(frame, packet, *slot),
             };
             let Some(program) = program else {
                 waiting.add(*hash);
@@ -158,21 +156,20 @@ impl Runner<'_> {
         Some(program)
     }
 
-    /// Runs the program of the decision that is kept for a packet without a flow, if it was used lately.
+    /// Runs the program of the decision that was found for a packet without a flow.
     #[inline(always)]
-    fn routed(&mut self, frame: &mut Packet, packet: &Ordinary, hash: u64) -> Option<ProgramId> {
+    fn routed(&mut self, frame: &mut Packet, packet: &Ordinary, program: ProgramId) -> Option<ProgramId> {
         let window = frame.window::<PREFIX, WINDOW>(packet.l3.into())?;
-        let ip = window.last_chunk::<{ WINDOW - PREFIX }>()?;
-        let [source, destination] = addresses(ip, packet.kind >> 8)?;
-        let question = Question { place: [packet.place, packet.from], source, destination };
-        let program = self.recent.find_hashed(hash, &question, self.stamp)?;
-        let plan = self.plans.get(program as usize).filter(|plan| plan.admits(packet))?;
+        let plan = self.plans.get(program as usize).filter(|plan| plan.admits(packet) & self.decisions_hold)?;
         let mut operands = Operands::default();
         if plan.is_tunnel() {
             // Of no flow: each outer header has an identification of its own.
             operands.tunnel_sport = match self.entropy {
                 Some(port) => port,
-                None => rewrite::entropy_port(key(packet, ip)?.spread() as u32),
+                None => {
+                    let ip = window.last_chunk::<{ WINDOW - PREFIX }>()?;
+                    rewrite::entropy_port(key(packet, ip)?.spread() as u32)
+                }
             };
             operands.outer_id = self.ip_ids.next();
         }
@@ -180,6 +177,52 @@ impl Runner<'_> {
         frame.reframe(packet.l3.into(), plan.header_len(), packet.len.into()).ok()?;
         Some(program)
     }
+}
+
+impl Worker {
+    /// Finds the decisions of packets without flows, in the place of slots of flows.
+    #[inline(never)]
+    pub(super) fn find_decisions(&mut self, frames: &[Packet], lane: &mut Lane) {
+        let Self { env, state, routed, .. } = self;
+        let (programs, mut last) = (&state.programs, LastPacket::default());
+        let packets = lane.packets.iter().zip(&lane.hashes).zip(&mut lane.slots).zip(frames);
+        for (((packet, hash), slot), frame) in packets.filter(|(((packet, _), _), _)| packet.way == Way::Routed) {
+            *slot = TO_BE_DERIVED;
+            let Some(ip) = frame.peek::<{ WINDOW - PREFIX }>(packet.l3.into()) else { continue };
+            let Some([source, destination]) = addresses(ip, packet.kind >> 8) else { continue };
+            let question = Question { place: [packet.place, packet.from], source, destination };
+            let whole = || {
+                // Looked up by routes, addresses are those that the general parser lets through.
+                let ip = parse::ip(frame.data().get(packet.l3.into()..)?, (packet.kind >> 8) as u8).ok()?;
+                let way = departure(packet)?;
+                (!ip.multicast).then(|| (way, parse::flow_key(&ip, way.vrf, key_vif(packet))))
+            };
+            *slot = routed.decision_in_lane(env, programs, (*hash, question), whole, &mut last).program();
+        }
+        lane.epoch = routed.epoch();
+    }
+}
+
+/// What decisions depend on, of a packet without a flow.
+fn departure(packet: &Ordinary) -> Option<Departure> {
+    Some(Departure {
+        vif: packet.vif,
+        vrf: vrf(packet)?,
+        is_tcp: packet.is_tcp(),
+        is_v6: packet.kind >> 8 != V4,
+        outer: (packet.underlay != 0).then_some(packet.from as u32),
+        start: Departure::start_of(packet.from),
+    })
+}
+
+/// The vif in its key.
+const fn key_vif(packet: &Ordinary) -> VifId {
+    if packet.underlay == 0 { packet.vif } else { VifId::TUNNEL }
+}
+
+/// The VRF of a packet without a flow.
+fn vrf(packet: &Ordinary) -> Option<VrfId> {
+    VrfId::new(u32::from(packet.place as u16)).ok()
 }
 
 /// Is it a packet of this record's flow, which no change has concerned, by the way that the last one came? And does nobody want to see it?
@@ -232,8 +275,8 @@ fn key(packet: &Ordinary, ip: &[u8; WINDOW - PREFIX]) -> Option<FlowKey> {
         dst: octets(destination),
         sport: u16::from_be_bytes([s0, s1]),
         dport: u16::from_be_bytes([d0, d1]),
-        vrf: VrfId::new(u32::from(packet.place as u16)).ok()?,
-        vif: if packet.underlay == 0 { packet.vif } else { VifId::TUNNEL },
+        vrf: vrf(packet)?,
+        vif: key_vif(packet),
         proto,
         version,
     })

@@ -56,14 +56,6 @@ fn answer(fib: Option<&Fib>, family: Family, address: &[u8; 16]) -> u64 {
         .map_or(NO_ROUTE, |RouteAnswer { nexthop, label }| u64::from(nexthop.get()) << 32 | u64::from(label))
 }
 
-/// The first word of the first key by source: which tree, ingress vif, VRF, family.
-#[inline]
-fn arrival_place(context: &Context) -> u64 {
-    let key = &context.key;
-    let flags = ARRIVAL | u64::from(key.version == 6) << 3 | u64::from(context.outer.is_some()) << 4;
-    flags << 32 | u64::from(context.vif.get()) << 16 | u64::from(key.vrf.get())
-}
-
 /// What each decision on where a packet goes depends on, beside its addresses.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::worker) struct Departure {
@@ -92,6 +84,22 @@ impl Departure {
         }
     }
 
+    /// Where the walk begins, from the second of [`Departure::words`].
+    #[inline]
+    pub(in crate::worker) fn start_of(begin: u64) -> Start {
+        match NexthopId::new((begin >> 32) as u32) {
+            Ok(nexthop) if nexthop != NexthopId::NONE => Start::Nexthop(nexthop),
+            _ => Start::Route,
+        }
+    }
+
+    /// The first word of the first key by source: which tree, ingress vif, VRF, family.
+    #[inline]
+    fn arrival_place(self) -> u64 {
+        let flags = ARRIVAL | u64::from(self.is_v6) << 3 | u64::from(self.outer.is_some()) << 4;
+        flags << 32 | u64::from(self.vif.get()) << 16 | u64::from(self.vrf.get())
+    }
+
     /// As two words; no two that differ have the same.
     #[inline(always)]
     pub(in crate::worker) fn words(self) -> [u64; 2] {
@@ -113,14 +121,15 @@ const FURTHER: u64 = 3;
 impl Key {
     /// Of whether a packet may come from where it came from.
     #[inline]
-    pub(super) fn arrival(context: &Context, matches: Matches) -> Self {
-        Self([arrival_place(context), outer(context), matches.source])
+    pub(super) fn arrival(of: Departure, matches: Matches) -> Self {
+        // Path MTU and reverse path depend on the outer source.
+        Self([of.arrival_place(), of.outer.unwrap_or(0).into(), matches.source])
     }
 
     /// Of where it goes. All but the destination's match.
     #[inline]
-    pub(super) fn departure(context: &Context, start: Start) -> Self {
-        let [place, begin] = Departure::of(context, start).words();
+    pub(super) fn departure(of: Departure) -> Self {
+        let [place, begin] = of.words();
         Self([place, begin, NOT_ASKED])
     }
 
@@ -137,12 +146,6 @@ impl Key {
         let [high, low] = value;
         Self([FURTHER << 32 | u64::from(node), high, low])
     }
-}
-
-/// The outer source of what came out of an MPLS-over-UDP tunnel: path MTU and reverse path depend on it.
-#[inline]
-fn outer(context: &Context) -> u64 {
-    context.outer.map_or(0, |outer| u64::from(outer.source.to_bits()))
 }
 
 /// The value of what a walk reads of a packet.

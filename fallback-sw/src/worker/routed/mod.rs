@@ -15,7 +15,7 @@ use std::sync::Arc;
 use offload_rules::{
     VrfId,
     classify::{self, Inquiry, PacketRead, Side, Start, Trace, Verdict},
-    flow::Program,
+    flow::{FlowKey, Program},
     forwarding::{Fib, Snapshot},
 };
 
@@ -54,6 +54,10 @@ pub(super) struct Found {
 impl Found {
     /// None was found.
     pub(super) const NONE: Self = Self { program: super::TO_BE_DERIVED, epoch: 0 };
+
+    pub(super) const fn program(self) -> ProgramId {
+        self.program
+    }
 
     /// Was one found?
     #[inline]
@@ -96,45 +100,74 @@ impl Routed {
         last: &mut LastPacket<'a>,
     ) -> Found {
         let Some(start) = ordinary(env, context) else { return Found::NONE };
-        let departure = Key::departure(context, start);
-        let question = Question::new(&departure, &context.key.src, &context.key.dst);
+        let departure = Departure::of(context, start);
+        let question = Question::new(departure.words(), &context.key.src, &context.key.dst);
         let (version, epoch) = (env.version, self.cache.epoch);
-        if let Some(program) = self.recent.find(&question, (version, epoch)) {
-            return Found { program, epoch };
-        }
-        if !env.may_share(&context.key) {
-            return Found::NONE;
-        }
-        match self.look_up(&env.snapshot, programs, (context, start, departure), last) {
-            Some((program, by)) => {
-                if by == ReadBy::Addresses {
-                    self.recent.keep(question, (version, epoch), program);
-                }
-                Found { program, epoch }
-            }
-            None => Found::NONE,
+        match self.recent.find(&question, (version, epoch)) {
+            Some(program) => Found { program, epoch },
+            None => self.look_up(env, programs, departure, &context.key, last),
         }
     }
 
-    /// By the longest matches of its addresses.
-    #[inline]
+    /// The same for an ordinary packet of the lane with this hash of [`Recent`] and these halves of its addresses; `key` tells the rest.
+    #[inline(always)]
+    pub(super) fn decision_in_lane<'a>(
+        &mut self,
+        env: &'a Env,
+        programs: &Programs,
+        (hash, question): (u64, Question),
+        packet: impl FnOnce() -> Option<(Departure, FlowKey)>,
+        last: &mut LastPacket<'a>,
+    ) -> Found {
+        let (version, epoch) = (env.version, self.cache.epoch);
+        if let Some(program) = self.recent.find_hashed(hash, &question, (version, epoch)) {
+            return Found { program, epoch };
+        }
+        let Some((departure, key)) = packet() else { return Found::NONE };
+        self.look_up(env, programs, departure, &key, last)
+    }
+
+    /// By the longest matches of its addresses. What is found by them alone is kept among the recent ones.
     fn look_up<'a>(
+        &mut self,
+        env: &'a Env,
+        programs: &Programs,
+        departure: Departure,
+        key: &FlowKey,
+        last: &mut LastPacket<'a>,
+    ) -> Found {
+        if !env.may_share(key) {
+            return Found::NONE;
+        }
+        let Some((program, by)) = self.match_routes(&env.snapshot, programs, departure, key, last) else {
+            return Found::NONE;
+        };
+        let (version, epoch) = (env.version, self.cache.epoch);
+        if by == ReadBy::Addresses {
+            self.recent.keep(Question::new(departure.words(), &key.src, &key.dst), (version, epoch), program);
+        }
+        Found { program, epoch }
+    }
+
+    #[inline]
+    fn match_routes<'a>(
         &self,
         snapshot: &'a Snapshot,
         programs: &Programs,
-        (context, start, departure): (&Context, Start, Key),
+        departure: Departure,
+        key: &FlowKey,
         last: &mut LastPacket<'a>,
     ) -> Option<(ProgramId, ReadBy)> {
-        let vrf = context.key.vrf;
+        let vrf = key.vrf;
         if last.vrf != Some(vrf) {
             (last.vrf, last.fib) = (Some(vrf), snapshot.fib(vrf));
         }
-        let matches = Matches::of(last.fib, &context.key, start);
-        let arrival = Key::arrival(context, matches);
+        let matches = Matches::of(last.fib, key, departure.start);
+        let arrival = Key::arrival(departure, matches);
         let mut by = ReadBy::Addresses;
         if last.arrival != arrival {
             let mut is_first = true;
-            let program = self.descend(snapshot, programs, arrival, context, |read| {
+            let program = self.descend(snapshot, programs, arrival, key, |read| {
                 is_first = false;
                 by = by.and(read);
             })?;
@@ -143,8 +176,8 @@ impl Routed {
             }
             last.arrival = if is_first { arrival } else { Key::NONE };
         }
-        let departure = departure.with_match(matches.destination);
-        let program = self.descend(snapshot, programs, departure, context, |read| by = by.and(read))?;
+        let departure = Key::departure(departure).with_match(matches.destination);
+        let program = self.descend(snapshot, programs, departure, key, |read| by = by.and(read))?;
         Some((program, by))
     }
 
@@ -155,7 +188,7 @@ impl Routed {
         snapshot: &Snapshot,
         programs: &Programs,
         mut key: Key,
-        context: &Context,
+        packet: &FlowKey,
         mut reads: impl FnMut(&PacketRead),
     ) -> Option<ProgramId> {
         for _ in 0..=DEPTH {
@@ -166,7 +199,7 @@ impl Routed {
             let node = self.cache.node(place).filter(|node| programs.is_current(node.program))?;
             let Next::Read(read) = &node.next else { return None };
             reads(read);
-            key = Key::below(node.number, key::value(read, snapshot, &context.key));
+            key = Key::below(node.number, key::value(read, snapshot, packet));
         }
         None
     }
@@ -192,7 +225,7 @@ impl ReadBy {
 
 /// What was looked up for the packet before, of the same batch: the next one often asks the same.
 #[derive(Debug, Default)]
-struct LastPacket<'a> {
+pub(super) struct LastPacket<'a> {
     vrf: Option<VrfId>,
     /// Of that VRF.
     fib: Option<&'a Fib>,
@@ -201,10 +234,16 @@ struct LastPacket<'a> {
 }
 
 impl Routed {
-    /// The decisions of the last packets, and the version and epoch in which they hold.
+    /// The decisions of the last packets.
     #[inline]
-    pub(super) const fn recent(&self, env: &Env) -> (&Recent, (u32, u32)) {
-        (&self.recent, (env.version, self.cache.epoch))
+    pub(super) const fn recent(&self) -> &Recent {
+        &self.recent
+    }
+
+    /// Changes whenever decisions that were found may mean others.
+    #[inline]
+    pub(super) const fn epoch(&self) -> u32 {
+        self.cache.epoch
     }
 }
 
@@ -310,9 +349,10 @@ impl Routed {
         let further = |reads: Vec<PacketRead>, of| {
             reads.into_iter().filter(move |read| !key::is_first(read, &context.key, start, of))
         };
-        let first = Key::arrival(context, matches);
+        let way = Departure::of(context, start);
+        let first = Key::arrival(way, matches);
         self.keep_tree(env, state, context, first, further(arrival, Side::Source), program);
-        let first = Key::departure(context, start).with_match(matches.destination);
+        let first = Key::departure(way).with_match(matches.destination);
         self.keep_tree(env, state, context, first, further(departure, Side::Destination), program);
     }
 

@@ -4,7 +4,6 @@
 //! looked up again. Two places for each hash, the newer one first. It speeds up, and decides nothing: what is not found here is looked
 //! up.
 
-use super::key::Key;
 use crate::{
     flow_table::halves,
     prefetch,
@@ -26,9 +25,8 @@ pub(in crate::worker) struct Question {
 
 impl Question {
     #[inline]
-    pub(super) const fn new(departure: &Key, source: &[u8; 16], destination: &[u8; 16]) -> Self {
-        let Key([place, begin, _]) = *departure;
-        Self { place: [place, begin], source: halves(source), destination: halves(destination) }
+    pub(super) const fn new(place: [u64; 2], source: &[u8; 16], destination: &[u8; 16]) -> Self {
+        Self { place, source: halves(source), destination: halves(destination) }
     }
 }
 
@@ -114,7 +112,7 @@ mod tests {
     use super::*;
 
     fn question(n: u8) -> Question {
-        Question::new(&Key([2, 3, 4]), &[n; 16], &[7; 16])
+        Question::new([2, 3], &[n; 16], &[7; 16])
     }
 
     #[test]
@@ -125,8 +123,8 @@ mod tests {
         assert_eq!(recent.find(&question(1), (4, 9)), Some(12));
         assert_eq!(recent.find(&question(1), (5, 9)), None);
         assert_eq!(recent.find(&question(1), (4, 8)), None);
-        assert_eq!(recent.find(&Question::new(&Key([2, 4, 4]), &[1; 16], &[7; 16]), (4, 9)), None);
-        assert_eq!(recent.find(&Question::new(&Key([2, 3, 4]), &[1; 16], &[8; 16]), (4, 9)), None);
+        assert_eq!(recent.find(&Question::new([2, 4], &[1; 16], &[7; 16]), (4, 9)), None);
+        assert_eq!(recent.find(&Question::new([2, 3], &[1; 16], &[8; 16]), (4, 9)), None);
         // Of three in one set, the two newest are there.
         let same = |n: u8| recent.hash_of(&question(n)) as usize % SETS == recent.hash_of(&question(1)) as usize % SETS;
         let others: Vec<u8> = (2..=255).filter(|n| same(*n)).collect();
