@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that fails says where")]
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use fallback_sw::{
     node::{
@@ -91,6 +91,29 @@ fn indices_are_given_once() {
     given.sort_unstable();
     given.dedup();
     assert_eq!(given.len(), 1000);
+}
+
+#[test]
+fn a_rekeyed_sa_is_opened_by_the_worker_of_the_one_before() {
+    let mut control = control();
+    let spi = |control: &mut Control, words: &str| {
+        let answer = ask(control, 0, &format!("get-spi{words}")).unwrap();
+        u32::from_str_radix(answer.strip_prefix("spi=").unwrap(), 16).unwrap()
+    };
+    let first = spi(&mut control, " src=10.9.0.2 dst=10.9.0.1");
+    ask(&mut control, 0, &add("in", "10.9.0.2", first, KEYS[0], "")).unwrap();
+    let (mut same, mut others) = (BTreeSet::new(), BTreeSet::new());
+    for _ in 0..64 {
+        let next = spi(&mut control, " src=10.9.0.2 dst=10.9.0.1");
+        assert_ne!(next, first);
+        same.insert(next & 0xff);
+        others.insert(spi(&mut control, " src=10.9.0.3 dst=10.9.0.1") & 0xff);
+        others.insert(spi(&mut control, "") & 0xff);
+        others.insert(spi(&mut control, " src=2001:db8::2 dst=10.9.0.1") & 0xff);
+    }
+    assert_eq!(same, BTreeSet::from([first & 0xff]));
+    // Other tunnels are spread.
+    assert!(others.len() > 16, "{others:?}");
 }
 
 #[test]

@@ -354,9 +354,10 @@ METHOD(kernel_ipsec_t, get_features, kernel_feature_t, private_ipsec_t *this)
 
 METHOD(kernel_ipsec_t, get_spi, status_t, private_ipsec_t *this, host_t *src, host_t *dst, uint8_t protocol, uint32_t *spi)
 {
-	char answer[MAX_LINE], value[16];
+	char line[MAX_LINE], answer[MAX_LINE], value[16], from[INET_ADDRSTRLEN], to[INET_ADDRSTRLEN];
 
-	if (protocol != IPPROTO_ESP || !ask(this, "get-spi\n", answer) || !word(answer, "spi", value, sizeof(value)))
+	snprintf(line, sizeof(line), "get-spi src=%s dst=%s\n", address(src, from), address(dst, to));
+	if (protocol != IPPROTO_ESP || !ask(this, line, answer) || !word(answer, "spi", value, sizeof(value)))
 	{
 		return FAILED;
 	}

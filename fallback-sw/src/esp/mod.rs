@@ -22,6 +22,16 @@ pub use inbound::{Envelope, InboundConfig, InboundSa, OpenError, Opened, envelop
 pub use outbound::{OutboundConfig, OutboundSa, SealError, Tunnel};
 pub use replay::{MAX_WINDOW, ReplayError, Window, WindowError};
 
+/// What of an index tells which worker opens the packets that have it.
+pub(crate) const fn opener_octet(spi: u32) -> u8 {
+    spi as u8
+}
+
+/// An index whose packets the same worker opens as those of all others with this octet; otherwise like `spi`.
+pub(crate) const fn with_opener_octet(spi: u32, octet: u8) -> u32 {
+    spi & !0xff | octet as u32
+}
+
 /// UDP port of ESP and IKE behind NAT (RFC 3948 §2.1).
 pub const NAT_T_PORT: u16 = 4500;
 /// IP protocol of ESP.

@@ -230,7 +230,9 @@ impl Control {
                 self.ike.hello(charon, &snapshot, now);
                 return (Ok(format!("version={}", ike::VERSION)), None);
             }
-            Request::GetSpi => return (Ok(format!("spi={:08x}", self.ike.get_spi(&snapshot, now))), None),
+            Request::GetSpi { between } => {
+                return (Ok(format!("spi={:08x}", self.ike.get_spi(&snapshot, between, now))), None);
+            }
             Request::QuerySa { spi, destination } => {
                 return (Book::find(&snapshot, spi, destination).map(|sa| sa.sa.id.to_string()), None);
             }

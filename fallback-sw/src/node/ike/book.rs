@@ -8,6 +8,7 @@ use offload_rules::{
 };
 
 use super::line::{Event, NewSa, Refused};
+use crate::esp;
 
 /// Milliseconds that a reserved index waits for its SA.
 const RESERVED_MS: u64 = 180_000;
@@ -75,13 +76,18 @@ impl Book {
         self.reserved.clear();
     }
 
-    /// Reserves an SPI that no SA has.
-    pub fn get_spi(&mut self, snapshot: &Snapshot, now: u64) -> u32 {
+    /// Reserves an SPI that no SA has. When there is an SA for packets `between` the same two addresses, whose place the new one will
+    /// take, the same worker opens for both: what comes with the old one is not overtaken by what comes with the new one.
+    pub fn get_spi(&mut self, snapshot: &Snapshot, between: Option<(Ipv4Addr, Ipv4Addr)>, now: u64) -> u32 {
         self.reserved.retain(|_, until| *until > now);
+        let is_between =
+            |sa: &&Arc<IkeSa>| sa.sa.direction == SaDirection::Inbound && between == Some((sa.peer, sa.local));
+        let octet = snapshot.ike_sas().find(is_between).map(|sa| esp::opener_octet(sa.sa.spi));
         loop {
             self.drawn += 1;
             let room = IKE_SPIS.end() - IKE_SPIS.start();
-            let spi = IKE_SPIS.start() + (self.random.hash_one(self.drawn) as u32 & room);
+            let random = IKE_SPIS.start() + (self.random.hash_one(self.drawn) as u32 & room);
+            let spi = octet.map_or(random, |octet| esp::with_opener_octet(random, octet));
             let taken = snapshot.sas().any(|sa| sa.direction == SaDirection::Inbound && sa.spi == spi);
             if !taken && !self.reserved.contains_key(&spi) {
                 self.reserved.insert(spi, now + RESERVED_MS);

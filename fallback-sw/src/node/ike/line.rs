@@ -50,7 +50,10 @@ pub enum Request {
         events: bool,
     },
     /// An index that no SA has.
-    GetSpi,
+    GetSpi {
+        /// Outer source and destination of the packets that will have it, from plugins that say so.
+        between: Option<(Ipv4Addr, Ipv4Addr)>,
+    },
     /// A new SA.
     AddSa(Box<NewSa>),
     /// Other addresses or ports.
@@ -161,6 +164,11 @@ impl<'a> Words<'a> {
         u32::from_str_radix(self.take("spi")?, 16).map_err(|_| Refused::Bad("spi= is hexadecimal".to_owned()))
     }
 
+    /// Source and destination, where both are given and IPv4.
+    fn between(&mut self) -> Option<(Ipv4Addr, Ipv4Addr)> {
+        Some((self.parse("src").ok()?, self.parse("dst").ok()?))
+    }
+
     fn udp(&mut self) -> Result<Option<(u16, u16)>, Refused> {
         if !self.flag("encap")? {
             return Ok(None);
@@ -227,7 +235,7 @@ impl Request {
                     .map_err(|_| Refused::Bad("charon= is 64 bits in hexadecimal".to_owned()))?;
                 Self::Hello { charon, events: given.flag("events")? }
             }
-            "get-spi" => Self::GetSpi,
+            "get-spi" => Self::GetSpi { between: given.between() },
             "add-sa" => {
                 let direction = match given.take("dir")? {
                     "in" => SaDirection::Inbound,

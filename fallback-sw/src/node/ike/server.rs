@@ -203,7 +203,7 @@ mod tests {
     #[test]
     fn lines_are_taken_one_by_one_and_wiped() {
         let mut buffer = filled(b"get-spi\nflush\nque");
-        assert_eq!(buffer.request(), Some(Ok(Request::GetSpi)));
+        assert_eq!(buffer.request(), Some(Ok(Request::GetSpi { between: None })));
         assert_eq!(buffer.request(), Some(Ok(Request::Flush)));
         assert_eq!(buffer.request(), None);
         assert_eq!((&buffer.octets[..buffer.len], &buffer.octets[buffer.len..20]), (&b"que"[..], &[0; 17][..]));
@@ -220,6 +220,6 @@ mod tests {
     fn a_broken_line_costs_nothing_of_the_next_one() {
         let mut buffer = filled(b"\xff=\nget-spi\n");
         assert!(matches!(buffer.request(), Some(Err(Refused::Bad(_)))));
-        assert_eq!(buffer.request(), Some(Ok(Request::GetSpi)));
+        assert_eq!(buffer.request(), Some(Ok(Request::GetSpi { between: None })));
     }
 }

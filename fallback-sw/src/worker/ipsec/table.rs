@@ -104,7 +104,7 @@ impl Hasher for SpiHasher {
 /// The worker that opens packets with this index.
 #[inline]
 fn opener(spi: u32, env: &Env) -> usize {
-    spi as usize % env.workers()
+    usize::from(crate::esp::opener_octet(spi)) % env.workers()
 }
 
 /// The worker that opens the ESP packet at `at` of a frame, when it is another one.
