@@ -49,6 +49,7 @@ mod interfaces;
 mod ipsec;
 pub mod leases;
 mod limits;
+mod lists;
 mod local;
 mod neighbour;
 mod node_addresses;
