@@ -3,6 +3,9 @@
 //! Records whose destination is in the same /24 (IPv4) or /64 (IPv6) of a VRF are a group: a list through the slots. A group of many
 //! is split once, into a list for each address: a change of a longer prefix then looks at no record beside those that it covers. The
 //! groups are in order of address, so that a prefix is a range of them. Which group a record is in, its key tells.
+//!
+//! Records without another direction are filed by their source in the same way, in a [`Destinations`] of its own: that of any other
+//! record is the destination of its other direction.
 
 mod groups;
 #[cfg(test)]
@@ -14,7 +17,7 @@ use std::{
 };
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
-use offload_rules::{VrfId, flow::FlowKey};
+use offload_rules::VrfId;
 
 use self::groups::{ByAddress, ByOctet, Groups, Link, List, Range};
 use super::memory::Array;
@@ -53,41 +56,46 @@ impl Destinations {
         Ok(Self { links: Array::new(capacity as usize)?, inet: Groups::default(), inet6: Groups::default() })
     }
 
-    /// Adds a record that is in no group; `key_of` tells the keys of those that are here.
-    pub(super) fn add<'a>(&mut self, slot: u32, key: &FlowKey, key_of: impl Fn(u32) -> Option<&'a FlowKey>) {
+    /// Adds a record that is in no group by an address of its key; `address_of` tells those of the records that are here.
+    pub(super) fn add(
+        &mut self,
+        slot: u32,
+        (vrf, address): (VrfId, IpAddr),
+        address_of: impl Fn(u32) -> Option<IpAddr>,
+    ) {
         let Self { links, inet: groups, inet6: groups6 } = self;
-        match key.destination() {
-            IpAddr::V4(v4) => groups.add(links, slot, inet(key.vrf, v4), |slot| rest(key_of(slot)?)),
-            IpAddr::V6(v6) => groups6.add(links, slot, inet6(key.vrf, v6), |slot| rest(key_of(slot)?)),
+        match address {
+            IpAddr::V4(v4) => groups.add(links, slot, inet(vrf, v4), |slot| Some(rest(address_of(slot)?))),
+            IpAddr::V6(v6) => groups6.add(links, slot, inet6(vrf, v6), |slot| Some(rest(address_of(slot)?))),
         }
     }
 
-    /// Takes a record out.
-    pub(super) fn remove(&mut self, slot: u32, key: &FlowKey) {
+    /// Takes a record out that was added by this address.
+    pub(super) fn remove(&mut self, slot: u32, (vrf, address): (VrfId, IpAddr)) {
         let Self { links, inet: groups, inet6: groups6 } = self;
-        match key.destination() {
-            IpAddr::V4(v4) => groups.remove(links, slot, inet(key.vrf, v4)),
-            IpAddr::V6(v6) => groups6.remove(links, slot, inet6(key.vrf, v6)),
+        match address {
+            IpAddr::V4(v4) => groups.remove(links, slot, inet(vrf, v4)),
+            IpAddr::V6(v6) => groups6.remove(links, slot, inet6(vrf, v6)),
         }
     }
 
-    /// Appends to `out` the slots of the records of a VRF with a destination in this prefix, but for those of groups that `skip`
-    /// says no to. Of a group that the prefix is a part of, the records are looked at by `key_of`.
+    /// Appends to `out` the slots of the records of a VRF with an address in this prefix, but for those of groups that `skip`
+    /// says no to. Of a group that the prefix is a part of, the records are looked at by `address_of`.
     ///
     /// # Errors
     /// [`TooMany`] when more than `most` records or groups are looked at: what has been appended is not all.
-    pub(super) fn covered<'a>(
+    pub(super) fn covered(
         &self,
         (vrf, prefix): (VrfId, IpNet),
         skip: impl Fn(IpNet) -> bool,
-        key_of: impl Fn(u32) -> Option<&'a FlowKey>,
+        address_of: impl Fn(u32) -> Option<IpAddr>,
         most: &mut usize,
         out: &mut Vec<u32>,
     ) -> Result<(), TooMany> {
         let visit = |list: List, is_inside: bool, most: &mut usize| {
             for slot in list.slots(&self.links) {
                 *most = most.checked_sub(1).ok_or(TooMany)?;
-                if is_inside || key_of(slot).is_some_and(|key| prefix.contains(&key.destination())) {
+                if is_inside || address_of(slot).is_some_and(|address| prefix.contains(&address)) {
                     out.push(slot);
                 }
             }
@@ -128,12 +136,12 @@ impl Destinations {
     }
 }
 
-/// What of its destination tells a record from others of its group.
-fn rest(key: &FlowKey) -> Option<u64> {
-    Some(match key.destination() {
-        IpAddr::V4(v4) => inet(key.vrf, v4).1,
-        IpAddr::V6(v6) => inet6(key.vrf, v6).1,
-    })
+/// What of its address tells a record from others of its group.
+const fn rest(address: IpAddr) -> u64 {
+    match address {
+        IpAddr::V4(v4) => v4.to_bits() as u64 & 0xff,
+        IpAddr::V6(v6) => v6.to_bits() as u64,
+    }
 }
 
 /// The addresses of a group, or that of one of its lists.

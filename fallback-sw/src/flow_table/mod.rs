@@ -63,6 +63,8 @@ pub struct FlowTable {
     index: Index,
     records: Array<Record>,
     destinations: Destinations,
+    /// Records without another direction, by their source.
+    lone_sources: Destinations,
     created: Array<u32>,
     /// By how much later than it was created a flow's program has changed: most never do, and then no memory is touched.
     changed: Array<u32>,
@@ -130,6 +132,7 @@ impl FlowTable {
             index: Index::new(capacity)?,
             records: Array::new(capacity as usize)?,
             destinations: Destinations::new(capacity)?,
+            lone_sources: Destinations::new(capacity)?,
             created: Array::new(capacity as usize)?,
             changed: Array::new(capacity as usize)?,
             bindings: Array::new(capacity as usize)?,
@@ -318,6 +321,8 @@ impl FlowTable {
         let two = match self.add(rev_hash, rev) {
             Ok(two) => two,
             Err(error) => {
+                // As its own other direction: it is not filed by its source.
+                self.link(one, one);
                 self.free(one);
                 return Err(error);
             }
@@ -333,10 +338,14 @@ impl FlowTable {
     /// As [`FlowTable::insert_pair`].
     pub fn insert_one(&mut self, key: FlowKey) -> Result<u32, InsertError> {
         let hash = self.hash(&key);
-        match self.find(hash, &key) {
-            Some(slot) => Err(InsertError::Exists(slot)),
-            None => self.add(hash, key),
+        if let Some(slot) = self.find(hash, &key) {
+            return Err(InsertError::Exists(slot));
         }
+        let slot = self.add(hash, key)?;
+        let records = self.records.as_slice();
+        let source_of = |slot: u32| records.get(slot as usize).map(|record| record.key.source());
+        self.lone_sources.add(slot, (key.vrf, key.source()), source_of);
+        Ok(slot)
     }
 
     /// Removes the record in this slot and its other direction; returns how many records that were: 0 when the slot is
@@ -465,8 +474,19 @@ impl FlowTable {
         out: &mut Vec<u32>,
     ) -> Result<(), TooMany> {
         let records = self.records.as_slice();
-        let key_of = |slot: u32| records.get(slot as usize).map(|record| &record.key);
-        self.destinations.covered((vrf, prefix), skip, key_of, most, out)
+        let destination_of = |slot: u32| records.get(slot as usize).map(|record| record.key.destination());
+        self.destinations.covered((vrf, prefix), skip, destination_of, most, out)
+    }
+
+    /// As [`FlowTable::covered`], for records without another direction and by their source. That of all others is the destination of
+    /// their other direction.
+    ///
+    /// # Errors
+    /// As [`FlowTable::covered`].
+    pub fn lone_from(&self, vrf: VrfId, prefix: IpNet, most: &mut usize, out: &mut Vec<u32>) -> Result<(), TooMany> {
+        let records = self.records.as_slice();
+        let source_of = |slot: u32| records.get(slot as usize).map(|record| record.key.source());
+        self.lone_sources.covered((vrf, prefix), |_| false, source_of, most, out)
     }
 
     /// From `from` on, an address of its family that no record of the VRF has a destination before. `None`: there is no record from there
@@ -494,7 +514,8 @@ impl FlowTable {
         self.capacity
     }
 
-    /// Octets of memory in use, estimated from above but for bindings and for when programs have changed, which most flows have none of:
+    /// Octets of memory in use, estimated from above but for bindings, for when programs have changed and for how records without
+    /// another direction are found by their source, which most flows have none of:
     /// every slot that ever held a flow, and the index, whose pages are all touched soon.
     #[must_use]
     pub fn memory_bytes(&self) -> usize {
@@ -519,7 +540,8 @@ impl FlowTable {
         }
         *record = Record::occupied(key);
         let records = self.records.as_slice();
-        self.destinations.add(slot, &key, |slot| records.get(slot as usize).map(|record| &record.key));
+        let destination_of = |slot: u32| records.get(slot as usize).map(|record| record.key.destination());
+        self.destinations.add(slot, (key.vrf, key.destination()), destination_of);
         self.set_created(slot, 0);
         if let Some(generation) = self.generations.get_mut(slot) {
             *generation = generation.wrapping_add(1);
@@ -533,10 +555,13 @@ impl FlowTable {
 
     fn free(&mut self, slot: u32) {
         let Some(record) = self.record(slot) else { return };
-        let key = record.key;
+        let (key, reverse) = (record.key, record.reverse);
         let hash = self.hash(&key);
         self.index.remove(hash, slot);
-        self.destinations.remove(slot, &key);
+        self.destinations.remove(slot, (key.vrf, key.destination()));
+        if reverse == NONE {
+            self.lone_sources.remove(slot, (key.vrf, key.source()));
+        }
         let next = self.freed;
         if let Some(record) = self.records.get_mut(slot) {
             *record = Record::vacant(next);

@@ -1,7 +1,8 @@
 //! A new snapshot: the worker does what its changes ask for, and nothing for what they do not concern.
 //!
 //! Programs that depend on a changed object are stale as a whole. A changed route concerns flows by their addresses: the table finds
-//! those that it covers by their destination, and each pair's other direction by its source. What is stale is derived anew by its
+//! those that it covers by their destination, and each pair's other direction by its source. So it does those that changed entries of
+//! an access list cover: see `lists.rs`. What is stale is derived anew by its
 //! next packet or by [`Worker::tick`], and before any packet where a NIC has it, up to a bound: see `offload/tick.rs`.
 //!
 //! Routes that are too many to be followed at once are followed by the ticks after. Until that is done, each flow that is about to be
@@ -27,7 +28,7 @@ use crate::flow_table::Record;
 
 /// Groups of records and records that one changed prefix may cover. When it covers more, all flows are stale that have looked their
 /// addresses up in its VRF.
-const MOST: usize = 4096;
+pub(super) const MOST: usize = 4096;
 /// What is done for changed routes in each tick, in units of some 10 ns: 0.2 ms, and as much again for the last prefix.
 const EACH_TICK: usize = 20_000;
 /// The same when a snapshot comes in, while packets wait: as many records are marked as one prefix may cover, because rules of a NIC are to
@@ -144,6 +145,7 @@ impl Worker {
             self.interfaces.decap.follow(version, &self.env.snapshot);
             self.state.programs.follow(version, &self.env.snapshot);
         }
+        self.state.follow_lists(&self.env, &changes);
         self.state.begin_routes(&self.env, &changes);
         self.state.follow_routes_for(&self.env, AT_ONCE);
         self.state.sweep_offloads(&self.env, &changes);
@@ -271,7 +273,7 @@ impl FlowState {
     }
 
     /// A direction that was derived before this version is to be derived anew, if it depends on this.
-    fn mark(&mut self, env: &Env, slot: u32, what: Dependency, version: u32) {
+    pub(super) fn mark(&mut self, env: &Env, slot: u32, what: Dependency, version: u32) {
         let now = env.version;
         let Some(record) = self.flows.record_mut(slot) else { return };
         let is_older = record.program != TO_BE_DERIVED && is_before(record.version, version, now);

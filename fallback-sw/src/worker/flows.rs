@@ -317,6 +317,8 @@ impl FlowState {
                 if let Some(record) = self.flows.record_mut(slot) {
                     record.program = id;
                     record.version = version;
+                    // A later change is followed without a packet, too.
+                    remember_ingress(record, ingress);
                 }
                 self.note_change(env, slot);
                 self.release_program(program);

@@ -51,6 +51,7 @@ mod ipsec;
 mod lane;
 pub mod leases;
 mod limits;
+mod lists;
 mod local;
 mod neighbour;
 mod node_addresses;

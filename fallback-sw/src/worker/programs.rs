@@ -11,7 +11,7 @@ use std::{
 };
 
 use offload_rules::{
-    VrfId,
+    AclId, VrfId,
     flow::{Dependency, Program},
     forwarding::{Changes, Snapshot},
 };
@@ -118,6 +118,9 @@ pub struct Programs {
     /// VRF in which flows have looked up one of their ends, and another VRF that is in the key of one of their directions. Never
     /// forgotten: there are few, and one too many costs a look.
     elsewhere: BTreeSet<(VrfId, VrfId)>,
+    /// Access list, and a VRF that is in the key of a direction of a flow that it has judged. Forgotten when the list has changed and no
+    /// program depends on it.
+    judged_in: BTreeSet<(AclId, VrfId)>,
 }
 
 impl Programs {
@@ -218,9 +221,25 @@ impl Programs {
 
     /// Makes those stale that have read the route to a flow's own end in this VRF.
     pub fn follow_ends(&mut self, vrf: VrfId) {
-        let ends = [Dependency::Destination(vrf), Dependency::Source(vrf)];
-        let concerned: Vec<ProgramId> = ends.iter().flat_map(|end| self.readers.of(*end)).collect();
+        self.follow_object(Dependency::Destination(vrf));
+        self.follow_object(Dependency::Source(vrf));
+    }
+
+    /// Makes those stale that depend on this.
+    pub(super) fn follow_object(&mut self, what: Dependency) {
+        let concerned: Vec<ProgramId> = self.readers.of(what).collect();
         concerned.into_iter().for_each(|id| self.make_stale(id));
+    }
+
+    /// A list has changed: the VRFs in the keys of flows that it has judged.
+    pub(super) fn judged_by(&mut self, list: AclId) -> Vec<VrfId> {
+        let of_list = (list, VrfId::default())..;
+        let vrfs = self.judged_in.range(of_list).take_while(|(of, _)| *of == list).map(|(_, vrf)| *vrf).collect();
+        if self.readers.of(Dependency::Acl(list)).next().is_some() {
+            return vrfs;
+        }
+        vrfs.into_iter().for_each(|vrf| _ = self.judged_in.remove(&(list, vrf)));
+        Vec::new()
     }
 
     fn make_stale(&mut self, id: ProgramId) {
@@ -278,11 +297,12 @@ impl Programs {
     pub fn used_by(&mut self, id: ProgramId, keys: [VrfId; 2]) {
         let Some(Some(entry)) = self.entries.get((id as usize).wrapping_sub(1)) else { return };
         for read in &entry.program.dependencies {
-            let (Dependency::Destination(vrf) | Dependency::Source(vrf)) = *read else { continue };
-            for key in keys {
-                if key != vrf {
-                    self.elsewhere.insert((vrf, key));
+            match *read {
+                Dependency::Destination(vrf) | Dependency::Source(vrf) => {
+                    self.elsewhere.extend(keys.into_iter().filter(|key| *key != vrf).map(|key| (vrf, key)));
                 }
+                Dependency::Acl(list) => self.judged_in.extend(keys.map(|key| (list, key))),
+                _ => {}
             }
         }
     }

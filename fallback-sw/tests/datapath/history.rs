@@ -19,7 +19,7 @@ use offload_rules::{
 use proptest::prelude::*;
 
 use crate::common::{
-    packets::{VRRP, eth, udp},
+    packets::{VRRP, echo_request, eth, udp},
     records::out_of_tunnel_on,
     snapshot, vif,
     walk_a::{CE1, CLIENT_MAC, LAN1, UNDERLAYS, altered},
@@ -27,15 +27,16 @@ use crate::common::{
 const INITIATOR: u8 = 0x01;
 const DENIED: u8 = 0x04;
 
-/// CE1 with a second tenant that the first one's routes may lead into, a second tunnel that is routed in the underlay, and a list.
-fn world() -> String {
+/// CE1 with a second tenant that the first one's routes may lead into, a second tunnel that is routed in the underlay, and lists
+/// for what comes from its LAN and what leaves there.
+pub(super) fn world() -> String {
     altered(
         CE1,
         &[
             (r#"{"id": 18, "name": "blue"}"#, r#"{"id": 18, "name": "blue"}, {"id": 19, "name": "red"}"#),
             (
                 r#""addresses": ["192.168.100.1/24", "2001:db8:100::1/64"]}"#,
-                r#""addresses": ["192.168.100.1/24", "2001:db8:100::1/64"], "ingressAcls": [5]}"#,
+                r#""addresses": ["192.168.100.1/24", "2001:db8:100::1/64"], "ingressAcls": [5], "egressAcls": [6]}"#,
             ),
             (
                 r#"{"id": 516, "#,
@@ -44,7 +45,7 @@ fn world() -> String {
             ),
             (
                 r#""labels""#,
-                r#""acls": [{"id": 5, "entries": [{"id": 1, "action": "DENY", "proto": 17, "destinationPorts": {"first": 7, "last": 7}}]}],
+                r#""acls": [{"id": 5, "entries": [{"id": 1, "action": "DENY", "proto": 17, "destinationPorts": {"first": 7, "last": 7}}]}, {"id": 6}],
                 "labels""#,
             ),
         ],
@@ -122,7 +123,9 @@ fn step() -> impl Strategy<Value = Step> {
         r#"{"vifs": [{"id": 4111, "name": "wan0", "type": "PHYSICAL", "mac": "02:00:00:00:41:11", "vrf": 8, "mtu": 1400}]}"#,
         r#"{"routes": [{"vrf": 18, "prefix": "192.168.1.0/24", "nexthop": 489, "label": 300}], "removeRoutes": [{"vrf": 18, "prefix": "192.168.100.100/32"}]}"#,
     ]);
+    let lists = list_change();
     prop_oneof![
+        4 => lists.prop_map(Step::Delta),
         8 => put.prop_map(Step::Delta),
         4 => take.prop_map(Step::Delta),
         4 => objects.prop_map(|json| Step::Delta(json.to_owned())),
@@ -135,8 +138,54 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
+/// Entries that meet the packets of [`flows`] or their answers, or none, as they are given: without a number.
+fn entry() -> impl Strategy<Value = String> {
+    let prefix = |of: &'static [&'static str]| prop::option::weighted(0.5, one_of(of));
+    let source =
+        prefix(&["192.168.100.100/32", "192.168.1.0/24", "192.168.100.0/24", "203.0.113.9/32", "192.168.200.0/24"]);
+    let destination =
+        prefix(&["192.168.1.101/32", "192.168.1.64/26", "192.168.100.7/32", "192.168.2.0/24", "192.168.200.0/24"]);
+    let ports = one_of(&[
+        "",
+        "",
+        r#", "destinationPorts": {"first": 7, "last": 8}"#,
+        r#", "sourcePorts": {"first": 2, "last": 9}"#,
+        r#", "destinationPorts": {"first": 100, "last": 102}"#,
+    ]);
+    let scope = one_of(&["", "", r#", "scope": "ACL_SCOPE_STATELESS""#]);
+    let echo = one_of(&[
+        r#""proto": 1, "destinationPorts": {"first": 8, "last": 8}"#,
+        r#""proto": 1, "destinationPorts": {"first": 0, "last": 0}"#,
+        r#""proto": 58"#,
+        r#""source": "2001:db8:1::/64""#,
+        r#""destination": "2001:db8:1::100/128""#,
+    ]);
+    let udp = (source, destination, ports, scope).prop_map(|(source, destination, ports, scope)| {
+        let prefix =
+            |name: &str, prefix: Option<&str>| prefix.map_or(String::new(), |p| format!(r#", "{name}": "{p}""#));
+        format!(r#""proto": 17{}{}{ports}{scope}"#, prefix("source", source), prefix("destination", destination))
+    });
+    (one_of(&["PERMIT", "DENY"]), prop_oneof![4 => udp, 1 => echo.prop_map(str::to_owned)])
+        .prop_map(|(action, what)| format!(r#""action": "{action}", {what}"#))
+}
+
+/// One of the lists anew.
+pub(super) fn list_change() -> impl Strategy<Value = String> {
+    let default = one_of(&["", "", "", r#", "defaultAction": "PERMIT""#, r#", "defaultAction": "DENY""#]);
+    let entries = prop::collection::vec((1u32..4, entry()), 0..4);
+    (5u32..7, entries, default).prop_map(|(id, entries, default)| {
+        let numbered: BTreeMap<u32, String> = entries.into_iter().collect();
+        // The order is that of the list, not of the numbers.
+        let mut entries: Vec<_> = numbered.iter().map(|(id, what)| format!(r#"{{"id": {id}, {what}}}"#)).collect();
+        if id == 5 {
+            entries.reverse();
+        }
+        format!(r#"{{"acls": [{{"id": {id}, "entries": [{}]{default}}}]}}"#, entries.join(", "))
+    })
+}
+
 /// Frames of flows from the LAN, and out of the tunnel; each with its port.
-fn flows() -> Vec<(u32, Vec<u8>)> {
+pub(super) fn flows() -> Vec<(u32, Vec<u8>)> {
     let mut frames = Vec::new();
     for sport in 1..4 {
         for dport in [7, 9] {
@@ -153,25 +202,29 @@ fn flows() -> Vec<(u32, Vec<u8>)> {
             let six = udp("2001:db8:100::100", "2001:db8:1::100", sport, dport, b"six");
             frames.push((LAN1, eth(VRRP, CLIENT_MAC, &six.ip())));
         }
+        let ping = echo_request("192.168.100.100", "192.168.1.101", sport, 1);
+        frames.push((LAN1, eth(VRRP, CLIENT_MAC, &ping.ip())));
+        let back = echo_request("192.168.1.100", "192.168.100.7", sport, 1);
+        frames.push((UNDERLAYS[0], out_of_tunnel_on(UNDERLAYS[0], &back)));
     }
     frames
 }
 
-struct Bed {
-    worker: Worker,
+pub(super) struct Bed {
+    pub(super) worker: Worker,
     snapshot: Arc<Snapshot>,
     out: Outbox,
-    now: u64,
+    pub(super) now: u64,
     /// What a NIC has that takes everything at once.
-    in_hardware: BTreeMap<OffloadId, [Option<Direction>; 2]>,
+    pub(super) in_hardware: BTreeMap<OffloadId, [Option<Direction>; 2]>,
 }
 
 impl Bed {
-    fn new(json: &str) -> Self {
+    pub(super) fn new(json: &str) -> Self {
         Self::with_engine(json, false)
     }
 
-    fn with_engine(json: &str, offload: bool) -> Self {
+    pub(super) fn with_engine(json: &str, offload: bool) -> Self {
         let config = WorkerConfig { id: 0, workers: 1, ip_id: 1, entropy: None, cookie_secret: [1, 2], offload };
         let snapshot = snapshot(json);
         let worker = Worker::new(config, Arc::clone(&snapshot)).unwrap();
@@ -200,7 +253,7 @@ impl Bed {
         self.out = Outbox::default();
     }
 
-    fn ticks(&mut self, count: usize) {
+    pub(super) fn ticks(&mut self, count: usize) {
         for _ in 0..count {
             self.now += 10;
             self.worker.tick(self.now, &mut self.out);
@@ -208,7 +261,7 @@ impl Bed {
         }
     }
 
-    fn traffic(&mut self, frames: &[(u32, Vec<u8>)]) {
+    pub(super) fn traffic(&mut self, frames: &[(u32, Vec<u8>)]) {
         for (port, frame) in frames {
             self.now += 1;
             self.worker.receive(vif(*port), &mut vec![Packet::from_frame(frame)], self.now, &mut self.out);
@@ -217,7 +270,7 @@ impl Bed {
     }
 
     /// The snapshot after a delta; a delta that is refused changes nothing.
-    fn delta(&mut self, json: &str) -> bool {
+    pub(super) fn delta(&mut self, json: &str) -> bool {
         let mut message: proto::v1::ForwardingDelta = proto::json::parse(json, "test delta").unwrap();
         message.base_generation = self.snapshot.generation();
         message.generation = message.base_generation + 1;
@@ -229,7 +282,7 @@ impl Bed {
         })
     }
 
-    fn adopt(&mut self) {
+    pub(super) fn adopt(&mut self) {
         self.worker.adopt(Arc::clone(&self.snapshot), self.now, &mut self.out);
         self.engine();
     }
@@ -260,7 +313,7 @@ impl Bed {
         self.snapshot = Arc::new(next);
     }
 
-    fn records(&self) -> Vec<(u32, Record)> {
+    pub(super) fn records(&self) -> Vec<(u32, Record)> {
         let flows = self.worker.flows();
         let mut found = Vec::new();
         let mut at = 0;
@@ -280,7 +333,11 @@ impl Bed {
         let seen = other.filter(|other| other.packets > 0 || other.flags & INITIATOR != 0);
         let inquiry = Inquiry {
             key: &record.key,
-            service_port: record.key.dport,
+            service_port: match (record.key.proto, initiator) {
+                // An echo: its key holds no type.
+                (1, true) => 8,
+                _ => record.key.dport,
+            },
             ingress,
             start: Start::Route,
             role,
@@ -292,7 +349,7 @@ impl Bed {
     }
 
     /// Every flow forwards as a fresh walk says.
-    fn check(&self) -> Result<(), TestCaseError> {
+    pub(super) fn check(&self) -> Result<(), TestCaseError> {
         for (slot, record) in self.records() {
             let Some(entry) = self.worker.programs().get(record.program) else { continue };
             let ran = &entry.program;
@@ -300,9 +357,12 @@ impl Bed {
                 Some(Verdict::Forward(fresh)) => {
                     prop_assert_eq!(&ran.ops, &fresh.program.ops, "{} {:?}", slot, record.key);
                     prop_assert_eq!(&ran.passes, &fresh.program.passes, "{} {:?}", slot, record.key);
+                    prop_assert_eq!(ran.decided.acl, fresh.program.decided.acl, "{} {:?}", slot, record.key);
                 }
-                Some(Verdict::Drop { .. }) => {
-                    prop_assert!(ran.drops().is_some(), "{} {:?} is forwarded", slot, record.key)
+                Some(Verdict::Drop { acl, .. }) => {
+                    prop_assert!(ran.drops().is_some(), "{} {:?} is forwarded", slot, record.key);
+                    let entry = acl.map(|found| found.entry());
+                    prop_assert!(entry.is_none() || ran.decided.acl == entry, "{} {:?}", slot, record.key);
                 }
                 // A denial comes before a neighbour that is not there.
                 other => prop_assert!(record.flags & DENIED != 0, "{} {:?} runs, but {:?}", slot, record.key, other),
@@ -404,7 +464,7 @@ fn spread_bed() -> Bed {
 
 /// How many directions are derived anew because of a delta.
 #[track_caller]
-fn derived(bed: &mut Bed, json: &str) -> u64 {
+pub(super) fn derived(bed: &mut Bed, json: &str) -> u64 {
     let before = bed.worker.derivations();
     assert!(bed.delta(json), "{json}");
     bed.adopt();

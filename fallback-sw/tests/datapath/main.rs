@@ -19,6 +19,7 @@ mod key;
 mod limits;
 mod link;
 mod link_loss;
+mod list_changes;
 mod mpls;
 mod narrow;
 mod neighbours;

@@ -224,6 +224,10 @@ fn concerns(changes: &Changes, read: &Dependency, key: &FlowKey) -> bool {
             Dependency::Destination(vrf) => changes.covers(vrf, key.destination()),
             Dependency::Source(vrf) => changes.covers(vrf, key.source()),
             Dependency::Route(vrf, address) => changes.covers(vrf, address),
+            Dependency::Acl(list) => {
+                let selectors = changes.lists().get(&list).map_or(&[][..], Vec::as_slice);
+                changes.objects().contains(read) || selectors.iter().any(|selector| selector.may_match(key))
+            }
             object => changes.objects().contains(&object),
         }
 }

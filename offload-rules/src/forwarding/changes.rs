@@ -5,15 +5,20 @@
 //! snapshot that it no longer reaches has to take it that everything has changed.
 
 mod diff;
+mod lists;
 #[cfg(test)]
 mod tests;
 
-use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    sync::Arc,
+};
 
 use ipnet::IpNet;
 
-use super::Snapshot;
-use crate::{VrfId, flow::Dependency};
+use super::{Acl, Selector, Snapshot};
+use crate::{AclId, VrfId, flow::Dependency};
 
 /// Objects and prefixes that the log keeps at least; it is trimmed to that when there are twice as many.
 const REACH: usize = 1 << 16;
@@ -27,6 +32,8 @@ pub struct Changes {
     ends: bool,
     vrfs: bool,
     objects: BTreeSet<Dependency>,
+    /// Access lists, with the packets that they may judge otherwise. A list with too many of those is among the objects.
+    lists: BTreeMap<AclId, Vec<Selector>>,
     routes: Vec<(VrfId, IpNet)>,
     /// What the routes cover, in order and apart, once they are known to be all.
     spans: Vec<Span>,
@@ -74,10 +81,17 @@ impl Changes {
         self.everything || self.objects.iter().any(of)
     }
 
-    /// The objects: no routes.
+    /// The objects: no routes, and no lists of which it is told what packets they judge otherwise.
     #[must_use]
     pub const fn objects(&self) -> &BTreeSet<Dependency> {
         &self.objects
+    }
+
+    /// Access lists that are others, each with selectors of all packets that it may judge otherwise, or by another entry. A list of which
+    /// that is too much to tell is an [object](Self::objects).
+    #[must_use]
+    pub const fn lists(&self) -> &BTreeMap<AclId, Vec<Selector>> {
+        &self.lists
     }
 
     /// Prefixes that routes were added, replaced or removed for.
@@ -115,7 +129,12 @@ impl Changes {
     /// Nothing has changed that a flow could depend on.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        !self.everything && !self.ends && !self.vrfs && self.objects.is_empty() && self.routes.is_empty()
+        !self.everything
+            && !self.ends
+            && !self.vrfs
+            && self.objects.is_empty()
+            && self.lists.is_empty()
+            && self.routes.is_empty()
     }
 
     /// Everything.
@@ -126,6 +145,14 @@ impl Changes {
     /// Notes an object. Of routes, see [`Self::note_route`].
     pub(super) fn note(&mut self, object: Dependency) {
         self.objects.insert(object);
+    }
+
+    /// Notes a list that is put in the place of another one; `None`: there is none.
+    pub(super) fn note_list(&mut self, id: AclId, old: Option<&Acl>, new: Option<&Acl>) {
+        match lists::judged_otherwise(old, new) {
+            Some(selectors) => self.lists.entry(id).or_default().extend(selectors),
+            None => self.note(Dependency::Acl(id)),
+        }
     }
 
     /// Notes a prefix whose route comes, goes or is another one.
@@ -146,7 +173,7 @@ impl Changes {
     }
 
     fn weight(&self) -> usize {
-        ENTRY + self.objects.len() + self.routes.len()
+        ENTRY + self.objects.len() + self.routes.len() + self.lists.values().map(|list| 1 + list.len()).sum::<usize>()
     }
 }
 

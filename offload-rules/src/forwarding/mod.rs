@@ -33,7 +33,7 @@ mod validate;
 mod vif;
 mod vrf;
 
-pub use acl::{Ace, Acl, Action, Scope};
+pub use acl::{Ace, Acl, Action, Scope, Selector};
 pub use changes::{Changes, VersionChanges};
 pub use error::{StateError, StateErrors};
 pub use fib::{Fib, RouteAnswer};

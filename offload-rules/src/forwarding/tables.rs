@@ -424,13 +424,14 @@ impl Tables {
 
     /// Adds or replaces.
     pub(super) fn put_acl(&mut self, acl: Arc<Acl>, changes: &mut Changes) {
-        changes.note(Dependency::Acl(acl.id));
+        changes.note_list(acl.id, self.acls.get(acl.id.get()).map(AsRef::as_ref), Some(&acl));
         self.acls.insert(acl.id.get(), acl);
     }
 
     pub(super) fn take_acl(&mut self, acl: AclId, changes: &mut Changes) -> Option<Arc<Acl>> {
-        changes.note(Dependency::Acl(acl));
-        self.acls.remove(acl.get())
+        let old = self.acls.remove(acl.get());
+        changes.note_list(acl, old.as_deref(), None);
+        old
     }
 
     /// Adds or replaces.

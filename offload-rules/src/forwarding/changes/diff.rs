@@ -19,7 +19,10 @@ impl Changes {
             changes.note_everything();
         }
         let (old, new) = (&old.tables, &new.tables);
-        by_id(&old.acls, &new.acls, |acl| changes.note(Dependency::Acl(acl.id)));
+        by_id(&old.acls, &new.acls, |acl| {
+            let in_table = |tables: &'_ Tables| tables.acls.get(acl.id.get()).cloned();
+            changes.note_list(acl.id, in_table(old).as_deref(), in_table(new).as_deref());
+        });
         differences(
             &old.sas,
             &new.sas,
