@@ -189,6 +189,7 @@ impl Plan {
         changes.touches_arrivals()
             || changes.touches_vrfs()
             || changes.touches(read)
+            || changes.lists().keys().any(|list| self.dependencies.contains(&Dependency::Acl(*list)))
             || !changes.routes().is_empty() && self.dependencies.iter().any(far_end)
     }
 
