@@ -156,11 +156,7 @@ impl Bench {
     /// The other end seals.
     fn write_sealed(&mut self, texts: &[Vec<u8>], burst: usize) {
         self.write(texts, burst);
-        for packet in &mut self.packets {
-            self.peer.seal(packet, 0, 1, false).expect("there is room");
-            let room = packet.prepend(14).expect("there is room");
-            room.copy_from_slice(&[2, 0, 0, 0, 0, 3, 2, 0, 0, 0, 0, 0x30, 8, 0]);
-        }
+        super::seal_all(&mut self.peer, &mut self.packets);
     }
 
     fn measure(&mut self, effort: &Effort, mut each: impl FnMut(&mut Self, usize)) -> Sample {

@@ -133,7 +133,7 @@ impl Worker {
             // Invariant: a full batch is worked off before the next packet.
             return self.settle(packet, Outcome::drop(arrived.port, DropReason::InvalidPacket), out);
         };
-        match self.interfaces.sort(&self.env.snapshot, &packet, arrived.port, arrived.head, context) {
+        match self.interfaces.sort(&self.env.snapshot, &packet, arrived.port, arrived.head.as_ref(), context) {
             // The usual case, apart from the others for speed.
             Ok(FrameKind::Ip) => {
                 if self.env.config.workers > 1
@@ -212,7 +212,7 @@ impl Worker {
                 Outcome::Again(inside) => arrived = inside,
                 other => return Some(other),
             }
-            sorted = self.interfaces.sort(&self.env.snapshot, packet, arrived.port, arrived.head, context);
+            sorted = self.interfaces.sort(&self.env.snapshot, packet, arrived.port, arrived.head.as_ref(), context);
         }
         match sorted {
             Ok(FrameKind::Ip) => {
@@ -240,9 +240,12 @@ impl Worker {
         // ESP inside ESP is opened by itself.
         batch.opening = true;
         for each in sealed.drain(..) {
-            match each.outcome() {
-                Outcome::Again(inside) => self.take_in(batch, each.packet, inside, out),
-                other => self.settle(each.packet, other, out),
+            match each.inside() {
+                Some(tunnel) => self.take_in(batch, each.packet, Arrived::new(tunnel), out),
+                None => {
+                    let outcome = each.outcome();
+                    self.settle(each.packet, outcome, out);
+                }
             }
         }
         batch.opening = false;
@@ -373,7 +376,8 @@ impl Worker {
     /// A packet enters at the first stage again, by itself: it was put together, or its first fragment has told the ports.
     pub(super) fn take_in_again(&mut self, mut packet: Packet, arrived: Arrived, out: &mut Outbox) {
         let mut context = Context::blank();
-        let sorted = self.interfaces.sort(&self.env.snapshot, &packet, arrived.port, arrived.head, &mut context);
+        let sorted =
+            self.interfaces.sort(&self.env.snapshot, &packet, arrived.port, arrived.head.as_ref(), &mut context);
         let outcome = match self.sort_on(sorted, &mut packet, arrived, &mut context, out) {
             Some(outcome) => outcome,
             None => {
@@ -398,6 +402,10 @@ impl Worker {
         let mut queue = std::mem::take(&mut self.pending.seal);
         while !queue.is_empty() {
             let steps = self.sealer(out).seal_together(&mut queue);
+            if let Some((port, meta)) = steps.all_sent(&queue) {
+                self.transmit_all(port, meta, queue.drain(..steps.count).map(|(packet, _)| packet), out);
+                continue;
+            }
             // What has to be sealed by itself is the first one now.
             for (at, (mut packet, request)) in queue.drain(..steps.count.max(1)).enumerate() {
                 let outcome = match steps.outcome(at, &request) {
@@ -459,8 +467,13 @@ impl Worker {
     pub(super) fn context_of(&self, delivery: &Delivery) -> Option<Context> {
         let Origin::Port(arrived) = delivery.origin else { return None };
         let mut context = Context::blank();
-        let sorted =
-            self.interfaces.sort(&self.env.snapshot, &delivery.packet, arrived.port, arrived.head, &mut context);
+        let sorted = self.interfaces.sort(
+            &self.env.snapshot,
+            &delivery.packet,
+            arrived.port,
+            arrived.head.as_ref(),
+            &mut context,
+        );
         matches!(sorted, Ok(FrameKind::Ip)).then_some(context)
     }
 }

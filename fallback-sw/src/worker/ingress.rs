@@ -80,7 +80,7 @@ impl Interfaces {
         snapshot: &Snapshot,
         packet: &Packet,
         port: VifId,
-        head: Option<Head>,
+        head: Option<&Head>,
         context: &mut Context,
     ) -> Result<FrameKind, Refused> {
         context.port = port;
@@ -90,7 +90,7 @@ impl Interfaces {
         }
         let frame = packet.data();
         let device = self.get(port).ok_or((port, DropReason::InvalidIf))?;
-        context.head = head;
+        context.head = head.copied();
         context.sealed_on = None;
         if device.raw_ip {
             let version = frame.first().ok_or((port, DropReason::Truncated))? >> 4;

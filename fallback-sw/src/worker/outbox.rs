@@ -64,6 +64,19 @@ impl Outbox {
         }
     }
 
+    /// Packets that are alike, and how many octets they have.
+    #[inline]
+    pub(super) fn send_all(&mut self, port: VifId, meta: TxMeta, packets: impl Iterator<Item = Packet>) -> u64 {
+        let queue = self.queue(port);
+        let (before, mut octets) = (queue.packets.len(), 0);
+        queue.packets.extend(packets.inspect(|packet| octets += packet.len() as u64));
+        queue.metas.resize(queue.packets.len(), meta);
+        if before == 0 && !queue.packets.is_empty() {
+            self.dirty.push(port);
+        }
+        octets
+    }
+
     /// Keeps a packet for reuse, up to a bound; not those that are as large as a reassembled datagram.
     #[inline]
     pub(super) fn recycle(&mut self, packet: Packet) {

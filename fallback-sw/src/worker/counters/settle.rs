@@ -115,6 +115,33 @@ impl Worker {
         out.send(port, packet, meta);
     }
 
+    /// The same for packets that are sent in the same way.
+    #[inline]
+    pub(in crate::worker) fn transmit_all(
+        &mut self,
+        port: VifId,
+        meta: TxMeta,
+        packets: impl ExactSizeIterator<Item = Packet>,
+        out: &mut Outbox,
+    ) {
+        let count = packets.len() as u64;
+        let octets = out.send_all(port, meta, packets);
+        match meta.kind {
+            TxKind::Forwarded => self.counters.account.0.forwarded += count,
+            TxKind::Punted => self.counters.account.0.punted += count,
+            TxKind::Originated => {}
+            TxKind::Resumed => return,
+        }
+        if let Some(counters) = self.counters.vif(meta.vif) {
+            counters.tx_packets += count;
+            counters.tx_bytes += octets;
+        }
+        if let Some(counters) = self.counters.port(port) {
+            counters.tx_packets += count;
+            counters.tx_bytes += octets;
+        }
+    }
+
     /// Holds a packet, or settles those that are ready or lost because of it.
     #[inline(never)]
     fn hold(&mut self, packet: Packet, hold: Hold, out: &mut Outbox) {

@@ -56,8 +56,13 @@ impl Sealed {
         Self { packet, frame, spi, vif, step: Step::New }
     }
 
-    /// What becomes of it.
+    /// The tunnel that what is left of it came out of.
     #[inline]
+    pub(in crate::worker) const fn inside(&self) -> Option<VifId> {
+        if let Step::Inside(tunnel) = self.step { Some(tunnel) } else { None }
+    }
+
+    /// What becomes of it.
     pub(in crate::worker) const fn outcome(&self) -> Outcome {
         match self.step {
             Step::Inside(tunnel) => Outcome::Again(Arrived::new(tunnel)),
@@ -115,8 +120,7 @@ impl Ipsec {
         // One limit is reached once, and there are two.
         let mut told = [None; 2];
         for Sealed { packet, frame, step, .. } in &mut *run {
-            let (done, news) = sa.accept(packet, *frame, *step, now);
-            *step = done;
+            let news = sa.accept(packet, *frame, step, now);
             if news.is_some()
                 && let Some(free) = told.iter_mut().find(|told| told.is_none())
             {
@@ -188,7 +192,7 @@ impl Ipsec {
             }
             return Err(DropReason::EspBesideNic);
         }
-        let step = if deciphered {
+        let mut step = if deciphered {
             match sa.sa.check(esp) {
                 Ok(number) => Step::Deciphered { number, genuine: true },
                 Err(error) => return Err(sa.refuse(error)),
@@ -196,7 +200,7 @@ impl Ipsec {
         } else {
             Step::New
         };
-        let (step, news) = sa.accept(packet, frame, step, now);
+        let news = sa.accept(packet, frame, &mut step, now);
         Ok((step, news.map(|news| (sa.usage.sa.id, news))))
     }
 }
@@ -204,34 +208,39 @@ impl Ipsec {
 impl Inbound {
     /// The last step of opening, in the order in which packets came: the window moves, and the packet inside is what is left. What has not
     /// been deciphered is now.
-    #[inline]
-    fn accept(&mut self, packet: &mut Packet, frame: EspFrame, step: Step, now: u64) -> (Step, Option<SaNews>) {
+    #[inline(always)] // the step stays in registers
+    fn accept(&mut self, packet: &mut Packet, frame: EspFrame, step: &mut Step, now: u64) -> Option<SaNews> {
         // A packet before it may have been the last one.
         if let Some(reason) = self.usage.ended {
-            return (Step::Refused(reason), None);
+            *step = Step::Refused(reason);
+            return None;
         }
         let esp = frame.of_mut(packet.data_mut());
-        let opened = match step {
+        let opened = match *step {
             Step::Deciphered { number, genuine } => self.sa.accept(esp, number, genuine),
             _ => self.sa.open(esp),
         };
-        let opened = match opened {
-            Ok(opened) => opened,
-            Err(error) => return (Step::Refused(self.refuse(error)), None),
-        };
-        let Opened::Packet { at, len } = opened else {
-            self.usage.count(0);
-            return (Step::Dummy, self.usage.look(now));
+        let (at, len) = match opened {
+            Ok(Opened::Packet { at, len }) => (at, len),
+            Ok(Opened::Dummy) => {
+                *step = Step::Dummy;
+                self.usage.count(0);
+                return self.usage.look(now);
+            }
+            Err(error) => {
+                *step = Step::Refused(self.refuse(error));
+                return None;
+            }
         };
         self.usage.count(len);
-        let news = self.usage.look(now);
         packet.advance(usize::from(frame.at) + at);
         packet.truncate(len);
         packet.set_mark(None);
-        match combine_ecn(packet, frame.tos) {
-            Ok(()) => (Step::Inside(self.vif), news),
-            Err(reason) => (Step::Refused(reason), news),
-        }
+        *step = match combine_ecn(packet, frame.tos) {
+            Ok(()) => Step::Inside(self.vif),
+            Err(reason) => Step::Refused(reason),
+        };
+        self.usage.look(now)
     }
 }
 

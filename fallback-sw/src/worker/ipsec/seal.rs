@@ -20,7 +20,7 @@ use crate::{
         delivery::Origin,
         env::{BATCH, Env, IpIds},
         outcome::{Blame, Emit, Outcome},
-        tx::TxKind,
+        tx::{TxKind, TxMeta},
     },
 };
 
@@ -61,6 +61,17 @@ pub(in crate::worker) struct Steps {
 }
 
 impl Steps {
+    /// Where all packets that are seen to go, when they are sent in the same way.
+    #[inline]
+    pub(in crate::worker) fn all_sent(&self, queue: &[(Packet, SealRequest)]) -> Option<(VifId, TxMeta)> {
+        let (_, first) = queue.first()?;
+        let way = (first.egress.port, first.egress.vif, first.kind);
+        let sent = |step: &Step| matches!(step, Step::Framed { .. } | Step::Ready);
+        let same = |request: &SealRequest| (request.egress.port, request.egress.vif, request.kind) == way;
+        let all = self.of.iter().zip(queue).take(self.count).all(|(step, (_, request))| sent(step) && same(request));
+        (all && self.count > 0).then_some((way.0, TxMeta { vif: way.1, kind: way.2 }))
+    }
+
     /// What becomes of a packet of the queue; `None`: [`Sealer::seal`] tells.
     #[inline]
     pub(in crate::worker) fn outcome(&self, at: usize, request: &SealRequest) -> Option<Outcome> {
