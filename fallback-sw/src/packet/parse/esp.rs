@@ -47,3 +47,72 @@ pub fn plain_esp(l3: &[u8]) -> Option<PlainEsp> {
         len,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::packet::{
+        parse::{FragmentInfo, ip},
+        samples,
+    };
+
+    /// ESP of 40 octets from 192.0.2.1 to 198.51.100.7, bare or in UDP, with Ethernet's padding.
+    fn packet(udp: bool, tos: u8) -> Vec<u8> {
+        let at = if udp { 28 } else { 20 };
+        let total = at + 40;
+        let mut l3 = vec![0x45, tos, 0, total, 0, 7, 0x40, 0, 64, if udp { 17 } else { 50 }, 0, 0];
+        l3.extend([192, 0, 2, 1, 198, 51, 100, 7]);
+        if udp {
+            l3.extend([0xc0, 1, 0x11, 0x94, 0, 48, 0, 0]);
+        }
+        l3.extend([0, 0, 16, 1]);
+        l3.resize(usize::from(total) + 6, 0x5a);
+        samples::fix4(&mut l3);
+        l3
+    }
+
+    #[test]
+    fn the_outside_of_plain_esp_is_read_at_once() {
+        for (udp, at) in [(false, 20), (true, 28)] {
+            let read = PlainEsp { destination: [198, 51, 100, 7], tos: 0xb9, at, len: 40 };
+            assert_eq!(plain_esp(&packet(udp, 0xb9)), Some(read));
+        }
+    }
+
+    #[test]
+    fn ike_is_no_esp() {
+        let mut l3 = packet(true, 0);
+        l3[28..32].fill(0);
+        assert_eq!(plain_esp(&l3), None);
+    }
+
+    proptest! {
+        /// What is read at once, the parser finds, too, and in the same place.
+        #[test]
+        fn what_is_read_at_once_is_what_the_parser_says(
+            udp in any::<bool>(),
+            changes in prop::collection::vec((0_usize..32, any::<u8>()), 0..3),
+            len in 0_usize..80,
+            fixed in prop::bool::weighted(0.9),
+        ) {
+            let mut l3 = packet(udp, 0);
+            for (at, value) in changes {
+                l3[at] = value;
+            }
+            if fixed && l3[0] == 0x45 {
+                samples::fix4(&mut l3);
+            }
+            l3.truncate(len.max(16));
+            if let Some(esp) = plain_esp(&l3) {
+                let parsed = ip(&l3, 4).unwrap();
+                prop_assert!(parsed.fragment == FragmentInfo::None && !parsed.multicast);
+                let data = if parsed.proto == 17 { parsed.udp_data(&l3) } else { parsed.payload(&l3) };
+                let at = parsed.header_len + if parsed.proto == 17 { 8 } else { 0 };
+                prop_assert_eq!((esp.at, usize::from(esp.len), esp.tos), (at, data.len(), parsed.tos));
+                prop_assert_eq!(esp.destination[..], parsed.dst[..4]);
+            }
+        }
+    }
+}
