@@ -295,13 +295,11 @@ fn edge_row(effort: &Effort, provider: Provider, (size, sizes): (&str, &[usize])
         .collect();
     let mut next = 0;
     let sample = router.measure(effort, WAN, deciding, |packets| {
-        for packet in packets {
+        for packet in &mut *packets {
             packet.refill(&texts[next % texts.len()]);
             next += 1;
-            peer.seal(packet, 0, 1, false).expect("there is room");
-            let room = packet.prepend(14).expect("there is room");
-            room.copy_from_slice(&[2, 0, 0, 0, 0, 3, 2, 0, 0, 0, 0, 0x30, 8, 0]);
         }
+        esp::seal_all(&mut peer, packets);
     });
     let target = match (deciding, size) {
         (Deciding::Walked, _) => None,

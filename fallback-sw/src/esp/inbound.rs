@@ -139,7 +139,9 @@ impl InboundSa {
     /// [`OpenError`]; the window moves only for what is authentic.
     #[inline]
     pub fn open(&mut self, esp: &mut [u8]) -> Result<Opened, OpenError> {
-        self.take(esp, Cipher::open)
+        let number = self.check(esp)?;
+        let genuine = self.decipher(esp, number);
+        self.accept(esp, number, genuine)
     }
 
     /// The same for a packet whose text a NIC has deciphered in place, and whose check value it has found right.
@@ -148,34 +150,53 @@ impl InboundSa {
     /// [`OpenError`].
     #[inline]
     pub fn open_deciphered(&mut self, esp: &mut [u8]) -> Result<Opened, OpenError> {
-        self.take(esp, |_, _, _, _, _| true)
+        let number = self.check(esp)?;
+        self.accept(esp, number, true)
     }
 
+    /// First of the three steps of opening, for callers that take each with many packets: the whole number of a packet that is long enough,
+    /// and that the window lets through as far as it has come.
+    ///
+    /// # Errors
+    /// [`OpenError::Truncated`], [`OpenError::Replay`].
     #[inline]
-    fn take(
-        &mut self,
-        esp: &mut [u8],
-        decipher: impl FnOnce(&Cipher, [u8; IV_LEN], &[u8], &mut [u8], &[u8; ICV_LEN]) -> bool,
-    ) -> Result<Opened, OpenError> {
-        const BEFORE: usize = HEADER_LEN + IV_LEN;
-        let Some((head, body)) = esp.split_first_chunk_mut::<BEFORE>() else { return Err(OpenError::Truncated) };
-        let Some((text, icv)) = body.split_last_chunk_mut::<ICV_LEN>() else { return Err(OpenError::Truncated) };
-        if text.len() < 2 {
+    pub fn check(&self, esp: &[u8]) -> Result<u64, OpenError> {
+        let Some(&[_, _, _, _, s0, s1, s2, s3]) = esp.first_chunk() else { return Err(OpenError::Truncated) };
+        if esp.len() < BEFORE + 2 + ICV_LEN {
             return Err(OpenError::Truncated);
         }
-        let [_, _, _, _, s0, s1, s2, s3, iv @ ..] = *head;
         let low = u32::from_be_bytes([s0, s1, s2, s3]);
-        let sequence = match &self.window {
-            Some(window) => window.check(low)?,
-            None => low.into(),
-        };
+        match &self.window {
+            Some(window) => Ok(window.check(low)?),
+            None => Ok(low.into()),
+        }
+    }
+
+    /// Second step: deciphers the text in place; false: it is not authentic.
+    #[inline]
+    #[must_use]
+    pub fn decipher(&self, esp: &mut [u8], number: u64) -> bool {
+        let Some((head, body)) = esp.split_first_chunk_mut::<BEFORE>() else { return false };
+        let Some((text, icv)) = body.split_last_chunk_mut::<ICV_LEN>() else { return false };
+        let [_, _, _, _, _, _, _, _, iv @ ..] = *head;
         let mut authenticated = [0; 12];
-        if !decipher(&self.cipher, iv, aad(self.spi, sequence, self.esn, &mut authenticated), text, icv) {
+        self.cipher.open(iv, aad(self.spi, number, self.esn, &mut authenticated), text, icv)
+    }
+
+    /// Third step, in the order in which the packets came: moves the window and takes off the trailer. Asks the window again: packets before
+    /// this one may have moved it. One that had another number then was deciphered under that one, and counts as not authentic.
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    #[inline]
+    pub fn accept(&mut self, esp: &[u8], number: u64, genuine: bool) -> Result<Opened, OpenError> {
+        if self.check(esp)? != number || !genuine {
             return Err(OpenError::Authentication);
         }
         if let Some(window) = &mut self.window {
-            window.update(sequence);
+            window.update(number);
         }
+        let text = esp.get(BEFORE..esp.len().saturating_sub(ICV_LEN)).unwrap_or(&[]);
         let Some((data, [pad_len, next])) = text.split_last_chunk::<2>() else { return Err(OpenError::Truncated) };
         let len = data.len().checked_sub(usize::from(*pad_len)).ok_or(OpenError::Padding)?;
         let padding = data.get(len..).unwrap_or(&[]);
@@ -190,3 +211,6 @@ impl InboundSa {
         }
     }
 }
+
+/// Octets before the text.
+const BEFORE: usize = HEADER_LEN + IV_LEN;

@@ -19,7 +19,7 @@ mod vectors;
 pub use aead::{Aead, LoadError, NONCE_LEN, Provider};
 pub use cipher::{Cipher, KEY_MATERIAL, Key, KeyError};
 pub use inbound::{Envelope, InboundConfig, InboundSa, OpenError, Opened, envelope};
-pub use outbound::{OutboundConfig, OutboundSa, SealError, Tunnel};
+pub use outbound::{BEHIND, OutboundConfig, OutboundSa, SealError, Tunnel};
 pub use replay::{MAX_WINDOW, ReplayError, Window, WindowError};
 
 /// What of an index tells which worker opens the packets that have it.

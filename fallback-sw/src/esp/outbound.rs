@@ -71,16 +71,96 @@ pub enum SealError {
     NoRoom,
 }
 
+/// Octets that [`OutboundSa::frame`] may need behind a packet: padding, trailer, check value.
+pub const BEHIND: usize = 3 + 2 + ICV_LEN;
+/// Octets of the ESP header with the initialisation vector.
+const ESP_LEN: usize = HEADER_LEN + IV_LEN;
+/// Octets of all outer headers, in UDP and bare.
+const IN_UDP: usize = 28 + ESP_LEN;
+const BARE: usize = 20 + ESP_LEN;
+
+/// All headers of a tunnel but for what differs from packet to packet. Kept in whole arrays, so that writing them is a few stores.
+#[derive(Clone, Copy)]
+struct Headers {
+    /// IPv4, UDP if there is one, ESP, vector.
+    octets: [u8; IN_UDP],
+    /// Sum of the IPv4 header without length, TOS, identification and flags.
+    sum: u16,
+    in_udp: bool,
+}
+
+impl Headers {
+    fn new(spi: u32, tunnel: &Tunnel) -> Self {
+        let mut octets = [0; IN_UDP];
+        octets[0] = 0x45;
+        octets[8] = 64;
+        octets[9] = if tunnel.udp.is_some() { 17 } else { PROTOCOL };
+        octets[12..16].copy_from_slice(&tunnel.source.octets());
+        octets[16..20].copy_from_slice(&tunnel.destination.octets());
+        let sum = checksum::sum(&octets[..20]);
+        let esp = match tunnel.udp {
+            Some((source, destination)) => {
+                octets[20..22].copy_from_slice(&source.to_be_bytes());
+                octets[22..24].copy_from_slice(&destination.to_be_bytes());
+                28
+            }
+            None => 20,
+        };
+        if let Some(field) = octets.get_mut(esp..esp + 4) {
+            field.copy_from_slice(&spi.to_be_bytes());
+        }
+        Self { octets, sum, in_udp: tunnel.udp.is_some() }
+    }
+
+    const fn len(&self) -> usize {
+        if self.in_udp { IN_UDP } else { BARE }
+    }
+
+    /// Writes them into `room`, which has their length. `total_len`: octets of the outer packet.
+    #[inline]
+    fn write(&self, room: &mut [u8], total_len: u16, sequence: u64, outer: OuterFields) -> Option<()> {
+        let OuterFields { tos, id, df } = outer;
+        let flags = u16::from(df) << 14;
+        let sum = checksum::add4(self.sum, total_len, id, flags | u16::from(tos));
+        let esp = if self.in_udp {
+            let room = room.first_chunk_mut::<IN_UDP>()?;
+            *room = self.octets;
+            // The checksum is zero (RFC 3948 §2.1).
+            room[24..26].copy_from_slice(&(total_len - 20).to_be_bytes());
+            room.last_chunk_mut::<12>()?
+        } else {
+            let room = room.first_chunk_mut::<BARE>()?;
+            *room = *self.octets.first_chunk()?;
+            room.last_chunk_mut::<12>()?
+        };
+        esp[..4].copy_from_slice(&(sequence as u32).to_be_bytes());
+        // RFC 4106 §3.1: the vector is unique for a key; the sequence number is.
+        esp[4..].copy_from_slice(&sequence.to_be_bytes());
+        let ip = room.first_chunk_mut::<12>()?;
+        ip[1] = tos;
+        ip[2..4].copy_from_slice(&total_len.to_be_bytes());
+        ip[4..6].copy_from_slice(&id.to_be_bytes());
+        ip[6..8].copy_from_slice(&flags.to_be_bytes());
+        ip[10..12].copy_from_slice(&(!sum).to_be_bytes());
+        Some(())
+    }
+}
+
+/// Padding and its length (RFC 4303 §2.4), by its length.
+const PADDING: [[u8; 4]; 4] = [[0, 0, 0, 0], [1, 1, 0, 0], [1, 2, 2, 0], [1, 2, 3, 3]];
+
 /// An SA for sending, of one worker.
 pub struct OutboundSa {
     spi: u32,
     esn: bool,
     /// The number of the next packet.
     next: u64,
+    /// The last number that it may use.
+    last: u64,
     /// The first number of each of the last two spans of time, the older one first.
     spans: [u64; 2],
     cipher: Cipher,
-    tunnel: Tunnel,
+    headers: Headers,
 }
 
 impl OutboundSa {
@@ -95,7 +175,15 @@ impl OutboundSa {
     pub fn by(provider: Provider, config: &OutboundConfig) -> Self {
         let OutboundConfig { spi, key, esn, first, tunnel } = config;
         let next = (*first).max(1);
-        Self { spi: *spi, esn: *esn, next, spans: [next; 2], cipher: Cipher::by(provider, key), tunnel: *tunnel }
+        Self {
+            spi: *spi,
+            esn: *esn,
+            next,
+            last: if *esn { u64::MAX - 1 } else { u32::MAX.into() },
+            spans: [next; 2],
+            cipher: Cipher::by(provider, key),
+            headers: Headers::new(*spi, tunnel),
+        }
     }
 
     /// Its index.
@@ -130,15 +218,29 @@ impl OutboundSa {
     }
 
     /// The outer headers from now on.
-    pub const fn set_tunnel(&mut self, tunnel: Tunnel) {
-        self.tunnel = tunnel;
+    pub fn set_tunnel(&mut self, tunnel: Tunnel) {
+        self.headers = Headers::new(self.spi, &tunnel);
+    }
+
+    /// Octets from the outer IPv4 header to the ESP header.
+    #[inline]
+    #[must_use]
+    pub const fn esp_at(&self) -> usize {
+        self.headers.len() - ESP_LEN
+    }
+
+    /// The last number that it may use.
+    #[inline]
+    #[must_use]
+    pub const fn last_sequence(&self) -> u64 {
+        self.last
     }
 
     /// Has it used up all its numbers?
     #[inline]
     #[must_use]
     pub const fn is_exhausted(&self) -> bool {
-        self.next > if self.esn { u64::MAX - 1 } else { u32::MAX as u64 }
+        self.next > self.last
     }
 
     /// Seals the IP packet that `packet` holds: afterwards it holds the outer IPv4 packet. `tos` and `id` are those of the outer
@@ -148,25 +250,19 @@ impl OutboundSa {
     /// [`SealError`]; the packet and the SA are as they were.
     #[inline]
     pub fn seal(&mut self, packet: &mut Packet, tos: u8, id: u16, df: bool) -> Result<(), SealError> {
-        self.build(packet, OuterFields { tos, id, df }, Cipher::seal)
+        self.frame(packet, tos, id, df)?;
+        let esp = packet.data_mut().get_mut(self.esp_at()..).unwrap_or(&mut []);
+        // Invariant: it was framed just now.
+        if self.encipher(esp) { Ok(()) } else { Err(SealError::NoRoom) }
     }
 
-    /// The same without enciphering: the text is as it was, and the check value is zero. For a NIC that enciphers what it sends.
+    /// The same without enciphering: the text is as it was, and the check value is zero. For a NIC that enciphers what it sends, or for
+    /// [`encipher`](Self::encipher) once more packets have come so far.
     ///
     /// # Errors
     /// [`SealError`]; the packet and the SA are as they were.
     #[inline]
     pub fn frame(&mut self, packet: &mut Packet, tos: u8, id: u16, df: bool) -> Result<(), SealError> {
-        self.build(packet, OuterFields { tos, id, df }, |_, _, _, _, icv| icv.fill(0))
-    }
-
-    #[inline]
-    fn build(
-        &mut self,
-        packet: &mut Packet,
-        outer: OuterFields,
-        encipher: impl FnOnce(&Cipher, [u8; IV_LEN], &[u8], &mut [u8], &mut [u8; ICV_LEN]),
-    ) -> Result<(), SealError> {
         let next_header = match packet.data().first().map(|octet| octet >> 4) {
             Some(4) => NEXT_IPV4,
             Some(6) => NEXT_IPV6,
@@ -175,68 +271,42 @@ impl OutboundSa {
         if self.is_exhausted() {
             return Err(SealError::Exhausted);
         }
-        let before = self.tunnel.header_len() + HEADER_LEN + IV_LEN;
+        let (len, before) = (packet.len(), self.headers.len());
         // RFC 4303 §2.4: the text ends on a multiple of four octets.
-        let padding = (packet.len() + 2).wrapping_neg() % 4;
+        let padding = (len + 2).wrapping_neg() % 4;
         let trailer = padding + 2 + ICV_LEN;
-        let total = packet.len() + before + trailer;
-        let Ok(total_len) = u16::try_from(total) else { return Err(SealError::NoRoom) };
-        if packet.headroom() < before || packet.tailroom() < trailer {
+        let Ok(total_len) = u16::try_from(len + before + trailer) else { return Err(SealError::NoRoom) };
+        if packet.headroom() < before {
             return Err(SealError::NoRoom);
         }
+        let room = packet.extend(BEHIND).map_err(|_| SealError::NoRoom)?;
+        if let (Some(end), Some(padded)) = (room.first_chunk_mut(), PADDING.get(padding)) {
+            *end = *padded;
+        }
+        if let Some([next, icv @ ..]) = room.get_mut(padding + 1..).and_then(|end| end.first_chunk_mut::<17>()) {
+            *next = next_header;
+            icv.fill(0);
+        }
+        packet.truncate(len + trailer);
         let sequence = self.next;
         self.next += 1;
         // Invariant: the room was checked above.
-        let end = packet.extend(trailer).map_err(|_| SealError::NoRoom)?;
-        for (octet, value) in end.iter_mut().take(padding).zip(1..) {
-            *octet = value;
-        }
-        if let Some([pad_len, next]) = end.get_mut(padding..padding + 2) {
-            (*pad_len, *next) = (padding as u8, next_header);
-        }
-        packet.prepend(before).map_err(|_| SealError::NoRoom)?;
-        let frame = packet.data_mut();
-        let Some((head, body)) = frame.split_at_mut_checked(before) else { return Err(SealError::NoRoom) };
-        let Some((text, icv)) = body.split_last_chunk_mut::<ICV_LEN>() else { return Err(SealError::NoRoom) };
-        // RFC 4106 §3.1: unique for a key; the sequence number is.
-        let iv = sequence.to_be_bytes();
-        let mut authenticated = [0; 12];
-        encipher(&self.cipher, iv, aad(self.spi, sequence, self.esn, &mut authenticated), text, icv);
-        self.write_outer(head, total_len, outer);
-        let esp = self.tunnel.header_len();
-        for (at, octets) in [(0, &self.spi.to_be_bytes()), (4, &(sequence as u32).to_be_bytes())] {
-            if let Some(field) = head.get_mut(esp + at..esp + at + 4) {
-                field.copy_from_slice(octets);
-            }
-        }
-        if let Some(field) = head.get_mut(esp + 8..) {
-            field.copy_from_slice(&iv);
-        }
-        Ok(())
+        let room = packet.prepend(before).map_err(|_| SealError::NoRoom)?;
+        self.headers.write(room, total_len, sequence, OuterFields { tos, id, df }).ok_or(SealError::NoRoom)
     }
 
+    /// Enciphers what was framed, and writes its check value: `esp` begins with the ESP header and ends with the packet. Once for each
+    /// packet: the header tells the number. False: it is no ESP packet, and must not be sent.
     #[inline]
-    fn write_outer(&self, head: &mut [u8], total_len: u16, outer: OuterFields) {
-        let OuterFields { tos, id, df } = outer;
-        let Some((ip, udp)) = head.split_first_chunk_mut::<20>() else { return };
-        ip[0] = 0x45;
-        ip[1] = tos;
-        ip[2..4].copy_from_slice(&total_len.to_be_bytes());
-        ip[4..6].copy_from_slice(&id.to_be_bytes());
-        ip[6..8].copy_from_slice(&(u16::from(df) << 14).to_be_bytes());
-        ip[8] = 64;
-        ip[9] = if self.tunnel.udp.is_some() { 17 } else { PROTOCOL };
-        ip[10..12].fill(0);
-        ip[12..16].copy_from_slice(&self.tunnel.source.octets());
-        ip[16..20].copy_from_slice(&self.tunnel.destination.octets());
-        let sum = !checksum::sum(&ip[..]);
-        ip[10..12].copy_from_slice(&sum.to_be_bytes());
-        if let (Some((source, destination)), Some(udp)) = (self.tunnel.udp, udp.first_chunk_mut::<8>()) {
-            udp[..2].copy_from_slice(&source.to_be_bytes());
-            udp[2..4].copy_from_slice(&destination.to_be_bytes());
-            udp[4..6].copy_from_slice(&(total_len - 20).to_be_bytes());
-            // RFC 3948 §2.1: zero.
-            udp[6..8].fill(0);
-        }
+    #[must_use]
+    pub fn encipher(&self, esp: &mut [u8]) -> bool {
+        let Some((head, body)) = esp.split_first_chunk_mut::<ESP_LEN>() else { return false };
+        let Some((text, icv)) = body.split_last_chunk_mut::<ICV_LEN>() else { return false };
+        let [s0, s1, s2, s3, _, _, _, _, iv @ ..] = *head;
+        let mut authenticated = [0; 12];
+        let spi = u32::from_be_bytes([s0, s1, s2, s3]);
+        let aad = aad(spi, u64::from_be_bytes(iv), self.esn, &mut authenticated);
+        self.cipher.seal(iv, aad, text, icv);
+        true
     }
 }

@@ -131,10 +131,12 @@ impl Window {
         self.ring.get(Self::word(number)).is_some_and(|word| word >> (number % 64) & 1 == 1)
     }
 
-    /// Moves the right edge, and clears what becomes new.
+    /// Moves the right edge, and clears what becomes new: bits between the edges, for that of the new one is set next.
     fn advance(&mut self, number: u64) {
         let new = number - self.top;
-        if new >= u64::from(MAX_WINDOW) {
+        if new == 1 {
+            // The usual case: its bit is about to be set.
+        } else if new >= u64::from(MAX_WINDOW) {
             self.ring = [0; WORDS];
         } else {
             for fresh in self.top + 1..=number {

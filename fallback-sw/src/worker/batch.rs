@@ -13,8 +13,8 @@ use super::{
     env::{BATCH, Env, LaneUse},
     flow_state::FlowState,
     hit::{Found, SlowPath},
-    ingress::{FrameKind, Refused},
-    ipsec::{self, SealRequest, Sealer},
+    ingress::{EspFrame, FrameKind, Refused},
+    ipsec::{self, SealRequest, Sealed, Sealer},
     outbox::Outbox,
     outcome::{Outcome, OwnNext, OwnPath},
     respond::Responder,
@@ -32,6 +32,10 @@ const MARKED: u64 = 0;
 /// Memory of one batch, kept from one to the next.
 pub(super) struct Batch {
     packets: Vec<Packet>,
+    /// ESP packets that came behind them, to be opened together: what was inside goes behind them, too.
+    sealed: Vec<Sealed>,
+    /// Those are being opened.
+    opening: bool,
     /// What is known of each; those behind are left from earlier batches and mean nothing.
     contexts: [Context; BATCH],
     hashes: [u64; BATCH],
@@ -49,6 +53,8 @@ impl Default for Batch {
     fn default() -> Self {
         Self {
             packets: Vec::with_capacity(BATCH),
+            sealed: Vec::with_capacity(BATCH),
+            opening: false,
             contexts: std::array::from_fn(|_| Context::blank()),
             hashes: [0; BATCH],
             slots: [flow_table::NONE; BATCH],
@@ -63,7 +69,7 @@ impl Batch {
     /// It is to be worked off before the next packet.
     #[inline]
     pub(super) fn is_full(&self) -> bool {
-        self.packets.len() == BATCH
+        self.packets.len() + self.sealed.len() >= BATCH
     }
 }
 
@@ -127,14 +133,12 @@ impl Worker {
     /// First stage: fills the batch's next place, or does at once what needs no look-up.
     #[inline]
     pub(super) fn take_in(&mut self, batch: &mut Batch, mut packet: Packet, arrived: Arrived, out: &mut Outbox) {
-        let at = batch.packets.len();
-        let (Some(context), Some(hash), Some(slot)) =
-            (batch.contexts.get_mut(at), batch.hashes.get_mut(at), batch.slots.get_mut(at))
-        else {
+        let at = batch.packets.len() + batch.sealed.len();
+        let Some(context) = batch.contexts.get_mut(at) else {
             // Invariant: a full batch is worked off before the next packet.
             return self.settle(packet, Outcome::drop(arrived.port, DropReason::InvalidPacket), out);
         };
-        match self.interfaces.sort(&self.env.snapshot, &packet, arrived.port, arrived.head, context) {
+        match self.interfaces.sort(&self.env.snapshot, &packet, arrived.port, arrived.head.as_ref(), context) {
             // The usual case, apart from the others for speed.
             Ok(FrameKind::Ip) => {
                 if self.env.config.workers > 1
@@ -148,12 +152,37 @@ impl Worker {
                     Some(link) => self.count_opened(link, context.vif, packet.data(), arrived.counted),
                 }
             }
+            Ok(FrameKind::Esp(frame)) if packet.note() == NicNote::None && !batch.opening => {
+                if let Err(outcome) = self.count_sealed(&packet, frame, context.vif, arrived) {
+                    return self.settle(packet, outcome, out);
+                }
+                return batch.sealed.push(Sealed::new(packet, frame, context.vif));
+            }
             sorted => {
                 if let Some(outcome) = self.sort_on(sorted, &mut packet, arrived, context, out) {
                     return self.settle(packet, outcome, out);
                 }
             }
         }
+        if !batch.sealed.is_empty() {
+            let known = *context;
+            self.open_sealed(batch, out);
+            if let Some(context) = batch.contexts.get_mut(batch.packets.len()) {
+                *context = known;
+            }
+        }
+        self.file(batch, packet);
+    }
+
+    /// The packet, whose context is in the batch's next place, takes that place.
+    #[inline]
+    fn file(&mut self, batch: &mut Batch, packet: Packet) {
+        let at = batch.packets.len();
+        let (Some(context), Some(hash), Some(slot)) =
+            (batch.contexts.get(at), batch.hashes.get_mut(at), batch.slots.get_mut(at))
+        else {
+            return;
+        };
         *slot = flow_table::NONE;
         if matches!(context.path, Path::Walk(_) | Path::Resume) {
             *hash = MARKED;
@@ -180,12 +209,15 @@ impl Worker {
         context: &mut Context,
         out: &mut Outbox,
     ) -> Option<Outcome> {
-        while let Ok(FrameKind::Esp { at }) = sorted {
-            match self.open(packet, context, at, arrived, out) {
+        while let Ok(FrameKind::Esp(frame)) = sorted {
+            if let Err(outcome) = self.count_sealed(packet, frame, context.vif, arrived) {
+                return Some(outcome);
+            }
+            match self.ipsec.open(&self.env, packet, frame, context.vif, &mut out.events) {
                 Outcome::Again(inside) => arrived = inside,
                 other => return Some(other),
             }
-            sorted = self.interfaces.sort(&self.env.snapshot, packet, arrived.port, arrived.head, context);
+            sorted = self.interfaces.sort(&self.env.snapshot, packet, arrived.port, arrived.head.as_ref(), context);
         }
         match sorted {
             Ok(FrameKind::Ip) => {
@@ -205,22 +237,39 @@ impl Worker {
         }
     }
 
-    /// The stage that opens ESP.
-    fn open(
-        &mut self,
-        packet: &mut Packet,
-        context: &Context,
-        at: usize,
-        arrived: Arrived,
-        out: &mut Outbox,
-    ) -> Outcome {
-        if self.env.config.workers > 1
-            && let Some(worker) = ipsec::other_opener(&self.env, packet.data(), at)
-        {
-            return Outcome::HandOver { worker, origin: Origin::Port(arrived) };
+    /// The stage that opens ESP, for what was collected: the packets inside take their places in the batch, in the same order.
+    #[inline(never)]
+    fn open_sealed(&mut self, batch: &mut Batch, out: &mut Outbox) {
+        let mut sealed = std::mem::take(&mut batch.sealed);
+        self.ipsec.open_together(&self.env, &mut sealed, &mut out.events);
+        // ESP inside ESP is opened by itself.
+        batch.opening = true;
+        for each in sealed.drain(..) {
+            match each.inside() {
+                Some(tunnel) => self.take_in(batch, each.packet, Arrived::new(tunnel), out),
+                None => {
+                    let outcome = each.outcome();
+                    self.settle(each.packet, outcome, out);
+                }
+            }
         }
-        self.counters.count_in(context.vif, packet.len(), arrived.counted);
-        self.ipsec.open(&self.env, packet, context, at, &mut out.events)
+        batch.opening = false;
+        batch.sealed = sealed;
+    }
+
+    /// Counts an ESP packet that this worker opens.
+    ///
+    /// # Errors
+    /// Another one does.
+    #[inline]
+    fn count_sealed(&mut self, packet: &Packet, frame: EspFrame, vif: VifId, arrived: Arrived) -> Result<(), Outcome> {
+        if self.env.config.workers > 1
+            && let Some(worker) = ipsec::other_opener(&self.env, packet.data(), frame)
+        {
+            return Err(Outcome::HandOver { worker, origin: Origin::Port(arrived) });
+        }
+        self.counters.count_in(vif, packet.len(), arrived.counted);
+        Ok(())
     }
 
     /// What is no IP packet to forward.
@@ -243,9 +292,7 @@ impl Worker {
             Ok(FrameKind::Nd) => self.responder(out).neighbour_discovery(context, packet),
             Ok(FrameKind::Keepalive) => Outcome::Consume,
             // Invariant: these have been sorted.
-            Ok(FrameKind::Ip | FrameKind::Esp { .. } | FrameKind::Resume) => {
-                Outcome::drop(vif, DropReason::InvalidPacket)
-            }
+            Ok(FrameKind::Ip | FrameKind::Esp(_) | FrameKind::Resume) => Outcome::drop(vif, DropReason::InvalidPacket),
             Err((_, reason)) => {
                 if let Some(interface) = self.interfaces.get(vif) {
                     self.counters.pass(interface.vrf, VrfCounter::Discard, 1);
@@ -264,7 +311,10 @@ impl Worker {
 
     /// The stages behind the first one.
     pub(super) fn work_off(&mut self, batch: &mut Batch, out: &mut Outbox) {
-        let Batch { packets, contexts, hashes, slots, marked, flowless, decisions } = batch;
+        if !batch.sealed.is_empty() {
+            self.open_sealed(batch, out);
+        }
+        let Batch { packets, contexts, hashes, slots, marked, flowless, decisions, .. } = batch;
         let count = packets.len();
         if count == 0 {
             return;
@@ -331,7 +381,8 @@ impl Worker {
     /// A packet enters at the first stage again, by itself: it was put together, or its first fragment has told the ports.
     pub(super) fn take_in_again(&mut self, mut packet: Packet, arrived: Arrived, out: &mut Outbox) {
         let mut context = Context::blank();
-        let sorted = self.interfaces.sort(&self.env.snapshot, &packet, arrived.port, arrived.head, &mut context);
+        let sorted =
+            self.interfaces.sort(&self.env.snapshot, &packet, arrived.port, arrived.head.as_ref(), &mut context);
         let outcome = match self.sort_on(sorted, &mut packet, arrived, &mut context, out) {
             Some(outcome) => outcome,
             None => {
@@ -354,21 +405,36 @@ impl Worker {
     #[inline(never)]
     fn seal_all(&mut self, out: &mut Outbox) {
         let mut queue = std::mem::take(&mut self.pending.seal);
-        for (mut packet, request) in queue.drain(..) {
-            let mut sealer = Sealer {
-                env: &self.env,
-                ipsec: &mut self.ipsec,
-                ip_ids: &mut self.state.ip_ids,
-                counters: &mut self.counters,
-                emit: self.pending.emit(&mut out.events, &mut out.spare),
-            };
-            let outcome = sealer.seal(&mut packet, &request);
-            self.settle_hit(packet, outcome, out);
-            // Other fragments of it.
-            self.run_pending(out);
+        while !queue.is_empty() {
+            let steps = self.sealer(out).seal_together(&mut queue);
+            if let Some((port, meta)) = steps.all_sent(&queue) {
+                self.transmit_all(port, meta, queue.drain(..steps.count).map(|(packet, _)| packet), out);
+                continue;
+            }
+            // What has to be sealed by itself is the first one now.
+            for (at, (mut packet, request)) in queue.drain(..steps.count.max(1)).enumerate() {
+                let outcome = match steps.outcome(at, &request) {
+                    Some(outcome) => outcome,
+                    None => self.sealer(out).seal(&mut packet, &request),
+                };
+                self.settle_hit(packet, outcome, out);
+                // Other fragments of it.
+                self.run_pending(out);
+            }
         }
         if self.pending.seal.is_empty() {
             self.pending.seal = queue;
+        }
+    }
+
+    /// The stage that seals.
+    fn sealer<'a>(&'a mut self, out: &'a mut Outbox) -> Sealer<'a> {
+        Sealer {
+            env: &self.env,
+            ipsec: &mut self.ipsec,
+            ip_ids: &mut self.state.ip_ids,
+            counters: &mut self.counters,
+            emit: self.pending.emit(&mut out.events, &mut out.spare),
         }
     }
 
@@ -406,8 +472,13 @@ impl Worker {
     pub(super) fn context_of(&self, delivery: &Delivery) -> Option<Context> {
         let Origin::Port(arrived) = delivery.origin else { return None };
         let mut context = Context::blank();
-        let sorted =
-            self.interfaces.sort(&self.env.snapshot, &delivery.packet, arrived.port, arrived.head, &mut context);
+        let sorted = self.interfaces.sort(
+            &self.env.snapshot,
+            &delivery.packet,
+            arrived.port,
+            arrived.head.as_ref(),
+            &mut context,
+        );
         matches!(sorted, Ok(FrameKind::Ip)).then_some(context)
     }
 }

@@ -39,12 +39,25 @@ pub(super) enum FrameKind {
     Arp { vif: VifId, at: usize },
     /// Neighbour discovery.
     Nd,
-    /// ESP for a tunnel of this node, at this place in the frame; the context is that of the outer packet.
-    Esp { at: usize },
+    /// ESP for a tunnel of this node; of the context, only the vif means anything.
+    Esp(EspFrame),
     /// A NAT-keepalive for one.
     Keepalive,
     /// A packet that the NIC has decided on, to be sealed.
     Resume,
+}
+
+/// An ESP packet in a frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct EspFrame {
+    /// Where its header is.
+    pub(super) at: u16,
+    /// Octets, check value included.
+    pub(super) len: u16,
+    /// VRF and address that it came to.
+    pub(super) end: (VrfId, Ipv4Addr),
+    /// Type of service of the outer header.
+    pub(super) tos: u8,
 }
 
 /// Where the IP packet of a frame begins, and what is said before it.
@@ -67,7 +80,7 @@ impl Interfaces {
         snapshot: &Snapshot,
         packet: &Packet,
         port: VifId,
-        head: Option<Head>,
+        head: Option<&Head>,
         context: &mut Context,
     ) -> Result<FrameKind, Refused> {
         context.port = port;
@@ -77,7 +90,7 @@ impl Interfaces {
         }
         let frame = packet.data();
         let device = self.get(port).ok_or((port, DropReason::InvalidIf))?;
-        context.head = head;
+        context.head = head.copied();
         context.sealed_on = None;
         if device.raw_ip {
             let version = frame.first().ok_or((port, DropReason::Truncated))? >> 4;
@@ -123,7 +136,7 @@ impl Interfaces {
             NicNote::Deciphered => {
                 let kind = self.sort_ip(snapshot, packet.data(), l3, here, context)?;
                 // A NIC that has opened a packet, and does not say out of which tunnel: no packet that came in the clear (RFC 4301 §5.2).
-                let esp = matches!(kind, FrameKind::Esp { .. });
+                let esp = matches!(kind, FrameKind::Esp(_));
                 return if esp { Ok(kind) } else { Err((link, DropReason::EspRefusedByNic)) };
             }
             // What is to go into a tunnel has been told apart before.
@@ -150,6 +163,16 @@ impl Interfaces {
         let vif = context.vif;
         let refuse = |reason| (vif, reason);
         let bytes = frame.get(at..).unwrap_or(&[]);
+        if self.ends_esp()
+            && version == 4
+            && !group
+            && let Some(esp) = parse::plain_esp(bytes)
+            && self.is_esp_end(here.vrf, esp.destination)
+        {
+            let at = u16::try_from(at).map_err(|_| refuse(DropReason::InvalidPacket))? + esp.at;
+            let end = (here.vrf, Ipv4Addr::from_octets(esp.destination));
+            return Ok(FrameKind::Esp(EspFrame { at, len: esp.len, end, tos: esp.tos }));
+        }
         parse::ip_to(bytes, version, &mut context.ip).map_err(refuse)?;
         context.l3 = u16::try_from(at).map_err(|_| refuse(DropReason::InvalidPacket))?;
         context.outer = None;
@@ -177,7 +200,7 @@ impl Interfaces {
         let may_be_esp =
             version == 4 && (ip.proto == esp::PROTOCOL || is_udp && (ip.dport == esp::NAT_T_PORT || !whole));
         if may_be_esp
-            && self.is_esp_end(here.vrf, ip.dst)
+            && self.is_esp_end(here.vrf, v4_octets(ip.dst))
             && let Some(kind) = Self::sort_ipsec(bytes, here.vrf, context).map_err(refuse)?
         {
             return Ok(kind);
@@ -199,12 +222,19 @@ impl Interfaces {
             return Ok(None);
         }
         context.key = parse::flow_key(ip, vrf, context.vif);
-        let payload = usize::from(context.l3 + ip.header_len);
+        let payload = context.l3 + ip.header_len;
+        let esp = |at, esp: &[u8]| {
+            // Invariant: no part of an IP packet is longer.
+            let len = u16::try_from(esp.len()).unwrap_or(u16::MAX);
+            FrameKind::Esp(EspFrame { at, len, end: (vrf, Ipv4Addr::from_octets(v4_octets(ip.dst))), tos: ip.tos })
+        };
         if ip.proto == esp::PROTOCOL {
-            return Ok(Some(FrameKind::Esp { at: payload }));
+            return Ok(Some(esp(payload, ip.payload(l3))));
         }
-        Ok(match esp::envelope(ip.udp_data(l3)) {
-            Envelope::Esp(_) => Some(FrameKind::Esp { at: payload + 8 }),
+        // In UDP it ends with the datagram, which may be before the IP packet does (RFC 768).
+        let data = ip.udp_data(l3);
+        Ok(match esp::envelope(data) {
+            Envelope::Esp(_) => Some(esp(payload + 8, data)),
             Envelope::Ike => None,
             Envelope::Keepalive => Some(FrameKind::Keepalive),
             Envelope::Invalid => return Err(DropReason::EspTruncated),
@@ -274,6 +304,11 @@ impl Interfaces {
         self.decap.put(*key, decap);
         Ok(decap)
     }
+}
+
+/// An IPv4 address out of the form that flow keys hold.
+const fn v4_octets([a, b, c, d, ..]: [u8; 16]) -> [u8; 4] {
+    [a, b, c, d]
 }
 
 /// An echo request to an IPv6 group of this link: a router answers it, for the groups that it is in (RFC 4443 §4.2).

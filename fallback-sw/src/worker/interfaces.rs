@@ -87,11 +87,16 @@ impl Interfaces {
         self.vifs.get(id.index())?.as_ref()
     }
 
+    /// Does any IPsec tunnel end here?
+    #[inline]
+    pub(super) const fn ends_esp(&self) -> bool {
+        !self.esp_ends.is_empty()
+    }
+
     /// Does an IPsec tunnel end at this address?
     #[inline]
-    pub(super) fn is_esp_end(&self, vrf: VrfId, address: [u8; 16]) -> bool {
-        let [a, b, c, d, ..] = address;
-        !self.esp_ends.is_empty() && self.esp_ends.binary_search(&(vrf, Ipv4Addr::new(a, b, c, d))).is_ok()
+    pub(super) fn is_esp_end(&self, vrf: VrfId, address: [u8; 4]) -> bool {
+        self.ends_esp() && self.esp_ends.binary_search(&(vrf, Ipv4Addr::from_octets(address))).is_ok()
     }
 }
 

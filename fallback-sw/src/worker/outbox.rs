@@ -64,9 +64,9 @@ impl Outbox {
         }
     }
 
-    /// Sends frames that are all of one kind.
+    /// Sends all frames of a burst, which are alike.
     #[inline]
-    pub(super) fn send_all(&mut self, port: VifId, packets: &mut Vec<Packet>, meta: TxMeta) {
+    pub(super) fn send_burst(&mut self, port: VifId, packets: &mut Vec<Packet>, meta: TxMeta) {
         let queue = self.queue(port);
         let was_empty = queue.packets.is_empty();
         queue.metas.extend(std::iter::repeat_n(meta, packets.len()));
@@ -74,6 +74,19 @@ impl Outbox {
         if was_empty {
             self.dirty.push(port);
         }
+    }
+
+    /// Packets that are alike, and how many octets they have.
+    #[inline]
+    pub(super) fn send_all(&mut self, port: VifId, meta: TxMeta, packets: impl Iterator<Item = Packet>) -> u64 {
+        let queue = self.queue(port);
+        let (before, mut octets) = (queue.packets.len(), 0);
+        queue.packets.extend(packets.inspect(|packet| octets += packet.len() as u64));
+        queue.metas.resize(queue.packets.len(), meta);
+        if before == 0 && !queue.packets.is_empty() {
+            self.dirty.push(port);
+        }
+        octets
     }
 
     /// Keeps a packet for reuse, up to a bound; not those that are as large as a reassembled datagram.

@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 mod embedded;
+mod esp;
 mod ethernet;
 mod ip;
 mod l4;
@@ -14,10 +15,15 @@ mod v4;
 mod v6;
 
 pub use embedded::{Embedded, embedded};
+pub use esp::{PlainEsp, plain_esp};
 pub use ethernet::{ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Ethernet, ethernet, is_tpid};
 pub use ip::{FragmentInfo, Ip, flow_key, ip, ip_to};
 pub use l4::{PROTO_ICMP, PROTO_ICMPV6, PROTO_SCTP, PROTO_TCP, PROTO_UDP, is_icmp_error, tcp_flags};
 pub use mpls::{MPLS_LEN, MplsUdp, mpls_udp};
+
+/// IP protocol of ESP, and the UDP port of ESP behind NAT.
+const PROTO_ESP: u8 = crate::esp::PROTOCOL;
+const NAT_T_PORT: u16 = crate::esp::NAT_T_PORT;
 
 /// 16 bits in network order from two octets of a header.
 #[inline(always)]

@@ -90,6 +90,12 @@ const fn invalid_destination(destination: [u8; 4]) -> bool {
     (first == 0) | (first == 127) | ((first >= 240) & (number != u32::MAX))
 }
 
+/// A source that may be, and one host as the destination.
+#[inline(always)]
+pub(super) const fn is_unicast(source: [u8; 4], destination: [u8; 4]) -> bool {
+    !(invalid_source(source) | invalid_destination(destination) | is_multicast(destination))
+}
+
 #[inline(always)]
 const fn is_multicast(destination: [u8; 4]) -> bool {
     let number = u32::from_be_bytes(destination);

@@ -120,6 +120,20 @@ impl Worker {
         out.send(port, packet, meta);
     }
 
+    /// The same for packets that are sent in the same way.
+    #[inline]
+    pub(in crate::worker) fn transmit_all(
+        &mut self,
+        port: VifId,
+        meta: TxMeta,
+        packets: impl ExactSizeIterator<Item = Packet>,
+        out: &mut Outbox,
+    ) {
+        let packets_sent = packets.len() as u64;
+        let bytes = out.send_all(port, meta, packets);
+        self.counters.count_sent(port, meta, Traffic { packets: packets_sent, bytes });
+    }
+
     /// Holds a packet, or settles those that are ready or lost because of it.
     #[inline(never)]
     fn hold(&mut self, packet: Packet, hold: Hold, out: &mut Outbox) {

@@ -20,6 +20,7 @@ mod table;
 
 pub use esp_quote::EspQuote;
 pub(super) use esp_quote::Reason;
+pub(super) use open::Sealed;
 pub(super) use quoted::Quoted;
 pub(super) use request::SealRequest;
 pub use request::Sealing;

@@ -20,14 +20,6 @@ pub(super) struct OuterFields {
     pub(super) id: Option<u16>,
 }
 
-/// Who enciphers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Cipher {
-    Software,
-    /// The NIC, as the frame goes out.
-    Nic,
-}
-
 /// An SA for sending, of this worker.
 pub(super) struct Outbound {
     pub(super) usage: Usage,
@@ -39,11 +31,13 @@ pub(super) struct Outbound {
     /// How many of those that may be used are left when more are asked for.
     low: u64,
     asked: bool,
+    /// Numbers below this one are granted, and nothing is to be told when they are used.
+    quiet: u64,
 }
 
 impl Outbound {
     pub(super) fn new(usage: Usage, sa: OutboundSa, vif: VifId) -> Self {
-        Self { usage, sa, vif, nic: NicState::default(), granted: 0, low: 0, asked: false }
+        Self { usage, sa, vif, nic: NicState::default(), granted: 0, low: 0, asked: false, quiet: 0 }
     }
 
     pub(super) const fn granted(&self) -> u64 {
@@ -58,40 +52,56 @@ impl Outbound {
         self.granted = self.granted.max(grant.until);
         self.low = self.granted.saturating_sub(self.sa.next_sequence()) / 2;
         self.asked = false;
+        self.quiet = self.granted.saturating_sub(self.low).min(self.sa.last_sequence());
     }
 
-    /// Seals a packet, or does all but the cipher. News: a limit that the SA has reached.
+    /// Seals a packet but for the cipher. News: a limit that the SA has reached.
     #[inline]
-    pub(super) fn seal(
+    pub(super) fn frame(
         &mut self,
         packet: &mut Packet,
         outer: OuterFields,
-        by: Cipher,
         now: u64,
     ) -> Result<Option<SaNews>, DropReason> {
         let next = self.sa.next_sequence();
-        if next >= self.granted {
-            return Err(if self.sa.is_exhausted() { DropReason::SaExhausted } else { DropReason::SaPending });
+        if next >= self.quiet {
+            self.may_use(next)?;
         }
         let octets = packet.len();
         let OuterFields { tos, df, id } = outer;
-        let id = id.unwrap_or(next as u16);
-        let sealed =
-            if by == Cipher::Nic { self.sa.frame(packet, tos, id, df) } else { self.sa.seal(packet, tos, id, df) };
-        sealed.map_err(|error| match error {
+        self.sa.frame(packet, tos, id.unwrap_or(next as u16), df).map_err(|error| match error {
             esp::SealError::Exhausted => DropReason::SaExhausted,
             esp::SealError::NotIp => DropReason::InvalidProtocol,
             esp::SealError::NoRoom => DropReason::NoHeadroom,
         })?;
         self.usage.count(octets);
+        if next < self.quiet {
+            return Ok(self.usage.look(now));
+        }
+        Ok(self.used(next).or_else(|| self.usage.look(now)))
+    }
+
+    /// May this number be used?
+    #[cold]
+    const fn may_use(&self, number: u64) -> Result<(), DropReason> {
+        if number < self.granted {
+            return Ok(());
+        }
+        Err(if self.sa.is_exhausted() { DropReason::SaExhausted } else { DropReason::SaPending })
+    }
+
+    /// What is to be told once this number was used.
+    #[cold]
+    fn used(&mut self, number: u64) -> Option<SaNews> {
         if self.sa.is_exhausted() {
-            return Ok(Some(self.usage.end(DropReason::SaExhausted)));
+            return Some(self.usage.end(DropReason::SaExhausted));
         }
-        if !self.asked && self.granted - next <= self.low {
+        if !self.asked && self.granted - number <= self.low {
             self.asked = true;
-            return Ok(Some(SaNews::Low));
+            self.quiet = self.granted.min(self.sa.last_sequence());
+            return Some(SaNews::Low);
         }
-        Ok(self.usage.look(now))
+        None
     }
 
     pub(super) fn status(&self, active: bool, now: u64) -> SaStatus {

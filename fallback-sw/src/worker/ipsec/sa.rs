@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use offload_rules::{DropReason, SaId, VifId, forwarding::Sa};
+use offload_rules::{
+    DropReason, SaId, VifId,
+    forwarding::{Lifetime, Sa},
+};
 
 use offload_engine::protocol::{NotHeld, SaMode};
 
@@ -85,11 +88,48 @@ pub(super) struct Usage {
     pub(super) not_in_nic_before: u64,
     /// How often its packets have bypassed the NIC's rule.
     pub(super) bypasses: u32,
+    /// No limit is reached before one of these is.
+    next: Milestone,
+}
+
+/// What an SA's use is compared with for each packet: the nearest of all limits.
+#[derive(Debug, Clone, Copy)]
+struct Milestone {
+    packets: u64,
+    bytes: u64,
+    /// In milliseconds of the node's clock.
+    at: u64,
+}
+
+impl Milestone {
+    const NOW: Self = Self { packets: 0, bytes: 0, at: 0 };
+    const NEVER: Self = Self { packets: u64::MAX, bytes: u64::MAX, at: u64::MAX };
+
+    /// Before the limits of a lifetime, too, that began at `since`.
+    fn and(self, limits: &Lifetime, since: u64) -> Self {
+        let nearer = |mine: u64, limit: u64| if limit == 0 { mine } else { mine.min(limit) };
+        let at = if limits.seconds == 0 { 0 } else { since.saturating_add(limits.seconds.saturating_mul(1000)) };
+        Self {
+            packets: nearer(self.packets, limits.packets),
+            bytes: nearer(self.bytes, limits.bytes),
+            at: nearer(self.at, at),
+        }
+    }
 }
 
 impl Usage {
     pub(super) const fn new(sa: Arc<Sa>, now: u64) -> Self {
-        Self { sa, packets: 0, bytes: 0, since: now, expiring: false, ended: None, not_in_nic_before: 0, bypasses: 0 }
+        Self {
+            sa,
+            packets: 0,
+            bytes: 0,
+            since: now,
+            expiring: false,
+            ended: None,
+            not_in_nic_before: 0,
+            bypasses: 0,
+            next: Milestone::NOW,
+        }
     }
 
     /// Counts a packet.
@@ -102,6 +142,26 @@ impl Usage {
     /// News, if a limit has been reached since the last look.
     #[inline]
     pub(super) fn look(&mut self, now: u64) -> Option<SaNews> {
+        let Milestone { packets, bytes, at } = self.next;
+        if self.packets < packets && self.bytes < bytes && now < at { None } else { self.look_closely(now) }
+    }
+
+    #[cold]
+    fn look_closely(&mut self, now: u64) -> Option<SaNews> {
+        let news = self.news(now);
+        // Both limits may be reached at once: the other one is told of with the next look.
+        let mut next = if news.is_some() { Milestone::NOW } else { Milestone::NEVER };
+        if self.ended.is_none() {
+            next = next.and(&self.sa.hard, self.since);
+        }
+        if !self.expiring {
+            next = next.and(&self.sa.soft, self.since);
+        }
+        self.next = next;
+        news
+    }
+
+    fn news(&mut self, now: u64) -> Option<SaNews> {
         let seconds = now.saturating_sub(self.since) / 1000;
         if self.ended.is_none() && self.sa.hard.is_over(self.packets, self.bytes, seconds) {
             return Some(self.end(DropReason::SaExpired));

@@ -25,6 +25,7 @@ use crate::{
     worker::{
         env::Env,
         event::Event,
+        ingress::EspFrame,
         outcome::{Emit, OwnPath},
     },
 };
@@ -107,10 +108,10 @@ fn opener(spi: u32, env: &Env) -> usize {
     usize::from(crate::esp::opener_octet(spi)) % env.workers()
 }
 
-/// The worker that opens the ESP packet at `at` of a frame, when it is another one.
+/// The worker that opens an ESP packet, when it is another one.
 #[inline]
-pub(in crate::worker) fn other_opener(env: &Env, frame: &[u8], at: usize) -> Option<usize> {
-    let owner = opener(spi(frame.get(at..)?)?, env);
+pub(in crate::worker) fn other_opener(env: &Env, frame: &[u8], esp: EspFrame) -> Option<usize> {
+    let owner = opener(spi(frame.get(usize::from(esp.at)..)?)?, env);
     (owner != env.config.id).then_some(owner)
 }
 

@@ -217,7 +217,7 @@ impl Worker {
             && let LaneExit::Send { port, meta } = self.state.programs.lane_exit(first.program)
         {
             lane.ran.clear();
-            return out.send_all(port, frames, meta);
+            return out.send_burst(port, frames, meta);
         }
         // All others before the first of these, which may change programs.
         for (packet, ran) in frames.drain(..count).zip(lane.ran.drain(..)) {
