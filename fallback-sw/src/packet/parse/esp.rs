@@ -111,7 +111,7 @@ mod tests {
                 let data = if parsed.proto == 17 { parsed.udp_data(&l3) } else { parsed.payload(&l3) };
                 let at = parsed.header_len + if parsed.proto == 17 { 8 } else { 0 };
                 prop_assert_eq!((esp.at, usize::from(esp.len), esp.tos), (at, data.len(), parsed.tos));
-                prop_assert_eq!(esp.destination[..], parsed.dst[..4]);
+                prop_assert_eq!(&esp.destination[..], &parsed.dst[..4]);
             }
         }
     }
