@@ -19,5 +19,6 @@ mod path_mtu;
 mod protect;
 mod rekey;
 mod secrets;
+mod turns;
 mod walk;
 mod workers;
