@@ -19,6 +19,7 @@ mod path_mtu;
 mod protect;
 mod rekey;
 mod secrets;
+mod turns;
 mod vectors;
 mod walk;
 mod workers;
