@@ -4,8 +4,8 @@
 use std::{sync::Arc, time::Duration};
 
 use offload_rules::{
-    NexthopId, VrfId,
-    forwarding::{Delta, Nexthop, NexthopKind, Route, RouteFlags, RouteOrigin, Snapshot},
+    AclId, NexthopId, VrfId,
+    forwarding::{Ace, Acl, Action, Delta, Nexthop, NexthopKind, Route, RouteFlags, RouteOrigin, Scope, Snapshot},
 };
 
 use crate::{
@@ -45,22 +45,79 @@ fn derive(snapshot: &Snapshot, change: impl FnOnce(&mut Delta)) -> Arc<Snapshot>
     Arc::new(snapshot.with_delta(delta).unwrap_or_else(|errors| panic!("{errors}")))
 }
 
-/// Changes, one after the other: each adds a /24.
+/// What changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// A /24 comes, goes or is replaced.
+    Route,
+    /// Of the list of the tenant's vif, an entry about a /24 that no flow has an address in.
+    Entry,
+}
+
+impl Kind {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Route => "/24",
+            Self::Entry => "list entry",
+        }
+    }
+}
+
+/// The list of the tenant's vif: 32 entries about other prefixes, one of which is new each time, and one that permits the rest.
+fn list(number: u32) -> Acl {
+    let entry = |id: u32, net: u32, action: Action| Ace {
+        id,
+        action,
+        scope: Scope::Stateful,
+        proto: Some(17),
+        source: None,
+        destination: Some(format!("172.20.{}.0/24", net & 0xff).parse().expect("a prefix")),
+        source_ports: None,
+        destination_ports: None,
+    };
+    let mut entries: Vec<Ace> = (1..=32).map(|id| entry(id, id, Action::Deny)).collect();
+    if let Some(changed) = entries.get_mut(number as usize % 32) {
+        changed.destination = entry(0, 64 + number % 128, Action::Deny).destination;
+    }
+    entries.push(Ace { proto: None, destination: None, ..entry(100, 0, Action::Permit) });
+    Acl { id: AclId::new(1).expect("a list"), name: String::new(), entries, default: None }
+}
+
+/// With the list on the tenant's vif, both ways.
+fn listed(snapshot: &Snapshot) -> Arc<Snapshot> {
+    derive(snapshot, |delta| {
+        let tenant = snapshot.vifs().find(|vif| vif.flags.policy).expect("the tenant's vif");
+        let mut vif = tenant.as_ref().clone();
+        let list = list(0);
+        vif.ingress_acls.push(list.id);
+        vif.egress_acls.push(list.id);
+        delta.vifs = vec![vif];
+        delta.acls = vec![list];
+    })
+}
+
+/// Changes, one after the other.
 struct Changes {
+    kind: Kind,
     made: Vec<Arc<Snapshot>>,
     at: usize,
     number: u32,
 }
 
 impl Changes {
-    fn new(site: &Site, count: u32) -> Self {
-        let mut changes = Self { made: vec![Arc::clone(site.snapshot())], at: 0, number: 0 };
+    fn new(site: &Site, kind: Kind, count: u32) -> Self {
+        let mut changes = Self { kind, made: vec![Arc::clone(site.snapshot())], at: 0, number: 0 };
         (0..count).for_each(|_| changes.make());
         changes
     }
 
     fn make(&mut self) {
         self.number += 1;
+        if self.kind == Kind::Entry {
+            let next = self.made.last().map(|last| derive(last, |delta| delta.acls = vec![list(self.number)]));
+            self.made.extend(next);
+            return;
+        }
         let (high, low) = (self.number >> 8 & 0x3f, self.number & 0xff);
         let added = route(format!("10.{}.{low}.0/24", 128 + high));
         let next = self.made.last().map(|last| {
@@ -83,9 +140,13 @@ impl Changes {
 }
 
 /// Opens all flows; with an engine that takes them.
-fn open(count: u32, offload: bool) -> (Site, Vec<u32>) {
+fn open(count: u32, kind: Kind, offload: bool) -> (Site, Vec<u32>) {
     let flows: Vec<u32> = (0..count / BURST as u32 * BURST as u32).collect();
     let mut site = Site::with_engine(count, offload);
+    if kind == Kind::Entry {
+        let snapshot = listed(site.snapshot());
+        site.adopt(&snapshot);
+    }
     if offload {
         let mut ids = Vec::with_capacity(flows.len());
         offload::open(&mut site, &flows, &mut ids);
@@ -103,14 +164,14 @@ fn adopt(site: &mut Site, snapshot: &Arc<Snapshot>) -> f64 {
     (cpu_time() - start).as_nanos() as f64
 }
 
-fn churn(effort: &Effort, count: u32, name: &str, offload: bool) -> Vec<Row> {
-    let (mut site, flows) = open(count, offload);
+fn churn(effort: &Effort, count: u32, name: &str, kind: Kind, offload: bool) -> Vec<Row> {
+    let (mut site, flows) = open(count, kind, offload);
     let how = if offload { ", all offloaded" } else { "" };
     let template = Template::new(Way::Out, Transport::Udp, 0);
     let frames = [template.sized(64)];
     let mut picker = Picker::new(&flows);
     let nic = effort.measure(|| round(&mut site, &frames, &mut picker, Site::write_only));
-    let mut changes = Changes::new(&site, MADE);
+    let mut changes = Changes::new(&site, kind, MADE);
     let mut longest = Vec::new();
     let before = site.worker.derivations();
     // The two alternate: a neighbour on the machine that comes or goes weighs on both.
@@ -147,28 +208,30 @@ fn churn(effort: &Effort, count: u32, name: &str, offload: bool) -> Vec<Row> {
     assert_eq!(site.worker.derivations(), before, "no flow is looked at");
     let ratios = still.iter().zip(&changing).map(|(still, changing)| (changing - nic.median) / (still - nic.median));
     let ratios = Sample::of(ratios.collect());
+    let what = kind.name();
+    let on = if kind == Kind::Entry { ", a list on the vif" } else { "" };
     let most = longest.iter().copied().fold(0.0, f64::max);
     vec![
         Row {
-            name: format!("hit without changes, {name} flows{how}"),
+            name: format!("hit without changes, {name} flows{on}{how}"),
             value: Value::PerPacket(Sample::of(still).less(nic)),
             target: None,
             against: "",
         },
         Row {
-            name: format!("hit, an unrelated /24 each {BETWEEN}, {name} flows{how}"),
+            name: format!("hit, an unrelated {what} each {BETWEEN}, {name} flows{how}"),
             value: Value::PerPacket(Sample::of(changing).less(nic)),
             target: None,
             against: "adopt included, and one tick, as without changes",
         },
         Row {
-            name: format!("with changes against without, {name} flows{how}"),
+            name: format!("with changes against without, {what}, {name} flows{how}"),
             value: Value::Times(ratios),
             target: Some(Target::AtMostTimes(1.1)),
             against: "",
         },
         Row {
-            name: format!("longest adopt of a /24, {name} flows{how}"),
+            name: format!("longest adopt of a {what}, {name} flows{how}"),
             value: Value::Whole(Sample::of(vec![most])),
             target: Some(Target::Milliseconds(1.0)),
             against: "packets wait meanwhile",
@@ -178,7 +241,7 @@ fn churn(effort: &Effort, count: u32, name: &str, offload: bool) -> Vec<Row> {
 
 /// Large changes: how long adopting takes, and what packets and ticks cost until everything is in line.
 fn large(count: u32, name: &str, offload: bool) -> Vec<Row> {
-    let (mut site, flows) = open(count, offload);
+    let (mut site, flows) = open(count, Kind::Route, offload);
     let how = if offload { ", all offloaded" } else { "" };
     let many = derive(site.snapshot(), |delta| {
         delta.routes = (0..MANY).map(|i| route(format!("11.{}.{}.0/24", i >> 8 & 0xff, i & 0xff))).collect();
@@ -251,7 +314,9 @@ pub(crate) fn rows(effort: &Effort) -> Vec<Row> {
             continue;
         }
         for offload in [false, true] {
-            rows.extend(churn(effort, count, name, offload));
+            rows.extend(
+                [Kind::Route, Kind::Entry].into_iter().flat_map(|kind| churn(effort, count, name, kind, offload)),
+            );
         }
         if count != 1_000 {
             rows.extend([false, true].into_iter().flat_map(|offload| large(count, name, offload)));
