@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 CARGO ?= cargo
 
-.PHONY: help setup demo test lint bench bench-peers clean
+.PHONY: help setup demo test lint bench bench-peers budget clean
 
 help:
 	@echo 'make setup   install what is missing for all of these; FOR=demo (test, lint, bench): for that one. Each does so itself, too'
@@ -10,6 +10,7 @@ help:
 	@echo 'make test    unit, property, differential and end-to-end tests, with a stock kernel in QEMU too; the NIC twin under dpdk-testpmd; with DPDK 22.11 and 24.11'
 	@echo 'make lint    format, clippy, documentation, licences and advisories'
 	@echo 'make bench   memory-to-memory, offload and kernel I/O benchmarks, with the targets beside them'
+	@echo 'make budget  instructions for each packet, against fallback-sw/benches/instructions.txt'
 	@echo 'make bench-peers   fetch what bench compares with and setup does not install (Open vSwitch with DPDK)'
 	@echo 'make clean   remove what was built, and what interrupted labs have left'
 
@@ -41,6 +42,10 @@ bench:
 
 bench-peers:
 	@hw-tests/bench-peers.sh
+
+budget:
+	@hw-tests/setup.sh bench
+	@hw-tests/budget.sh
 
 clean:
 	@if [ -x target/debug/hw-tests ]; then target/debug/hw-tests sweep; fi

@@ -260,6 +260,7 @@ fn fill(frames: &[(Choice, Vec<u8>)], before: &[u8]) -> Vec<Packet> {
 fn compare(bursts: &[Vec<Choice>]) -> u64 {
     let snapshot = snapshot(SITE);
     let (mut lane, mut general) = (Side::new(&snapshot), Side::new(&snapshot));
+    lane.worker.stay_in_the_lane();
     general.worker.leave_the_lane();
     let mut number = 0;
     let mut before = vec![0xff; 1700];
@@ -305,4 +306,34 @@ fn the_lane_and_the_general_way_send_the_same_frames_in_order() {
         })
         .unwrap_or_else(|error| panic!("{error}"));
     assert!(total.get() > u64::from(cases) * 20, "{} packets found flows or decisions", total.get());
+}
+
+#[test]
+fn a_port_whose_packets_are_not_the_lanes_gets_another_try() {
+    let snapshot = snapshot(SITE);
+    let mut side = Side::new(&snapshot);
+    let choice = Choice {
+        way: 0,
+        v6: false,
+        tcp: false,
+        host: 0,
+        site: 2,
+        ttl: 64,
+        tos: 0,
+        outer_tos: 0,
+        pcp: 0,
+        len: 0,
+        syn: false,
+        damage: Damage::None,
+    };
+    // New flows, then marked packets, then those of one flow: whichever way they go, all are forwarded, in order.
+    for round in 0..40_u32 {
+        let damage = if round % 20 < 10 { Damage::Mark(7) } else { Damage::None };
+        let frames: Vec<_> = (0..16).map(|n| (Choice { damage, ..choice }, choice.frame(round * 16 + n))).collect();
+        let sent = side.receive(vif(1), &mut fill(&frames, &[0; 64]));
+        let numbers: Vec<_> = sent.values().flatten().map(|(_, _, frame)| frame[frame.len() - 2]).collect();
+        let expected: Vec<_> = (0..16_u32).map(|n| (round * 16 + n) as u8).collect();
+        assert_eq!(numbers, expected);
+    }
+    assert_eq!(side.worker.account().forwarded, 640);
 }

@@ -278,6 +278,11 @@ impl Machine {
         self.workers.iter_mut().for_each(Worker::walk_each_packet);
     }
 
+    /// Ordinary packets go ahead even where few of them come: see [`Worker::stay_in_the_lane`].
+    pub fn stay_in_the_lane(&mut self) {
+        self.workers.iter_mut().for_each(Worker::stay_in_the_lane);
+    }
+
     /// All packets go the general way: see [`Worker::leave_the_lane`].
     pub fn leave_the_lane(&mut self) {
         self.workers.iter_mut().for_each(Worker::leave_the_lane);

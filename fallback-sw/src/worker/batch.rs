@@ -10,7 +10,7 @@ use super::{
     counters::Traffic,
     decider::{Decider, LookedUp},
     delivery::{Arrived, Delivery, Origin},
-    env::{BATCH, Env, LaneUse},
+    env::{BATCH, Env},
     flow_state::FlowState,
     hit::{Found, SlowPath},
     ingress::{EspFrame, FrameKind, Refused},
@@ -78,7 +78,7 @@ impl Worker {
     pub fn receive(&mut self, port: VifId, frames: &mut Vec<Packet>, now: u64, out: &mut Outbox) {
         self.env.clock = now;
         let mut batch = self.batch.take().unwrap_or_default();
-        if self.env.lane == LaneUse::On && self.state.is_in_line() {
+        if self.lane_takes(port) {
             self.receive_in_lane(port, frames, &mut batch, out);
         } else {
             self.receive_in_general(port, frames, &mut batch, out);

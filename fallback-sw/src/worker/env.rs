@@ -38,10 +38,12 @@ pub(super) enum Deciding {
 /// Whether ordinary packets go ahead of the others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum LaneUse {
+    /// They do, where enough of them come.
+    Worthwhile,
     /// They do.
-    On,
+    Always,
     /// All packets go the general way.
-    Off,
+    Never,
 }
 
 /// What every stage may read.
@@ -61,7 +63,7 @@ pub(super) struct Env {
 impl Env {
     pub(super) fn new(config: WorkerConfig, snapshot: Arc<Snapshot>) -> Self {
         let (version, addresses) = (snapshot.version() as u32, NodeAddresses::of(&snapshot));
-        Self { config, snapshot, version, clock: 0, deciding: Deciding::Shared, lane: LaneUse::On, addresses }
+        Self { config, snapshot, version, clock: 0, deciding: Deciding::Shared, lane: LaneUse::Worthwhile, addresses }
     }
 
     /// The node's own addresses may be others.

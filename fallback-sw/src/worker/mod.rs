@@ -173,7 +173,12 @@ impl Worker {
 
     /// From now on all packets go the general way: what those of the lane are compared with.
     pub const fn leave_the_lane(&mut self) {
-        self.env.lane = env::LaneUse::Off;
+        self.env.lane = env::LaneUse::Never;
+    }
+
+    /// From now on ordinary packets go ahead in the lane even where few of them come.
+    pub const fn stay_in_the_lane(&mut self) {
+        self.env.lane = env::LaneUse::Always;
     }
 
     /// Milliseconds of the node's clock when the worker last looked.

@@ -27,7 +27,7 @@ use super::{
     batch::Batch,
     counters::Traffic,
     delivery::Arrived,
-    env::{BATCH, Deciding},
+    env::{BATCH, Deciding, LaneUse},
     ipsec::SealRequest,
     outbox::Outbox,
     outcome::Outcome,
@@ -55,8 +55,44 @@ impl Ran {
     const WAITS: Self = Self { program: TO_BE_DERIVED, vif: VifId::TUNNEL };
 }
 
+/// Whether it pays to read what comes in on a port: headers of packets that do not run are read in vain.
+#[derive(Debug, Default)]
+struct Worth {
+    /// By number of the port's vif: bursts that go the general way before the next try.
+    rests: Vec<u8>,
+}
+
+impl Worth {
+    /// Bursts that go the general way after one of which little has run.
+    const REST: u8 = 7;
+    /// Frames of a burst that tells something.
+    const LEAST: usize = 8;
+
+    /// Is the next burst of this port read?
+    fn tries(&mut self, port: VifId) -> bool {
+        let Some(rest) = self.rests.get_mut(port.index()) else { return true };
+        let tries = *rest == 0;
+        *rest = rest.saturating_sub(1);
+        tries
+    }
+
+    /// Of the frames of a burst that was read, so many went the general way after all.
+    fn learn(&mut self, port: VifId, frames: usize, general: usize) {
+        if frames < Self::LEAST || general * 4 < frames * 3 {
+            return;
+        }
+        if self.rests.len() <= port.index() {
+            self.rests.resize(port.index() + 1, 0);
+        }
+        if let Some(rest) = self.rests.get_mut(port.index()) {
+            *rest = Self::REST;
+        }
+    }
+}
+
 /// Memory of the lane, kept from one batch to the next.
 pub(super) struct Lane {
+    worth: Worth,
     packets: [Ordinary; BATCH],
     hashes: [u64; BATCH],
     /// Of packets with flows, the candidates' slots; of those without, the numbers of programs.
@@ -72,6 +108,7 @@ pub(super) struct Lane {
 impl Default for Lane {
     fn default() -> Self {
         Self {
+            worth: Worth::default(),
             packets: [Ordinary::GENERAL; BATCH],
             hashes: [0; BATCH],
             slots: [flow_table::NONE; BATCH],
@@ -111,6 +148,18 @@ struct FirstLook {
 }
 
 impl Worker {
+    /// Does the lane take the next burst of a port? Not while changed routes are followed, and seldom while next to nothing of what comes
+    /// there is its.
+    #[inline]
+    pub(super) fn lane_takes(&mut self, port: VifId) -> bool {
+        let wanted = match self.env.lane {
+            LaneUse::Worthwhile => self.lane.as_mut().is_some_and(|lane| lane.worth.tries(port)),
+            LaneUse::Always => true,
+            LaneUse::Never => false,
+        };
+        wanted && self.state.is_in_line()
+    }
+
     /// Takes in frames of a device: those of the lane in place, the others the general way.
     pub(super) fn receive_in_lane(
         &mut self,
@@ -121,6 +170,7 @@ impl Worker {
     ) {
         let mut lane = self.lane.take().unwrap_or_default();
         lane.ran.clear();
+        let (received, mut general) = (frames.len(), 0);
         let (mut begin, mut waiting) = (0, Waiting::default());
         while begin < frames.len() {
             let mut end = frames.len().min(begin + BATCH);
@@ -137,12 +187,13 @@ impl Worker {
                 let others = others.take_while(|packet| packet.way == Way::General).count();
                 lane.ran.extend(std::iter::repeat_n(Ran::WAITS, others));
                 (at, next) = (at + others, next + others);
-                self.leave(port, frames, next, &mut lane, batch, out);
+                general += self.leave(port, frames, next, &mut lane, batch, out);
                 (end, next, waiting) = (end - next, 0, Waiting::default());
             }
             begin = end;
         }
-        self.leave(port, frames, begin, &mut lane, batch, out);
+        general += self.leave(port, frames, begin, &mut lane, batch, out);
+        lane.worth.learn(port, received, general);
         self.lane = Some(lane);
     }
 
@@ -200,7 +251,8 @@ impl Worker {
         seen
     }
 
-    /// The first `count` frames leave: those that have run to where their plan says, the others the general way.
+    /// The first `count` frames leave: those that have run to where their plan says, the others, of which it says how many they are, the
+    /// general way.
     #[inline(never)]
     fn leave(
         &mut self,
@@ -210,14 +262,15 @@ impl Worker {
         lane: &mut Lane,
         batch: &mut Batch,
         out: &mut Outbox,
-    ) {
+    ) -> usize {
         if count == frames.len()
             && let Some(first) = lane.ran.first()
             && lane.ran.iter().all(|ran| ran.program == first.program)
             && let LaneExit::Send { port, meta } = self.state.programs.lane_exit(first.program)
         {
             lane.ran.clear();
-            return out.send_burst(port, frames, meta);
+            out.send_burst(port, frames, meta);
+            return 0;
         }
         // All others before the first of these, which may change programs.
         for (packet, ran) in frames.drain(..count).zip(lane.ran.drain(..)) {
@@ -237,6 +290,7 @@ impl Worker {
                 }
             }
         }
+        let general = lane.general.len();
         for packet in lane.general.drain(..) {
             self.take_in(batch, packet, Arrived::new(port), out);
             if batch.is_full() {
@@ -244,5 +298,6 @@ impl Worker {
             }
         }
         self.work_off(batch, out);
+        general
     }
 }
