@@ -13,7 +13,7 @@ failed=0
 while IFS='|' read -r budget packets part within row; do
   [[ $budget == \#* || -z $budget ]] && continue
   valgrind --tool=callgrind --callgrind-out-file="$work/out" --toggle-collect="$within" \
-    "$bench" --bench --once --row "$row" "$part" >"$work/log" 2>&1 || { cat "$work/log" >&2; exit 1; }
+    "$bench" --bench --once ${row:+--row "$row"} "$part" >"$work/log" 2>&1 || { cat "$work/log" >&2; exit 1; }
   # What is inclusive of Worker::receive; the largest line of it is the function itself.
   count=$(callgrind_annotate --inclusive=yes --threshold=100 "$work/out" 2>/dev/null \
     | sed -n 's/^ *\([0-9,]*\) .*Worker>::receive\b.*/\1/p' | tr -d , | sort -n | tail -n 1)

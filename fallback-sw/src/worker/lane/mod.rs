@@ -64,7 +64,7 @@ struct Worth {
 
 impl Worth {
     /// Bursts that go the general way after one of which little has run.
-    const REST: u8 = 7;
+    const REST: u8 = 31;
     /// Frames of a burst that tells something.
     const LEAST: usize = 8;
 
