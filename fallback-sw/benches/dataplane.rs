@@ -3,7 +3,7 @@
 //! `cargo bench -p fallback-sw --bench dataplane -- [--quick | --once] [--core N] [--row TEXT] [FILTER …]`
 //!
 //! `--once` runs each row of the hits a fixed number of times, [`forward::ONCE`] packets, to count instructions under
-//! callgrind. FILTERs choose parts, `--row` rows of the hits and of transit.
+//! callgrind. FILTERs choose parts, `--row` rows of the hits and of transit: by a part of their name, or by its end with `$` behind it.
 //!
 //! Every part of the path has a module with a function that returns its rows, and a line in [`PARTS`]. All rows are measured
 //! by [`measure`], so that they compare.

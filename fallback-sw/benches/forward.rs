@@ -139,7 +139,9 @@ pub(crate) fn hit(effort: &Effort) -> Vec<Row> {
                     let against = match (way, size, count) {
                         (Way::Out, "64 B", 100_000) => "quoted: OVS route 466",
                         (Way::Out, "64 B", 1_000_000) => "quoted: VPP encap without flows 150, OVS route 397-593",
-                        (Way::Out, "64 B", _) => "quoted: VPP encap without flows 79 in its nodes, 90 in all; OVS route 150-229",
+                        (Way::Out, "64 B", _) => {
+                            "quoted: VPP encap without flows 79 in its nodes, 90 in all; OVS route 150-229"
+                        }
                         (Way::Out, "IMIX", _) => "quoted: VPP encap without flows 161",
                         (Way::Out, ..) => "quoted: VPP encap without flows 191",
                         (Way::In, "64 B", _) => "quoted: VPP decap without flows 108 in its nodes, 119 in all",

@@ -108,9 +108,12 @@ impl Sample {
 }
 
 impl Effort {
-    /// Is this row to be measured?
+    /// Is this row to be measured? With `$` behind it, the text that is wanted is the end of the name.
     pub(crate) fn wants(&self, row: &str) -> bool {
-        self.row.as_ref().is_none_or(|wanted| row.contains(wanted.as_str()))
+        self.row.as_ref().is_none_or(|wanted| match wanted.strip_suffix('$') {
+            Some(end) => row.ends_with(end),
+            None => row.contains(wanted.as_str()),
+        })
     }
 
     /// Measures `work`, which handles some items and says how many: CPU time per item.
