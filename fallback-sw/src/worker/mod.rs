@@ -21,7 +21,7 @@
 //! | `respond`, `neighbour`, `local`, `own` | what the node answers; what it makes itself |
 //! | `flow_state`, `flows`, `programs`, `leases`, `flag`, `room` | flows and what belongs to them; who gives way in a full table |
 //! | `waiting`, `held` | packets that wait |
-//! | `change`, `readers`, `sweep` | what a snapshot and what time do to flows |
+//! | `change`, `lists`, `readers`, `sweep` | what a snapshot (routes, changed entries of lists, objects) and what time do to flows |
 //! | `offload` | what is asked of an offload engine, and its reports |
 //! | `env`, `limits`, `tenant`, `node_addresses` | what all stages read; rates; on whose account |
 //! | `outbox`, `tx`, `event` | what comes out |
